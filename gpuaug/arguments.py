@@ -1,0 +1,93 @@
+"""Checks of arguments at the public door: each says what, got, expected, do."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+KERNELS = {"nearest": "nearest", "nearest-exact": "nearest-exact", "bilinear": "bilinear", 0: "nearest", 2: "bilinear"}
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} must be a finite number in [{low:g}, {high:g}], got {value}")
+    return float(value)
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low or (high is not None and value > high):
+        bound = f">= {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {bound}, got {value}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def numbers(name: str, value: Any, lengths: tuple[int, ...] | None = None, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
+    """A sequence of finite numbers in [low, high], of one of these lengths."""
+    if isinstance(value, str) or not isinstance(value, Sequence) and not hasattr(value, "tolist"):
+        raise TypeError(f"{name} must be a sequence of numbers, got {value!r}")
+    items = tuple(number(f"{name}[{i}]", v, low, high) for i, v in enumerate(value.tolist() if hasattr(value, "tolist") else value))
+    if not items or (lengths and len(items) not in lengths):
+        raise ValueError(f"{name} must have {' or '.join(map(str, lengths or ('at least 1',)))} values, got {len(items)}")
+    return items
+
+
+def interval(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+    """(low end, high end), not upside down."""
+    a, b = numbers(name, value, (2,), low, high)
+    if a > b:
+        raise ValueError(f"{name} must run from low to high, got ({a:g}, {b:g}); swap them")
+    return a, b
+
+
+def around(name: str, value: Any) -> tuple[float, float]:
+    """(-v, v) for a number v >= 0, or an interval as it is."""
+    if isinstance(value, Real):
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}; pass (low, high) for an asymmetric range")
+        v = number(name, value)
+        return -v, v
+    return interval(name, value)
+
+
+def size(name: str, value: Any) -> tuple[int, int]:
+    """(H, W): a number stands for a square."""
+    if isinstance(value, Integral):
+        side = integer(name, value, 1)
+        return side, side
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{name} must be a number or (height, width), got {value!r}")
+    if len(value) not in (1, 2):
+        raise ValueError(f"{name} must have 1 or 2 values, got {len(value)}")
+    return integer(f"{name}[0]", value[0], 1), integer(f"{name}[-1]", value[-1], 1)
+
+
+def interpolation(value: Any, allowed: tuple[str, ...]) -> str:
+    """The name of an interpolation: torchvision's InterpolationMode, its value, or Pillow's number."""
+    name = KERNELS.get(getattr(value, "value", value))
+    if name not in allowed:
+        raise ValueError(f"interpolation must be one of {', '.join(allowed)}, got {value!r}")
+    return name
+
+
+def fill(value: Any, none: bool = True) -> float | tuple[float, ...] | None:
+    """A number, one number per channel, or None."""
+    if value is None and none:
+        return None
+    if isinstance(value, dict):
+        raise TypeError("fill by type of input is not supported, got a dict; pass a number or one number per channel")
+    if isinstance(value, Real):
+        return number("fill", value)
+    return numbers("fill", value)

@@ -1,0 +1,178 @@
+"""What goes in and what comes out: images (dense, or of different sizes), targets, and who each sample is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Images of different sizes, as a decoder yields them: contiguous [H, W, C] uint8, one tensor a sample, on one device."""
+
+    images: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        """C, the same for all."""
+        return self.images[0].shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.images[0].device
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of every image, on the host."""
+        return [(i.shape[0], i.shape[1]) for i in self.images]
+
+    def addresses(self) -> Tensor:
+        """Where every image starts: [N] int64 on the host.  Valid while this object lives."""
+        return torch.tensor([i.data_ptr() for i in self.images], dtype=torch.int64)
+
+    def dense(self) -> Tensor:
+        """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
+        return torch.stack(self.images).permute(0, 3, 1, 2)
+
+
+Images = Tensor | Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch with its targets and the numbers of its samples.
+
+    images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N] int64.
+    """
+
+    images: Any
+    labels: Tensor | None = None
+    ids: Tensor | None = None
+    epoch: int | Tensor = 0
+    occurrence: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def replace(self, **changes: Any) -> "Batch":
+        """The same batch with other fields."""
+        return replace(self, **changes)
+
+
+class Params(Sequence[dict[str, Any]]):
+    """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for."""
+
+    def __init__(self, drawn: Sequence[dict[str, Any]], *, seed: int, ids: Tensor, epoch: int | Tensor, occurrence: Tensor, size: Tensor):
+        self._drawn = tuple(drawn)
+        self.seed, self.ids, self.epoch, self.occurrence, self.size = seed, ids, epoch, occurrence, size
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        return self._drawn[index]
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._drawn)
+
+    def __repr__(self) -> str:
+        keys = [", ".join(d) or "-" for d in self._drawn]
+        return f"Params(samples={len(self.ids)}, epoch={self.epoch}, drawn=[{'; '.join(keys)}])"
+
+    def to(self, device: torch.device | str) -> "Params":
+        """The same parameters on another device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: moved(v) for k, v in value.items()}
+            if isinstance(value, list):
+                return [moved(v) for v in value]
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        keys = {k: moved(getattr(self, k)) for k in ("ids", "epoch", "occurrence", "size")}
+        return Params([moved(d) for d in self._drawn], seed=self.seed, **keys)
+
+
+def as_images(images: Any) -> Images:
+    """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of images."""
+    if isinstance(images, Ragged):
+        return images
+    if isinstance(images, list | tuple):
+        return _from_list(images)
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(_writable(images))
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] uint8 images, got {type(images).__name__}")
+    if images.ndim != 4:
+        raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {tuple(images.shape)}; use images[None] for a single one")
+    if images.dtype not in DTYPES:
+        raise TypeError(f"images must be uint8, float16, bfloat16 or float32, got {images.dtype}; convert them first")
+    if images.requires_grad:
+        raise ValueError("images require grad, and augmentation is not differentiable here; pass images.detach()")
+    if min(images.shape[1:]) < 1:
+        raise ValueError(f"images must have at least one channel, row and column, got shape {tuple(images.shape)}")
+    return images
+
+
+def _from_list(items: Sequence[Any]) -> Images:
+    if not items:
+        raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
+    images = tuple(_one(i, n) for n, i in enumerate(items))
+    first = images[0]
+    for n, i in enumerate(images):
+        if i.shape[2] != first.shape[2]:
+            raise ValueError(
+                f"images of a list must have the same channels, got {first.shape[2]} in image 0 and {i.shape[2]} in image {n}; convert them to RGB"
+            )
+        if i.device != first.device:
+            raise ValueError(f"images of a list must be on one device, got {first.device} and {i.device}")
+    ragged = Ragged(images)
+    # the sizes are known here, so that equal ones need no step that fixes them
+    return ragged.dense() if len(set(ragged.sizes())) == 1 else ragged
+
+
+def _one(item: Any, n: int) -> Tensor:
+    """One image of a list as contiguous [H, W, C] uint8."""
+    if not isinstance(item, Tensor):
+        array = np.asarray(item)
+        if array.dtype != np.uint8:
+            raise TypeError(
+                f"image {n} of the list must be uint8 [H, W, C] or an 8-bit PIL image, got {type(item).__name__} of {array.dtype}; convert it to RGB"
+            )
+        item = torch.from_numpy(_writable(array))
+    if item.dtype != torch.uint8:
+        raise TypeError(f"image {n} of the list must be uint8, got {item.dtype}; stack float images of one size into a tensor [N, C, H, W]")
+    if item.ndim == 2:
+        item = item[:, :, None]
+    if item.ndim != 3 or min(item.shape) < 1:
+        raise ValueError(f"image {n} of the list must have shape [H, W, C], each at least 1, got {tuple(item.shape)}")
+    return item.contiguous()
+
+
+def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """torch warns of read-only memory and refuses negative strides; nothing here writes to it, so a copy is only made where torch needs one."""
+    return array if array.flags.writeable and all(s >= 0 for s in array.strides) else array.copy()
+
+
+def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
+    """[N] int64 class numbers or [N, K] float soft labels."""
+    out = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    if isinstance(labels, Tensor) and labels.device != device:
+        raise ValueError(f"labels must be on the device of the images, got {labels.device} and {device}")
+    if len(out.shape) not in (1, 2) or out.shape[0] != n:
+        raise ValueError(f"labels must be [N] or [N, classes] with N = {n}, got shape {tuple(out.shape)}")
+    if (out.ndim == 2) != out.dtype.is_floating_point or out.dtype == torch.bool:
+        raise TypeError(f"labels must be [N] integers or [N, classes] floats, got {out.dtype} of shape {tuple(out.shape)}")
+    return out.to(device)

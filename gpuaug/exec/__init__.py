@@ -1,0 +1,71 @@
+"""Executors: what runs a plan.  Chosen by name, imported when chosen.
+
+Each is a module with `run(plan, source)` and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+
+from gpuaug import ir
+from gpuaug.fuse import Plan
+
+BACKENDS = ("auto", "reference", "cpu", "triton")
+
+
+def choose(backend: str, device: torch.device) -> str:
+    """The executor that "auto" stands for on a device; any other name stands for itself."""
+    if backend != "auto":
+        return backend
+    if device.type == "cuda" and find_spec("triton"):
+        return "triton"
+    return "cpu" if device.type == "cpu" else "reference"
+
+
+def load(name: str) -> ModuleType:
+    """An executor by name; raises RuntimeError naming what is not installed."""
+    if name == "triton" and not find_spec("triton"):
+        raise RuntimeError('backend "triton" needs the package triton, which is not installed (it has wheels for Linux); use backend="auto"')
+    return import_module(f"gpuaug.exec.{name}")
+
+
+def describe(plan: Plan, name: str) -> str:
+    """A plan as text: launches with the bytes that each must move per image, why the chain broke, and what falls back."""
+    executor, frame = load(name), plan.frame
+    lines = [f"backend {name}: {len(plan.launches)} launch{'es' if len(plan.launches) != 1 else ''}"]
+    read, total, ragged = frame.dtype.itemsize, 0, frame.fixed is None
+    for number, launch in enumerate(plan.launches, 1):
+        before, frame = frame, ir.verify(launch.passes, frame)
+        written = 4 if number < len(plan.launches) else frame.dtype.itemsize
+        moved = _values(before) * read + _values(frame) * written
+        total += moved
+        lines.append(f"  {number}. {' -> '.join(map(_name, launch.passes))}")
+        lines.append(f"     {_shape(before)} -> {_shape(frame)}: {moved / 1e3:.0f} kB an image; new launch: {launch.reason}")
+        fallback = executor.lacks(launch, before)
+        if fallback:
+            lines.append(f"     runs by the reference: {fallback}")
+        for p in launch.passes:
+            if isinstance(p, ir.Pointwise) and p.statistic:
+                lines.append(f"     {type(p).__name__} reads a statistic of the whole image ({p.statistic}) first")
+        read = written
+    about = " (images differ in size: figures for the first)" if ragged else ""
+    return "\n".join([*lines, f"  {total / 1e3:.0f} kB an image in all{about}"])
+
+
+def _values(frame: ir.Frame) -> int:
+    height, width = frame.size[0].tolist()
+    return int(height * width * frame.channels)
+
+
+def _shape(frame: ir.Frame) -> str:
+    height, width = frame.size[0].tolist()
+    return f"{frame.channels}x{height}x{width} {str(frame.dtype).removeprefix('torch.')}"
+
+
+def _name(p: ir.Pass) -> str:
+    if not isinstance(p, ir.Choice):
+        return type(p).__name__
+    branches = ["+".join(map(_name, b)) or "nothing" for b in p.branches]
+    return f"{p.index.shape[1]} of ({' | '.join(branches)})" if p.index.shape[1] > 1 else f"one of ({' | '.join(branches)})"

@@ -1,0 +1,341 @@
+"""The specification of every pass in plain torch and Kornia: obvious, float32, one sample never seeing another.
+
+Images are a dense float32 tensor [N, C, H, W], or a list of [C, H, W] where sizes differ.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuaug import ir, rng
+from gpuaug.batch import Images, Ragged
+from gpuaug.fuse import Launch, Plan
+
+Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
+
+
+def run(plan: Plan, source: Images) -> Tensor:
+    """The images after a plan: [N, C, H, W] in the plan's dtype and memory format."""
+    out: Tensor = run_passes(plan.passes, floats(source), plan.keys)
+    return out
+
+
+def lacks(launch: Launch, frame: ir.Frame) -> str:
+    """Why a launch cannot run here: it always can."""
+    return ""
+
+
+def floats(source: Images) -> Dense:
+    """float32 images, uint8 taken to [0, 1]."""
+    return [unit(i.permute(2, 0, 1)) for i in source.images] if isinstance(source, Ragged) else unit(source)
+
+
+def run_passes(passes: ir.Sequence, images: Dense, keys: rng.Keys) -> Dense:
+    """The same on images that are float32 already."""
+    for p in passes:
+        images = apply(p, images, keys)
+    return images
+
+
+def unit(images: Tensor) -> Tensor:
+    """Any dtype to float32, uint8 to [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+@singledispatch
+def apply(p: ir.Pass, images: Dense, keys: rng.Keys) -> Dense:
+    """The images after one pass."""
+    raise NotImplementedError(f"reference executor has no rule for {type(p).__name__}")
+
+
+def per_sample(values: Tensor) -> Tensor:
+    """[N] or [N, C] so that it meets [N, C, H, W]."""
+    return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
+
+
+# ---- geometry
+
+
+@apply.register
+def _(p: ir.Resample, images: Dense, keys: rng.Keys) -> Dense:
+    rows = list(zip(p.window.tolist(), p.source.tolist(), p.size.tolist(), strict=True))
+    out = [_resample(p, n, image, *row) for n, (image, row) in enumerate(zip(images, rows, strict=True))]
+    if p.fixed is None:
+        return out
+    return torch.stack(out) if out else images.new_zeros((0, images.shape[1], *p.fixed))
+
+
+def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: list[int], size: list[int]) -> Tensor:
+    """One sample: the padded window, then a weight matrix along each axis.  image: [C, H, W]"""
+    x0, y0, x1, y1 = window
+    tile, inside = _extended(image, window, source, p.extend)
+    fill = torch.tensor(p.fill, device=image.device).view(-1, 1, 1)
+    tile = torch.where(inside, tile, fill)
+    (xx, xy, x), (yx, yy, y) = p.inverse[n, :2]
+    height, width = size
+    ox, oy = (torch.arange(v, dtype=torch.float64, device=image.device) for v in (width, height))
+    # after a quarter turn, input rows follow output columns
+    turned = xx == 0
+    cx, cy = torch.where(turned, xy, xx), torch.where(turned, yx, yy)
+    along_x, along_y = (oy, ox) if turned else (ox, oy)
+    wx = _weights(cx * along_x + x, x0, x1, p.footprint[n, 0], p.kernel)
+    wy = _weights(cy * along_y + y, y0, y1, p.footprint[n, 1], p.kernel)
+    # float64, so that no setting of the matrix units and no order of the sum is seen
+    out = (wy @ tile.double() @ wx.T).float()
+    out = out.transpose(1, 2) if turned else out
+    lx0, ly0, lx1, ly1 = p.live[n]
+    live = (ox >= lx0) & (ox < lx1) & ((oy >= ly0) & (oy < ly1))[:, None]
+    return torch.where(live, out, fill)
+
+
+def _weights(position: Tensor, first: int, last: int, footprint: Tensor, kernel: str) -> Tensor:
+    """Weights of the taps first to last - 1 at each position: [positions, taps] float64, rows that sum to 1."""
+    taps = torch.arange(first, last, dtype=torch.float64, device=position.device)
+    if kernel == "floor":
+        return (taps == position.floor().clamp(first, last - 1)[:, None]).double()
+    w = (1 - (taps - position[:, None]).abs() / footprint).clamp(min=0)
+    return w / w.sum(1, keepdim=True)
+
+
+def _extended(image: Tensor, window: list[int], source: list[int], extend: str) -> tuple[Tensor, Tensor]:
+    """The pixels of a window that may exceed the source, and where they are real: [C, h, w], [h, w]."""
+    x0, y0, x1, y1 = window
+    sx0, sy0, sx1, sy1 = source
+    (ix, inx), (iy, iny) = (_reach(a, b, c, d, extend, image.device) for a, b, c, d in ((x0, x1, sx0, sx1), (y0, y1, sy0, sy1)))
+    return image[:, iy[:, None], ix], iny[:, None] & inx
+
+
+def _reach(first: int, last: int, low: int, high: int, extend: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where taps first to last - 1 are read in [low, high), and whether what is read counts."""
+    i = torch.arange(first, last, device=device)
+    n = max(high - low, 1)
+    inside = (i >= low) & (i < high)
+    if extend == "reflect":
+        period = max(2 * n - 2, 1)
+        j = (i - low) % period
+        return low + torch.where(j < n, j, period - j), torch.ones_like(inside)
+    if extend == "symmetric":
+        j = (i - low) % (2 * n)
+        return low + torch.where(j < n, j, 2 * n - 1 - j), torch.ones_like(inside)
+    return i.clamp(low, low + n - 1), torch.ones_like(inside) if extend == "edge" else inside
+
+
+@apply.register
+def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
+    height, width = p.fixed
+    y, x = torch.meshgrid(*(torch.arange(v, dtype=torch.float64, device=images.device) for v in (height, width)), indexing="ij")
+    # term by term: a matrix product may round otherwise in another batch
+    m = p.inverse[:, :, :, None, None]
+    sx, sy, sz = (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in range(3))
+    sx, sy = sx / sz, sy / sz
+    inside = torch.ones_like(images[:, :1])
+    if p.kernel == "nearest":
+        value, weight = (_tap(v, sx.round(), sy.round()) for v in (images, inside))
+        return value if p.fill is None else torch.where(weight > 0, value, images.new_tensor(p.fill).view(-1, 1, 1))
+    x0, y0 = sx.floor(), sy.floor()
+    fx, fy = (sx - x0).float()[:, None], (sy - y0).float()[:, None]
+    taps = ((0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy))
+    value = sum(_tap(images, x0 + dx, y0 + dy) * w for dx, dy, w in taps)
+    if p.fill is None:
+        return value  # type: ignore[return-value]
+    weight = sum(_tap(inside, x0 + dx, y0 + dy) * w for dx, dy, w in taps)
+    fill = images.new_tensor(p.fill).view(-1, 1, 1)
+    return (value - fill) * weight + fill
+
+
+def _tap(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Pixels at whole positions, 0 outside.  images: [N, C, H, W]; x, y: [N, oh, ow]"""
+    n, c, height, width = images.shape
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    at = torch.where(inside, y * width + x, 0).long()
+    flat = images.reshape(n, c, -1).gather(2, at.view(n, 1, -1).expand(-1, c, -1))
+    return torch.where(inside[:, None], flat.view(n, c, *x.shape[1:]), 0.0)
+
+
+# ---- points
+
+
+def gray(images: Tensor) -> Tensor:
+    """[N, 1, H, W]."""
+    if images.shape[1] == 1:
+        return images
+    r, g, b = images.unbind(1)
+    return (0.2989 * r + 0.587 * g + 0.114 * b)[:, None]
+
+
+def blend(factor: Tensor, images: Tensor, other: Tensor) -> Tensor:
+    """clamp(f x + (1 - f) other)."""
+    f = per_sample(factor)
+    return (f * images + (1 - f) * other).clamp(0, 1)
+
+
+@apply.register
+def _(p: ir.Affine, images: Tensor, keys: rng.Keys) -> Tensor:
+    out = per_sample(p.scale) * images + per_sample(p.bias)
+    return out.clamp(0, 1) if p.clamp else out
+
+
+@apply.register
+def _(p: ir.Normalize, images: Tensor, keys: rng.Keys) -> Tensor:
+    from kornia.enhance import normalize
+
+    mean, std = (ir.rows(v, images.new_empty(1), torch.float32)[0].expand(images.shape[1]) for v in (p.mean, p.std))
+    return normalize(images, mean, std)
+
+
+@apply.register
+def _(p: ir.Saturation, images: Tensor, keys: rng.Keys) -> Tensor:
+    return images if images.shape[1] == 1 else blend(p.factor, images, gray(images))
+
+
+@apply.register
+def _(p: ir.Contrast, images: Tensor, keys: rng.Keys) -> Tensor:
+    # a sample at a time, in float64: the sum does not know its batch
+    means = [g.double().mean().float() for g in gray(images)]
+    return blend(p.factor, images, per_sample(torch.stack(means))) if means else images
+
+
+@apply.register
+def _(p: ir.Hue, images: Tensor, keys: rng.Keys) -> Tensor:
+    if images.shape[1] == 1:
+        return images
+    r, g, b = images.unbind(1)
+    high, low = images.amax(1), images.amin(1)
+    spread = high - low
+    safe = torch.where(spread == 0, 1.0, spread)
+    turns = torch.where(high == r, (g - b) / safe, torch.where(high == g, 2 + (b - r) / safe, 4 + (r - g) / safe)) / 6
+    h = (turns + per_sample(p.shift)[:, 0]).remainder(1.0)
+    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device).view(3, 1, 1) + h[:, None] * 6) % 6
+    return high[:, None] - spread[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+@apply.register
+def _(p: ir.Gray, images: Tensor, keys: rng.Keys) -> Tensor:
+    return gray(images).expand(-1, p.channels, -1, -1)
+
+
+@apply.register
+def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
+    return torch.where(images >= per_sample(p.threshold), 1 - images, images)
+
+
+@apply.register
+def _(p: ir.Posterize, images: Tensor, keys: rng.Keys) -> Tensor:
+    levels = per_sample(torch.exp2(p.bits.float()))
+    return torch.minimum((images * levels).floor().clamp(min=0), levels - 1) / levels
+
+
+@apply.register
+def _(p: ir.Autocontrast, images: Tensor, keys: rng.Keys) -> Tensor:
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    stretched = ((images - low) / torch.where(high == low, 1.0, high - low)).clamp(0, 1)
+    return torch.where(high == low, images, stretched)
+
+
+@apply.register
+def _(p: ir.Equalize, images: Tensor, keys: rng.Keys) -> Tensor:
+    n, c, height, width = images.shape
+    q = (images * 255.999).floor().clamp(0, 255).long().view(n * c, -1)
+    count = torch.zeros(n * c, 256, dtype=torch.int64, device=images.device).scatter_add_(1, q, torch.ones_like(q))
+    level = torch.arange(256, device=images.device).expand_as(count)
+    last = torch.where(count > 0, level, 0).amax(1, keepdim=True)
+    step = (height * width - count.gather(1, last)) // 255
+    before = count.cumsum(1) - count
+    lut = torch.where(step == 0, level, ((before + step // 2) // step.clamp(min=1)).clamp(0, 255))
+    return (lut.gather(1, q).float() / 255).view_as(images)
+
+
+@apply.register
+def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
+    n, c, height, width = images.shape
+    words = keys.pixels(p.slot, height, width, c).flatten(3)[..., : c if p.per_channel else 1]
+    u = ((words >> 8).float() * 2.0**-24).permute(0, 3, 1, 2)
+    salt = torch.where(u < per_sample(p.salt), 1.0, 0.0)
+    return torch.where(u < per_sample(p.amount), salt, images)
+
+
+def pixel_normals(keys: rng.Keys, slot: int, images: Tensor) -> Tensor:
+    """N(0, 1) for every value: words 0 and 1 of a block make channels 0 and 1, words 2 and 3 the next two."""
+    n, c, height, width = images.shape
+    w = keys.pixels(slot, height, width, c)
+    z = torch.stack([*rng.gauss(w[..., 0], w[..., 1]), *rng.gauss(w[..., 2], w[..., 3])], -1)
+    return z.flatten(3)[..., :c].permute(0, 3, 1, 2).float()
+
+
+@apply.register
+def _(p: ir.GaussianNoise, images: Tensor, keys: rng.Keys) -> Tensor:
+    out = images + per_sample(p.mean) + per_sample(p.sigma) * pixel_normals(keys, p.slot, images)
+    return out.clamp(0, 1) if p.clip else out
+
+
+def in_box(box: Tensor, images: Tensor) -> Tensor:
+    """Where a rectangle is: [N, 1, H, W] bool."""
+    y, x = (torch.arange(v, device=images.device) for v in images.shape[2:])
+    x0, y0, x1, y1 = (per_sample(v) for v in box.unbind(1))
+    return (x >= x0) & (x < x1) & (y[:, None] >= y0) & (y[:, None] < y1)
+
+
+@apply.register
+def _(p: ir.Erase, images: Tensor, keys: rng.Keys) -> Tensor:
+    value = per_sample(p.value)
+    if bool(p.value.isnan().any()):
+        value = torch.where(value.isnan(), pixel_normals(keys, p.slot, images), value)
+    return torch.where(in_box(p.box, images), value, images)
+
+
+# ---- neighbourhoods, partners, branches
+
+
+@apply.register
+def _(p: ir.Sharpness, images: Tensor, keys: rng.Keys) -> Tensor:
+    height, width = images.shape[2:]
+    if height <= 2 or width <= 2:
+        return images
+    around = [images[:, :, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)]
+    blurred = images.clone()
+    blurred[:, :, 1:-1, 1:-1] = (sum(around) + 4 * around[4]) / 13
+    return blend(p.factor, images, blurred)
+
+
+@apply.register
+def _(p: ir.GaussianBlur, images: Tensor, keys: rng.Keys) -> Tensor:
+    from kornia.filters import filter2d_separable, get_gaussian_kernel1d
+
+    kx, ky = (get_gaussian_kernel1d(k, s[:, None]) for k, s in zip(p.kernel_size, p.sigma.unbind(1), strict=True))
+    return filter2d_separable(images, kx, ky, border_type="reflect")
+
+
+@apply.register
+def _(p: ir.CutMix, images: Tensor, keys: rng.Keys) -> Tensor:
+    return torch.where(in_box(p.box, images), images[p.partner], images)
+
+
+@apply.register
+def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
+    lam = per_sample(p.lam)
+    return lam * images + (1 - lam) * images[p.partner]
+
+
+@apply.register
+def _(p: ir.Choice, images: Tensor, keys: rng.Keys) -> Tensor:
+    for step in p.index.unbind(1):
+        chosen = per_sample(step)
+        # every branch on every sample, so that nothing waits for the host
+        ways = [run_passes(branch, images, keys) for branch in p.branches]
+        for i, way in enumerate(ways):
+            images = torch.where(chosen == i, way, images)
+    return images
+
+
+@apply.register
+def _(p: ir.Custom, images: Tensor, keys: rng.Keys) -> Tensor:
+    return p.function(images)
+
+
+@apply.register
+def _(p: ir.Finish, images: Tensor, keys: rng.Keys) -> Tensor:
+    if p.dtype == torch.uint8:
+        images = (images.clamp(0, 1) * 255.999).floor()
+    return images.to(p.dtype).contiguous(memory_format=p.memory_format)

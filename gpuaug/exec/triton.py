@@ -1,0 +1,3 @@
+"""Runs a plan on the host."""
+
+from gpuaug.exec.reference import lacks, run

@@ -1,0 +1,123 @@
+"""Passes to launches: neighbours that are exactly one pass become one, and as many passes as pay share a launch."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.rng import Keys
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """Passes that run together: at most one that resamples, at the front, then points, mixes and the finish."""
+
+    passes: ir.Sequence
+    reason: str  # why it does not share the launch before
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What an executor runs: launches in order, and who the samples are."""
+
+    launches: tuple[Launch, ...]
+    keys: Keys
+    frame: ir.Frame  # of the input
+
+    @property
+    def passes(self) -> ir.Sequence:
+        """All passes in order."""
+        return tuple(p for launch in self.launches for p in launch.passes)
+
+
+def fold(passes: ir.Sequence) -> ir.Sequence:
+    """The same images from fewer resamples: moves of pixels melt exactly into the resample beside them."""
+    out: list[ir.Pass] = []
+    for p in passes:
+        both = _compose(out[-1], p) if out else None
+        if both is None:
+            out.append(p)
+        else:
+            out[-1] = both
+    return tuple(out)
+
+
+def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
+    """One pass that does a, then b, to the bit of the interpolation; None where there is none."""
+    if isinstance(a, ir.Warp) and isinstance(b, ir.Resample) and b.moves and b.extend == "none" and b.fixed is not None:
+        return replace(a, inverse=a.inverse @ b.inverse, size=b.size, fixed=b.fixed)
+    if not (isinstance(a, ir.Resample) and isinstance(b, ir.Resample)):
+        return None
+    if b.moves:
+        return _then_move(a, b)
+    return _move_then(a, b) if a.moves and b.kernel == "triangle" else None
+
+
+def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
+    """a, its output moved by b."""
+    if b.extend == "none":
+        extend, fill = a.extend, a.fill
+    elif b.extend == "constant" and (a.extend == "none" or (a.extend == "constant" and a.fill == b.fill)):
+        extend, fill = "constant", b.fill
+    else:
+        return None
+    live = intersect(ir.map_rectangle(invert_move(b.inverse), a.live), b.live)
+    return replace(a, inverse=a.inverse @ b.inverse, live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill)
+
+
+def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
+    """The image moved by a, then resampled by b."""
+    if b.extend != "none" and (b.extend, b.fill) != (a.extend, a.fill):
+        return None
+    # a constant border may lie inside the image, where a crop was padded again; the other borders are made of the image
+    source = intersect(ir.map_rectangle(a.inverse, a.live), a.source) if a.extend in ("none", "constant") else a.source
+    footprint = (a.inverse[:, :2, :2].abs() * b.footprint[:, None, :]).sum(2)
+    window = ir.map_rectangle(a.inverse, b.window)
+    return replace(b, inverse=a.inverse @ b.inverse, footprint=footprint, window=window, source=source, extend=a.extend, fill=a.fill)
+
+
+def invert_move(matrix: Tensor) -> Tensor:
+    """The inverse of a matrix that only moves pixels: its linear part is orthogonal."""
+    turned = matrix[:, :2, :2].transpose(1, 2)
+    out = torch.zeros_like(matrix)
+    out[:, :2, :2] = turned
+    out[:, :2, 2] = -(turned * matrix[:, None, :2, 2]).sum(2)
+    out[:, 2, 2] = 1.0
+    return out
+
+
+def intersect(a: Tensor, b: Tensor) -> Tensor:
+    """The common part of rectangles, empty where there is none."""
+    near = torch.maximum(a[:, :2], b[:, :2])
+    return torch.cat([near, torch.maximum(near, torch.minimum(a[:, 2:], b[:, 2:]))], 1)
+
+
+def launches(passes: ir.Sequence) -> tuple[Launch, ...]:
+    """Group passes into launches."""
+    out: list[Launch] = []
+    for p in passes:
+        reason = _breaks(out[-1].passes, p) if out else "the first"
+        if reason:
+            out.append(Launch((p,), reason))
+        else:
+            out[-1] = replace(out[-1], passes=(*out[-1].passes, p))
+    return tuple(out)
+
+
+def _breaks(before: ir.Sequence, p: ir.Pass) -> str:
+    """Why p cannot run in the same launch as the passes before it; empty if it can."""
+    front, name = before[0], type(p).__name__
+    if alone(p):
+        what = "resamples" if isinstance(p, ir.Resample | ir.Warp) else "needs"
+        return f"{name} {what} what the launch before has yet to write"
+    if isinstance(front, ir.Custom | ir.Choice) and alone(front):
+        return f"{type(front).__name__} is materialised"
+    if isinstance(p, ir.Mix) and isinstance(front, ir.Resample | ir.Warp | ir.Stencil):
+        return f"{name} reads the partner's pixel, and {type(front).__name__} twice costs more than writing it once"
+    return ""
+
+
+def alone(p: ir.Pass) -> bool:
+    """Whether a pass reads other places than its own pixel and its partner's."""
+    return isinstance(p, ir.Resample | ir.Warp | ir.Stencil | ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))

@@ -1,0 +1,322 @@
+"""The passes.  Transforms become these, executors run these; nothing else crosses that line.
+
+Conventions.  The first axis of every tensor is the sample.  x runs right, y down; positions are pixel centres: the first pixel is 0.
+Rectangles are [N, 4] int64 (x0, y0, x1, y1) with exclusive far edges.  Matrices are [N, 3, 3] float64 on (x, y, 1) and map an output
+position to an input position.  Values are float32, nominally in [0, 1] before any Normalize.  No pass holds randomness: noise is named by
+the slot that keys it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+Sequence = tuple["Pass", ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What the images are at one point of a policy."""
+
+    size: Tensor  # [N, 2] int64 (H, W)
+    fixed: tuple[int, int] | None  # the common (H, W), where all samples are known to share one
+    channels: int
+    dtype: torch.dtype  # what torchvision would hold here; only its range convention matters
+
+    def resized(self, fixed: tuple[int, int]) -> "Frame":
+        """The same images at one common size."""
+        return replace(self, size=rows(fixed, self.size), fixed=fixed)
+
+    def whole(self) -> Tensor:
+        """The rectangle of every image: [N, 4] (0, 0, W, H)."""
+        zero = torch.zeros_like(self.size[:, 0])
+        return torch.stack([zero, zero, self.size[:, 1], self.size[:, 0]], 1)
+
+
+def rows(values: tuple[float, ...], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """The same row for every sample of `like`, made on its device without a copy from the host: [N, len(values)]."""
+    return torch.stack([torch.full((len(like),), v, dtype=dtype, device=like.device) for v in values], 1)
+
+
+class Pass:
+    """One step of a plan."""
+
+    __slots__ = ()
+
+
+class Pointwise(Pass):
+    """An output pixel needs that pixel alone, its position, and perhaps a statistic of the image as it stands there."""
+
+    statistic: str | None = None  # "mean" (of gray), "range" (per channel) or "histogram" (per channel)
+
+
+# ---- geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Resample(Pass):
+    """Axis-aligned resampling: crop, resize, flip, quarter turn, pad.  The only pass that takes images of different sizes.
+
+    An output pixel inside `live` is the mean, under a triangle of half width `footprint` around its input position, of the pixels of
+    `window`; weights are normalised over the window, so taps never leave it.  Where the window exceeds `source`, `extend` says what is
+    there.  An output pixel outside `live` is `fill`.
+    """
+
+    inverse: Tensor  # [N, 3, 3] float64; the linear part is diagonal or antidiagonal
+    footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1
+    window: Tensor  # [N, 4] int64, input pixels
+    source: Tensor  # [N, 4] int64, input pixels
+    live: Tensor  # [N, 4] int64, output pixels
+    size: Tensor  # [N, 2] int64, output (H, W)
+    fixed: tuple[int, int] | None
+    kernel: str = "triangle"  # "triangle", or "floor": the pixel at floor(position), for nearest
+    extend: str = "none"  # "none" (it never does), "constant", "edge", "reflect" or "symmetric"
+    fill: tuple[float, ...] = (0.0,)  # one value, or one per channel
+    moves: bool = False  # True: positions are integers, so that pixels move and nothing is interpolated
+
+
+@dataclass(frozen=True, eq=False)
+class Warp(Pass):
+    """Projective resampling of images of one size: affine, rotation, perspective.
+
+    Outside the image is zero.  With `fill` None that is all; else the result is (S - fill) * m + fill, S the weighted sum of taps and m the
+    weight that fell inside the image (for "nearest": fill where the nearest tap is outside).
+    """
+
+    inverse: Tensor  # [N, 3, 3] float64
+    size: Tensor  # [N, 2] int64
+    fixed: tuple[int, int]
+    kernel: str = "bilinear"  # "bilinear", or "nearest": half to even
+    fill: tuple[float, ...] | None = None
+
+
+# ---- points
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Pointwise):
+    """scale * x + bias, clamped to [0, 1] where `clamp`."""
+
+    scale: Tensor  # [N, 1] or [N, C]
+    bias: Tensor  # [N, 1] or [N, C]
+    clamp: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize(Pointwise):
+    """(x - mean) / std, never clamped."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Saturation(Pointwise):
+    """clamp(f x + (1 - f) gray(x)); one channel: unchanged."""
+
+    factor: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast(Pointwise):
+    """clamp(f x + (1 - f) m), m the mean of gray over the image as it stands here."""
+
+    factor: Tensor  # [N]
+    statistic = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class Hue(Pointwise):
+    """Hue turned by `shift` turns, in [-0.5, 0.5]; one channel: unchanged."""
+
+    shift: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class Gray(Pointwise):
+    """0.2989 R + 0.587 G + 0.114 B in each of `channels` channels."""
+
+    channels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Solarize(Pointwise):
+    """1 - x where x >= threshold."""
+
+    threshold: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class Posterize(Pointwise):
+    """clamp(floor(x 2^bits), 0, 2^bits - 1) / 2^bits."""
+
+    bits: Tensor  # [N] int64, 0 to 8
+
+
+@dataclass(frozen=True, eq=False)
+class Autocontrast(Pointwise):
+    """Per channel (x - min) / (max - min), clamped; a constant channel is unchanged."""
+
+    statistic = "range"
+
+
+@dataclass(frozen=True, eq=False)
+class Equalize(Pointwise):
+    """Per channel the histogram of floor(255.999 x) made flat, by Pillow's table."""
+
+    statistic = "histogram"
+
+
+@dataclass(frozen=True, eq=False)
+class SaltPepper(Pointwise):
+    """With u a pixel's uniform: 1 where u < salt, else 0 where u < amount, else unchanged."""
+
+    slot: int
+    salt: Tensor  # [N] float32
+    amount: Tensor  # [N] float32
+    per_channel: bool = False  # False: all channels share the word of the first
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianNoise(Pointwise):
+    """x + N(mean, sigma) per pixel and channel, clamped to [0, 1] where `clip`."""
+
+    slot: int
+    mean: Tensor  # [N]
+    sigma: Tensor  # [N]
+    clip: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Erase(Pointwise):
+    """`value` inside a rectangle; NaN stands for N(0, 1) per pixel and channel."""
+
+    slot: int
+    box: Tensor  # [N, 4] int64; an empty box erases nothing
+    value: Tensor  # [N, 1] or [N, C]
+
+
+# ---- neighbourhoods, partners, branches
+
+
+class Stencil(Pass):
+    """An output pixel needs its neighbours."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sharpness(Stencil):
+    """clamp(f x + (1 - f) blur(x)), blur = [[1,1,1],[1,5,1],[1,1,1]] / 13 with the border unchanged; H or W <= 2: unchanged."""
+
+    factor: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianBlur(Stencil):
+    """Blur with exp(-x^2 / 2 sigma^2), normalised; the border reflects without repeating the edge."""
+
+    sigma: Tensor  # [N, 2] (x, y)
+    kernel_size: tuple[int, int]  # (x, y), odd
+
+
+class Mix(Pass):
+    """A sample and its partner's pixel at the same place.  partner: [N] int64, rows of this batch."""
+
+    partner: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CutMix(Mix):
+    """The partner's pixel inside a rectangle."""
+
+    partner: Tensor
+    box: Tensor  # [N, 4] int64
+    size: Tensor  # [N, 2] int64, of the images here: the label's weight is the exact area that remains
+
+
+@dataclass(frozen=True, eq=False)
+class MixUp(Mix):
+    """lam x + (1 - lam) partner."""
+
+    partner: Tensor
+    lam: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Pass):
+    """Step by step, each sample takes one branch: the only branching there is.
+
+    One step serves RandomChoice, RandomApply and an operation of RandAugment; several, a random order.  Branches keep size and channels.
+    """
+
+    index: Tensor  # [N, steps] int64
+    branches: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Custom(Pass):
+    """A user's own function on a dense float32 batch: always materialised."""
+
+    function: Callable[[Tensor], Tensor]
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Finish(Pass):
+    """The only rounding: to uint8 floor(255.999 clamp(x)), to a float type a cast; and the memory format."""
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+
+
+def is_pointwise(p: Pass) -> bool:
+    """Whether a pass fits in a row of point stages: a Pointwise, or a Choice among such."""
+    if isinstance(p, Choice):
+        return all(is_pointwise(q) for branch in p.branches for q in branch)
+    return isinstance(p, Pointwise)
+
+
+def walk(passes: Sequence) -> Iterator[Pass]:
+    """Every pass, those inside branches included."""
+    for p in passes:
+        yield p
+        if isinstance(p, Choice):
+            for branch in p.branches:
+                yield from walk(branch)
+
+
+def verify(passes: Sequence, frame: Frame) -> Frame:
+    """The frame after the passes; raises ValueError at the first that breaks a convention of this file."""
+    n = len(frame.size)
+    for p in passes:
+        for f in fields(p):  # type: ignore[arg-type]
+            value = getattr(p, f.name)
+            if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
+                raise ValueError(f"{type(p).__name__}.{f.name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
+        if frame.fixed is None and not isinstance(p, Resample):
+            raise ValueError(f"{type(p).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
+        frame = _after(p, frame)
+    return frame
+
+
+def _after(p: Pass, frame: Frame) -> Frame:
+    if isinstance(p, Resample | Warp):
+        return replace(frame, size=p.size, fixed=p.fixed)
+    if isinstance(p, Gray):
+        return replace(frame, channels=p.channels)
+    if isinstance(p, Finish):
+        return replace(frame, dtype=p.dtype)
+    if isinstance(p, Choice):
+        for branch in p.branches:
+            end = verify(branch, frame)
+            if (end.fixed, end.channels) != (frame.fixed, frame.channels):
+                raise ValueError(f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}")
+    return frame
+
+
+def map_rectangle(matrix: Tensor, rectangle: Tensor) -> Tensor:
+    """The rectangle that the pixels of another move to under a matrix of whole numbers with axis-aligned linear part."""
+    near, far = rectangle[:, :2].double(), rectangle[:, 2:].double() - 1
+    linear, shift = matrix[:, :2, :2], matrix[:, :2, 2]
+    a, b = ((linear * corner[:, None, :]).sum(2) + shift for corner in (near, far))
+    return torch.cat([torch.minimum(a, b), torch.maximum(a, b) + 1], 1).round().long()

@@ -1,0 +1,311 @@
+"""A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpuaug import arguments, fuse, ir, rng, serial, targets
+from gpuaug.batch import Batch, Images, Params, Ragged, as_images, as_labels
+from gpuaug.exec import BACKENDS, choose, describe, load
+from gpuaug.fuse import Plan
+from gpuaug.transforms import Mixing, Transform
+from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
+
+# numbering samples is the only thing that two threads calling one policy could disturb
+_numbering = threading.Lock()
+
+
+class Policy(nn.Module):
+    """Augment batches by a list of transforms, each sample with its own draws.
+
+    Given `ids`, the result is a pure function of (seed, epoch, ids, occurrence, images): the same on any device, in any batch, on any rank
+    and after any restart.  Only the partner of a mix depends on which samples share the batch.
+
+    transforms: a list of gpuaug transforms.  seed: 0 to 2^64 - 1.
+    memory_format: of the output; torch.contiguous_format or torch.channels_last.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], seed: int = 0, *, memory_format: torch.memory_format = torch.contiguous_format):
+        super().__init__()
+        if isinstance(transforms, Transform) or not isinstance(transforms, Sequence):
+            raise TypeError(f"transforms must be a list of gpuaug transforms, got {type(transforms).__name__}")
+        for t in transforms:
+            if not isinstance(t, Transform):
+                raise TypeError(f"transforms must be gpuaug transforms, got {t!r}; gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop")
+        if memory_format not in (torch.contiguous_format, torch.channels_last):
+            raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}")
+        if sum(span(t) for t in transforms) > rng.MAX_SLOT:
+            raise ValueError(f"a policy holds at most {rng.MAX_SLOT} transforms, nested ones included")
+        self.transforms = tuple(transforms)
+        self.seed = arguments.integer("seed", seed, 0, 2**64 - 1)
+        self.memory_format = memory_format
+        self.next_id = torch.zeros((), dtype=torch.int64)
+        self._mixes = tuple(m for t in self.transforms for m in _find_mixes(t))
+        self._layout = self._foresee()
+
+    # ---- calling
+
+    def forward(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        ids: Tensor | None = None,
+        epoch: int | Tensor = 0,
+        occurrence: Tensor | None = None,
+        backend: str = "auto",
+    ) -> Any:
+        """Augmented images; with labels (images, labels); of a Batch a Batch.
+
+        images: [N, C, H, W] uint8, float16, bfloat16 or float32, any strides; or a list of [H, W, C] uint8 arrays, tensors or PIL images of
+        different sizes.  labels: [N] class numbers, or [N, K] soft rows.  ids: [N] int64 in [0, 2^46), by default counted on from the last
+        call.  epoch: in [0, 2^18).  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
+        backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
+        """
+        if isinstance(images, Batch):
+            batch = images
+            if labels is not None or ids is not None or occurrence is not None:
+                raise ValueError("labels, ids and occurrence come with the Batch, got them as arguments too; put them in the Batch")
+            run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend)
+            out, soft = run.go(None)
+            return batch.replace(images=out, labels=soft, ids=run.keys.ids, occurrence=run.keys.occurrence)
+        run = self._prepare(images, labels, ids, epoch, occurrence, backend)
+        out, soft = run.go(None)
+        return out if labels is None else (out, soft)
+
+    def draw(
+        self,
+        ids: Tensor,
+        *,
+        epoch: int | Tensor = 0,
+        size: tuple[int, int] | Tensor,
+        occurrence: Tensor | None = None,
+        channels: int = 3,
+        dtype: torch.dtype = torch.uint8,
+    ) -> Params:
+        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ."""
+        keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
+        frame = _frame(size, len(ids), channels, dtype, ids.device)
+        return self._draw(keys, frame)
+
+    def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
+        """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a mix."""
+        if not isinstance(params, Params):
+            raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
+        if len(params) != len(self.transforms):
+            raise ValueError(f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them")
+        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
+        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False)
+        out, soft = run.go(params)
+        return out if labels is None else (out, soft)
+
+    def describe(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        channels: int = 3,
+        dtype: torch.dtype = torch.uint8,
+        backend: str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> str:
+        """The launches of a plan as text: bytes per image, where the chain broke and why, and what falls back.
+
+        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.
+        """
+        _check_backend(backend)
+        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
+        frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
+        plan = self._plan(keys, frame, self._draw(keys, frame))
+        return f"{self!r}\n{describe(plan, choose(backend, torch.device(device)))}"
+
+    # ---- between the images and the executor
+
+    def _prepare(self, images: Any, labels: Any, ids: Any, epoch: int | Tensor, occurrence: Any, backend: str, need_labels: bool = True) -> "_Call":
+        _check_backend(backend)
+        source = as_images(images)
+        n, device = len(source), source.device
+        if labels is not None:
+            labels = as_labels(labels, n, device)
+        elif need_labels and self._mixes:
+            raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
+        if backend == "cpu" and device.type != "cpu":
+            raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
+        if isinstance(source, Ragged):
+            frame = _frame(torch.tensor(source.sizes(), device=device), n, source.channels, torch.uint8, device)
+        else:
+            frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
+        keys = self._keys(self._number(n, device) if ids is None else ids, epoch, occurrence, n, device)
+        return _Call(self, source, labels, frame, keys, backend)
+
+    def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device) -> rng.Keys:
+        ids = _integers("ids", ids, n, device, rng.MAX_ID)
+        occurrence = torch.zeros_like(ids) if occurrence is None else _integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
+        if isinstance(epoch, Tensor):
+            if epoch.ndim or epoch.dtype != torch.int64 or epoch.device != device:
+                raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} on {epoch.device}")
+            if device.type == "cpu":
+                arguments.integer("epoch", int(epoch), 0, rng.MAX_EPOCH - 1)
+        else:
+            epoch = arguments.integer("epoch", epoch, 0, rng.MAX_EPOCH - 1)
+        return rng.Keys(self.seed, epoch, ids, occurrence)
+
+    def _number(self, n: int, device: torch.device) -> Tensor:
+        """Ids counted on from the last call, apart from those of other ranks and workers."""
+        with _numbering:
+            first = self.next_id.to(device, copy=True)
+            self.next_id += n
+        return first + _process() * 2**32 + torch.arange(n, device=device)
+
+    def _foresee(self) -> rng.Layout:
+        """Which words the transforms ask for, found by drawing for no samples."""
+        empty = torch.zeros(0, dtype=torch.int64)
+        block = rng.Block(rng.Keys(self.seed, 0, empty, empty))
+        frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64), None, 3, torch.float32)
+        for slot, t in numbered(self.transforms, 0):
+            t.sample(rng.Draw(block.keys, slot, block), frame)
+        return rng.Layout(block.asked)
+
+    def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Params:
+        draw = rng.Draw(keys, 0, self._layout.block(keys))
+        drawn = sample_all(self.transforms, draw, frame, 0)
+        return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
+
+    def _lower(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
+        passes, end = lower_all(self.transforms, drawn, frame, 0)
+        passes = (*passes, ir.Finish(end.dtype, self.memory_format))
+        ir.verify(passes, frame)
+        return passes
+
+    def _plan(self, keys: rng.Keys, frame: ir.Frame, params: Params) -> Plan:
+        return Plan(fuse.launches(fuse.fold(self._lower(frame, params))), keys, frame)
+
+    # ---- as a value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Policy):
+            return NotImplemented
+        return (self.transforms, self.seed, self.memory_format) == (other.transforms, other.seed, other.memory_format)
+
+    # by identity, although equality is by value: nn.Module keeps its children in sets, and two equal policies are still two modules
+    __hash__ = nn.Module.__hash__
+
+    def __repr__(self) -> str:
+        layout = "" if self.memory_format == torch.contiguous_format else f", memory_format={self.memory_format}"
+        return f"Policy([{', '.join(map(repr, self.transforms))}], seed={self.seed}{layout})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts, numbers and strings, from which `from_dict` makes an equal policy."""
+        layout = str(self.memory_format).removeprefix("torch.")
+        return {"version": 1, "seed": self.seed, "memory_format": layout, "transforms": [serial.to_dict(t) for t in self.transforms]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Policy":
+        """The policy that `to_dict` wrote; raises ValueError for an unknown version, key, transform or argument."""
+        transforms, seed, layout = serial.policy_fields(data)
+        return cls(transforms, seed, memory_format=layout)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as YAML."""
+        Path(path).write_text(serial.to_yaml(self.to_dict()), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Policy":
+        """Read a policy that `save` wrote, or a person."""
+        return cls.from_dict(serial.from_yaml(Path(path).read_text(encoding="utf-8")))
+
+    # ---- next_id: a buffer in all but that DistributedDataParallel, which reads registered ones, must not broadcast it
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
+        """The counter of samples, `next_id`."""
+        yield (f"{prefix}.next_id" if prefix else "next_id"), self.next_id
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Policy":
+        self.next_id = fn(self.next_id)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}next_id"] = self.next_id.detach().clone()
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: Any, unexpected_keys: Any, error_msgs: Any
+    ) -> None:
+        value = state_dict.get(f"{prefix}next_id")
+        if value is None:
+            missing_keys.append(f"{prefix}next_id")
+        else:
+            self.next_id.copy_(value)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One batch on its way through a policy."""
+
+    policy: Policy
+    source: Images
+    labels: Tensor | None
+    frame: ir.Frame
+    keys: rng.Keys
+    backend: str
+
+    def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
+        """Images and labels, from given or fresh parameters."""
+        keys = self.keys if params is None else rng.Keys(params.seed, *(getattr(self.keys, k) for k in ("epoch", "ids", "occurrence")))
+        plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
+        out = load(choose(self.backend, self.source.device)).run(plan, self.source)
+        if self.labels is None:
+            return out, None
+        classes = next((m.num_classes for m in self.policy._mixes if m.num_classes is not None), None)
+        return out, targets.follow(plan.passes, self.labels, classes)
+
+
+def _find_mixes(transform: Transform) -> list[Mixing]:
+    own = [transform] if isinstance(transform, Mixing) else []
+    return own + [m for c in transform.children for m in _find_mixes(c)]
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def _integers(name: str, values: Any, n: int, device: torch.device, limit: int) -> Tensor:
+    """[n] int64 in [0, limit) on the device; the range is checked where that costs no wait."""
+    if not isinstance(values, Tensor):
+        values = torch.as_tensor(values, device=device)
+    if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got {values.dtype}")
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(values.shape)}")
+    if values.device != device:
+        raise ValueError(f"{name} must be on the device of the images, got {values.device} and {device}; move them with .to({str(device)!r})")
+    if device.type == "cpu" and n and not 0 <= int(values.min()) <= int(values.max()) < limit:
+        raise ValueError(f"{name} must be in [0, {limit}), got {int(values.min())} to {int(values.max())}")
+    return values.long()
+
+
+def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:
+    """The frame of an input.  size: (H, W) or [N, 2]"""
+    if isinstance(size, Tensor):
+        if size.shape != (n, 2) or size.dtype.is_floating_point:
+            raise ValueError(f"size must be (H, W) or whole numbers [{n}, 2], got {size.dtype} {tuple(size.shape)}")
+        if size.device != device:
+            raise ValueError(f"size must be on the device of ids, got {size.device} and {device}")
+        if device.type == "cpu" and n and int(size.min()) < 1:
+            raise ValueError(f"size must be at least 1 by 1, got {int(size.min())}")
+        return ir.Frame(size.long(), None, channels, dtype)
+    height, width = arguments.size("size", size)
+    blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype)
+    return blank.resized((height, width))
+
+
+def _process() -> int:
+    """A number that no other rank or loader worker has."""
+    worker = torch.utils.data.get_worker_info()
+    distributed = torch.distributed
+    rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    return rank * worker.num_workers + worker.id if worker else rank

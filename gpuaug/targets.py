@@ -1,0 +1,52 @@
+"""What each pass does to the targets of its samples.  Labels only, so far."""
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+
+
+def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tensor:
+    """Labels after the passes: class numbers become soft rows at the first mix."""
+    if any(isinstance(p, ir.Mix) for p in passes):
+        labels = soft(labels, num_classes)
+        for p in passes:
+            labels = apply(p, labels)
+    return labels
+
+
+def soft(labels: Tensor, num_classes: int | None) -> Tensor:
+    """[N, K] float32 rows: one-hot from class numbers, or the rows that came."""
+    if labels.ndim == 2:
+        return labels.float()
+    if num_classes is None:
+        raise ValueError("num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]")
+    # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
+    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"labels must be in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}; check num_classes")
+    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
+
+
+def mixed(labels: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """weight * own + (1 - weight) * partner's.  weight: [N] float64"""
+    w = weight[:, None]
+    return (w * labels + (1 - w) * labels[partner]).to(labels.dtype)
+
+
+@singledispatch
+def apply(p: ir.Pass, labels: Tensor) -> Tensor:
+    """Labels after one pass: only a mix changes them."""
+    return labels
+
+
+@apply.register
+def _(p: ir.CutMix, labels: Tensor) -> Tensor:
+    x0, y0, x1, y1 = p.box.double().unbind(1)
+    return mixed(labels, p.partner, 1 - (x1 - x0) * (y1 - y0) / p.size.double().prod(1))
+
+
+@apply.register
+def _(p: ir.MixUp, labels: Tensor) -> Tensor:
+    return mixed(labels, p.partner, p.lam.double())

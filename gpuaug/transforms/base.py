@@ -1,0 +1,89 @@
+"""A transform says two things: what it draws, and which passes that becomes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.rng import Draw
+
+Drawn = dict[str, Any]  # name -> tensor whose first axis is the sample; containers add "transforms": one such dict per child
+
+
+class Transform:
+    """Subclasses are frozen dataclasses whose fields are torchvision's arguments, in torchvision's order."""
+
+    example: ClassVar[dict[str, Any]]  # arguments that the tests, the bench and the docs build it with
+
+    @property
+    def children(self) -> tuple["Transform", ...]:
+        """The transforms inside this one; they take the slots after its own."""
+        return ()
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        """Parameters per sample: a pure function of `draw` and of the frame before the transform."""
+        return {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        """The passes that these parameters become: no randomness, no device, no input or output."""
+        raise NotImplementedError
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        """The frame after the transform."""
+        return frame
+
+
+def span(transform: Transform) -> int:
+    """Slots that a transform takes: its own and those of its children."""
+    return 1 + sum(span(c) for c in transform.children)
+
+
+def numbered(transforms: Sequence[Transform], first: int) -> Iterator[tuple[int, Transform]]:
+    """Slots depth first, starting at `first`."""
+    for t in transforms:
+        yield first, t
+        first += span(t)
+
+
+def sample_all(transforms: Sequence[Transform], draw: Draw, frame: ir.Frame, first: int) -> list[Drawn]:
+    """What each of a row of transforms draws."""
+    drawn = []
+    for slot, t in numbered(transforms, first):
+        drawn.append(t.sample(draw.at(slot), frame))
+        frame = t.after(frame, drawn[-1])
+    return drawn
+
+
+def lower_all(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int) -> tuple[ir.Sequence, ir.Frame]:
+    """The passes of a row of transforms, and the frame after them."""
+    passes: list[ir.Pass] = []
+    for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
+        passes += t.lower(params, frame, slot)
+        frame = t.after(frame, params)
+    return tuple(passes), frame
+
+
+def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
+    """The passes for the samples where `apply` holds, [N] bool."""
+    return (ir.Choice(apply.long()[:, None], ((), passes)),)
+
+
+def in_unit(name: str, values: tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
+    """Values that a user gave for a picture, refused where they look like 0 to 255 on images that are still uint8."""
+    if not frame.dtype.is_floating_point and any(not 0 <= v <= 1 for v in values):
+        raise ValueError(f"{name} must be in [0, 1] on uint8 images, whose values run from 0 to 1 here, got {values}; divide by 255")
+    return values
+
+
+def colour_channels(transform: Transform, frame: ir.Frame) -> None:
+    """Colour has a meaning for one and for three channels."""
+    if frame.channels not in (1, 3):
+        raise ValueError(f"{type(transform).__name__} needs images of 1 or 3 channels, got {frame.channels}; select the channels first")
+
+
+def with_dtype(frame: ir.Frame, dtype: torch.dtype) -> ir.Frame:
+    """The frame holding another dtype."""
+    return replace(frame, dtype=dtype)

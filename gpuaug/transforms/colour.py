@@ -1,0 +1,166 @@
+"""Transforms that change values, not positions.  All lower to `ir.Pointwise` passes."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from gpuaug import arguments, ir
+from gpuaug.rng import Draw
+from gpuaug.transforms.base import Drawn, Transform, colour_channels, when
+
+__all__ = ["ColorJitter", "Grayscale", "RandomGrayscale", "RandomInvert", "RandomPosterize", "RandomSolarize"]
+
+_FACTORS = ("brightness", "contrast", "saturation", "hue")
+
+
+def brightness(factor: torch.Tensor) -> ir.Affine:
+    """clamp(f x).  factor: [N] float32"""
+    return ir.Affine(factor[:, None], torch.zeros_like(factor)[:, None])
+
+
+def invert(like: torch.Tensor) -> ir.Affine:
+    """1 - x for every sample of `like`."""
+    ones = ir.rows((1.0,), like, torch.float32)
+    return ir.Affine(-ones, ones, clamp=False)
+
+
+@dataclass(frozen=True)
+class ColorJitter(Transform):
+    """Brightness, contrast, saturation and hue by random factors, in a random order.
+
+    A number v stands for [max(0, 1 - v), 1 + v], or [-v, v] for hue; a pair for itself.  What is not given is left alone.
+    """
+
+    brightness: float | tuple[float, float] | None = None
+    contrast: float | tuple[float, float] | None = None
+    saturation: float | tuple[float, float] | None = None
+    hue: float | tuple[float, float] | None = None
+    example = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+
+    def __post_init__(self) -> None:
+        for name in _FACTORS:
+            object.__setattr__(self, name, _jitter(name, getattr(self, name)))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        order = draw.permutation(4)
+        u = draw.uniform(count=4)
+        drawn: Drawn = {"fn_idx": order}
+        for i, name in enumerate(_FACTORS):
+            low, high = getattr(self, name) or ((0.0, 0.0) if name == "hue" else (1.0, 1.0))
+            drawn[f"{name}_factor"] = (low + (high - low) * u[:, i]).float()
+        return drawn
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        passes = (brightness, ir.Contrast, ir.Saturation, ir.Hue)
+        branches = tuple((make(params[f"{name}_factor"]),) if getattr(self, name) is not None else () for name, make in zip(_FACTORS, passes, strict=True))
+        used = [b for b in branches if b]
+        return sum(used, ()) if len(used) < 2 else (ir.Choice(params["fn_idx"], branches),)
+
+
+@dataclass(frozen=True)
+class Grayscale(Transform):
+    """0.2989 R + 0.587 G + 0.114 B, in one channel or repeated in three."""
+
+    num_output_channels: int = 1
+    example = {"num_output_channels": 3}
+
+    def __post_init__(self) -> None:
+        if self.num_output_channels not in (1, 3):
+            raise ValueError(f"num_output_channels must be 1 or 3, got {self.num_output_channels!r}")
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        return (ir.Gray(self.num_output_channels),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return replace(frame, channels=self.num_output_channels)
+
+
+@dataclass(frozen=True)
+class RandomGrayscale(Transform):
+    """Gray in every channel, with probability p."""
+
+    p: float = 0.1
+    example = {"p": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        return when(params["apply"], ir.Gray(frame.channels))
+
+
+@dataclass(frozen=True)
+class RandomInvert(Transform):
+    """1 - x, with probability p."""
+
+    p: float = 0.5
+    example = {"p": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return when(params["apply"], invert(params["apply"]))
+
+
+@dataclass(frozen=True)
+class RandomSolarize(Transform):
+    """1 - x where x >= threshold, with probability p.  threshold: in [0, 1], on uint8 images too (torchvision's 128 is 128 / 255)."""
+
+    threshold: float
+    p: float = 0.5
+    example = {"threshold": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", arguments.number("threshold", self.threshold, 0.0, 1.0))
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        threshold = ir.rows((self.threshold,), params["apply"], torch.float32)[:, 0]
+        return when(params["apply"], ir.Solarize(threshold))
+
+
+@dataclass(frozen=True)
+class RandomPosterize(Transform):
+    """Keep the upper `bits` bits of 8, with probability p."""
+
+    bits: int
+    p: float = 0.5
+    example = {"bits": 3}
+
+    def __post_init__(self) -> None:
+        arguments.integer("bits", self.bits, 0, 8)
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return when(params["apply"], ir.Posterize(ir.rows((self.bits,), params["apply"])[:, 0]))
+
+
+def _jitter(name: str, value: Any) -> tuple[float, float] | None:
+    """torchvision's ColorJitter._check_input: None where nothing would change."""
+    low, high, centre = (-0.5, 0.5, 0.0) if name == "hue" else (0.0, float("inf"), 1.0)
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        pair = arguments.interval(name, value, low, high)
+    else:
+        v = arguments.number(name, value, 0.0)
+        pair = (centre - v, centre + v) if name == "hue" else (max(0.0, centre - v), centre + v)
+        arguments.interval(name, pair, low, high)
+    return None if pair == (centre, centre) else pair

@@ -1,0 +1,101 @@
+"""Transforms about dtype and range.  Values are float32 in [0, 1] throughout; only the end of a policy rounds."""
+
+from dataclasses import dataclass
+
+import torch
+
+from gpuaug import arguments, ir
+from gpuaug.transforms.base import Drawn, Transform, with_dtype
+
+__all__ = ["Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
+
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True)
+class ToDtype(Transform):
+    """The dtype from here on.  With `scale` ranges follow it: uint8 0 to 255 is 0 to 1; without, uint8 becomes 0.0 to 255.0, as in torchvision."""
+
+    dtype: torch.dtype
+    scale: bool = False
+    example = {"dtype": torch.float32, "scale": True}
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dtype, dict):
+            raise TypeError("dtype by type of input is not supported, got a dict; pass the dtype of the images")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
+        arguments.flag("scale", self.scale)
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        if self.scale or self.dtype.is_floating_point == frame.dtype.is_floating_point:
+            return ()
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all become 0")
+        row = ir.rows((255.0,), frame.size, torch.float32)
+        return (ir.Affine(row, torch.zeros_like(row), clamp=False),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return with_dtype(frame, self.dtype)
+
+
+@dataclass(frozen=True)
+class ToTensor(Transform):
+    """float32 in [0, 1]: `ToDtype(torch.float32, scale=True)` under torchvision's older name."""
+
+    example = {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return ()
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return with_dtype(frame, torch.float32)
+
+
+@dataclass(frozen=True)
+class PILToTensor(Transform):
+    """Accepted so that torchvision pipelines read the same: a policy takes PIL images and arrays as they are."""
+
+    example = {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return ()
+
+
+@dataclass(frozen=True)
+class ToImage(Transform):
+    """Accepted so that torchvision pipelines read the same: a policy takes PIL images and arrays as they are."""
+
+    example = {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return ()
+
+
+@dataclass(frozen=True)
+class Normalize(Transform):
+    """(x - mean) / std per channel, unclamped, at its place in the order.
+
+    Images must be of a float dtype here, as in torchvision.  `inplace` is accepted for torchvision's sake; inputs are never written to.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    inplace: bool = False
+    example = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", arguments.numbers("mean", self.mean))
+        object.__setattr__(self, "std", arguments.numbers("std", self.std))
+        if not all(self.std):
+            raise ValueError(f"std must not be 0, got {self.std}")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std must have the same length, got {len(self.mean)} and {len(self.std)}")
+        arguments.flag("inplace", self.inplace)
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        if not frame.dtype.is_floating_point:
+            raise TypeError(f"Normalize needs float images, got {frame.dtype}; put ToDtype(torch.float32, scale=True) before it")
+        if len(self.mean) not in (1, frame.channels):
+            raise ValueError(f"mean must have 1 value or one per channel, got {len(self.mean)} for {frame.channels} channels")
+        return (ir.Normalize(self.mean, self.std),)

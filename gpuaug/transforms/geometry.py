@@ -1,0 +1,351 @@
+"""Transforms that move and resample pixels along the axes.  All lower to one `ir.Resample`."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuaug import arguments, ir
+from gpuaug.rng import Draw
+from gpuaug.transforms.base import Drawn, Transform, in_unit
+
+__all__ = ["CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRot90", "RandomVerticalFlip", "Resize"]
+
+_RESIZE_KERNELS = ("bilinear", "nearest", "nearest-exact")
+_EXTENDS = ("constant", "edge", "reflect", "symmetric")
+
+
+def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> Tensor:
+    """[N, 3, 3] float64 with these upper two rows; entries are numbers or [N]."""
+    out = torch.zeros(len(like), 3, 3, dtype=torch.float64, device=like.device)
+    for i, v in enumerate((xx, xy, x, yx, yy, y)):
+        out[:, i // 3, i % 3] = v
+    out[:, 2, 2] = 1.0
+    return out
+
+
+def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, antialias: bool) -> ir.Resample:
+    """The box, [N, 4] int64, at the size of `out`."""
+    x0, y0, x1, y1 = box.double().unbind(1)
+    height, width = out.size.double().unbind(1)
+    sx, sy = (x1 - x0) / width, (y1 - y0) / height
+    # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) * scale - 0.5
+    before, after = {"nearest": (0.0, 0.0), "nearest-exact": (0.5, 0.0), "bilinear": (0.5, -0.5)}[interpolation]
+    inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
+    wide = torch.stack([sx, sy], 1).clamp(min=1.0) if antialias else torch.ones_like(inverse[:, 0, :2])
+    kernel = "triangle" if interpolation == "bilinear" else "floor"
+    return ir.Resample(inverse, wide, box, frame.whole(), out.whole(), out.size, out.fixed, kernel)
+
+
+def move(frame: ir.Frame, inverse: Tensor, out: ir.Frame, extend: str = "none", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
+    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding."""
+    reads = ir.map_rectangle(inverse, out.whole())
+    ones = torch.ones_like(inverse[:, 0, :2])
+    return ir.Resample(inverse, ones, reads, frame.whole(), out.whole(), out.size, out.fixed, "triangle", extend, fill, moves=True)
+
+
+def crop(frame: ir.Frame, left: Tensor, top: Tensor, out: ir.Frame, extend: str = "constant", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
+    """The window of `out`'s size at (left, top), [N] int64; what lies outside the image is padded."""
+    return move(frame, matrix(1.0, 0.0, left, 0.0, 1.0, top, frame.size), out, extend, fill)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(Transform):
+    """Crop a random area and aspect ratio and resize it (Szegedy et al., 2015, section 6)."""
+
+    size: int | tuple[int, int]
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3.0 / 4.0, 4.0 / 3.0)
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    example = {"size": (12, 10)}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", arguments.size("size", self.size))
+        object.__setattr__(self, "scale", arguments.interval("scale", self.scale, 0.0))
+        object.__setattr__(self, "ratio", arguments.interval("ratio", self.ratio, 1e-9))
+        object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
+        object.__setattr__(self, "antialias", arguments.flag("antialias", bool(self.antialias)))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        height, width = frame.size.unbind(1)
+        area = (height * width)[:, None] * draw.uniform(*self.scale, count=10)
+        low, high = self.ratio
+        aspect = torch.exp(draw.uniform(math.log(low), math.log(high), count=10))
+        w, h = torch.sqrt(area * aspect).round().long(), torch.sqrt(area / aspect).round().long()
+        fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
+        first, found = fits.long().argmax(1, keepdim=True), fits.any(1)
+        # in float64: a whole number times a Python number would be float32
+        h64, w64 = height.double(), width.double()
+        narrow = w64 < low * h64
+        fw = torch.where(narrow, width, torch.minimum(width, (h64 * high).round().long()))
+        fh = torch.where(narrow, (w64 / low).round().long(), height)
+        w, h = torch.where(found, w.gather(1, first)[:, 0], fw), torch.where(found, h.gather(1, first)[:, 0], fh)
+        top, left = draw.integer(0, height - h + 1), draw.integer(0, width - w + 1)
+        top, left = torch.where(found, top, (height - h) // 2), torch.where(found, left, (width - w) // 2)
+        return {"top": top, "left": left, "height": h, "width": w}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        left, top = params["left"], params["top"]
+        box = torch.stack([left, top, left + params["width"], top + params["height"]], 1)
+        return (resize(frame, box, self.after(frame, params), self.interpolation, self.antialias),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        assert isinstance(self.size, tuple)
+        return frame.resized(self.size)
+
+
+@dataclass(frozen=True)
+class Resize(Transform):
+    """Resize to (height, width), or the shorter side to one number with the aspect ratio kept.
+
+    The long side is int(size * long / short), as in torchvision; `max_size` bounds it.  `size=None` with `max_size` sets the long side.
+    """
+
+    size: int | tuple[int, ...] | None
+    interpolation: str = "bilinear"
+    max_size: int | None = None
+    antialias: bool = True
+    example = {"size": (9, 12)}
+
+    def __post_init__(self) -> None:
+        size = self.size
+        if size is None and self.max_size is None:
+            raise ValueError("size must be a number, (height, width), or None together with max_size, got None and no max_size")
+        if isinstance(size, list | tuple):
+            if len(size) not in (1, 2):
+                raise ValueError(f"size must have 1 or 2 values, got {len(size)}")
+            size = tuple(arguments.integer(f"size[{i}]", v, 1) for i, v in enumerate(size))
+            size = size[0] if len(size) == 1 else size
+        elif size is not None:
+            size = arguments.integer("size", size, 1)
+        if self.max_size is not None:
+            low = 1 if size is None else size + 1 if isinstance(size, int) else None
+            if low is None:
+                raise ValueError(f"max_size needs size to be one number, got {self.size}; leave max_size out")
+            arguments.integer("max_size", self.max_size, low)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
+        object.__setattr__(self, "antialias", arguments.flag("antialias", bool(self.antialias)))
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return (resize(frame, frame.whole(), self.after(frame, params), self.interpolation, self.antialias),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        if isinstance(self.size, tuple):
+            return frame.resized((self.size[0], self.size[1]))
+        sides = frame.size if frame.fixed is None else torch.tensor([frame.fixed])
+        short, long = sides.amin(1), sides.amax(1)
+        if self.size is None:
+            new_short, new_long = self.max_size * short // long, torch.full_like(long, self.max_size or 0)
+        else:
+            new_short, new_long = torch.full_like(short, self.size), self.size * long // short
+            if self.max_size is not None:
+                over = new_long > self.max_size
+                new_short = torch.where(over, self.max_size * new_short // new_long, new_short)
+                new_long = new_long.clamp(max=self.max_size)
+        upright = (sides[:, 1] <= sides[:, 0])[:, None]
+        new = torch.where(upright, torch.stack([new_long, new_short], 1), torch.stack([new_short, new_long], 1)).clamp(min=1)
+        if frame.fixed is None:
+            return replace(frame, size=new)
+        height, width = new[0].tolist()
+        return frame.resized((height, width))
+
+
+@dataclass(frozen=True)
+class CenterCrop(Transform):
+    """The middle of the image; a smaller image is padded with 0 first."""
+
+    size: int | tuple[int, int]
+    example = {"size": (7, 15)}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", arguments.size("size", self.size))
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        out = self.after(frame, params)
+        spare = frame.size - out.size
+        # a crop rounds half to even; padding puts the odd pixel on the far side
+        offset = torch.where(spare >= 0, (spare / 2).round().long(), -((-spare) // 2))
+        inside = frame.fixed is not None and out.fixed is not None and out.fixed[0] <= frame.fixed[0] and out.fixed[1] <= frame.fixed[1]
+        return (crop(frame, offset[:, 1], offset[:, 0], out, "none" if inside else "constant"),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        assert isinstance(self.size, tuple)
+        return frame.resized(self.size)
+
+
+@dataclass(frozen=True)
+class Pad(Transform):
+    """Pad by `padding`: one number, (left and right, top and bottom), or (left, top, right, bottom)."""
+
+    padding: int | tuple[int, ...]
+    fill: float | tuple[float, ...] = 0
+    padding_mode: str = "constant"
+    example = {"padding": (1, 2, 3, 0), "fill": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "padding", _padding(self.padding))
+        object.__setattr__(self, "fill", arguments.fill(self.fill, none=False))
+        _check_mode(self.padding_mode)
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        left, top, _, _ = self.padding  # type: ignore[misc]
+        zero = torch.zeros_like(frame.size[:, 0])
+        fill = self.fill if isinstance(self.fill, tuple) else (float(self.fill),)
+        _check_reflect(frame, self.padding, self.padding_mode)
+        return (crop(frame, zero - left, zero - top, self.after(frame, params), self.padding_mode, in_unit("fill", fill, frame)),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return _padded(frame, self.padding)
+
+
+@dataclass(frozen=True)
+class RandomCrop(Transform):
+    """Crop `size` at a random place, after padding.  A crop larger than the padded image raises unless `pad_if_needed`."""
+
+    size: int | tuple[int, int]
+    padding: int | tuple[int, ...] | None = None
+    pad_if_needed: bool = False
+    fill: float | tuple[float, ...] = 0
+    padding_mode: str = "constant"
+    example = {"size": (8, 11), "padding": 2}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", arguments.size("size", self.size))
+        if self.padding is not None:
+            object.__setattr__(self, "padding", _padding(self.padding))
+        arguments.flag("pad_if_needed", self.pad_if_needed)
+        object.__setattr__(self, "fill", arguments.fill(self.fill, none=False))
+        _check_mode(self.padding_mode)
+
+    def _room(self, frame: ir.Frame) -> tuple[Tensor, Tensor]:
+        """First offset of the crop and number of places, each [N, 2] (y, x)."""
+        assert isinstance(self.size, tuple)
+        left, top, _, _ = self.padding or (0, 0, 0, 0)  # type: ignore[misc]
+        padded = _padded(frame, self.padding or (0, 0, 0, 0))
+        need = frame.resized(self.size).size - padded.size
+        if not self.pad_if_needed and frame.size.device.type == "cpu" and bool((need > 0).any()):
+            worst = padded.size[(need > 0).any(1)][0].tolist()
+            raise ValueError(f"RandomCrop size {self.size} is larger than the padded image {tuple(worst)}; pass pad_if_needed=True, or Resize first")
+        # torchvision pads a side that is too short by the whole difference on both ends
+        extra = need.clamp(min=0)
+        first = -extra - ir.rows((top, left), extra)
+        return first, padded.size + 2 * extra - frame.resized(self.size).size + 1
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        _, places = self._room(frame)
+        return {"top": draw.integer(0, places[:, 0]), "left": draw.integer(0, places[:, 1])}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        first, _ = self._room(frame)
+        fill = self.fill if isinstance(self.fill, tuple) else (float(self.fill),)
+        pads = self.padding is not None or self.pad_if_needed
+        if self.padding is not None:
+            _check_reflect(frame, self.padding, self.padding_mode)
+        left, top = first[:, 1] + params["left"], first[:, 0] + params["top"]
+        return (crop(frame, left, top, self.after(frame, params), self.padding_mode if pads else "none", in_unit("fill", fill, frame)),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        assert isinstance(self.size, tuple)
+        return frame.resized(self.size)
+
+
+@dataclass(frozen=True)
+class RandomHorizontalFlip(Transform):
+    """Mirror left and right with probability p."""
+
+    p: float = 0.5
+    example = {"p": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        on = params["apply"].double()
+        return (move(frame, matrix(1.0 - 2.0 * on, 0.0, on * (frame.size[:, 1] - 1), 0.0, 1.0, 0.0, frame.size), frame),)
+
+
+@dataclass(frozen=True)
+class RandomVerticalFlip(Transform):
+    """Mirror top and bottom with probability p."""
+
+    p: float = 0.5
+    example = {"p": 0.5}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        on = params["apply"].double()
+        return (move(frame, matrix(1.0, 0.0, 0.0, 0.0, 1.0 - 2.0 * on, on * (frame.size[:, 0] - 1), frame.size), frame),)
+
+
+@dataclass(frozen=True)
+class RandomRot90(Transform):
+    """Turn counter-clockwise by k quarter turns, k uniform in 0 to 3, with probability p.
+
+    Images that are not square change their size: a later step must fix it.
+    """
+
+    p: float = 1.0
+    example = {"p": 0.75}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p), "k": draw.integer(0, 4)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        k = torch.where(params["apply"], params["k"], 0)
+        cos, sin = ((k == 0).double() - (k == 2).double()), ((k == 1).double() - (k == 3).double())
+        height, width = frame.size.double().unbind(1)
+        # a counter-clockwise turn reads, at output (x, y), input x = W-1-y, y = x
+        x = torch.where(k == 1, width - 1, torch.where(k == 2, width - 1, 0.0))
+        y = torch.where(k == 2, height - 1, torch.where(k == 3, height - 1, 0.0))
+        return (move(frame, matrix(cos, -sin, x, sin, cos, y, frame.size), self.after(frame, params)),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        if frame.fixed is not None and frame.fixed[0] == frame.fixed[1]:
+            return frame
+        turned = (params["apply"] & (params["k"] % 2 == 1))[:, None]
+        return replace(frame, size=torch.where(turned, frame.size.flip(1), frame.size), fixed=None)
+
+
+def _padding(value: Any) -> tuple[int, int, int, int]:
+    items = [value] if isinstance(value, int) else list(value)
+    if len(items) not in (1, 2, 4):
+        raise ValueError(f"padding must have 1, 2 or 4 values, got {len(items)}")
+    a = [arguments.integer("padding", v, 0) for v in items]
+    left, top, right, bottom = a * 4 if len(a) == 1 else a * 2 if len(a) == 2 else a
+    return left, top, right, bottom
+
+
+def _padded(frame: ir.Frame, padding: Any) -> ir.Frame:
+    left, top, right, bottom = padding
+    if frame.fixed is not None:
+        return frame.resized((frame.fixed[0] + top + bottom, frame.fixed[1] + left + right))
+    return replace(frame, size=frame.size + ir.rows((top + bottom, left + right), frame.size))
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in _EXTENDS:
+        raise ValueError(f"padding_mode must be one of {', '.join(_EXTENDS)}, got {mode!r}")
+
+
+def _check_reflect(frame: ir.Frame, padding: Any, mode: str) -> None:
+    """A reflection reaches no further than the image."""
+    left, top, right, bottom = padding
+    if mode in ("reflect", "symmetric") and frame.fixed is not None:
+        limit = [side - (mode == "reflect") for side in frame.fixed]
+        if max(top, bottom) > limit[0] or max(left, right) > limit[1]:
+            raise ValueError(f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size {frame.fixed}")

@@ -1,0 +1,65 @@
+"""Transforms that mix a sample with a partner from its batch.  All lower to `ir.Mix`; labels follow in `gpuaug.targets`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpuaug import arguments, ir
+from gpuaug.rng import MIX, Draw
+from gpuaug.transforms.base import Drawn, Transform
+
+__all__ = ["CutMix", "Mixing"]
+
+
+def partners(draw: Draw) -> Tensor:
+    """The row of each sample's partner, [N] int64: the next in the cycle of the batch sorted by a keyed word.
+
+    Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.
+    """
+    keys = draw.keys
+    order = keys.occurrence.argsort(stable=True)
+    for key in (keys.ids, draw.at(draw.slot, MIX).words(1)[:, 0]):
+        order = order[key[order].argsort(stable=True)]
+    return torch.empty_like(order).scatter_(0, order, order.roll(-1))
+
+
+@dataclass(frozen=True)
+class Mixing(Transform):
+    """Any transform that mixes samples and their labels."""
+
+    alpha: float = 1.0
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", arguments.number("alpha", self.alpha, 1e-6))
+        if self.num_classes is not None:
+            arguments.integer("num_classes", self.num_classes, 1)
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        # the open interval of float32, as torch.distributions.Beta has it
+        lam = draw.beta(self.alpha).float().clamp(max=1.0 - 2.0**-24)
+        return {"lam": lam, "partner": partners(draw)}
+
+
+@dataclass(frozen=True)
+class CutMix(Mixing):
+    """Paste a rectangle of the partner (Yun et al., 2019, section 3.1); a label's weight is the exact area that remains.
+
+    `num_classes` is needed for labels that are class numbers.
+    """
+
+    example = {"alpha": 1.0, "num_classes": 5}
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        drawn = super().sample(draw, frame)
+        height, width = frame.size.unbind(1)
+        x, y = draw.integer(0, width), draw.integer(0, height)
+        half = 0.5 * torch.sqrt(1.0 - drawn["lam"].double())
+        dx, dy = (half * width).long(), (half * height).long()
+        zero = torch.zeros_like(x)
+        corners = [torch.maximum(x - dx, zero), torch.maximum(y - dy, zero), torch.minimum(x + dx, width), torch.minimum(y + dy, height)]
+        return {"lam": drawn["lam"], "box": torch.stack(corners, 1), "partner": drawn["partner"]}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return (ir.CutMix(params["partner"], params["box"], frame.size),)

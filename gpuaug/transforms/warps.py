@@ -1,0 +1,174 @@
+"""Transforms that turn, shear, scale and shift.  All lower to one `ir.Warp`."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuaug import arguments, ir
+from gpuaug.rng import Draw
+from gpuaug.transforms.base import Drawn, Transform, in_unit
+from gpuaug.transforms.geometry import matrix
+
+__all__ = ["RandomAffine", "RandomRotation"]
+
+_KERNELS = ("nearest", "bilinear")
+
+
+def about(frame: ir.Frame, center: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """The fixed point of a turn in pixel centres: a user's (x, y) is in corner coordinates.  2 x [N] float64"""
+    if center is not None:
+        zero = torch.zeros_like(frame.size[:, 0], dtype=torch.float64)
+        return zero + (center[0] - 0.5), zero + (center[1] - 0.5)
+    height, width = frame.size.double().unbind(1)
+    return (width - 1) / 2, (height - 1) / 2
+
+
+def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[Any, Any], scale: Any, shear: tuple[Any, Any]) -> Tensor:
+    """Output position -> input position of torchvision's affine; angle and shear in radians, all float64 [N] or numbers.
+
+    Forward it is T(translate) C R(angle) Shear Scale C^-1, C the centre, with
+    R Shear = [[cos(a - sy) / cos sy, -cos(a - sy) tan sx / cos sy - sin a], [sin(a - sy) / cos sy, -sin(a - sy) tan sx / cos sy + cos a]],
+    whose determinant is 1 (torchvision.transforms.functional._get_inverse_affine_matrix).
+    """
+    cx, cy = center
+    zero = torch.zeros_like(cx)
+    angle, scale, sx, sy = angle + zero, scale + zero, shear[0] + zero, shear[1] + zero
+    cos, sin, tan, sec = torch.cos(angle - sy), torch.sin(angle - sy), torch.tan(sx), 1.0 / torch.cos(sy)
+    a, b = cos * sec, -cos * tan * sec - torch.sin(angle)
+    c, d = sin * sec, -sin * tan * sec + torch.cos(angle)
+    ia, ib, ic, id_ = d / scale, -b / scale, -c / scale, a / scale
+    x, y = cx + translate[0], cy + translate[1]
+    return matrix(ia, ib, cx - ia * x - ib * y, ic, id_, cy - ic * x - id_ * y, cx)
+
+
+def warp(frame: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
+    """The warp of images that keep their size."""
+    if frame.fixed is None:
+        raise ValueError("a rotation or affine map needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
+    values = None if fill is None else in_unit("fill", fill if isinstance(fill, tuple) else (float(fill),), frame)
+    return ir.Warp(inverse, frame.size, frame.fixed, interpolation, values)
+
+
+@dataclass(frozen=True)
+class RandomAffine(Transform):
+    """A random affine map about the centre: angle and shear in degrees (positive is clockwise), translation as a share of the size."""
+
+    degrees: float | tuple[float, float]
+    translate: tuple[float, float] | None = None
+    scale: tuple[float, float] | None = None
+    shear: float | tuple[float, ...] | None = None
+    interpolation: str = "nearest"
+    fill: float | tuple[float, ...] | None = 0
+    center: tuple[float, float] | None = None
+    example = {"degrees": 30.0, "translate": (0.2, 0.1), "scale": (0.8, 1.3), "shear": (-10.0, 10.0, -5.0, 5.0), "interpolation": "bilinear"}
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "degrees", arguments.around("degrees", self.degrees))
+        if self.translate is not None:
+            put(self, "translate", arguments.numbers("translate", self.translate, (2,), 0.0, 1.0))
+        if self.scale is not None:
+            put(self, "scale", arguments.interval("scale", self.scale, 1e-9))
+        if self.shear is not None:
+            put(self, "shear", _shear(self.shear))
+        put(self, "interpolation", arguments.interpolation(self.interpolation, _KERNELS))
+        put(self, "fill", arguments.fill(self.fill))
+        if self.center is not None:
+            put(self, "center", arguments.numbers("center", self.center, (2,)))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        angle = draw.uniform(*self.degrees)  # type: ignore[misc]
+        height, width = frame.size.double().unbind(1)
+        tx, ty = self.translate or (0.0, 0.0)
+        shift = (draw.uniform(-1.0, 1.0, count=2) * torch.stack([tx * width, ty * height], 1)).round().long()
+        scale = draw.uniform(*(self.scale or (1.0, 1.0)))
+        low_x, high_x, *rest = self.shear or (0.0, 0.0)  # type: ignore[misc]
+        low_y, high_y = rest or (0.0, 0.0)
+        u = draw.uniform(count=2)
+        shear = torch.stack([low_x + (high_x - low_x) * u[:, 0], low_y + (high_y - low_y) * u[:, 1]], 1)
+        return {"angle": angle.float(), "translate": shift, "scale": scale.float(), "shear": shear.float()}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        radians = torch.deg2rad(torch.column_stack([params["angle"], params["shear"]]).double())
+        angle, sx, sy = radians.unbind(1)
+        tx, ty = params["translate"].double().unbind(1)
+        inverse = affine_inverse(about(frame, self.center), angle, (tx, ty), params["scale"].double(), (sx, sy))
+        return (warp(frame, inverse, self.interpolation, self.fill),)
+
+
+@dataclass(frozen=True)
+class RandomRotation(Transform):
+    """Turn by a random angle in degrees; positive is counter-clockwise.
+
+    `expand=True` enlarges the image to hold the turned one.  Samples then differ in size, so it is accepted only where every angle of the
+    range is the same, which leaves the batch rectangular.
+    """
+
+    degrees: float | tuple[float, float]
+    interpolation: str = "nearest"
+    expand: bool = False
+    center: tuple[float, float] | None = None
+    fill: float | tuple[float, ...] | None = 0
+    example = {"degrees": 40.0, "interpolation": "bilinear"}
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "degrees", arguments.around("degrees", self.degrees))
+        put(self, "interpolation", arguments.interpolation(self.interpolation, _KERNELS))
+        low, high = self.degrees  # type: ignore[misc]
+        if arguments.flag("expand", self.expand) and low != high:
+            raise ValueError(f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be rectangular")
+        put(self, "fill", arguments.fill(self.fill))
+        if self.center is not None:
+            put(self, "center", arguments.numbers("center", self.center, (2,)))
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"angle": draw.uniform(*self.degrees).float()}  # type: ignore[misc]
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        angle = -torch.deg2rad(params["angle"].double())
+        inverse = affine_inverse(about(frame, self.center), angle, (0.0, 0.0), 1.0, (0.0, 0.0))
+        if not self.expand:
+            return (warp(frame, inverse, self.interpolation, self.fill),)
+        out = self.after(frame, params)
+        # the larger frame keeps the image in its middle
+        spare = (out.size - frame.size).double() / 2
+        shift = matrix(1.0, 0.0, -spare[:, 1], 0.0, 1.0, -spare[:, 0], frame.size)
+        return (warp(out, inverse @ shift, self.interpolation, self.fill),)
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        if not self.expand or frame.fixed is None:
+            return frame
+        return frame.resized(_expanded(frame.fixed, self.degrees[0]))  # type: ignore[index]
+
+
+def _expanded(size: tuple[int, int], degrees: float) -> tuple[int, int]:
+    """(H, W) of the hull of a turned image (torchvision.transforms._functional_tensor._compute_affine_output_size)."""
+    height, width = size
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    xs = [cos * x + sin * y for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+    ys = [-sin * x + cos * y for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+
+    def length(values: list[float], side: int) -> int:
+        # torchvision rounds the far ends outwards about the middle, to a tolerance of 1e-4
+        low, high = min(values) + side / 2, max(values) + side / 2
+        return int(math.ceil(_trunc(high)) - math.floor(_trunc(low)))
+
+    return length(ys, height), length(xs, width)
+
+
+def _trunc(value: float) -> float:
+    return math.trunc(value / 1e-4) * 1e-4
+
+
+def _shear(value: Any) -> tuple[float, ...]:
+    if isinstance(value, list | tuple):
+        items = arguments.numbers("shear", value, (2, 4))
+        for pair in (items[:2], items[2:]):
+            if pair:
+                arguments.interval("shear", pair)
+        return items
+    return arguments.around("shear", value)

@@ -1,0 +1,1 @@
+"""Triton kernels.  This package never imports gpuaug."""
