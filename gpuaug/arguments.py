@@ -12,19 +12,26 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     """A finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} must be a finite number in [{low:g}, {high:g}], got {value}")
+    if not (math.isfinite(value) and low <= float(value) <= high):
+        raise ValueError(f"{name} must be {_range(low, high)}, got {value}")
     return float(value)
+
+
+def _range(low: float, high: float) -> str:
+    if low == -math.inf:
+        return "a finite number"
+    return f"a finite number >= {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """A whole number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < low or (high is not None and value > high):
+    whole = int(value)
+    if whole < low or (high is not None and whole > high):
         bound = f">= {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be {bound}, got {value}")
-    return int(value)
+    return whole
 
 
 def flag(name: str, value: Any) -> bool:
@@ -36,9 +43,10 @@ def flag(name: str, value: Any) -> bool:
 
 def numbers(name: str, value: Any, lengths: tuple[int, ...] | None = None, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
     """A sequence of finite numbers in [low, high], of one of these lengths."""
-    if isinstance(value, str) or not isinstance(value, Sequence) and not hasattr(value, "tolist"):
+    values = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(values, str) or not isinstance(values, Sequence):
         raise TypeError(f"{name} must be a sequence of numbers, got {value!r}")
-    items = tuple(number(f"{name}[{i}]", v, low, high) for i, v in enumerate(value.tolist() if hasattr(value, "tolist") else value))
+    items = tuple(number(f"{name}[{i}]", v, low, high) for i, v in enumerate(values))
     if not items or (lengths and len(items) not in lengths):
         raise ValueError(f"{name} must have {' or '.join(map(str, lengths or ('at least 1',)))} values, got {len(items)}")
     return items
@@ -55,9 +63,9 @@ def interval(name: str, value: Any, low: float = -math.inf, high: float = math.i
 def around(name: str, value: Any) -> tuple[float, float]:
     """(-v, v) for a number v >= 0, or an interval as it is."""
     if isinstance(value, Real):
-        if not value >= 0:
-            raise ValueError(f"{name} must be >= 0, got {value}; pass (low, high) for an asymmetric range")
         v = number(name, value)
+        if v < 0:
+            raise ValueError(f"{name} must be >= 0, got {value}; pass (low, high) for an asymmetric range")
         return -v, v
     return interval(name, value)
 

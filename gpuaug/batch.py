@@ -167,12 +167,10 @@ def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
-    """[N] int64 class numbers or [N, K] float soft labels."""
-    out = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    if isinstance(labels, Tensor) and labels.device != device:
-        raise ValueError(f"labels must be on the device of the images, got {labels.device} and {device}")
-    if len(out.shape) not in (1, 2) or out.shape[0] != n:
-        raise ValueError(f"labels must be [N] or [N, classes] with N = {n}, got shape {tuple(out.shape)}")
-    if (out.ndim == 2) != out.dtype.is_floating_point or out.dtype == torch.bool:
-        raise TypeError(f"labels must be [N] integers or [N, classes] floats, got {out.dtype} of shape {tuple(out.shape)}")
-    return out.to(device)
+    """A tensor with a row per image on their device: a mix asks for more."""
+    out: Tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels), device=device)
+    if out.device != device:
+        raise ValueError(f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})")
+    if out.ndim < 1 or out.shape[0] != n:
+        raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
+    return out

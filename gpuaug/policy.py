@@ -275,17 +275,16 @@ def _check_backend(backend: str) -> None:
 
 def _integers(name: str, values: Any, n: int, device: torch.device, limit: int) -> Tensor:
     """[n] int64 in [0, limit) on the device; the range is checked where that costs no wait."""
-    if not isinstance(values, Tensor):
-        values = torch.as_tensor(values, device=device)
-    if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
-        raise TypeError(f"{name} must be integers, got {values.dtype}")
-    if values.shape != (n,):
-        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(values.shape)}")
-    if values.device != device:
-        raise ValueError(f"{name} must be on the device of the images, got {values.device} and {device}; move them with .to({str(device)!r})")
-    if device.type == "cpu" and n and not 0 <= int(values.min()) <= int(values.max()) < limit:
-        raise ValueError(f"{name} must be in [0, {limit}), got {int(values.min())} to {int(values.max())}")
-    return values.long()
+    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
+    if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got {given.dtype}")
+    if given.shape != (n,):
+        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(given.shape)}")
+    if given.device != device:
+        raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
+    if device.type == "cpu" and n and not 0 <= int(given.min()) <= int(given.max()) < limit:
+        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}")
+    return given.long()
 
 
 def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:

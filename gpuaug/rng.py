@@ -28,7 +28,7 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
         p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c1, c2, c3 = ((p1 >> 32) & _M) ^ c1 ^ k0, p1 & _M, ((p0 >> 32) & _M) ^ c3 ^ k1, p0 & _M
         k0, k1 = (k0 + 0x9E3779B9) & _M, (k1 + 0xBB67AE85) & _M
-    a, b, c, d = torch.broadcast_tensors(c0, c1, c2, c3)
+    a, b, c, d = torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-untyped-call]
     return a, b, c, d
 
 

@@ -18,9 +18,13 @@ def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tens
 
 
 def soft(labels: Tensor, num_classes: int | None) -> Tensor:
-    """[N, K] float32 rows: one-hot from class numbers, or the rows that came."""
-    if labels.ndim == 2:
-        return labels.float()
+    """[N, K] float rows: one-hot float32 from class numbers [N], or the rows that came."""
+    if labels.ndim == 2 and labels.dtype.is_floating_point:
+        if num_classes is not None and labels.shape[1] != num_classes:
+            raise ValueError(f"soft labels must have {num_classes} columns, the mix's num_classes, got shape {tuple(labels.shape)}")
+        return labels
+    if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise TypeError(f"labels to mix must be [N] whole numbers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}")
     if num_classes is None:
         raise ValueError("num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]")
     # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there

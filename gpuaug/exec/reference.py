@@ -136,13 +136,15 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
         return value if p.fill is None else torch.where(weight > 0, value, images.new_tensor(p.fill).view(-1, 1, 1))
     x0, y0 = sx.floor(), sy.floor()
     fx, fy = (sx - x0).float()[:, None], (sy - y0).float()[:, None]
-    taps = ((0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy))
-    value = sum(_tap(images, x0 + dx, y0 + dy) * w for dx, dy, w in taps)
+
+    def weighted(image: Tensor) -> Tensor:
+        upper = _tap(image, x0, y0) * (1 - fx) + _tap(image, x0 + 1, y0) * fx
+        return upper * (1 - fy) + (_tap(image, x0, y0 + 1) * (1 - fx) + _tap(image, x0 + 1, y0 + 1) * fx) * fy
+
     if p.fill is None:
-        return value  # type: ignore[return-value]
-    weight = sum(_tap(inside, x0 + dx, y0 + dy) * w for dx, dy, w in taps)
+        return weighted(images)
     fill = images.new_tensor(p.fill).view(-1, 1, 1)
-    return (value - fill) * weight + fill
+    return (weighted(images) - fill) * weighted(inside) + fill
 
 
 def _tap(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -182,7 +184,8 @@ def _(p: ir.Normalize, images: Tensor, keys: rng.Keys) -> Tensor:
     from kornia.enhance import normalize
 
     mean, std = (ir.rows(v, images.new_empty(1), torch.float32)[0].expand(images.shape[1]) for v in (p.mean, p.std))
-    return normalize(images, mean, std)
+    out: Tensor = normalize(images, mean, std)
+    return out
 
 
 @apply.register
@@ -249,7 +252,7 @@ def _(p: ir.Equalize, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
-    n, c, height, width = images.shape
+    _, c, height, width = images.shape
     words = keys.pixels(p.slot, height, width, c).flatten(3)[..., : c if p.per_channel else 1]
     u = ((words >> 8).float() * 2.0**-24).permute(0, 3, 1, 2)
     salt = torch.where(u < per_sample(p.salt), 1.0, 0.0)
@@ -258,7 +261,7 @@ def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
 
 def pixel_normals(keys: rng.Keys, slot: int, images: Tensor) -> Tensor:
     """N(0, 1) for every value: words 0 and 1 of a block make channels 0 and 1, words 2 and 3 the next two."""
-    n, c, height, width = images.shape
+    _, c, height, width = images.shape
     w = keys.pixels(slot, height, width, c)
     z = torch.stack([*rng.gauss(w[..., 0], w[..., 1]), *rng.gauss(w[..., 2], w[..., 3])], -1)
     return z.flatten(3)[..., :c].permute(0, 3, 1, 2).float()
@@ -293,9 +296,9 @@ def _(p: ir.Sharpness, images: Tensor, keys: rng.Keys) -> Tensor:
     height, width = images.shape[2:]
     if height <= 2 or width <= 2:
         return images
-    around = [images[:, :, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)]
+    around = torch.stack([images[:, :, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)])
     blurred = images.clone()
-    blurred[:, :, 1:-1, 1:-1] = (sum(around) + 4 * around[4]) / 13
+    blurred[:, :, 1:-1, 1:-1] = (around.sum(0) + 4 * around[4]) / 13
     return blend(p.factor, images, blurred)
 
 
@@ -304,7 +307,8 @@ def _(p: ir.GaussianBlur, images: Tensor, keys: rng.Keys) -> Tensor:
     from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
     kx, ky = (get_gaussian_kernel1d(k, s[:, None]) for k, s in zip(p.kernel_size, p.sigma.unbind(1), strict=True))
-    return filter2d_separable(images, kx, ky, border_type="reflect")
+    out: Tensor = filter2d_separable(images, kx, ky, border_type="reflect")
+    return out
 
 
 @apply.register
@@ -331,7 +335,8 @@ def _(p: ir.Choice, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.Custom, images: Tensor, keys: rng.Keys) -> Tensor:
-    return p.function(images)
+    out: Tensor = p.function(images)
+    return out
 
 
 @apply.register

@@ -2,7 +2,7 @@
 
 from gpuaug.transforms import auto, choice, colour, convert, geometry, mixes, stamps, warps
 from gpuaug.transforms.auto import *
-from gpuaug.transforms.base import Transform
+from gpuaug.transforms.base import Transform as Transform
 from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *

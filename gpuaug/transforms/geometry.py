@@ -137,15 +137,14 @@ class Resize(Transform):
         if isinstance(self.size, tuple):
             return frame.resized((self.size[0], self.size[1]))
         sides = frame.size if frame.fixed is None else torch.tensor([frame.fixed])
-        short, long = sides.amin(1), sides.amax(1)
+        short, long, bound = sides.amin(1), sides.amax(1), self.max_size or 0
         if self.size is None:
-            new_short, new_long = self.max_size * short // long, torch.full_like(long, self.max_size or 0)
+            new_short, new_long = bound * short // long, torch.full_like(long, bound)
         else:
             new_short, new_long = torch.full_like(short, self.size), self.size * long // short
-            if self.max_size is not None:
-                over = new_long > self.max_size
-                new_short = torch.where(over, self.max_size * new_short // new_long, new_short)
-                new_long = new_long.clamp(max=self.max_size)
+            if bound:
+                new_short = torch.where(new_long > bound, bound * new_short // new_long, new_short)
+                new_long = new_long.clamp(max=bound)
         upright = (sides[:, 1] <= sides[:, 0])[:, None]
         new = torch.where(upright, torch.stack([new_long, new_short], 1), torch.stack([new_short, new_long], 1)).clamp(min=1)
         if frame.fixed is None:
