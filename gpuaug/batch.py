@@ -34,9 +34,11 @@ class Ragged:
         """(H, W) of every image, on the host."""
         return [(i.shape[0], i.shape[1]) for i in self.images]
 
-    def addresses(self) -> Tensor:
-        """Where every image starts: [N] int64 on the host.  Valid while this object lives."""
-        return torch.tensor([i.data_ptr() for i in self.images], dtype=torch.int64)
+    def table(self) -> Tensor:
+        """Address, height and width of every image: [N, 3] int64 on the device of the pixels.  Valid while this object lives."""
+        host = torch.tensor([(i.data_ptr(), i.shape[0], i.shape[1]) for i in self.images], dtype=torch.int64)
+        # from pinned memory, so that nothing waits for the device
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
     def dense(self) -> Tensor:
         """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
@@ -158,7 +160,8 @@ def _one(item: Any, n: int) -> Tensor:
         item = item[:, :, None]
     if item.ndim != 3 or min(item.shape) < 1:
         raise ValueError(f"image {n} of the list must have shape [H, W, C], each at least 1, got {tuple(item.shape)}")
-    return item.contiguous()
+    image: Tensor = item.contiguous()
+    return image
 
 
 def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -136,7 +136,7 @@ class Policy(nn.Module):
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
         if isinstance(source, Ragged):
-            frame = _frame(torch.tensor(source.sizes(), device=device), n, source.channels, torch.uint8, device)
+            frame = _frame(source.table()[:, 1:], n, source.channels, torch.uint8, device)
         else:
             frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
         keys = self._keys(self._number(n, device) if ids is None else ids, epoch, occurrence, n, device)
@@ -156,10 +156,12 @@ class Policy(nn.Module):
 
     def _number(self, n: int, device: torch.device) -> Tensor:
         """Ids counted on from the last call, apart from those of other ranks and workers."""
+        own = _process() * 2**32 + torch.arange(n, device=device)
         with _numbering:
-            first = self.next_id.to(device, copy=True)
+            # a counter on the host must not make the device wait; one on the device can be captured in a graph
+            first = self.next_id.clone() if self.next_id.device == device else int(self.next_id)
             self.next_id += n
-        return first + _process() * 2**32 + torch.arange(n, device=device)
+        return own + first
 
     def _foresee(self) -> rng.Layout:
         """Which words the transforms ask for, found by drawing for no samples."""

@@ -226,13 +226,22 @@ class RandomCrop(Transform):
         left, top, _, _ = self.padding or (0, 0, 0, 0)  # type: ignore[misc]
         padded = _padded(frame, self.padding or (0, 0, 0, 0))
         need = frame.resized(self.size).size - padded.size
-        if not self.pad_if_needed and frame.size.device.type == "cpu" and bool((need > 0).any()):
-            worst = padded.size[(need > 0).any(1)][0].tolist()
-            raise ValueError(f"RandomCrop size {self.size} is larger than the padded image {tuple(worst)}; pass pad_if_needed=True, or Resize first")
+        if not self.pad_if_needed:
+            self._fits(padded)
         # torchvision pads a side that is too short by the whole difference on both ends
         extra = need.clamp(min=0)
         first = -extra - ir.rows((top, left), extra)
         return first, padded.size + 2 * extra - frame.resized(self.size).size + 1
+
+    def _fits(self, padded: ir.Frame) -> None:
+        """Sizes on a GPU are not looked at, for that would wait for the device."""
+        assert isinstance(self.size, tuple)
+        sizes = [padded.fixed] if padded.fixed is not None else padded.size.tolist() if padded.size.device.type == "cpu" else []
+        for height, width in sizes:
+            if height < self.size[0] or width < self.size[1]:
+                raise ValueError(
+                    f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first"
+                )
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         _, places = self._room(frame)

@@ -84,12 +84,7 @@ class RandomErasing(Transform):
     def _values(self, frame: ir.Frame) -> tuple[float, ...]:
         if isinstance(self.value, str):
             return (math.nan,) * frame.channels
-        values: Any = self.value if isinstance(self.value, tuple) else (self.value,) * frame.channels
-        if len(values) == 1:
-            values = values * frame.channels
-        if len(values) != frame.channels:
-            raise ValueError(f"value must be one number or one per channel, got {len(values)} for {frame.channels} channels")
-        return in_unit("value", values, frame)
+        return self.value if isinstance(self.value, tuple) else (float(self.value),) * frame.channels
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         apply = draw.coin(self.p)
@@ -105,6 +100,11 @@ class RandomErasing(Transform):
         return {"apply": apply, **box, "v": ir.rows(self._values(frame), apply, torch.float32)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        values = self._values(frame)
+        if len(values) not in (1, frame.channels):
+            raise ValueError(f"value must be one number or one per channel, got {len(values)} for {frame.channels} channels")
+        if not isinstance(self.value, str):
+            in_unit("value", values, frame)
         x0, y0 = params["j"], params["i"]
         box = torch.stack([x0, y0, x0 + params["w"], y0 + params["h"]], 1)
         return (ir.Erase(slot, torch.where(params["apply"][:, None], box, 0), params["v"]),)
