@@ -31,11 +31,16 @@ class Plan:
         return tuple(p for launch in self.launches for p in launch.passes)
 
 
-def fold(passes: ir.Sequence) -> ir.Sequence:
-    """The same images from fewer resamples: moves of pixels melt exactly into the resample beside them."""
+def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
+    """The same images from fewer resamples: moves of pixels melt exactly into the resample beside them.
+
+    With `single_resample`, neighbours that interpolate become one interpolation: fewer bytes and a sharper image, not torchvision's.
+    """
     out: list[ir.Pass] = []
     for p in passes:
         both = _compose(out[-1], p) if out else None
+        if both is None and single_resample and out:
+            both = _project(out[-1], p)
         if both is None:
             out.append(p)
         else:
@@ -77,6 +82,28 @@ def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     return replace(b, inverse=a.inverse @ b.inverse, footprint=footprint, window=window, source=source, extend=a.extend, fill=a.fill)
 
 
+def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:
+    """a, then b, as one interpolation of a's input; None where either is nearest, or their borders differ."""
+    first, then = _projected(a), _projected(b)
+    if first is None or then is None or None is not first.fill != then.fill is not None:
+        return None
+    footprint = first.footprint
+    if not isinstance(b, ir.Warp):
+        # what b averages over, seen from a's input; a warp averages over nothing
+        footprint = torch.maximum(footprint, (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2).sqrt())
+    fill = then.fill if first.fill is None else first.fill
+    return ir.Project(first.inverse @ then.inverse, footprint, first.window, then.size, then.fixed, fill)
+
+
+def _projected(p: ir.Pass) -> ir.Project | None:
+    """A pass as a projection, if it can be one."""
+    if isinstance(p, ir.Warp) and p.kernel == "bilinear":
+        return ir.Project(p.inverse, torch.ones_like(p.inverse[:, 0, :2]), p.source, p.size, p.fixed, p.fill or (0.0,))
+    if isinstance(p, ir.Resample) and p.kernel == "triangle" and p.extend == "none" and p.fixed is not None:
+        return ir.Project(p.inverse, p.footprint, p.window, p.size, p.fixed)
+    return p if isinstance(p, ir.Project) else None
+
+
 def invert_move(matrix: Tensor) -> Tensor:
     """The inverse of a matrix that only moves pixels: its linear part is orthogonal."""
     turned = matrix[:, :2, :2].transpose(1, 2)
@@ -109,15 +136,15 @@ def _breaks(before: ir.Sequence, p: ir.Pass) -> str:
     """Why p cannot run in the same launch as the passes before it; empty if it can."""
     front, name = before[0], type(p).__name__
     if alone(p):
-        what = "resamples" if isinstance(p, ir.Resample | ir.Warp) else "needs"
+        what = "resamples" if isinstance(p, ir.Resample | ir.Warp | ir.Project) else "needs"
         return f"{name} {what} what the launch before has yet to write"
     if isinstance(front, ir.Custom | ir.Choice) and alone(front):
         return f"{type(front).__name__} is materialised"
-    if isinstance(p, ir.Mix) and isinstance(front, ir.Resample | ir.Warp | ir.Stencil):
+    if isinstance(p, ir.Mix) and isinstance(front, ir.Resample | ir.Warp | ir.Project | ir.Stencil):
         return f"{name} reads the partner's pixel, and {type(front).__name__} twice costs more than writing it once"
     return ""
 
 
 def alone(p: ir.Pass) -> bool:
     """Whether a pass reads other places than its own pixel and its partner's."""
-    return isinstance(p, ir.Resample | ir.Warp | ir.Stencil | ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))
+    return isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Stencil | ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))

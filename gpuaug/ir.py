@@ -87,7 +87,24 @@ class Warp(Pass):
     inverse: Tensor  # [N, 3, 3] float64
     size: Tensor  # [N, 2] int64
     fixed: tuple[int, int]
+    source: Tensor  # [N, 4] int64, the input image
     kernel: str = "bilinear"  # "bilinear", or "nearest": half to even
+    fill: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Project(Pass):
+    """Several resamples as one interpolation: a projective map under a triangle of half width `footprint`.
+
+    With S the weighted mean of the taps inside `window` and m their share of all the weight, the result is m S + (1 - m) fill; with `fill`
+    None it is S, for maps that stay inside.
+    """
+
+    inverse: Tensor  # [N, 3, 3] float64
+    footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1
+    window: Tensor  # [N, 4] int64, input pixels, inside the image
+    size: Tensor  # [N, 2] int64
+    fixed: tuple[int, int]
     fill: tuple[float, ...] | None = None
 
 
@@ -293,14 +310,14 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
             value = getattr(p, f.name)
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
                 raise ValueError(f"{type(p).__name__}.{f.name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
-        if frame.fixed is None and not isinstance(p, Resample):
+        if frame.fixed is None and not isinstance(p, Resample | Project):
             raise ValueError(f"{type(p).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
         frame = _after(p, frame)
     return frame
 
 
 def _after(p: Pass, frame: Frame) -> Frame:
-    if isinstance(p, Resample | Warp):
+    if isinstance(p, Resample | Warp | Project):
         return replace(frame, size=p.size, fixed=p.fixed)
     if isinstance(p, Gray):
         return replace(frame, channels=p.channels)

@@ -29,20 +29,22 @@ def from_dict(data: Any) -> Transform:
     return cls(**arguments)
 
 
-def policy_fields(data: Any) -> tuple[list[Transform], int, torch.memory_format]:
-    """Transforms, seed and memory format of a policy's data."""
+def policy_fields(data: Any) -> tuple[list[Transform], dict[str, Any]]:
+    """Transforms and options of a policy's data."""
     if not isinstance(data, dict) or not isinstance(data.get("transforms"), list):
         raise ValueError(f"a policy must be a mapping with a list of transforms, got {data!r}")
-    unknown = data.keys() - {"version", "seed", "memory_format", "transforms"}
+    known = ("version", "seed", "memory_format", "single_resample", "transforms")
+    unknown = data.keys() - set(known)
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are version, seed, memory_format, transforms")
+        raise ValueError(f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are {', '.join(known)}")
     if data.get("version", 1) != 1:
         raise ValueError(f"policy version {data['version']!r} is not known here, expected 1; update gpuaug")
     layouts = {"contiguous_format": torch.contiguous_format, "channels_last": torch.channels_last}
-    layout = data.get("memory_format", "contiguous_format")
-    if layout not in layouts:
-        raise ValueError(f"memory_format must be one of {', '.join(layouts)}, got {layout!r}")
-    return [from_dict(t) for t in data["transforms"]], data.get("seed", 0), layouts[layout]
+    options = {k: data[k] for k in ("seed", "memory_format", "single_resample") if k in data}
+    if options.setdefault("memory_format", "contiguous_format") not in layouts:
+        raise ValueError(f"memory_format must be one of {', '.join(layouts)}, got {options['memory_format']!r}")
+    options["memory_format"] = layouts[options["memory_format"]]
+    return [from_dict(t) for t in data["transforms"]], options
 
 
 def to_yaml(data: dict[str, Any]) -> str:

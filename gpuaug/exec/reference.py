@@ -124,12 +124,7 @@ def _reach(first: int, last: int, low: int, high: int, extend: str, device: torc
 
 @apply.register
 def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
-    height, width = p.fixed
-    y, x = torch.meshgrid(*(torch.arange(v, dtype=torch.float64, device=images.device) for v in (height, width)), indexing="ij")
-    # term by term: a matrix product may round otherwise in another batch
-    m = p.inverse[:, :, :, None, None]
-    sx, sy, sz = (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in range(3))
-    sx, sy = sx / sz, sy / sz
+    sx, sy = _positions(p.inverse, p.fixed)
     inside = torch.ones_like(images[:, :1])
     if p.kernel == "nearest":
         value, weight = (_tap(v, sx.round(), sy.round()) for v in (images, inside))
@@ -145,6 +140,39 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
         return weighted(images)
     fill = images.new_tensor(p.fill).view(-1, 1, 1)
     return (weighted(images) - fill) * weighted(inside) + fill
+
+
+@apply.register
+def _(p: ir.Project, images: Dense, keys: rng.Keys) -> Tensor:
+    out = [_project(p, n, image, window) for n, (image, window) in enumerate(zip(images, p.window.tolist(), strict=True))]
+    return torch.stack(out) if out else images.new_zeros((0, images.shape[1], *p.fixed))
+
+
+def _project(p: ir.Project, n: int, image: Tensor, window: list[int]) -> Tensor:
+    """One sample, tap by tap.  image: [C, H, W]"""
+    x0, y0, x1, y1 = window
+    sx, sy = (v[0] for v in _positions(p.inverse[n : n + 1], p.fixed))
+    wide, high = p.footprint[n].tolist()
+    first_x, first_y = (sx - wide).ceil(), (sy - high).ceil()
+    value, inside, every = torch.zeros(image.shape[0], *p.fixed, dtype=torch.float64, device=image.device), torch.zeros_like(sx), torch.zeros_like(sx)
+    for ty in (first_y + j for j in range(int(2 * high) + 1)):
+        for tx in (first_x + i for i in range(int(2 * wide) + 1)):
+            w = (1 - (tx - sx).abs() / wide).clamp(min=0) * (1 - (ty - sy).abs() / high).clamp(min=0)
+            known = w * ((tx >= x0) & (tx < x1) & (ty >= y0) & (ty < y1))
+            value += known * image[:, ty.clamp(y0, y1 - 1).long(), tx.clamp(x0, x1 - 1).long()]
+            inside, every = inside + known, every + w
+    if p.fill is None:
+        return (value / inside).float()
+    return (value / every + (1 - inside / every) * value.new_tensor(p.fill).view(-1, 1, 1)).float()
+
+
+def _positions(inverse: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Input x and y of every output pixel: 2 x [N, h, w] float64.  inverse: [N, 3, 3]"""
+    y, x = torch.meshgrid(*(torch.arange(v, dtype=torch.float64, device=inverse.device) for v in size), indexing="ij")
+    # term by term: a matrix product may round otherwise in another batch
+    m = inverse[:, :, :, None, None]
+    sx, sy, sz = (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in range(3))
+    return sx / sz, sy / sz
 
 
 def _tap(images: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ Fill = float | tuple[float, ...] | None
 def _moved(frame: ir.Frame, kernel: str, fill: Fill, angle: Tensor, shift: tuple[Tensor, Tensor], shear: tuple[Tensor, Tensor], corner: bool) -> ir.Sequence:
     """A warp about the corner [0, 0] of the image, or about its middle."""
     centre = about(frame, (0.0, 0.0) if corner else None)
-    return (warp(frame, affine_inverse(centre, angle, shift, 1.0, shear), kernel, fill),)
+    return (warp(frame, frame, affine_inverse(centre, angle, shift, 1.0, shear), kernel, fill),)
 
 
 def operation(name: str, magnitude: Tensor, frame: ir.Frame, kernel: str, fill: Fill) -> ir.Sequence:

@@ -44,12 +44,12 @@ def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[A
     return matrix(ia, ib, cx - ia * x - ib * y, ic, id_, cy - ic * x - id_ * y, cx)
 
 
-def warp(frame: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
-    """The warp of images that keep their size."""
-    if frame.fixed is None:
+def warp(frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
+    """The warp of images of one size to the size of `out`."""
+    if frame.fixed is None or out.fixed is None:
         raise ValueError("a rotation or affine map needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
     values = None if fill is None else in_unit("fill", fill if isinstance(fill, tuple) else (float(fill),), frame)
-    return ir.Warp(inverse, frame.size, frame.fixed, interpolation, values)
+    return ir.Warp(inverse, out.size, out.fixed, frame.whole(), interpolation, values)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RandomAffine(Transform):
         angle, sx, sy = radians.unbind(1)
         tx, ty = params["translate"].double().unbind(1)
         inverse = affine_inverse(about(frame, self.center), angle, (tx, ty), params["scale"].double(), (sx, sy))
-        return (warp(frame, inverse, self.interpolation, self.fill),)
+        return (warp(frame, frame, inverse, self.interpolation, self.fill),)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class RandomRotation(Transform):
         angle = -torch.deg2rad(params["angle"].double())
         inverse = affine_inverse(about(frame, self.center), angle, (0.0, 0.0), 1.0, (0.0, 0.0))
         if not self.expand:
-            return (warp(frame, inverse, self.interpolation, self.fill),)
+            return (warp(frame, frame, inverse, self.interpolation, self.fill),)
         out = self.after(frame, params)
         # the larger frame keeps the image in its middle
         spare = (out.size - frame.size).double() / 2
         shift = matrix(1.0, 0.0, -spare[:, 1], 0.0, 1.0, -spare[:, 0], frame.size)
-        return (warp(out, inverse @ shift, self.interpolation, self.fill),)
+        return (warp(frame, out, inverse @ shift, self.interpolation, self.fill),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         if not self.expand or frame.fixed is None:
