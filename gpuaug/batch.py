@@ -148,6 +148,8 @@ def _from_list(items: Sequence[Any]) -> Images:
 def _one(item: Any, n: int) -> Tensor:
     """One image of a list as contiguous [H, W, C] uint8."""
     if not isinstance(item, Tensor):
+        if getattr(item, "mode", "RGB") not in ("L", "LA", "RGB", "RGBA"):
+            raise TypeError(f"image {n} of the list has PIL mode {item.mode!r}, whose values are not 8-bit colours; use image.convert('RGB')")
         array = np.asarray(item)
         if array.dtype != np.uint8:
             raise TypeError(

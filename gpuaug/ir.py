@@ -311,7 +311,7 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
                 raise ValueError(f"{type(p).__name__}.{f.name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
         if frame.fixed is None and not isinstance(p, Resample | Project):
-            raise ValueError(f"{type(p).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
+            raise ValueError("the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)")
         frame = _after(p, frame)
     return frame
 

@@ -180,7 +180,7 @@ def _tap(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     n, c, height, width = images.shape
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     at = torch.where(inside, y * width + x, 0).long()
-    flat = images.reshape(n, c, -1).gather(2, at.view(n, 1, -1).expand(-1, c, -1))
+    flat = images.flatten(2).gather(2, at.flatten(1)[:, None].expand(-1, c, -1))
     return torch.where(inside[:, None], flat.view(n, c, *x.shape[1:]), 0.0)
 
 
@@ -268,7 +268,7 @@ def _(p: ir.Autocontrast, images: Tensor, keys: rng.Keys) -> Tensor:
 @apply.register
 def _(p: ir.Equalize, images: Tensor, keys: rng.Keys) -> Tensor:
     n, c, height, width = images.shape
-    q = (images * 255.999).floor().clamp(0, 255).long().view(n * c, -1)
+    q = (images * 255.999).floor().clamp(0, 255).long().flatten(0, 1).flatten(1)
     count = torch.zeros(n * c, 256, dtype=torch.int64, device=images.device).scatter_add_(1, q, torch.ones_like(q))
     level = torch.arange(256, device=images.device).expand_as(count)
     last = torch.where(count > 0, level, 0).amax(1, keepdim=True)

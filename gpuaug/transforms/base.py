@@ -61,7 +61,10 @@ def lower_all(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir
     """The passes of a row of transforms, and the frame after them."""
     passes: list[ir.Pass] = []
     for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
-        passes += t.lower(params, frame, slot)
+        lowered = t.lower(params, frame, slot)
+        if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
+            raise ValueError(f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
+        passes += lowered
         frame = t.after(frame, params)
     return tuple(passes), frame
 
@@ -71,8 +74,11 @@ def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
     return (ir.Choice(apply.long()[:, None], ((), passes)),)
 
 
-def in_unit(name: str, values: tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
-    """Values that a user gave for a picture, refused where they look like 0 to 255 on images that are still uint8."""
+def painted(name: str, value: float | tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
+    """One value or one per channel to paint with, refused where it looks like 0 to 255 on images that are still uint8."""
+    values = value if isinstance(value, tuple) else (float(value),)
+    if len(values) not in (1, frame.channels):
+        raise ValueError(f"{name} must be one number or one per channel, got {len(values)} for {frame.channels} channels")
     if not frame.dtype.is_floating_point and any(not 0 <= v <= 1 for v in values):
         raise ValueError(f"{name} must be in [0, 1] on uint8 images, whose values run from 0 to 1 here, got {values}; divide by 255")
     return values

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
-from gpuaug.transforms.base import Drawn, Transform, in_unit
+from gpuaug.transforms.base import Drawn, Transform, painted
 
 __all__ = ["CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRot90", "RandomVerticalFlip", "Resize"]
 
 _RESIZE_KERNELS = ("bilinear", "nearest", "nearest-exact")
+_NUDGE = 2.0**-14
 _EXTENDS = ("constant", "edge", "reflect", "symmetric")
 
 
@@ -31,8 +32,9 @@ def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, anti
     x0, y0, x1, y1 = box.double().unbind(1)
     height, width = out.size.double().unbind(1)
     sx, sy = (x1 - x0) / width, (y1 - y0) / height
-    # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) * scale - 0.5
-    before, after = {"nearest": (0.0, 0.0), "nearest-exact": (0.5, 0.0), "bilinear": (0.5, -0.5)}[interpolation]
+    # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) * scale - 0.5;
+    # the nudge keeps a whole number whole through rounding, and is below the 1 / (2 * width) that any other position is off
+    before, after = {"nearest": (0.0, _NUDGE), "nearest-exact": (0.5, _NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
     inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
     wide = torch.stack([sx, sy], 1).clamp(min=1.0) if antialias else torch.ones_like(inverse[:, 0, :2])
     kernel = "triangle" if interpolation == "bilinear" else "floor"
@@ -193,9 +195,8 @@ class Pad(Transform):
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         left, top, _, _ = self.padding  # type: ignore[misc]
         zero = torch.zeros_like(frame.size[:, 0])
-        fill = self.fill if isinstance(self.fill, tuple) else (float(self.fill),)
         _check_reflect(frame, self.padding, self.padding_mode)
-        return (crop(frame, zero - left, zero - top, self.after(frame, params), self.padding_mode, in_unit("fill", fill, frame)),)
+        return (crop(frame, zero - left, zero - top, self.after(frame, params), self.padding_mode, painted("fill", self.fill, frame)),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         return _padded(frame, self.padding)
@@ -249,12 +250,11 @@ class RandomCrop(Transform):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         first, _ = self._room(frame)
-        fill = self.fill if isinstance(self.fill, tuple) else (float(self.fill),)
         pads = self.padding is not None or self.pad_if_needed
         if self.padding is not None:
             _check_reflect(frame, self.padding, self.padding_mode)
         left, top = first[:, 1] + params["left"], first[:, 0] + params["top"]
-        return (crop(frame, left, top, self.after(frame, params), self.padding_mode if pads else "none", in_unit("fill", fill, frame)),)
+        return (crop(frame, left, top, self.after(frame, params), self.padding_mode if pads else "none", painted("fill", self.fill, frame)),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         assert isinstance(self.size, tuple)

@@ -7,7 +7,7 @@ import torch
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
-from gpuaug.transforms.base import Drawn, Transform, in_unit
+from gpuaug.transforms.base import Drawn, Transform, painted
 
 __all__ = ["GaussianNoise", "RandomErasing", "SaltAndPepper"]
 
@@ -83,7 +83,8 @@ class RandomErasing(Transform):
     def _values(self, frame: ir.Frame) -> tuple[float, ...]:
         if isinstance(self.value, str):
             return (math.nan,) * frame.channels
-        return self.value if isinstance(self.value, tuple) else (float(self.value),) * frame.channels
+        values = self.value if isinstance(self.value, tuple) else (float(self.value),)
+        return values * frame.channels if len(values) == 1 else values
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         apply = draw.coin(self.p)
@@ -100,10 +101,8 @@ class RandomErasing(Transform):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         values = self._values(frame)
-        if len(values) not in (1, frame.channels):
-            raise ValueError(f"value must be one number or one per channel, got {len(values)} for {frame.channels} channels")
         if not isinstance(self.value, str):
-            in_unit("value", values, frame)
+            painted("value", values, frame)
         x0, y0 = params["j"], params["i"]
         box = torch.stack([x0, y0, x0 + params["w"], y0 + params["h"]], 1)
         return (ir.Erase(slot, torch.where(params["apply"][:, None], box, 0), params["v"]),)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
-from gpuaug.transforms.base import Drawn, Transform, in_unit
+from gpuaug.transforms.base import Drawn, Transform, painted
 from gpuaug.transforms.geometry import matrix
 
 __all__ = ["RandomAffine", "RandomRotation"]
@@ -46,10 +46,9 @@ def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[A
 
 def warp(frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
     """The warp of images of one size to the size of `out`."""
-    if frame.fixed is None or out.fixed is None:
-        raise ValueError("a rotation or affine map needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
-    values = None if fill is None else in_unit("fill", fill if isinstance(fill, tuple) else (float(fill),), frame)
-    return ir.Warp(inverse, out.size, out.fixed, frame.whole(), interpolation, values)
+    values = None if fill is None else painted("fill", fill, frame)
+    # without a common size the caller refuses it, and names the transform
+    return ir.Warp(inverse, out.size, out.fixed or (0, 0), frame.whole(), interpolation, values)
 
 
 @dataclass(frozen=True)
@@ -142,15 +141,20 @@ class RandomRotation(Transform):
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         if not self.expand or frame.fixed is None:
             return frame
-        return frame.resized(_expanded(frame.fixed, self.degrees[0]))  # type: ignore[index]
+        return frame.resized(_expanded(frame.fixed, self.degrees[0], self.center))  # type: ignore[index]
 
 
-def _expanded(size: tuple[int, int], degrees: float) -> tuple[int, int]:
-    """(H, W) of the hull of a turned image (torchvision.transforms._functional_tensor._compute_affine_output_size)."""
+def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float] | None) -> tuple[int, int]:
+    """(H, W) of the hull of a turned image (torchvision.transforms.v2.functional.rotate, its transposition by quarter turns included)."""
     height, width = size
+    if center is None and degrees % 90 == 0:
+        return size if degrees % 180 == 0 else (width, height)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    xs = [cos * x + sin * y for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
-    ys = [-sin * x + cos * y for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+    cx, cy = (0.0, 0.0) if center is None else (center[0] - width / 2, center[1] - height / 2)
+    # torchvision moves the corners by the inverse map, the turn about `center` included
+    corners = [(x - cx, y - cy) for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
+    xs = [cos * x - sin * y + cx for x, y in corners]
+    ys = [sin * x + cos * y + cy for x, y in corners]
 
     def length(values: list[float], side: int) -> int:
         # torchvision rounds the far ends outwards about the middle, to a tolerance of 1e-4
