@@ -1,7 +1,7 @@
 """The main job: stream augmented batches of a folder, time them against torchvision in the same run, and draw a contact sheet."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -145,7 +145,7 @@ def _stream(demo: Demo, policy: Policy, folder: Folder, device: torch.device, co
     return watches
 
 
-def _time(work: dict[str, Callable[[], Tensor]], watches: dict[str, Stopwatch], number: int, images: int, device: torch.device) -> None:
+def _time(work: Mapping[str, Callable[[], Tensor]], watches: dict[str, Stopwatch], number: int, images: int, device: torch.device) -> None:
     """Time one batch of each; who goes first changes from batch to batch.  The first batch runs once untimed, for what is compiled then."""
     names = list(work)
     for name in names if number == 0 else ():

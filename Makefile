@@ -1,0 +1,41 @@
+# The whole life of a checkout.  Needs python3 (3.11 to 3.13, with venv), git and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow check install clean distclean
+
+demo: $(STAMP)
+	$(BIN)/gpuaug demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+install: $(STAMP)
+
+# the build tools come first, so that the versions in constraints.txt hold for the build too
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("gpuaug needs Python 3.11 to 3.13, got %d.%d; try make PYTHON=python3.12" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): several GB, minutes the first time"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable '.[dali,demo,test,check]'
+	@touch $@
+
+clean:
+	rm -rf build dist demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

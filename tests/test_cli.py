@@ -1,0 +1,202 @@
+"""The command line: what the demo prints and draws, and what bad input says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import gpuaug as ga
+from gpuaug import demo, photographs, show
+from gpuaug.cli import app
+
+SIZES = {"blue/a.jpg": (60, 90), "blue/b.png": (81, 50), "red/c.jpg": (40, 40), "red/d.jpg": (33, 120), "red/e.jpg": (64, 48)}  # (H, W)
+
+
+def gpuaug(*args: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five small pictures in two classes, each a gradient of its own."""
+    root = tmp_path / "photographs"
+    for k, (name, (height, width)) in enumerate(SIZES.items()):
+        y, x = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+        picture = np.stack([x, y, np.full_like(x, 50 * k)], 2).astype(np.uint8)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(root / name, quality=95)
+    return root
+
+
+def refused(result: Any, *words: str) -> None:
+    """The command ended in one sentence that holds these words."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.stderr.startswith("gpuaug: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr, (word, result.stderr)
+
+
+def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder: Path, tmp_path: Path) -> None:
+    result = gpuaug("demo", "--data", folder, "--epochs", 1, "--batch-size", 4, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert re.search(rf"^device: +{device}", result.output, re.M)
+    assert re.search(r"^backend: +(cpu|triton|reference)$", result.output, re.M)
+    assert "5 images in 2 classes" in result.output
+    assert "Policy([RandomResizedCrop(size=(224, 224)" in result.output
+    assert re.search(r"backend \w+: \d+ launch", result.output)
+    assert "5/5 images" in result.output
+    rates = {name: int(rate) for name, rate in re.findall(r"(gpuaug|torchvision v2(?: in float32)?) +│ +(\d+) │", result.output)}
+    ratios = [float(r) for r in re.findall(r"([\d.]+) x as fast", result.output)]
+    assert list(rates) == ["gpuaug", "torchvision v2", "torchvision v2 in float32"]
+    assert min(rates.values()) > 0
+    assert len(ratios) == 2
+    for rival, ratio in zip(list(rates.values())[1:], ratios, strict=True):
+        # both rates are printed rounded to a whole number
+        low, high = (rates["gpuaug"] - 0.5) / (rival + 0.5), (rates["gpuaug"] + 0.5) / (rival - 0.5)
+        assert low - 0.006 <= ratio <= high + 0.006
+
+
+def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
+    """A place of the contact sheet; column 0 is the original's."""
+    top = show.HEAD + row * (show.CELL + show.FOOT)
+    left = show.MARGIN if column == 0 else show.MARGIN + show.WIDE + show.GAP + (column - 1) * (show.CELL + show.GAP)
+    return sheet[top : top + show.CELL, left : left + (show.WIDE if column == 0 else show.CELL)]
+
+
+def test_sheet_shows_originals_in_their_proportions_and_the_draws_of_each_epoch(folder: Path, tmp_path: Path) -> None:
+    result = gpuaug("demo", "--data", folder, "--epochs", 1, "--seed", 7, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.format == "PNG"
+        sheet = np.array(image)
+    width = 2 * show.MARGIN + show.WIDE + demo.DRAWS * (show.CELL + show.GAP)
+    assert sheet.shape == (show.HEAD + 5 * (show.CELL + show.FOOT) + show.MARGIN, width, 3)
+    policy, originals = demo.Demo(seed=7).policy(), [photographs.decode(folder / name) for name in SIZES]
+    for row, original in enumerate(originals):
+        room, (height, wide) = cell(sheet, row, 0), original.shape[:2]
+        scale = min(show.CELL / height, show.WIDE / wide)
+        h, w = round(height * scale), round(wide * scale)
+        top, left = (show.CELL - h) // 2, (show.WIDE - w) // 2
+        expected = np.array(Image.fromarray(original).resize((w, h), Image.Resampling.BICUBIC)).astype(float)
+        assert expected.std() > 40, "vacuous"
+        assert np.abs(room[top : top + h, left : left + w] - expected).mean() < 3
+        paper = np.ones(room.shape[:2], bool)
+        paper[top : top + h, left : left + w] = False
+        assert (room[paper] == 255).all()
+    for epoch in range(demo.DRAWS):
+        out = policy(originals, ids=torch.arange(5), epoch=epoch)
+        values = out * torch.tensor(demo.STD).view(3, 1, 1) + torch.tensor(demo.MEAN).view(3, 1, 1)
+        for row in range(5):
+            expected = values[row].clamp(0, 1).permute(1, 2, 0).numpy() * 255
+            small = np.array(Image.fromarray(expected.round().astype(np.uint8)).resize((show.CELL, show.CELL), Image.Resampling.LANCZOS))
+            assert np.abs(cell(sheet, row, epoch + 1).astype(float) - small).max() <= 2
+    draws = [cell(sheet, 0, k + 1).astype(float) for k in range(demo.DRAWS)]
+    assert all(np.abs(a - b).mean() > 2 for k, a in enumerate(draws) for b in draws[:k])
+
+
+def test_the_ending_of_output_chooses_the_format(folder: Path, tmp_path: Path) -> None:
+    assert gpuaug("demo", "--data", folder, "--epochs", 1, "--output", tmp_path / "out.jpg").exit_code == 0
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.format == "JPEG"
+
+
+def test_a_flat_folder_smaller_than_a_batch_runs(folder: Path, tmp_path: Path) -> None:
+    result = gpuaug("demo", "--data", folder / "red", "--epochs", 2, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert "3 images in 1 classes" in result.output
+    assert "6/6 images" in result.output
+
+
+def test_missing_empty_and_mistaken_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    refused(gpuaug("demo", "--data", tmp_path / "nowhere"), "nowhere is not a folder")
+    refused(gpuaug("demo", "--data", folder / "red" / "c.jpg"), "c.jpg is not a folder")
+    (tmp_path / "empty" / ".hidden").mkdir(parents=True)
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    (tmp_path / "empty" / ".hidden" / "x.jpg").write_bytes((folder / "red" / "c.jpg").read_bytes())
+    refused(gpuaug("demo", "--data", tmp_path / "empty"), "empty holds no images")
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "text.png", "deep.png"])
+def test_a_file_that_cannot_be_decoded_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    whole = (folder / "red" / "c.jpg").read_bytes()
+    bad = folder / "red" / name
+    if name == "deep.png":
+        Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(bad)
+    else:
+        bad.write_bytes(whole[: len(whole) // 2] if name == "cut.jpg" else b"no picture")
+    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png"), str(bad))
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_bad_options_are_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.text"), "output must end as a picture does", "out.text")
+    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "no" / "out.png"), "no is not a folder")
+    refused(gpuaug("demo", "--data", folder, "--backend", "quantum"), "backend must be one of auto, reference, cpu, triton, got 'quantum'")
+    assert gpuaug("demo", "--data", folder, "--epochs", 0).exit_code == 2
+    assert gpuaug("demo", "--data", folder, "--batch-size", 0).exit_code == 2
+
+
+def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photographs.write(Path("demo_data"))
+    assert [p.name for p in tmp_path.iterdir()] == ["demo_data"]
+    found = photographs.find(Path("demo_data"))
+    pictures = [photographs.decode(p) for p in found.paths]
+    assert len(pictures) >= 24
+    assert len(found.classes) >= 6
+    assert len({p.shape for p in pictures}) >= 15
+    assert all(p.std() > 10 for p in pictures)
+    assert {p.suffix for p in found.paths} == {".jpg"}
+    shown = [found.labels[i] for i in found.spread(8)]
+    assert len(set(shown)) == min(8, len(found.classes))
+    # a second run takes what is there: with only one picture left, that one
+    for path in found.paths[1:]:
+        path.unlink()
+    result = gpuaug("demo", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "1/1 images" in result.output
+    assert (tmp_path / "demo.png").exists()
+
+
+def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(photographs.WHEEL, "zebra", ("not_in_the_wheel.png",))
+    with pytest.raises(FileNotFoundError):
+        photographs.write(tmp_path / "demo_data")
+    assert not (tmp_path / "demo_data").exists()
+
+
+def test_describe_prints_the_plan_of_a_saved_policy(tmp_path: Path) -> None:
+    policy = ga.Policy([ga.Resize((32, 24)), ga.RandomHorizontalFlip()], seed=3)
+    policy.save(tmp_path / "p.yaml")
+    result = gpuaug("describe", tmp_path / "p.yaml", "--size", "375x500")
+    assert result.exit_code == 0, result.output
+    assert result.output == policy.describe((375, 500)) + "\n"
+    assert gpuaug("describe", tmp_path / "p.yaml").output == policy.describe() + "\n"
+
+
+def test_describe_refuses_what_is_no_policy_and_no_size(tmp_path: Path) -> None:
+    refused(gpuaug("describe", tmp_path / "none.yaml"), "none.yaml")
+    (tmp_path / "p.yaml").write_text("transforms: [{name: Dream}]")
+    refused(gpuaug("describe", tmp_path / "p.yaml"), "unknown transform 'Dream'")
+    ga.Policy([ga.Resize(8)]).save(tmp_path / "p.yaml")
+    refused(gpuaug("describe", tmp_path / "p.yaml", "--size", "375"), "size must be height x width, such as 375x500, got '375'")
+
+
+def test_version_is_the_packages() -> None:
+    assert gpuaug("--version").output == f"gpuaug {ga.__version__}\n"
+
+
+def test_the_command_starts_without_the_heavy_packages() -> None:
+    code = "import sys, gpuaug.cli; print(*sorted({'triton', 'numba', 'kornia', 'nvidia.dali', 'torchvision', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
