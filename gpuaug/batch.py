@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug import arguments
+from gpuaug.rng import MAX_EPOCH
+
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -179,3 +182,28 @@ def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
     if out.ndim < 1 or out.shape[0] != n:
         raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
     return out
+
+
+def as_integers(name: str, values: Any, n: int, device: torch.device, limit: int) -> Tensor:
+    """[n] int64 in [0, limit) on the device; the range is checked where that costs no wait."""
+    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
+    if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got {given.dtype}")
+    if given.shape != (n,):
+        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(given.shape)}")
+    if given.device != device:
+        raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
+    if device.type == "cpu" and n and not 0 <= int(given.min()) <= int(given.max()) < limit:
+        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}")
+    return given.long()
+
+
+def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
+    """A number in [0, 2^18), or a tensor that holds one on the device, where reading it would make the host wait."""
+    if not isinstance(epoch, Tensor):
+        return arguments.integer("epoch", epoch, 0, MAX_EPOCH - 1)
+    if epoch.ndim or epoch.dtype != torch.int64 or epoch.device != device:
+        raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} on {epoch.device}")
+    if device.type == "cpu":
+        arguments.integer("epoch", int(epoch), 0, MAX_EPOCH - 1)
+    return epoch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets
-from gpuaug.batch import Batch, Images, Params, Ragged, as_images, as_labels
+from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.transforms import Mixing, Transform
@@ -148,16 +148,9 @@ class Policy(nn.Module):
         return _Call(self, source, labels, frame, keys, backend)
 
     def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device) -> rng.Keys:
-        ids = _integers("ids", ids, n, device, rng.MAX_ID)
-        occurrence = torch.zeros_like(ids) if occurrence is None else _integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
-        if isinstance(epoch, Tensor):
-            if epoch.ndim or epoch.dtype != torch.int64 or epoch.device != device:
-                raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} on {epoch.device}")
-            if device.type == "cpu":
-                arguments.integer("epoch", int(epoch), 0, rng.MAX_EPOCH - 1)
-        else:
-            epoch = arguments.integer("epoch", epoch, 0, rng.MAX_EPOCH - 1)
-        return rng.Keys(self.seed, epoch, ids, occurrence)
+        ids = as_integers("ids", ids, n, device, rng.MAX_ID)
+        occurrence = torch.zeros_like(ids) if occurrence is None else as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
+        return rng.Keys(self.seed, as_epoch(epoch, device), ids, occurrence)
 
     def _number(self, n: int, device: torch.device) -> Tensor:
         """Ids counted on from the last call, apart from those of other ranks and workers."""
@@ -283,20 +276,6 @@ def _find_mixes(transform: Transform) -> list[Mixing]:
 def _check_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-
-
-def _integers(name: str, values: Any, n: int, device: torch.device, limit: int) -> Tensor:
-    """[n] int64 in [0, limit) on the device; the range is checked where that costs no wait."""
-    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
-    if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
-        raise TypeError(f"{name} must be integers, got {given.dtype}")
-    if given.shape != (n,):
-        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(given.shape)}")
-    if given.device != device:
-        raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
-    if device.type == "cpu" and n and not 0 <= int(given.min()) <= int(given.max()) < limit:
-        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}")
-    return given.long()
 
 
 def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:

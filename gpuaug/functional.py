@@ -1,0 +1,130 @@
+"""Single operations for people with a pipeline of their own: on CUDA by the Triton kernels, on a CPU by the same bits.
+
+images: [N, C, H, W] uint8, float16, bfloat16 or float32 of any strides, values as `gpuaug.Policy` reads them (uint8 0 to 255 is 0 to 1).
+Nothing is written to but a given `out`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuaug import arguments, fuse, ir, rng
+from gpuaug.batch import DTYPES, as_epoch, as_images, as_integers
+from gpuaug.exec import choose, load
+
+__all__ = ["cutmix", "erase", "mixup", "normalize", "salt_and_pepper"]
+
+
+def salt_and_pepper(
+    images: Tensor,
+    amount: float,
+    salt_vs_pepper: float = 0.5,
+    per_channel: bool = False,
+    *,
+    seed: int,
+    ids: Tensor,
+    epoch: int | Tensor = 0,
+) -> Tensor:
+    """Replace pixels with probability `amount`: by 1 with probability `salt_vs_pepper`, else by 0.
+
+    ids: [N] int64; a sample's mask depends on (seed, epoch, id) alone.  The same mask as `SaltAndPepper` in first place of a policy.
+    """
+    images = _dense(images)
+    amount, share = arguments.number("amount", amount, 0.0, 1.0), arguments.number("salt_vs_pepper", salt_vs_pepper, 0.0, 1.0)
+    ids = as_integers("ids", ids, len(images), images.device, rng.MAX_ID)
+    salt, both = ir.rows((amount * share, amount), ids, torch.float32).unbind(1)
+    noise = ir.SaltPepper(0, salt, both, arguments.flag("per_channel", per_channel))
+    keys = rng.Keys(arguments.integer("seed", seed, 0, 2**64 - 1), as_epoch(epoch, images.device), ids, torch.zeros_like(ids))
+    return _run((noise,), images, keys)
+
+
+def cutmix(images: Tensor, partner: Tensor, boxes: Tensor, out: Tensor | None = None) -> Tensor:
+    """The partner's pixels inside a rectangle.
+
+    partner: [N] int64 rows of this batch.  boxes: [N, 4] integers x1 y1 x2 y2, far edges exclusive.  out: written and returned, if given;
+    it must not share memory with images.
+    """
+    images = _dense(images)
+    partner, boxes = _rows("partner", partner, images, (), whole=True), _rows("boxes", boxes, images, (4,), whole=True)
+    if images.device.type == "cpu" and len(partner) and not 0 <= int(partner.min()) <= int(partner.max()) < len(images):
+        raise ValueError(f"partner must be rows of this batch, in [0, {len(images)}), got {int(partner.min())} to {int(partner.max())}")
+    return _into(out, _run((ir.CutMix(partner, boxes, ir.rows(tuple(images.shape[2:]), partner)),), images))
+
+
+def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+    """lam x + (1 - lam) partner.  partner: [N] int64 rows of this batch; lam: [N] floats, the weight of the sample itself."""
+    images = _dense(images)
+    partner, lam = _rows("partner", partner, images, (), whole=True), _rows("lam", lam, images, (), whole=False)
+    return _run((ir.MixUp(partner, lam.float()),), images)
+
+
+def erase(images: Tensor, boxes: Tensor, value: float | Sequence[float] | Tensor = 0.0) -> Tensor:
+    """`value` inside a rectangle.  boxes: [N, 4] integers x1 y1 x2 y2, far edges exclusive; value: a number, one per channel, or [N, C]."""
+    images = _dense(images)
+    boxes = _rows("boxes", boxes, images, (4,), whole=True)
+    channels = images.shape[1]
+    if isinstance(value, Tensor):
+        values = _rows("value", value, images, (channels,), whole=False).float()
+    else:
+        row = arguments.numbers("value", [value] if isinstance(value, int | float) else value, (1, channels))
+        values = ir.rows(row, boxes, torch.float32)
+    return _run((ir.Erase(0, boxes, values.expand(-1, channels)),), images)
+
+
+def normalize(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """(x - mean) / std per channel, cast and laid out in the same pass.  dtype: float; by default that of float images, float32 of uint8."""
+    images = _dense(images)
+    mean, std = arguments.numbers("mean", mean, (1, images.shape[1])), arguments.numbers("std", std, (1, images.shape[1]))
+    if len(mean) != len(std) or not all(std):
+        raise ValueError(f"mean and std must have the same length and std no 0, got {mean} and {std}")
+    dtype = dtype or (images.dtype if images.is_floating_point() else torch.float32)
+    if dtype not in DTYPES or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
+    return _run((ir.Normalize(tuple(mean), tuple(std)),), images, dtype=dtype, memory_format=memory_format)
+
+
+def _dense(images: Any) -> Tensor:
+    checked = as_images(images)
+    if not isinstance(checked, Tensor):
+        raise TypeError("images must be a tensor [N, C, H, W], got a list; stack it, or use a gpuaug.Policy")
+    return checked
+
+
+def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
+    """A tensor [N, *shape] on the device of the images."""
+    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=images.device)
+    if given.shape != (len(images), *shape):
+        raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
+    if given.device != images.device:
+        raise ValueError(f"{name} must be on the device of the images, got {given.device} and {images.device}")
+    if whole and (given.is_floating_point() or given.dtype == torch.bool):
+        raise TypeError(f"{name} must be integers, got {given.dtype}")
+    return given.long() if whole else given
+
+
+def _run(passes: ir.Sequence, images: Tensor, keys: rng.Keys | None = None, **finish: Any) -> Tensor:
+    """The passes in one launch by the best executor of the device."""
+    n = len(images)
+    blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=images.device), None, images.shape[1], images.dtype)
+    frame = blank.resized((images.shape[2], images.shape[3]))
+    end = ir.Finish(finish.get("dtype", images.dtype), finish.get("memory_format", torch.contiguous_format))
+    zero = torch.zeros(n, dtype=torch.int64, device=images.device)
+    plan = fuse.Plan(fuse.launches((*passes, end)), keys or rng.Keys(0, 0, zero, zero), frame)
+    out: Tensor = load(choose("auto", images.device)).run(plan, images)
+    return out
+
+
+def _into(out: Tensor | None, result: Tensor) -> Tensor:
+    if out is None:
+        return result
+    if out.shape != result.shape or out.dtype != result.dtype or out.device != result.device:
+        raise ValueError(f"out must be {result.dtype} {tuple(result.shape)} on {result.device}, got {out.dtype} {tuple(out.shape)} on {out.device}")
+    return out.copy_(result)
