@@ -82,8 +82,9 @@ class RandomResizedCrop(Transform):
         # in float64: a whole number times a Python number would be float32
         h64, w64 = height.double(), width.double()
         narrow = w64 < low * h64
-        fw = torch.where(narrow, width, torch.minimum(width, (h64 * high).round().long()))
-        fh = torch.where(narrow, (w64 / low).round().long(), height)
+        fw = torch.where(narrow, width, torch.minimum(width, (h64 * high).round().long().clamp(min=1)))
+        # an image narrower than half the ratio still has a row: torchvision makes a crop of none there, and fails
+        fh = torch.where(narrow, (w64 / low).round().long().clamp(min=1), height)
         w, h = torch.where(found, w.gather(1, first)[:, 0], fw), torch.where(found, h.gather(1, first)[:, 0], fh)
         top, left = draw.integer(0, height - h + 1), draw.integer(0, width - w + 1)
         top, left = torch.where(found, top, (height - h) // 2), torch.where(found, left, (width - w) // 2)
