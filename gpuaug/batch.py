@@ -61,7 +61,7 @@ class Batch:
     images: Any
     labels: Tensor | None = None
     ids: Tensor | None = None
-    epoch: int | Tensor = 0
+    epoch: int | Tensor | None = None
     occurrence: Tensor | None = None
 
     def __len__(self) -> int:

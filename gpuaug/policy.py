@@ -61,7 +61,7 @@ class Policy(nn.Module):
         labels: Any = None,
         *,
         ids: Tensor | None = None,
-        epoch: int | Tensor = 0,
+        epoch: int | Tensor | None = None,
         occurrence: Tensor | None = None,
         backend: str = "auto",
     ) -> Any:
@@ -69,16 +69,15 @@ class Policy(nn.Module):
 
         images: [N, C, H, W] uint8, float16, bfloat16 or float32, any strides; or a list of [H, W, C] uint8 arrays, tensors or PIL images of
         different sizes.  labels: [N] class numbers, or [N, K] soft rows.  ids: [N] int64 in [0, 2^46), by default counted on from the last
-        call.  epoch: in [0, 2^18).  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
+        call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
         if isinstance(images, Batch):
-            batch = images
-            if labels is not None or ids is not None or occurrence is not None:
-                raise ValueError("labels, ids and occurrence come with the Batch, got them as arguments too; put them in the Batch")
+            given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
+            batch = _joined(images, given)
             run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend)
             out, soft = run.go(None)
-            return batch.replace(images=out, labels=soft, ids=run.keys.ids, occurrence=run.keys.occurrence)
+            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence)
         run = self._prepare(images, labels, ids, epoch, occurrence, backend)
         out, soft = run.go(None)
         return out if labels is None else (out, soft)
@@ -144,7 +143,7 @@ class Policy(nn.Module):
             frame = _frame(source.table()[:, 1:], n, source.channels, torch.uint8, device)
         else:
             frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
-        keys = self._keys(self._number(n, device) if ids is None else ids, epoch, occurrence, n, device)
+        keys = self._keys(self._number(n, device) if ids is None else ids, 0 if epoch is None else epoch, occurrence, n, device)
         return _Call(self, source, labels, frame, keys, backend)
 
     def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device) -> rng.Keys:
@@ -266,6 +265,14 @@ class _Call:
             return out, None
         classes = next((m.num_classes for m in self.policy._mixes if m.num_classes is not None), None)
         return out, targets.follow(plan.passes, self.labels, classes)
+
+
+def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
+    """A batch with what a call adds to it; nothing may come twice."""
+    for name, value in given.items():
+        if value is not None and getattr(batch, name) is not None:
+            raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
+    return batch.replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def _find_mixes(transform: Transform) -> list[Mixing]:
