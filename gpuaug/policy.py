@@ -93,6 +93,7 @@ class Policy(nn.Module):
         dtype: torch.dtype = torch.uint8,
     ) -> Params:
         """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ."""
+        ids = torch.as_tensor(ids)
         keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
         frame = _frame(size, len(ids), channels, dtype, ids.device)
         return self._draw(keys, frame)
@@ -129,7 +130,7 @@ class Policy(nn.Module):
 
     # ---- between the images and the executor
 
-    def _prepare(self, images: Any, labels: Any, ids: Any, epoch: int | Tensor, occurrence: Any, backend: str, need_labels: bool = True) -> "_Call":
+    def _prepare(self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, need_labels: bool = True) -> "_Call":
         _check_backend(backend)
         source = as_images(images)
         n, device = len(source), source.device
