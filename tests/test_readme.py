@@ -1,0 +1,62 @@
+"""README.md says what is true: its examples run, its commands and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import gpuaug as ga
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+
+
+def test_every_example_runs_after_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(EXAMPLES) >= 4, "vacuous"
+    assert TEXT.count("```") == 2 * len(EXAMPLES), "a block that no test runs"
+    names: dict[str, object] = {"__name__": "readme"}
+    with torch.random.fork_rng(devices=[]):
+        for number, example in enumerate(EXAMPLES):
+            exec(compile(example, f"README.md, example {number + 1}", "exec"), names)
+    assert isinstance(names["policy"], ga.Policy)
+
+
+def test_every_make_target_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"^ {4}make ([a-z-]+)|`make ([a-z-]+)`", TEXT, re.M))
+    named = {a or b for a, b in named}
+    assert {"demo", "test", "test-slow", "check", "clean"} <= named <= targets
+
+
+def test_every_file_named_exists() -> None:
+    links = {target for target in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in target}
+    code = {word for word in re.findall(r"(?:gpuaug|kernels|tests|bench|bench/results)/[\w./]*", TEXT)}
+    assert {"LICENSE", "CHANGELOG.md", "bench/results/demo.jpg"} <= links
+    assert "gpuaug/policy.py" in code
+    missing = [name for name in links | code if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_transforms_listed_are_those_that_exist() -> None:
+    section = TEXT.split("## Transforms\n")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"`(\w+)`", section)) == sorted(ga.REGISTRY)
+
+
+def test_the_table_of_kornia_is_what_the_reference_calls() -> None:
+    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "gpuaug" / "exec").glob("*.py"))
+    used = {name.strip() for line in re.findall(r"from kornia\S* import (.+)", source) for name in line.split(",")}
+    table = [row for row in TEXT.splitlines() if row.startswith("|") and row.split("|")[2].strip().startswith("`kornia.")]
+    said = {name.rsplit(".", 1)[-1] for row in table for name in re.findall(r"`([\w.]+)`", row.split("|")[2])}
+    assert used
+    assert said == used
+
+
+def test_the_picture_is_small_and_shows_every_row() -> None:
+    path = ROOT / "bench" / "results" / "demo.jpg"
+    assert path.stat().st_size < 500_000
+    with Image.open(path) as picture:
+        assert min(picture.size) > 1000
