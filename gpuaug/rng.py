@@ -181,7 +181,7 @@ class Draw:
         cosine = torch.cos((2.0 * math.pi) * unit(w[:, 1]))
         q = torch.expm1(-log_u / alpha) * cosine.square()
         # of s = sqrt(q / (1 + q)) the smaller end is (1 - s) / 2, written so that nothing cancels
-        small = 0.5 / ((1.0 + q) * (1.0 + torch.sqrt(1.0 / (1.0 + 1.0 / q))))
+        small = (0.5 / ((1.0 + q) * (1.0 + torch.sqrt(1.0 / (1.0 + 1.0 / q))))).clamp(min=2.0**-1022)
         return torch.where(cosine < 0, small, (1.0 - small).clamp(max=1.0 - 2.0**-53))
 
     def permutation(self, k: int) -> Tensor:

@@ -7,6 +7,7 @@ parameters, s the sample.  DRAWS[name](args, n, (h, w), rng): parameters of n sa
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,9 +279,11 @@ def drawn_erasing(a: Args, n: int, size: tuple[int, int], rng: np.random.Generat
 
 
 def drawn_cutmix(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
-    """lam from numpy, and the box from torchvision, which draws it after a lam of its own."""
-    boxes = asked(v2.CutMix(alpha=a.get("alpha", 1.0), num_classes=10), n, size, rng, lambda p: {"box": p["box"]})
-    return {"lam": rng.beta(a.get("alpha", 1.0), a.get("alpha", 1.0), n), **boxes}
+    """The box that torchvision draws after a lam, and the lam, which numpy hands to it."""
+    lam = rng.beta(a.get("alpha", 1.0), a.get("alpha", 1.0), n)
+    tool, left = v2.CutMix(alpha=a.get("alpha", 1.0), num_classes=10), iter(lam)
+    tool._dist = SimpleNamespace(sample=lambda shape: next(left))
+    return {"lam": lam, **asked(tool, n, size, rng, lambda p: {"box": p["box"]})}
 
 
 def drawn_inside(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> list[Draws]:
