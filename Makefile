@@ -27,7 +27,7 @@ install: $(STAMP)
 # the build tools come first, so that the versions in constraints.txt hold for the build too
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("gpuaug needs Python 3.11 to 3.13, got %d.%d; try make PYTHON=python3.12" % v)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV): several GB, minutes the first time"
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable '.[dali,demo,test,check]'

@@ -95,7 +95,8 @@ def run(demo: Demo, folder: Folder, console: Console) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     _say(console, f"device:  {device} ({name})")
     _say(console, f"backend: {choose(demo.backend, device)}")
-    _say(console, f"data:    {folder.root}: {len(folder)} images in {len(folder.classes)} classes")
+    count = len(folder.classes)
+    _say(console, f"data:    {folder.root}: {len(folder)} images in {count} class{'es' if count > 1 else ''}")
     _say(console, f"plan:    {plan}\n")
     watches = _stream(demo, policy, folder, device, console)
     _report(watches, device, console)

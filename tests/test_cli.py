@@ -113,7 +113,7 @@ def test_the_ending_of_output_chooses_the_format(folder: Path, tmp_path: Path) -
 def test_a_flat_folder_smaller_than_a_batch_runs(folder: Path, tmp_path: Path) -> None:
     result = gpuaug("demo", "--data", folder / "red", "--epochs", 2, "--output", tmp_path / "out.png")
     assert result.exit_code == 0, result.output
-    assert "3 images in 1 classes" in result.output
+    assert "3 images in 1 class\n" in result.output
     assert "6/6 images" in result.output
 
 
@@ -166,6 +166,13 @@ def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(tmp_path:
     assert result.exit_code == 0, result.output
     assert "1/1 images" in result.output
     assert (tmp_path / "demo.png").exists()
+
+
+def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
+    refused(gpuaug("demo"), "scikit-image, which is not installed", "gpuaug[demo]", "--data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
