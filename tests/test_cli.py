@@ -175,6 +175,28 @@ def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_the_demo_runs_where_triton_and_dali_have_no_wheel(folder: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name in ("triton", "nvidia.dali") else find(name, *rest)
+from gpuaug.cli import main
+main()
+"""
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, "demo", "--data", str(folder), *map(str, args)], capture_output=True, text=True, cwd=tmp_path)
+
+    done = run("--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo.png").exists()
+    refusal = run("--backend", "triton")
+    assert refusal.returncode == 1
+    assert refusal.stderr.startswith('gpuaug: backend "triton" needs the package triton, which is not installed')
+    assert refusal.stderr.count("\n") == 1
+
+
 def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(photographs.WHEEL, "zebra", ("not_in_the_wheel.png",))
     with pytest.raises(FileNotFoundError):
