@@ -40,8 +40,8 @@ def run_passes(passes: ir.Sequence, images: Dense, keys: rng.Keys) -> Dense:
 
 
 def unit(images: Tensor) -> Tensor:
-    """Any dtype to float32, uint8 to [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    """Any dtype to float32, uint8 to [0, 1]; always a copy, so that nothing that follows can reach the input."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
 
 
 @singledispatch
@@ -324,9 +324,10 @@ def _(p: ir.Sharpness, images: Tensor, keys: rng.Keys) -> Tensor:
     height, width = images.shape[2:]
     if height <= 2 or width <= 2:
         return images
-    around = torch.stack([images[:, :, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)])
+    around = [images[:, :, y : height - 2 + y, x : width - 2 + x] for y in range(3) for x in range(3)]
     blurred = images.clone()
-    blurred[:, :, 1:-1, 1:-1] = (around.sum(0) + 4 * around[4]) / 13
+    # term by term: a sum over an axis may round otherwise at another place in memory
+    blurred[:, :, 1:-1, 1:-1] = sum(around, start=4 * around[4]) / 13
     return blend(p.factor, images, blurred)
 
 
