@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import arguments, fuse, ir, rng, serial, targets
+from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
@@ -51,7 +51,13 @@ class Policy(nn.Module):
         self.single_resample = arguments.flag("single_resample", single_resample)
         self.next_id = torch.zeros((), dtype=torch.int64)
         self._mixes = tuple(m for t in self.transforms for m in _find_mixes(t))
+        self._classes = next((m.num_classes for m in self._mixes if m.num_classes is not None), None)
         self._layout = self._foresee()
+        self.handle = traced.register(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a copy is a policy of its own
+        super().__setstate__({**state, "handle": traced.register(self)})
 
     # ---- calling
 
@@ -72,15 +78,30 @@ class Policy(nn.Module):
         call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
+        if torch.compiler.is_compiling() and isinstance(images, Tensor):
+            return traced.call(self, images, labels, ids, epoch, occurrence, backend)
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = _joined(images, given)
             run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend)
             out, soft = run.go(None)
             return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence)
-        run = self._prepare(images, labels, ids, epoch, occurrence, backend)
-        out, soft = run.go(None)
+        out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
+
+    def augment(
+        self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
+        return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
+
+    def outline(self, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[tuple[int, int, int], torch.dtype, int | None]:
+        """What comes out for images [N, C, H, W]: (C, H, W), dtype, and the classes of soft labels, None where labels stay as they are."""
+        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
+        frame = _frame(shape[1:], 1, shape[0], dtype, torch.device("cpu"))
+        end = ir.verify(self._lower(frame, self._draw(keys, frame)), frame)
+        height, width = end.fixed or (0, 0)
+        return (end.channels, height, width), end.dtype, self._classes
 
     def draw(
         self,
@@ -130,7 +151,18 @@ class Policy(nn.Module):
 
     # ---- between the images and the executor
 
-    def _prepare(self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, need_labels: bool = True) -> "_Call":
+    def _prepare(
+        self,
+        images: Any,
+        labels: Any,
+        ids: Any,
+        epoch: int | Tensor | None,
+        occurrence: Any,
+        backend: str,
+        *,
+        need_labels: bool = True,
+        next_id: Tensor | None = None,
+    ) -> "_Call":
         _check_backend(backend)
         source = as_images(images)
         n, device = len(source), source.device
@@ -144,7 +176,9 @@ class Policy(nn.Module):
             frame = _frame(source.table()[:, 1:], n, source.channels, torch.uint8, device)
         else:
             frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
-        keys = self._keys(self._number(n, device) if ids is None else ids, 0 if epoch is None else epoch, occurrence, n, device)
+        keys = self._keys(
+            self._number(n, device, self.next_id if next_id is None else next_id) if ids is None else ids, 0 if epoch is None else epoch, occurrence, n, device
+        )
         return _Call(self, source, labels, frame, keys, backend)
 
     def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device) -> rng.Keys:
@@ -152,13 +186,13 @@ class Policy(nn.Module):
         occurrence = torch.zeros_like(ids) if occurrence is None else as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
         return rng.Keys(self.seed, as_epoch(epoch, device), ids, occurrence)
 
-    def _number(self, n: int, device: torch.device) -> Tensor:
+    def _number(self, n: int, device: torch.device, next_id: Tensor) -> Tensor:
         """Ids counted on from the last call, apart from those of other ranks and workers."""
         own = _process() * 2**32 + torch.arange(n, device=device)
         with _numbering:
             # a counter on the host must not make the device wait; one on the device can be captured in a graph
-            first = self.next_id.clone() if self.next_id.device == device else int(self.next_id)
-            self.next_id += n
+            first = next_id.clone() if next_id.device == device else int(next_id)
+            next_id += n
         return own + first
 
     def _foresee(self) -> rng.Layout:
@@ -264,8 +298,7 @@ class _Call:
         out = load(choose(self.backend, self.source.device)).run(plan, self.source)
         if self.labels is None:
             return out, None
-        classes = next((m.num_classes for m in self.policy._mixes if m.num_classes is not None), None)
-        return out, targets.follow(plan.passes, self.labels, classes)
+        return out, targets.follow(plan.passes, self.labels, self.policy._classes)
 
 
 def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
