@@ -57,7 +57,7 @@ class Policy(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        super().__setstate__({**state, "handle": traced.register(self)})
+        super().__setstate__({**state, "handle": traced.register(self)})  # type: ignore[no-untyped-call]
 
     # ---- calling
 
