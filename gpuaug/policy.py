@@ -55,9 +55,14 @@ class Policy(nn.Module):
         self._layout = self._foresee()
         self.handle = traced.register(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # by name: the protocol of torch.save fails on a memory format
+        return {**self.__dict__, "memory_format": str(self.memory_format).removeprefix("torch.")}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        super().__setstate__({**state, "handle": traced.register(self)})  # type: ignore[no-untyped-call]
+        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self)}
+        super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
 
     # ---- calling
 
@@ -278,6 +283,7 @@ class Policy(nn.Module):
             missing_keys.append(f"{prefix}next_id")
         else:
             self.next_id.copy_(value)
+        unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k != f"{prefix}next_id"]
 
 
 @dataclass(frozen=True)
