@@ -90,12 +90,12 @@ def interpolation(value: Any, allowed: tuple[str, ...]) -> str:
     return name
 
 
-def fill(value: Any, none: bool = True) -> float | tuple[float, ...] | None:
+def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[float, ...] | None:
     """A number, one number per channel, or None."""
     if value is None and none:
         return None
     if isinstance(value, dict):
-        raise TypeError("fill by type of input is not supported, got a dict; pass a number or one number per channel")
+        raise TypeError(f"{name} by type of input is not supported, got a dict; pass a number or one number per channel")
     if isinstance(value, Real):
-        return number("fill", value)
-    return numbers("fill", value)
+        return number(name, value)
+    return numbers(name, value)

@@ -184,16 +184,19 @@ def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
     return out
 
 
-def as_integers(name: str, values: Any, n: int, device: torch.device, limit: int) -> Tensor:
-    """[n] int64 in [0, limit) on the device; the range is checked where that costs no wait."""
-    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
+def as_integers(name: str, values: Any, n: int | None, device: torch.device, limit: int) -> Tensor:
+    """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no wait."""
+    try:
+        given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be integers, got {values!r}") from None
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {given.dtype}")
-    if given.shape != (n,):
-        raise ValueError(f"{name} must have shape [{n}], one per image, got {tuple(given.shape)}")
+    if given.ndim != 1 or n not in (None, len(given)):
+        raise ValueError(f"{name} must have shape [{'N' if n is None else n}], one per image, got {tuple(given.shape)}")
     if given.device != device:
         raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
-    if device.type == "cpu" and n and not 0 <= int(given.min()) <= int(given.max()) < limit:
+    if device.type == "cpu" and len(given) and not 0 <= int(given.min()) <= int(given.max()) < limit:
         raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}")
     return given.long()
 
@@ -203,7 +206,7 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
     if not isinstance(epoch, Tensor):
         return arguments.integer("epoch", epoch, 0, MAX_EPOCH - 1)
     if epoch.ndim or epoch.dtype != torch.int64 or epoch.device != device:
-        raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} on {epoch.device}")
+        raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}")
     if device.type == "cpu":
         arguments.integer("epoch", int(epoch), 0, MAX_EPOCH - 1)
     return epoch

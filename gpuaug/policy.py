@@ -119,7 +119,7 @@ class Policy(nn.Module):
         dtype: torch.dtype = torch.uint8,
     ) -> Params:
         """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ."""
-        ids = torch.as_tensor(ids)
+        ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
         frame = _frame(size, len(ids), channels, dtype, ids.device)
         return self._draw(keys, frame)
@@ -132,6 +132,10 @@ class Policy(nn.Module):
             raise ValueError(f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them")
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False)
+        # on a GPU the comparison would wait for the device
+        if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
+            here, there = (v.unique(dim=0).tolist()[:3] for v in (run.frame.size, params.size))
+            raise ValueError(f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images")
         out, soft = run.go(params)
         return out if labels is None else (out, soft)
 

@@ -18,7 +18,7 @@ def from_dict(data: Any) -> Transform:
     """The transform that `to_dict` wrote."""
     if not isinstance(data, dict) or "name" not in data:
         raise ValueError(f"a transform must be a mapping with a name, got {data!r}")
-    cls = REGISTRY.get(data["name"])
+    cls = REGISTRY.get(data["name"]) if isinstance(data["name"], str) else None
     if cls is None:
         raise ValueError(f"unknown transform {data['name']!r}; known are {', '.join(sorted(REGISTRY))}")
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ class _Container(Transform):
 
     def _freeze(self) -> None:
         items = self.transforms
-        if isinstance(items, Transform) or not isinstance(items, Sequence) or not items:
+        if isinstance(items, Transform | str) or not isinstance(items, Sequence) or not items:
             raise TypeError(f"transforms must be a list of at least one transform, got {items!r}")
         for t in items:
             if not isinstance(t, Transform):

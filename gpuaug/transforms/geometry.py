@@ -69,7 +69,7 @@ class RandomResizedCrop(Transform):
         object.__setattr__(self, "scale", arguments.interval("scale", self.scale, 0.0))
         object.__setattr__(self, "ratio", arguments.interval("ratio", self.ratio, 1e-9))
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(self, "antialias", arguments.flag("antialias", bool(self.antialias)))
+        object.__setattr__(self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         height, width = frame.size.unbind(1)
@@ -131,7 +131,7 @@ class Resize(Transform):
             arguments.integer("max_size", self.max_size, low)
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(self, "antialias", arguments.flag("antialias", bool(self.antialias)))
+        object.__setattr__(self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias))
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (resize(frame, frame.whole(), self.after(frame, params), self.interpolation, self.antialias),)
@@ -331,7 +331,7 @@ class RandomRot90(Transform):
 
 
 def _padding(value: Any) -> tuple[int, int, int, int]:
-    items = [value] if isinstance(value, int) else list(value)
+    items = list(value) if isinstance(value, list | tuple) else [value]
     if len(items) not in (1, 2, 4):
         raise ValueError(f"padding must have 1, 2 or 4 values, got {len(items)}")
     a = [arguments.integer("padding", v, 0) for v in items]

@@ -77,7 +77,7 @@ class RandomErasing(Transform):
             if self.value != "random":
                 raise ValueError(f'value must be a number, one number per channel or "random", got {self.value!r}')
         else:
-            put(self, "value", arguments.fill(self.value, none=False))
+            put(self, "value", arguments.fill(self.value, none=False, name="value"))
         arguments.flag("inplace", self.inplace)
 
     def _values(self, frame: ir.Frame) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Memory by address, and the two inner loops written in vectors of 16 floats; LLVM cuts those to what the machine has.
+"""The two inner loops of a resample, written in vectors of 16 floats; LLVM cuts those to what the machine has.
 
 Numba's own vectoriser takes the innermost loop only, with its sum in memory; here the sum over taps stays in registers.
 """
@@ -13,20 +13,6 @@ ROWS = 4  # output rows resampled together, so that weights are read once for al
 _F32, _I64, _I32, _I8 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
 _VEC = ir.VectorType(_F32, LANES)
 _FUSED = ("contract",)
-
-
-def _pointer(element):
-    @intrinsic
-    def at(typingctx, address):
-        def codegen(context, builder, signature, args):
-            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(element)(types.int64), codegen
-
-    return at
-
-
-f32_pointer, u8_pointer = _pointer(types.float32), _pointer(types.uint8)
 
 
 @intrinsic
@@ -67,7 +53,7 @@ def _times(builder, value, factor):
 def _vertical(element, blocks):
     """Weighted sums of rows: out[i] = sum_k weight[k] * row_k[i] for `count` runs of 16 * blocks elements from `first` on.
 
-    (out, rows: address of the rows' addresses, weights, taps, first, count); everything int64.
+    out, rows, weights are addresses, rows that of a list of addresses.
     """
     wide = ir.VectorType(element, LANES)
     size = 4 if element is _F32 else 1
@@ -121,8 +107,9 @@ def _band(channels):
                 # runs: [groups, 3] int64 (first input column, columns, first row of weights)
                 about = builder.add(runs, _times(builder, outer.index, 24))
                 first, count, begin = (_load(builder, builder.add(about, ir.Constant(_I64, 8 * i)), _I64, 8) for i in range(3))
-                for slot in sum(totals, []):
-                    builder.store(ir.Constant(_VEC, None), slot)
+                for slots in totals:
+                    for slot in slots:
+                        builder.store(ir.Constant(_VEC, None), slot)
                 left = builder.add(source, builder.mul(first, column))
                 table = builder.add(weights, _times(builder, begin, 4 * LANES))
                 with cgutils.for_range(builder, count, intp=_I64) as inner:

@@ -1,0 +1,78 @@
+"""Memory by address: what a sample needs is one table of whole numbers, whose address is all that the compiled functions hand on.
+
+Arrays of Numba carry seven fields and a reference count each; handing thirty of them to every row costs more than the row.
+"""
+
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+_POINTER = ir.PointerType()
+
+
+def _array(element):
+    @intrinsic
+    def pointer(typingctx, address):
+        def codegen(context, builder, signature, args):
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(element)(types.int64), codegen
+
+    @njit(inline="always")
+    def array(address, length):
+        return carray(pointer(address), (length,))
+
+    return array
+
+
+def _load(element):
+    @intrinsic
+    def load(typingctx, address):
+        def codegen(context, builder, signature, args):
+            kind = context.get_value_type(element)
+            return builder.load(builder.inttoptr(args[0], _POINTER), align=element.bitwidth // 8, typ=kind)
+
+        return element(types.int64), codegen
+
+    return load
+
+
+def _store(element):
+    @intrinsic
+    def store(typingctx, address, value):
+        def codegen(context, builder, signature, args):
+            builder.store(args[1], builder.inttoptr(args[0], _POINTER), align=element.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, element), codegen
+
+    return store
+
+
+floats, doubles, longs, words, bytes_ = (_array(e) for e in (types.float32, types.float64, types.int64, types.uint32, types.uint8))
+load_float, load_double, load_long, load_byte = (_load(e) for e in (types.float32, types.float64, types.int64, types.uint8))
+store_long, store_double, store_float = _store(types.int64), _store(types.float64), _store(types.float32)
+
+# ---- the table: what the host fills in,
+INPUTS = (CODE, ROWS_OF_CODE, CONSTS, INTS, INT_BYTES, FLOATS, FLOAT_BYTES, DOUBLES, DOUBLE_BYTES, SOURCES, KIND, KEYS, CHANNELS, MOST, LONGEST) = range(15)
+TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)
+# the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and channel, whether bytes,
+# and which buffer (0: none, it is the source)
+WHOLE, VALUES, REALS, KEY, HERE, HEIGHT, WIDTH_NOW, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
+# a resample at work: window, source and live rectangle, layout, columns that are read, whether columns are mapped, its steps
+X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
+# addresses in the workspace of the thread
+A, B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(50, 62)
+PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, TODO, STACK, SLOTS = range(62, 79)
+
+
+@njit(inline="always")
+def get(t, slot):
+    """A number of the table at address t."""
+    return load_long(t + 8 * slot)
+
+
+@njit(inline="always")
+def put(t, slot, value):
+    """Set a number of the table at address t."""
+    store_long(t + 8 * slot, value)
