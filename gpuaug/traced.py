@@ -40,9 +40,9 @@ def run(
     out, soft = policy.augment(images, labels, ids, epoch_number if epoch is None else epoch, occurrence, backend, next_id)
     # an operator may not give back what it was given
     out = out.clone() if out.data_ptr() == images.data_ptr() else out
-    if soft is None:
-        return out, images.new_empty(0)
-    return out, soft.clone() if soft is labels else soft
+    rows = images.new_empty(0) if soft is None else soft
+    given = rows is labels
+    return out, rows.clone() if given else rows
 
 
 @run.register_fake
