@@ -52,7 +52,7 @@ class Policy(nn.Module):
         self.next_id = torch.zeros((), dtype=torch.int64)
         self._mixes = tuple(m for t in self.transforms for m in _find_mixes(t))
         self._classes = next((m.num_classes for m in self._mixes if m.num_classes is not None), None)
-        self._layout = self._foresee()
+        self._layout, self._names = self._foresee()
         self.handle = traced.register(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,11 +130,14 @@ class Policy(nn.Module):
             raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
         if len(params) != len(self.transforms):
             raise ValueError(f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them")
+        for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
+            if names != drawn.keys():
+                raise ValueError(f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them")
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False)
         # on a GPU the comparison would wait for the device
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
-            here, there = (v.unique(dim=0).tolist()[:3] for v in (run.frame.size, params.size))
+            here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
             raise ValueError(f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images")
         out, soft = run.go(params)
         return out if labels is None else (out, soft)
@@ -204,14 +207,13 @@ class Policy(nn.Module):
             next_id += n
         return own + first
 
-    def _foresee(self) -> rng.Layout:
-        """Which words the transforms ask for, found by drawing for no samples."""
+    def _foresee(self) -> tuple[rng.Layout, list[set[str]]]:
+        """Which words the transforms ask for, and what they draw, found by drawing for no samples."""
         empty = torch.zeros(0, dtype=torch.int64)
         block = rng.Block(rng.Keys(self.seed, 0, empty, empty))
         frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64), None, 3, torch.float32)
-        for slot, t in numbered(self.transforms, 0):
-            t.sample(rng.Draw(block.keys, slot, block), frame)
-        return rng.Layout(block.asked)
+        names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(self.transforms, 0)]
+        return rng.Layout(block.asked), names
 
     def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Params:
         draw = rng.Draw(keys, 0, self._layout.block(keys))

@@ -128,10 +128,11 @@ def test_arrays_and_lists_are_images_too(x):
     want = policy(x, ids=ids)
     listed = [i.permute(1, 2, 0) for i in x]
     compare(policy(x.numpy(), ids=ids), want, "exact", "array")
-    compare(policy(listed, ids=ids), want, "exact", "tensors")
-    compare(policy([i.numpy() for i in listed], ids=ids), want, "exact", "arrays")
-    compare(policy([Image.fromarray(i.numpy()) for i in listed], ids=ids), want, "exact", "PIL")
-    compare(policy(ga.Batch(listed, ids=ids)).images, want, "exact", "Batch of a list")
+    # rows of pixels instead of planes may be summed another way, to the last bits; divided by a std of 0.22
+    compare(policy(listed, ids=ids), want, "fused", "tensors", 5.0)
+    compare(policy([i.numpy() for i in listed], ids=ids), want, "fused", "arrays", 5.0)
+    compare(policy([Image.fromarray(i.numpy()) for i in listed], ids=ids), want, "fused", "PIL", 5.0)
+    compare(policy(ga.Batch(listed, ids=ids)).images, want, "fused", "Batch of a list", 5.0)
     assert policy([i.numpy() for i in listed], np.arange(N), ids=ids)[1].tolist() == list(range(N))
 
 
