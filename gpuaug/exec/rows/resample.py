@@ -106,9 +106,9 @@ def weigh_rows(to, rows, by, taps, count, kind):
         weigh_strided(to, rows, by, taps, count, 1 if kind else 4, kind)
 
 
-@njit
+@njit(fastmath={"contract"})
 def weigh_strided(to, rows, by, taps, count, step, kind):
-    """The same a pixel at a time, for any distance `step` in bytes."""
+    """The same a pixel at a time, for any distance `step` in bytes: to the same bits, so that no layout of memory is seen."""
     for x in range(count):
         total = _0
         for k in range(taps):

@@ -73,7 +73,7 @@ def apply(t, code, row, pitch, c, y, w):
             return load_long(code + 40)
     elif op == CONTRAST:
         f = load_float(values)
-        bias = (float32(1.0) - f) * float32(load_double(get(t, SUM)))
+        bias = (float32(1.0) - f) * float32(load_double(get(t, SUM) + 8))
         for k in range(c):
             points.affine_clamped(floats(row + k * pitch, w), w, f, bias)
     elif op == SALT_PEPPER or op == GAUSSIAN or op == ERASE:
@@ -102,7 +102,7 @@ def _jump(t, op, code, x, k, w):
     elif op == POSTERIZE:
         points.posterize(x, w, float32(1 << load_long(get(t, WHOLE) + 8 * load_long(code + 16))))
     elif op == AUTOCONTRAST:
-        points.autocontrast(x, w, load_float(get(t, LOW) + 4 * k), load_float(get(t, HIGH) + 4 * k))
+        points.autocontrast(x, w, load_float(get(t, LOW) + 8 * k + 4), load_float(get(t, HIGH) + 8 * k + 4))
     elif op == EQUALIZE:
         points.equalize(x, w, floats(get(t, TABLES) + k * _TABLE, 256))
 
@@ -157,8 +157,8 @@ def clear(t, op, c):
         store_double(get(t, SUM), 0.0)
     elif op == AUTOCONTRAST:
         for k in range(c):
-            store_float(get(t, LOW) + 4 * k, float32(3.4e38))
-            store_float(get(t, HIGH) + 4 * k, float32(-3.4e38))
+            store_float(get(t, LOW) + 8 * k, float32(3.4e38))
+            store_float(get(t, HIGH) + 8 * k, float32(-3.4e38))
     elif op == EQUALIZE:
         for k in range(256 * c):
             store_long(get(t, COUNTS) + 8 * k, 0)
@@ -174,7 +174,7 @@ def gather(t, op, row, pitch, c, w):
         store_double(get(t, SUM), load_double(get(t, SUM)) + total)
     elif op == AUTOCONTRAST:
         for k in range(c):
-            low, high = get(t, LOW) + 4 * k, get(t, HIGH) + 4 * k
+            low, high = get(t, LOW) + 8 * k, get(t, HIGH) + 8 * k
             a, b = points.extremes(floats(row + k * pitch, w), w, load_float(low), load_float(high))
             store_float(low, a)
             store_float(high, b)
@@ -185,9 +185,14 @@ def gather(t, op, row, pitch, c, w):
 
 @njit
 def conclude(t, op, c, pixels):
-    """From sums to what the stage reads."""
+    """From sums to what the stage reads: kept beside the sums, which the same kind of stage may gather anew while it is read."""
     if op == CONTRAST:
-        store_double(get(t, SUM), load_double(get(t, SUM)) / pixels)
+        store_double(get(t, SUM) + 8, load_double(get(t, SUM)) / pixels)
+    elif op == AUTOCONTRAST:
+        for k in range(c):
+            low, high = get(t, LOW) + 8 * k, get(t, HIGH) + 8 * k
+            store_float(low + 4, load_float(low))
+            store_float(high + 4, load_float(high))
     elif op == EQUALIZE:
         for k in range(c):
             points.equalizing_table(longs(get(t, COUNTS) + 2048 * k, 256), pixels, floats(get(t, TABLES) + k * _TABLE, 256))
