@@ -1,0 +1,179 @@
+"""A whole chain in one launch: source, points, mix, points, rounding and layout.
+
+It must read each input value that the chain needs once (twice where a tile meets the edge of a cut), and write each output value once:
+for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic costs a launch of the same body that reads
+again and writes 8 bytes a tile.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
+from gpuaug_kernels.point import clamp, inside, walk
+from gpuaug_kernels.source import read
+
+TILE = 32
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to compile: the chain as data.  The parameters it speaks of are columns of three tables."""
+
+    records: tuple[int, ...]
+    parts: tuple[int, int, int]  # end of the stages before the mix, end of those after it, most contrasts that a sample meets before it
+    channels: int  # that a program of the grid holds: 3, or 1
+    groups: int  # programs that share a pixel: the channels, where each has its own
+    blocks: int  # ceil(C / 4), of the noise
+    written: int  # channels of the output
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in memory: a dense tensor [N, C, H, W] of any strides, or the addresses, [N] int64, of contiguous [H, W, C] images of one dtype."""
+
+    data: Tensor
+    dtype: torch.dtype
+    channels: int
+    ragged: bool
+    owner: object = None  # of the memory behind addresses, which own nothing
+
+    def strides(self) -> tuple[int, int, int, int]:
+        """Of sample, channel, row and column, in elements; a ragged image's rows are in the table.  One channel serves for three."""
+        if self.ragged:
+            return 0, int(self.channels > 1), 0, self.channels
+        n, c, y, x = self.data.stride()
+        return n, c if self.channels > 1 else 0, y, x
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Parameters, one row a sample."""
+
+    floats: Tensor  # [N, F] float32
+    integers: Tensor  # [N, I] int32
+    doubles: Tensor  # [N, D] float64
+    means: Tensor  # [N, M] float32, by the number of the contrast
+
+
+@triton.jit
+def weigh_in(MIX: tl.constexpr, side, old, new, box, lam, at):
+    """A channel with one side of a mix in it."""
+    if MIX == CUTMIX:
+        out = tl.where(inside(box, at) == (side == 1), new, old)
+    elif MIX == MIXUP:
+        share = tl.load(lam)
+        out = old + tl.where(side == 0, share, 1.0 - share) * new
+    else:
+        out = new
+    return out
+
+
+@triton.jit
+def sides(MIX: tl.constexpr, box, y0, x0, y1, x1):
+    """Which sides of a mix a tile needs, as a range: 0 is the sample, 1 its partner."""
+    first = 0
+    last = 1
+    if MIX == MIXUP:
+        last = 2
+    elif MIX == CUTMIX:
+        bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
+        within = (bx0 <= x0) & (bx1 >= x1) & (by0 <= y0) & (by1 >= y1)
+        meets = (bx0 < x1) & (bx1 > x0) & (by0 < y1) & (by1 > y0) & (bx0 < bx1) & (by0 < by1)
+        first = within.to(tl.int32)
+        last = 1 + meets.to(tl.int32)
+    return first, last
+
+
+@triton.jit
+def rounded(x, TYPE: tl.constexpr):
+    """To the output's type: 16 bits to nearest even, 8 bits as torchvision does."""
+    if TYPE == tl.uint8:
+        x = tl.floor(clamp(x) * 255.999)
+    return x.to(TYPE)
+
+
+@triton.jit
+def write(out, n, r, g, b, at, size, mask, LAYOUT: tl.constexpr):
+    """LAYOUT: channels that this program writes, channels of the output, whether they come last"""
+    height, width = size
+    if LAYOUT[2] == 1:
+        place, step = (at[0] * width + at[1]).to(tl.int64) * LAYOUT[1], 1
+    else:
+        place, step = (at[0] * width + at[1]).to(tl.int64), tl.cast(height, tl.int64) * width
+    place += n * height * width * LAYOUT[1] + at[3] * step
+    tl.store(out + place, rounded(r, out.dtype.element_ty), mask=mask)
+    if LAYOUT[0] == 3:
+        tl.store(out + place + step, rounded(g, out.dtype.element_ty), mask=mask)
+        tl.store(out + place + 2 * step, rounded(b, out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def chain(
+    source,
+    floats,
+    integers,
+    doubles,
+    means,
+    out,
+    stride_n,
+    stride_c,
+    stride_y,
+    stride_x,
+    height,
+    width,
+    PROGRAM: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTHS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    RAGGED: tl.constexpr,
+    STOP: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """One tile of one sample.  STOP: -1, or the number of the contrast whose mean is reduced: out is then [N, tiles] int64."""
+    tiles_x = tl.cdiv(width, TILE)
+    tiles = tiles_x * tl.cdiv(height, TILE)
+    tile = tl.program_id(0) % tiles
+    channel = tl.program_id(0) // tiles % FORMAT[2]
+    n = (tl.program_id(0) // (tiles * FORMAT[2])).to(tl.int64)
+    top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
+    at = ((top + tl.arange(0, TILE))[:, None], (left + tl.arange(0, TILE))[None, :], width, channel)
+    mask = (at[0] < height) & (at[1] < width)
+    MIX: tl.constexpr = PROGRAM[RECORD]
+    mine = integers + n * WIDTHS[1]
+    lam, box = floats + n * WIDTHS[0] + PROGRAM[RECORD + 1], mine + PROGRAM[RECORD + 2] + 1
+    partner = n
+    if MIX != ALONE:
+        partner = tl.load(box - 1).to(tl.int64)
+    first, last = sides(MIX, box, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
+    r = tl.zeros((TILE, TILE), tl.float32)
+    g = r
+    b = r
+    for side in range(first, last):
+        # one body for both sides: the partner's whole chain, under the partner's parameters and keys
+        m = tl.where(side == 0, n, partner)
+        i = integers + m * WIDTHS[1]
+        f = floats + m * WIDTHS[0]
+        if RAGGED != 0:
+            base = tl.load(source + m).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
+            image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), stride_x)
+        else:
+            image = (source + m * stride_n, stride_c, stride_y, stride_x)
+        vr, vg, vb = read(PROGRAM, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
+        vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), (f, i, means + m * WIDTHS[3]), at, FORMAT, STOP)
+        r = weigh_in(MIX, side, r, vr, box, lam, at)
+        g = weigh_in(MIX, side, g, vg, box, lam, at)
+        b = weigh_in(MIX, side, b, vb, box, lam, at)
+    if MIX != ALONE:
+        rows = (floats + n * WIDTHS[0], mine, means + n * WIDTHS[3])
+        r, g, b, _ = walk(PROGRAM, PARTS[0], PARTS[1], r, g, b, tl.full((), PARTS[2], tl.int32), rows, at, FORMAT, STOP)
+    if STOP < 0:
+        write(out, n, r, g, b, at, (height, width), mask, LAYOUT)
+    else:
+        # whole numbers: their sum has no order, so that no layout and no batch is seen in it
+        gray = tl.floor(tl.minimum(tl.maximum(r, -1.0e9), 1.0e9) * 16777216.0 + 0.5).to(tl.int64)
+        tl.store(out + n * tiles + tile, tl.sum(tl.sum(tl.where(mask, gray, 0), 1), 0))

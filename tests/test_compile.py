@@ -1,0 +1,184 @@
+"""Ring 6: the kernels compile for sm_80, sm_90 and sm_100 on a machine without a GPU, as a launch would compile them, and spill nothing.
+
+The compiler and the interpreter cannot share a process, so that this file is also the script that a test runs.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TARGETS = (80, 90, 100)
+HERE = Path(__file__)
+# the stages, sources, borders and mixes that some program must hold
+KINDS = {
+    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST"),
+    "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
+    "mixes": ("ALONE", "CUTMIX", "MIXUP"),
+    "stages": tuple("CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE".split()),
+}
+
+
+@pytest.fixture(scope="module", params=TARGETS, ids=lambda t: f"sm_{t}")
+def compiled(request, tmp_path_factory) -> dict[str, dict]:
+    """What came out for one target, by the name of the program."""
+    # in a cache of its own, so that the compiler runs
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    paths = [str(HERE.parents[1]), str(HERE.parents[1] / "kernels")]
+    env["PYTHONPATH"] = os.pathsep.join([*paths, env.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, str(HERE), str(request.param)], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = json.loads(done.stdout)
+    assert {v["arch"].rstrip("af") for v in out.values()} == {f"sm_{request.param}"}
+    return out
+
+
+def test_no_program_spills(compiled):
+    assert {"weak", "moderate", "moderate, mean 0", "salt and pepper"} <= compiled.keys()
+    for name, program in compiled.items():
+        # ptxas says nothing of what it did not compile
+        assert program["entries"] == ["chain"] and 16 <= program["registers"] <= 255, name
+        assert program["spills"] == [0, 0] and program["stack"] == 0, f"{name}: {program}"
+
+
+def test_every_kind_of_stage_is_compiled(compiled):
+    for kind, names in KINDS.items():
+        assert set().union(*(p[kind] for p in compiled.values())) == set(range(len(names))), f"of {names}"
+
+
+def test_memory_is_read_and_written_four_values_at_a_time(compiled):
+    assert compiled["dense"]["wide loads"] >= 3 and compiled["dense"]["wide stores"] >= 3, compiled["dense"]
+
+
+def test_the_list_of_kinds_is_that_of_the_kernels():
+    from gpuaug_kernels import codes
+
+    for names in KINDS.values():
+        assert [getattr(codes, n).value for n in names] == list(range(len(names)))
+    listed = {n for names in KINDS.values() for n in names}
+    assert {n for n in vars(codes) if n.isupper()} - listed == {"RECORD", "DOMAIN", "GEOMETRY", "PITCH"} | {n for n in vars(codes) if n.startswith("KEY_")}
+
+
+def test_without_its_interpreter_the_backend_says_what_to_do():
+    script = 'import torch, gpuaug as ga; ga.Policy([ga.RandomInvert()])(torch.zeros(1, 3, 4, 4), backend="triton")'
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE.parents[1] / "kernels")])
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert 'RuntimeError: backend "triton" runs images on the CPU only in its interpreter, got images on the CPU; set TRITON_INTERPRET=1' in done.stderr
+
+
+# ---- the script
+
+
+def programs():
+    """Name, transforms or passes, images, memory format of the output."""
+    import torch
+
+    import gpuaug as ga
+    from gpuaug import ir
+
+    as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ga.ToDtype(torch.bfloat16)
+    crop = [ga.RandomResizedCrop(224), ga.RandomHorizontalFlip()]
+    jitter = ga.ColorJitter(0.4, 0.4, 0.4, 0.1)
+    ragged = [torch.zeros(375, 500, 3, dtype=torch.uint8), torch.zeros(300, 400, 3, dtype=torch.uint8)]
+    dense = torch.zeros(2, 3, 224, 224)
+    flat, last = torch.contiguous_format, torch.channels_last
+    bytes_last = dense.to(torch.uint8).contiguous(memory_format=last)
+    yield "weak", [*crop, as_float, normal, half], ragged, last
+    yield "moderate", [*crop, jitter, ga.CutMix(1.0, 5), as_float, normal, half], ragged, last
+    yield "salt and pepper", [*crop, ga.SaltAndPepper(0.05), as_float, normal, half], ragged, last
+    yield "noise", [*crop, ga.SaltAndPepper(0.05, per_channel=True), ga.GaussianNoise(), ga.RandomErasing(value="random")], bytes_last, flat
+    yield "dense", [jitter, ga.RandomInvert(), normal], dense, flat
+    yield "choices", [ga.RandomApply([jitter], 0.8), ga.RandomGrayscale(), ga.RandomSolarize(0.5), ga.RandomPosterize(4), as_float, half], bytes_last, flat
+    yield "bilinear", [ga.RandomRotation(30, "bilinear"), normal, half], dense, flat
+    yield "nearest", [ga.RandomAffine(30, fill=0.5), ga.ToDtype(torch.float16)], dense.bfloat16(), flat
+    yield "floor", [ga.Resize((64, 64), "nearest")], dense.half(), flat
+    for mode in ("constant", "edge", "reflect", "symmetric"):
+        yield mode, [ga.Pad(16, padding_mode=mode)], bytes_last, flat
+    yield "many channels", [ga.RandomResizedCrop(224), ga.GaussianNoise(), ga.SaltAndPepper(per_channel=True)], torch.zeros(2, 6, 256, 256), flat
+    yield "gray", [ga.Grayscale(1), jitter], bytes_last, flat
+    yield "one pixel", [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)], torch.zeros(2, 3, 1, 1), flat
+    yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
+    # what the reference leaves in different sizes is taken up as floats
+    yield "ragged floats", [ga.Resize((64, 64))], [torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)], flat
+
+
+def inspect(kernel) -> dict:
+    """What ptxas says of a compiled kernel."""
+    import triton
+
+    ptx = kernel.asm["ptx"]
+    arch = re.search(r"\.target (sm_\w+)", ptx).group(1)
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    tool = tools / ("ptxas-blackwell" if int(re.sub(r"\D", "", arch)) >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
+    said = subprocess.run([tool, "-v", f"--gpu-name={arch}", "-o", os.devnull, "/dev/stdin"], input=ptx, capture_output=True, text=True, check=True).stderr
+    stack, stores, loads = map(int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said).groups())
+    return {
+        "arch": arch,
+        "entries": re.findall(r"\.entry (\w+)", ptx),
+        "registers": int(re.search(r"Used (\d+) registers", said).group(1)),
+        "spills": [stores, loads],
+        "stack": stack,
+        "wide loads": len(re.findall(r"ld\.global\S*\.v4", ptx)),
+        "wide stores": len(re.findall(r"st\.global\S*\.v4", ptx)),
+        "ptx lines": ptx.count("\n"),
+    }
+
+
+def marshalled(chain, images, layout):
+    """One launch of a policy or of passes made by hand, and the kernel's source."""
+    import torch
+
+    import gpuaug as ga
+    from gpuaug import fuse, ir, rng
+    from gpuaug.exec import triton as executor
+
+    images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
+    source = executor._source(ga.batch.Ragged(images) if isinstance(images, tuple) else images)
+    sizes = torch.tensor([i.shape[:2] if isinstance(images, tuple) else i.shape[1:] for i in images])
+    frame = ir.Frame(sizes, None if source.ragged else tuple(images.shape[2:]), source.channels, source.dtype)
+    keys = rng.Keys(0, 0, torch.arange(2), torch.zeros(2, dtype=torch.int64))
+    if isinstance(chain, list):
+        policy = ga.Policy(chain, memory_format=layout)
+        chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
+    (one,) = executor.regroup(fuse.launches(chain))
+    assert executor.lacks(one, frame) == "", chain
+    return executor.Marshal(one.passes, frame, keys), source
+
+
+def main(target: int) -> dict[str, dict]:
+    """Compile every program, and the launches that reduce its means."""
+    import torch
+    import triton
+    from gpuaug_kernels import codes, launch
+    from triton.backends.compiler import GPUTarget
+
+    out = {}
+    for name, chain, images, layout in programs():
+        m, source = marshalled(chain, images, layout)
+        for label, program, stop in [(name, m.program(), -1), *((f"{name}, mean {k}", p, k) for k, p in m.reductions())]:
+            made = launch.ahead(source, program, m.tables(), m.end.fixed, m.finish.dtype, m.finish.memory_format == torch.channels_last, stop)
+            kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.OPTIONS)
+            records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+            resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
+            found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}
+            out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1])))}
+    return out
+
+
+def stages(records: list, first: int, last: int) -> list[int]:
+    """The codes of a row of records, and of what its choices point to."""
+    found = [r[0] for r in records[first:last]]
+    for code, _, _, branch, count in records[first:last]:
+        if code == 0:
+            found += [c for begin, end, *_ in records[branch : branch + count] for c in stages(records, begin, end)]
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]))))
