@@ -1,9 +1,9 @@
-"""Transforms from the specifications of tests/oracles.py, which doesn't know gpuaug."""
+"""Transforms from the specifications of tests/catalogue.py, which doesn't know gpuaug."""
 
 from typing import Any
 
 import pytest
-from oracles import CASES
+from catalogue import CASES
 
 import gpuaug as ga
 
@@ -20,5 +20,5 @@ def cases() -> list[Any]:
 
 
 def case(name: str, i: int) -> dict[str, Any]:
-    assert name in CASES, f"{name} has no line in tests/oracles.py: add CASES, MEANS and DRAWS"
+    assert name in CASES, f"{name} has no arguments to test with: add CASES[{name!r}] to tests/catalogue.py"
     return CASES[name][i]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from build import build, case, cases
+from catalogue import CASES, KINDS
 from compare import changed, compare, unit
-from oracles import CASES, KINDS
 from PIL import Image
 
 import gpuaug as ga

@@ -8,8 +8,9 @@ import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from build import build, case, cases
+from catalogue import CASES, KINDS
 from compare import changed, compare
-from oracles import CASES, KINDS, MEANS, OPERATIONS, mean, operate
+from oracles import MEANS, OPERATIONS, mean, operate
 from scipy import stats
 
 import gpuaug as ga
@@ -35,7 +36,7 @@ def lowered(name: str, args: dict, x: torch.Tensor, seed: int = SEED) -> tuple[t
 def test_a_transform_means_what_torchvision_says(name, i, images):
     args = case(name, i)
     assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/oracles.py"
-    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/oracles.py"
+    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/catalogue.py"
     different = 0.0
     for height, width in ((41, 41),) if name == "RandomRot90" else ((41, 53), (48, 37)):
         x = images(9, height, width)

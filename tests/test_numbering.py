@@ -1,0 +1,178 @@
+"""A policy as a module: without ids it numbers samples, no two threads, workers or ranks alike, and that is its only state."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from compare import compare
+from torch import nn
+
+import gpuaug as ga
+
+N = 6
+
+
+@pytest.fixture
+def x(images) -> torch.Tensor:
+    return images(N, 40, 33, dtype=torch.uint8)
+
+
+def example() -> ga.Policy:
+    return ga.Policy([ga.RandomResizedCrop(24), ga.RandomHorizontalFlip(), ga.SaltAndPepper(0.2), ga.ToDtype(torch.float32, scale=True)])
+
+
+def test_without_ids_samples_are_numbered_on(x):
+    policy, ids = example(), torch.arange(2 * N)
+    both = torch.cat([policy(x), policy(x)])
+    compare(both, example()(torch.cat([x, x]), ids=ids), "exact", "0 to 11")
+    assert int(policy.next_id) == 2 * N
+    assert policy(ga.Batch(x[:2])).ids.tolist() == [12, 13]
+
+
+def test_next_id_is_an_int64_buffer_and_the_only_state():
+    policy = example()
+    assert policy.next_id.dtype == torch.int64 and policy.next_id.ndim == 0
+    assert list(policy.state_dict()) == ["next_id"] and not list(policy.parameters())
+    assert dict(policy.named_buffers()) == {"next_id": policy.next_id} and list(policy.buffers()) == [policy.next_id]
+    model = nn.Sequential(policy, nn.Flatten())
+    assert list(model.state_dict()) == ["0.next_id"]
+    assert not list(model.named_buffers()), "what DistributedDataParallel would broadcast"
+
+
+def test_next_id_is_saved_and_loaded(x):
+    a, b = example(), example()
+    a(x)
+    state = a.state_dict()
+    a(x)
+    assert int(state["next_id"]) == N, "a state dict is a snapshot"
+    b.load_state_dict(state)
+    assert int(b.next_id) == N
+    compare(b(x), example()(x, ids=torch.arange(N) + N), "exact", "resumed")
+    assert int(state["next_id"]) == N
+    outer, again = nn.Sequential(nn.Flatten(), a), nn.Sequential(nn.Flatten(), example())
+    again.load_state_dict(outer.state_dict())
+    assert int(again[1].next_id) == 2 * N
+    with pytest.raises(RuntimeError, match="next_id"):
+        b.load_state_dict({})
+    with pytest.raises(RuntimeError, match="other"):
+        b.load_state_dict({"next_id": torch.tensor(1), "other": torch.zeros(1)})
+    missing, unexpected = b.load_state_dict({"other": torch.zeros(1)}, strict=False)
+    assert missing == ["next_id"] and unexpected == ["other"]
+
+
+def test_next_id_follows_the_module_and_stays_int64():
+    policy = nn.Sequential(example())
+    policy.half().double().to(torch.bfloat16)
+    assert policy[0].next_id.dtype == torch.int64
+    assert policy.to("meta")[0].next_id.device.type == "meta"
+
+
+def test_train_and_eval_change_nothing(x):
+    policy, ids = example(), torch.arange(N)
+    want = policy(x, ids=ids)
+    compare(policy.eval()(x, ids=ids), want, "exact", "eval")
+    with torch.inference_mode():
+        compare(policy(x, ids=ids), want, "exact", "inference mode")
+        policy(x)
+    policy(x)
+    assert int(policy.next_id) == 2 * N
+    with torch.autocast("cpu", torch.bfloat16):
+        compare(policy(x, ids=ids), want, "exact", "autocast")
+
+
+def test_threads_of_one_policy_number_apart(images):
+    policy, seen, lock = ga.Policy([ga.RandomInvert()]), [], threading.Lock()
+    x = images(7, 4, 4)
+
+    def work() -> None:
+        for _ in range(40):
+            ids = policy(ga.Batch(x)).ids.tolist()
+            with lock:
+                seen.append(ids)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    numbers = sorted(i for ids in seen for i in ids)
+    assert numbers == list(range(6 * 40 * 7)), "an id was given twice or left out"
+    assert all(ids == list(range(ids[0], ids[0] + 7)) for ids in seen)
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Augments inside the worker of a loader."""
+
+    def __init__(self) -> None:
+        self.policy = ga.Policy([ga.SaltAndPepper(0.5)])
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        out = self.policy(ga.Batch(torch.full((2, 3, 8, 8), 0.5)))
+        return torch.utils.data.get_worker_info().id, out.ids, out.images
+
+
+def test_workers_of_a_loader_number_apart():
+    loader = torch.utils.data.DataLoader(Augmented(), batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    rows = list(loader)
+    ids = torch.cat([i for _, i, _ in rows]).tolist()
+    assert len(set(ids)) == 24, "two workers gave one id"
+    assert {w for w, _, _ in rows} == {0, 1}, "vacuous: not every worker worked"
+    for worker, numbers, _ in rows:
+        assert (numbers >> 32 == worker).all()
+    noise = torch.cat([i for _, _, i in rows])
+    assert len({tuple(i.flatten().tolist()) for i in noise}) == 24, "two workers augmented alike"
+
+
+RANKS = """
+import os, sys, torch, torch.distributed as dist
+from torch import nn
+import gpuaug as ga
+
+rank = int(sys.argv[1])
+os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[2], RANK=str(rank), WORLD_SIZE="2")
+dist.init_process_group("gloo")
+policy = ga.Policy([ga.RandomHorizontalFlip()], seed=3)
+with torch.no_grad():
+    policy.next_id += 100 * (rank + 1)
+model = nn.parallel.DistributedDataParallel(nn.Sequential(policy, nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)), broadcast_buffers=True)
+for _ in range(3):
+    model(torch.ones(5, 3, 4, 4)).sum().backward()
+ids = policy(ga.Batch(torch.ones(2, 3, 4, 4))).ids.tolist()
+assert "module.0.next_id" in model.state_dict()
+print("RESULT", int(policy.next_id), ids)
+dist.destroy_process_group()
+"""
+
+
+def test_ddp_leaves_each_rank_its_own_numbers(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    script = tmp_path / "rank.py"
+    script.write_text(RANKS)
+    root = Path(ga.__file__).parent.parent
+    command = [sys.executable, str(script)]
+    runs = [subprocess.Popen([*command, str(r), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(root)) for r in range(2)]
+    try:
+        outputs = [r.communicate(timeout=120) for r in runs]
+    finally:
+        for r in runs:
+            r.kill()
+    results = []
+    for r, (out, err) in zip(runs, outputs, strict=True):
+        assert r.returncode == 0, err[-2000:]
+        results.append(next(line for line in out.splitlines() if line.startswith("RESULT")))
+    assert results[0] == "RESULT 117 [115, 116]"
+    assert results[1] == f"RESULT 217 [{2**32 + 215}, {2**32 + 216}]"
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "OMP_NUM_THREADS": "1"}
