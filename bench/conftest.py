@@ -1,0 +1,97 @@
+"""Measures each workload once, hands the times to pytest-benchmark, and prints and saves the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import end_to_end, report, suite
+from .benchmark_option import wanted
+from .replay import CLOCK
+from .scenarios import Workload
+from .suite import Measured, Options
+from .timing import Budget
+
+KEY = pytest.StashKey["Session"]()
+
+
+class Session:
+    """What one run of pytest has measured."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.measured: dict[str, Measured] = {}
+        self.deselected = False
+
+    def of(self, workload: Workload) -> Measured:
+        """The workload's measurement, made when first asked for: all contenders in turns."""
+        if workload.name not in self.measured:
+            make = end_to_end.measure if workload.group == "end to end" else lambda options: suite.measure(workload, options)
+            self.measured[workload.name] = make(self.options)
+        return self.measured[workload.name]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options once."""
+    import torch
+
+    device = config.getoption("--bench-device")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    seconds = config.getoption("--bench-seconds")
+    budget = Budget(seconds) if seconds >= 1 else Budget(seconds, 2, 5)
+    config.stash[KEY] = Session(Options(device, config.getoption("--bench-threads"), budget))
+
+
+@pytest.fixture
+def report_times(benchmark: Callable, pytestconfig: pytest.Config) -> Callable[[Workload, str], None]:
+    """report_times(workload, contender): measure if that is yet to be done, and hand the contender's times to pytest-benchmark."""
+
+    def give(workload: Workload, contender: str) -> None:
+        measured = pytestconfig.stash[KEY].of(workload)
+        row = measured.row(contender)
+        assert row is not None, f"{contender} is no contender of {workload.name}"
+        if contender.startswith("gpuaug"):
+            assert row.status != "not comparable", f"{contender} is wrong: {row.why}"
+        if not row.seconds:
+            pytest.skip(f"{row.status}: {row.why}")
+        benchmark.group = workload.name
+        benchmark.extra_info.update({k: getattr(row, k) for k in ("unit", "path", "draws", "note")}, images=row.images)
+        CLOCK.load((*row.seconds, 0.0))
+        benchmark.pedantic(CLOCK.advance, rounds=len(row.seconds), iterations=1)
+
+    return give
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Note that this run is not the whole suite."""
+    for item in items:
+        item.config.stash[KEY].deselected = True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the report, and save it: whole runs beside those of other machines, parts of the suite apart from them."""
+    session = config.stash.get(KEY, None)
+    if session is None or not session.measured or not wanted(config):
+        return
+    measured = list(session.measured.values())
+    data = report.to_json(measured, session.options)
+    terminalreporter.section("throughput")
+    terminalreporter.write_line(report.heading(data))
+    for line in report.lines(data):
+        terminalreporter.write_line(line)
+    terminalreporter.write_line("")
+    for what, why in data["left out"].items():
+        terminalreporter.write_line(f"left out: {what}: {why}")
+    path = _place(session, config)
+    report.save(data, path)
+    path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
+    terminalreporter.write_line(f"saved {path} and {path.with_suffix('.md').name}")
+
+
+def _place(session: Session, config: pytest.Config) -> Path:
+    from .bench_throughput import selected
+
+    whole = {w.name for w in selected(config)} <= set(session.measured)
+    name = report.machine_class(session.options.where) if whole and session.options.budget.least > 2 else "selection"
+    return report.RESULTS / f"{name}.json"
