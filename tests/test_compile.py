@@ -45,6 +45,10 @@ def test_no_program_spills(compiled):
         assert program["spills"] == [0, 0] and program["stack"] == 0, f"{name}: {program}"
 
 
+def test_what_is_compiled_ahead_is_what_a_launch_compiles(compiled):
+    assert {name for name, program in compiled.items() if program["as launched"]} == set(compiled)
+
+
 def test_every_kind_of_stage_is_compiled(compiled):
     for kind, names in KINDS.items():
         assert set().union(*(p[kind] for p in compiled.values())) == set(range(len(names))), f"of {names}"
@@ -151,6 +155,25 @@ def marshalled(chain, images, layout):
     return executor.Marshal(one.passes, frame, keys), source
 
 
+def launched(m, source, program, stop: int, target: int) -> str:
+    """The first stage of what a launch on a card of this kind would compile."""
+    import torch
+    from gpuaug_kernels import launch
+    from gpuaug_kernels.chain import chain
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
+    # a driver that knows which card it has, for there is none
+    card = {"get_current_target": GPUTarget("cuda", target, 32), "get_current_device": 0, "get_current_stream": 0}
+    driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
+    t = m.tables()
+    out = torch.empty(1024, dtype=m.finish.dtype if stop < 0 else torch.int64)
+    layout = launch._layout(program, m.finish.memory_format == torch.channels_last) if stop < 0 else (0, 0, 0)
+    constant = launch.constants(source, program, t, layout, stop)
+    numbers = (*source.strides(), *m.end.fixed)
+    return chain.warmup(source.data, t.floats, t.integers, t.doubles, t.means, out, *numbers, **constant, **launch.OPTIONS, grid=(1,)).asm["ttir"]
+
+
 def main(target: int) -> dict[str, dict]:
     """Compile every program, and the launches that reduce its means."""
     import torch
@@ -167,7 +190,8 @@ def main(target: int) -> dict[str, dict]:
             records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
             resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
             found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}
-            out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1])))}
+            same = kernel.asm["ttir"] == launched(m, source, program, stop, target)
+            out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
     return out
 
 
