@@ -307,6 +307,12 @@ def test_a_projective_warp(kernel, fill, images):
 # ---- what it says
 
 
+def test_describe_counts_the_launches_that_are_made():
+    text = moderate().describe(backend="triton")
+    assert "backend triton: 1 launch\n" in text and "Contrast reads a statistic of the whole image (mean) first" in text
+    assert "backend triton: 2 launches\n" in moderate(ga.RandomRotation(9)).describe(backend="triton")
+
+
 def test_a_pass_without_a_rule_is_named():
     class Unknown(ir.Pointwise):
         pass

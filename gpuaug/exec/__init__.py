@@ -1,6 +1,7 @@
 """Executors: what runs a plan.  Chosen by name, imported when chosen.
 
-Each is a module with `run(plan, source)` and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does.
+Each is a module with `run(plan, source)` and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does; and
+`regroup(launches)`, where it makes other launches of a plan's passes than the plan says.
 """
 
 from importlib import import_module
@@ -34,11 +35,12 @@ def load(name: str) -> ModuleType:
 def describe(plan: Plan, name: str) -> str:
     """A plan as text: launches with the bytes that each must move per image, why the chain broke, and what falls back."""
     executor, frame = load(name), plan.frame
-    lines = [f"backend {name}: {len(plan.launches)} launch{'es' if len(plan.launches) != 1 else ''}"]
+    launches = getattr(executor, "regroup", tuple)(plan.launches)
+    lines = [f"backend {name}: {len(launches)} launch{'es' if len(launches) != 1 else ''}"]
     read, total, ragged = frame.dtype.itemsize, 0, frame.fixed is None
-    for number, launch in enumerate(plan.launches, 1):
+    for number, launch in enumerate(launches, 1):
         before, frame = frame, ir.verify(launch.passes, frame)
-        written = 4 if number < len(plan.launches) else frame.dtype.itemsize
+        written = 4 if number < len(launches) else frame.dtype.itemsize
         moved = _values(before) * read + _values(frame) * written
         total += moved
         lines.append(f"  {number}. {' -> '.join(map(_name, launch.passes))}")
@@ -46,9 +48,8 @@ def describe(plan: Plan, name: str) -> str:
         fallback = executor.lacks(launch, before)
         if fallback:
             lines.append(f"     runs by the reference: {fallback}")
-        for p in launch.passes:
-            if isinstance(p, ir.Pointwise) and p.statistic:
-                lines.append(f"     {type(p).__name__} reads a statistic of the whole image ({p.statistic}) first")
+        demands = {type(p).__name__: p.statistic for p in ir.walk(launch.passes) if isinstance(p, ir.Pointwise) and p.statistic}
+        lines += [f"     {stage} reads a statistic of the whole image ({statistic}) first" for stage, statistic in demands.items()]
         read = written
     about = " (images differ in size: figures for the first)" if ragged else ""
     return "\n".join([*lines, f"  {total / 1e3:.0f} kB an image in all{about}"])
