@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow check install clean distclean
+.PHONY: demo test test-slow check bench bench-check readme install clean distclean
 
 demo: $(STAMP)
 	$(BIN)/gpuaug demo
@@ -22,6 +22,21 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
+# what gpuaug is compared with is large, and no test needs it
+BENCH := $(VENV)/.installed-bench
+$(BENCH): $(STAMP)
+	$(PIP) --no-build-isolation --editable '.[dali,demo,test,check,bench]'
+	@touch $@
+
+bench: $(BENCH)
+	$(BIN)/gpuaug bench --store
+
+bench-check: $(BENCH)
+	$(BIN)/python -m bench.guard
+
+readme: $(STAMP)
+	$(BIN)/python -m bench.readme
+
 install: $(STAMP)
 
 # the build tools come first, so that the versions in constraints.txt hold for the build too
@@ -34,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf build dist demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist bench_report demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

@@ -1,5 +1,7 @@
 """One test for each contender of each workload; see scenarios.py and contenders.py."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from . import end_to_end, scenarios, suite
@@ -7,18 +9,17 @@ from .replay import CLOCK
 from .scenarios import Workload
 
 
-def selected(config: pytest.Config) -> list[Workload]:
-    """The workloads that the options ask for."""
-    return [*scenarios.workloads(config.getoption("bench_full")), end_to_end.WORKLOAD]
+def cases(config: pytest.Config) -> Iterator[tuple[Workload, str]]:
+    """Every workload that the options ask for, with each contender of its group."""
+    for workload in scenarios.workloads(config.getoption("bench_full")):
+        yield from ((workload, c.name) for c in suite.asked(workload, suite.Options()))
+    yield from ((end_to_end.WORKLOAD, name) for name in end_to_end.CONTENDERS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each contender that a workload's group has."""
-    cases = []
-    for workload in selected(metafunc.config):
-        found = end_to_end.CONTENDERS if workload.group == "end to end" else [c.name for c in suite.asked(workload, suite.Options())]
-        cases += [pytest.param(workload, name, id=f"{workload.slug}-{name.replace(' ', '-')}") for name in found]
-    metafunc.parametrize(("workload", "contender"), cases)
+    """A test for each case."""
+    found = [pytest.param(w, name, id=f"{w.slug}-{name.replace(' ', '-')}") for w, name in cases(metafunc.config)]
+    metafunc.parametrize(("workload", "contender"), found)
 
 
 @pytest.mark.benchmark(timer=CLOCK)

@@ -1,6 +1,6 @@
 """A contender's output is checked before it is timed: a red check is printed in place of a number.
 
-Exact workloads are compared with gpuaug's reference value by value; random ones by the distribution of three statistics of an image.
+Exact workloads are compared with gpuaug's reference value by value; random ones by the distribution of five statistics of an image.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,17 @@ CALLS = 8  # at least: a draw that a whole batch shares shows between calls
 KS = 1.95  # Kolmogorov-Smirnov's coefficient at 0.1 %
 FILTER = 1.12  # a box in place of a triangle leaves up to a tenth more sharpness: that much is forgiven
 SHARED = 6.0  # variance between batches over that expected of independent images; seven or more degrees of freedom against many: below 1e-5
-STATISTICS = ("mean", "contrast", "sharpness")
+STATISTICS = ("mean", "contrast", "sharpness", "left-right order", "up-down order")
 
 
 def statistics(images: Tensor) -> np.ndarray:
-    """Mean, deviation and mean step between neighbours of every image: [N, 3]."""
+    """Mean, deviation, mean step between neighbours, and how much brighter the right and the lower half are: [N, 5]."""
     x = images.float().cpu()
     steps = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) if x.shape[-1] > 1 else x.new_zeros(len(x))
-    return torch.stack([x.mean((1, 2, 3)), x.std((1, 2, 3)), steps], 1).double().numpy()
+    h, w = x.shape[-2] // 2, x.shape[-1] // 2
+    right = x[..., -w:].mean((1, 2, 3)) - x[..., :w].mean((1, 2, 3)) if w else x.new_zeros(len(x))
+    lower = x[..., -h:, :].mean((1, 2, 3)) - x[..., :h, :].mean((1, 2, 3)) if h else x.new_zeros(len(x))
+    return torch.stack([x.mean((1, 2, 3)), x.std((1, 2, 3)), steps, right, lower], 1).double().numpy()
 
 
 def separation(a: np.ndarray, b: np.ndarray, room: float = 0.0) -> float:
@@ -56,8 +59,8 @@ class Reference:
 
     workload: Workload
     output: Tensor  # [N, C, H, W] float32, of one call
-    drawn: np.ndarray  # [calls, n, 3] statistics; empty for an exact workload
-    usual: np.ndarray  # [n, 3] the mean statistics of every image
+    drawn: np.ndarray  # [calls, n, 5] statistics; empty for an exact workload
+    usual: np.ndarray  # [n, 5] the mean statistics of every image
 
     @property
     def scale(self) -> float:
@@ -76,8 +79,8 @@ class Reference:
             return self._same_values(out)
         if shared:
             rows = [source.take(i) for i in range(len(self.usual))]
-            calls = [np.concatenate([statistics(run(r)) for r in rows]) for _ in range(max(1, SAMPLES // len(rows)))]
-            return self._same_distribution(np.stack(calls), independent=True)
+            calls = [_calls(run, row, 1, max(1, SAMPLES // len(rows))) for row in rows]
+            return self._same_distribution(np.concatenate(calls, 1), independent=True)
         calls = _calls(run, source, len(self.usual), len(self.drawn))
         return self._same_distribution(calls, independent=False)
 
@@ -86,7 +89,7 @@ class Reference:
         return _differ(out, self.output, FILTERS if resizes else VALUES, self.scale)
 
     def _same_distribution(self, calls: np.ndarray, independent: bool) -> str:
-        forgiven = np.ones(3)
+        forgiven = np.ones(5)
         forgiven[2] = np.clip(self.drawn[..., 2].mean() / max(calls[..., 2].mean(), 1e-9), 1 / FILTER, FILTER)
         residual, wanted = calls * forgiven - self.usual, self.drawn - self.usual
         for k, name in enumerate(STATISTICS):
@@ -113,15 +116,18 @@ def _differ(out: Tensor, wanted: Tensor, limit: float, scale: float = 1.0) -> st
 
 
 def _calls(run: Run, source: Source, images: int, calls: int) -> np.ndarray:
-    """Statistics of the first images in every call: [calls, images, 3]."""
-    return np.stack([statistics(run(source)[:images]) for _ in range(calls)])
+    """Statistics of the first images in every call: [calls, images, 5].  A side is brighter as in the source, or the other way round: a flip shows."""
+    sides = np.sign(statistics(source.planar[:images])[:, 3:])
+    found = np.stack([statistics(run(source)[:images]) for _ in range(calls)])
+    found[..., 3:] *= sides
+    return found
 
 
 def reference(workload: Workload, run: Run, source: Source) -> Reference:
     """The reference's side of the check.  Large batches are judged by their first images."""
     output = run(source).cpu()
     if workload.exact:
-        return Reference(workload, output, np.zeros((0, 0, 3)), np.zeros((0, 3)))
+        return Reference(workload, output, np.zeros((0, 0, 5)), np.zeros((0, 5)))
     images = min(len(source), 64)
     calls = max(CALLS, SAMPLES // images)
     drawn = _calls(run, source, images, calls)

@@ -1,12 +1,14 @@
 """Measures each workload once, hands the times to pytest-benchmark, and prints and saves the report."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from . import end_to_end, report, suite
 from .benchmark_option import wanted
+from .contenders import base
 from .replay import CLOCK
 from .scenarios import Workload
 from .suite import Measured, Options
@@ -21,13 +23,15 @@ class Session:
     def __init__(self, options: Options):
         self.options = options
         self.measured: dict[str, Measured] = {}
-        self.deselected = False
+        self.chosen: dict[str, set[str]] = {}
 
     def of(self, workload: Workload) -> Measured:
         """The workload's measurement, made when first asked for: all contenders in turns."""
         if workload.name not in self.measured:
             make = end_to_end.measure if workload.group == "end to end" else lambda options: suite.measure(workload, options)
-            self.measured[workload.name] = make(self.options)
+            # the base is always timed: ratios are against it
+            only = (*sorted(self.chosen[workload.name]), base(self.options.where))
+            self.measured[workload.name] = make(replace(self.options, only=only))
         return self.measured[workload.name]
 
 
@@ -62,10 +66,13 @@ def report_times(benchmark: Callable, pytestconfig: pytest.Config) -> Callable[[
     return give
 
 
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Note that this run is not the whole suite."""
-    for item in items:
-        item.config.stash[KEY].deselected = True
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which contenders were selected."""
+    for item in session.items:
+        parameters = getattr(item, "callspec", None)
+        if item.path.parent == Path(__file__).parent and parameters is not None and "workload" in parameters.params:
+            chosen = session.config.stash[KEY].chosen.setdefault(parameters.params["workload"].name, set())
+            chosen.add(parameters.params["contender"])
 
 
 @pytest.hookimpl(trylast=True)
@@ -80,9 +87,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(report.heading(data))
     for line in report.lines(data):
         terminalreporter.write_line(line)
-    terminalreporter.write_line("")
-    for what, why in data["left out"].items():
-        terminalreporter.write_line(f"left out: {what}: {why}")
     path = _place(session, config)
     report.save(data, path)
     path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
@@ -90,8 +94,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _place(session: Session, config: pytest.Config) -> Path:
-    from .bench_throughput import selected
+    from .bench_throughput import cases
 
-    whole = {w.name for w in selected(config)} <= set(session.measured)
+    whole = all(name in session.chosen.get(workload.name, ()) for workload, name in cases(config))
     name = report.machine_class(session.options.where) if whole and session.options.budget.least > 2 else "selection"
     return report.RESULTS / f"{name}.json"

@@ -103,6 +103,8 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Me
         truth = _truth(folder)
         for contender, (make, note) in CONTENDERS.items():
             say(f"end to end: checking {contender}")
+            if options.only and contender not in options.only:
+                continue
             row, epoch = _prepare(contender, note, partial(make, folder, workers), truth)
             rows.append(row)
             if epoch is not None:
@@ -114,26 +116,26 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Me
     return Measured(WORKLOAD.name, WORKLOAD.group, text, done, base="gpuaug loader")
 
 
-def _truth(folder: Path) -> checks.Reference:
-    """What the reference makes of the decoded files."""
+def _truth(folder: Path) -> tuple[checks.Reference, sources.Source]:
+    """What gpuaug makes of the decoded files, and those."""
     decoded = []
     for path in sorted(folder.rglob("*.jpg")):
         with Image.open(path) as image:
             decoded.append(np.array(image))
     policy = ga.Policy(WORKLOAD.transforms, seed=4)
-    calls = [policy(decoded, backend="cpu") for _ in range(3)]
-    drawn = np.stack([checks.statistics(c) for c in calls])
-    return checks.Reference(WORKLOAD, calls[0], drawn, drawn.mean(0))
+    source = sources.Source(decoded, False, torch.device("cpu"))
+    return checks.reference(WORKLOAD, lambda s: policy(s.channels_last, backend="cpu"), source), source
 
 
-def _prepare(contender: str, note: str, make: Callable[[], Epoch], truth: checks.Reference) -> tuple[Row, Epoch | None]:
+def _prepare(contender: str, note: str, make: Callable[[], Epoch], truth: tuple[checks.Reference, sources.Source]) -> tuple[Row, Epoch | None]:
     unit = "batch" if contender.startswith(("gpuaug", "DALI")) else "one image at a time"
     row = {"workload": WORKLOAD.name, "group": WORKLOAD.group, "contender": contender, "images": FILES, "unit": unit, "path": "JPEG to float32", "note": note}
     try:
         epoch = make()
     except Absent as reason:
         return Row(**row, status="absent", why=str(reason)), None
-    why = truth.judge(lambda _: torch.cat(list(epoch())), None, shared=False)  # type: ignore[arg-type]
+    reference, source = truth
+    why = reference.judge(lambda _: torch.cat(list(epoch())), source, shared=False)
     return (Row(**row, status="not comparable", why=why), None) if why else (Row(**row, status="ok", draws="each image its own"), epoch)
 
 

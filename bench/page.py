@@ -63,7 +63,7 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     save(data, folder / "results.json")
     pictures = plots.write(data, folder)
-    shown = "".join(f"\n![{p.stem.removesuffix('-light')}]({p.name})\n" for p in pictures if p.stem.endswith("-light"))
+    shown = "".join(f"\n![{p.stem.removesuffix('-light')}]({p.name})\n" for p in pictures if p.stem.endswith("_light"))
     (folder / "report.md").write_text(markdown(data) + shown, encoding="utf-8")
     (folder / "report.html").write_text(html(data), encoding="utf-8")
     return [folder / "results.json", folder / "report.md", folder / "report.html", *pictures]

@@ -1,7 +1,9 @@
 """The report's pictures, each drawn for light and for dark pages."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .report import from_json, number, place
 from .suite import Measured
@@ -68,7 +70,7 @@ def bars(data: dict[str, Any], theme: Theme) -> Figure:
     for k, (ax, m) in enumerate(zip(axes, found, strict=False)):
         for y, name in enumerate(names):
             _bar(ax, y, m, name, theme)
-        ax.set_yticks(range(len(names)), names if k == 0 else [""] * len(names))
+        ax.set_yticks(range(len(names)), [_label(found, n) for n in names] if k == 0 else [""] * len(names))
         ax.set_ylim(len(names) - 0.4, -0.6)
         top = max((s.high for n in names if (s := m.rate(n))), default=1.0)
         ax.set_xlim(0, top * 1.38)
@@ -79,14 +81,20 @@ def bars(data: dict[str, Any], theme: Theme) -> Figure:
     return figure
 
 
+def _label(found: list[Measured], name: str) -> str:
+    """A contender's name, and that it does less where one draw serves the whole batch."""
+    rows = [row for m in found if (row := m.row(name))]
+    return f"{name} (one draw)" if any(r.draws.startswith("one") for r in rows) else name
+
+
 def _bar(ax: Axes, y: int, m: Measured, name: str, theme: Theme) -> None:
     rate = m.rate(name)
     if rate is None:
         row = m.row(name)
-        said = {"not comparable": "not comparable", "unsupported": "has no such transform", "absent": "absent"}.get(row.status if row else "", "")
+        said = {"not comparable": "not comparable", "unsupported": "no counterpart", "absent": "absent"}.get(row.status if row else "", "")
         ax.text(0, y, f" {said}", color=theme.pale, fontsize=7.5, va="center", style="italic")
         return
-    ax.barh(y, rate.median, height=0.66, color=theme.ours if name == m.base else theme.others[1])
+    ax.barh(y, rate.median, height=0.66, color=theme.ours if name == m.base else theme.others[2 if _label([m], name) != name else 1])
     ax.plot([rate.low, rate.high], [y, y], color=theme.ink, linewidth=1.0)
     ax.text(max(rate.high, rate.median), y, f" {number(rate.median)}", color=theme.ink, fontsize=8, va="center")
 
@@ -107,6 +115,7 @@ def growth(data: dict[str, Any], theme: Theme) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.grid(axis="y", color=theme.grid, linewidth=0.8)
@@ -158,11 +167,16 @@ def possible(data: dict[str, Any]) -> list[str]:
     return [name for name, need in {"policies": {"policy"}, "growth": {"batch", "size"}, "waterfall": {"moderate"}}.items() if need <= timed]
 
 
+def digest(data: dict[str, Any]) -> str:
+    """What a picture carries, so that one of other results is recognised."""
+    return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def png(data: dict[str, Any], name: str, theme: str) -> bytes:
-    """One picture; the same bytes for the same results."""
+    """One picture."""
     figure = PICTURES[name](data, THEMES[theme])
     out = BytesIO()
-    figure.savefig(out, format="png", dpi=144, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=144, facecolor=figure.get_facecolor(), metadata={"Software": None, "Description": f"results {digest(data)}"})
     plt.close(figure)
     return out.getvalue()
 
@@ -173,6 +187,6 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
     paths = []
     for name in possible(data):
         for theme in THEMES:
-            paths.append(folder / f"{name}-{theme}.png")
+            paths.append(folder / f"{name}_{theme}.png")
             paths[-1].write_bytes(png(data, name, theme))
     return paths

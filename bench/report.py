@@ -52,8 +52,8 @@ def conditions(options: Options) -> dict[str, Any]:
 def machine_class(device: torch.device) -> str:
     """What results may be compared with each other: the card, or the number of cores and the kind of processor."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device).lower().replace(" ", "-")
-    return f"cpu-{torch.multiprocessing.cpu_count()}-cores-{platform.machine()}"
+        return torch.cuda.get_device_name(device).lower().replace(" ", "_").replace("-", "_")
+    return f"cpu_{torch.multiprocessing.cpu_count()}_cores_{platform.machine()}"
 
 
 def processor() -> str:
@@ -240,4 +240,4 @@ def lines(data: dict[str, Any]) -> list[str]:
                 out.append("  " + r[0].ljust(wide[0]) + "  " + "  ".join(r[k].rjust(wide[k]) for k in range(1, 5)) + "  " + r[5])
             else:
                 out.append("  " + r[0].ljust(wide[0]) + "  " + r[1])
-    return out
+    return [*out, "", *(f"left out: {what}: {why}" for what, why in data["left out"].items())]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -68,6 +69,32 @@ def describe(
 
     with _one_sentence():
         typer.echo(Policy.load(policy).describe(_size(size) if size else None, channels=channels, backend=backend))
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option(help="Folder for report.md, report.html, the pictures and results.json.")] = Path("bench_report"),
+    group: Annotated[list[str] | None, typer.Option(help="policy, recipe, transform, batch, size or 'end to end'; repeat for several [default: all]")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every batch and image size, larger batches of the policies too.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Of every contender alike.")] = 1,
+    seconds: Annotated[float, typer.Option(help="For each workload, all contenders together.")] = 4.0,
+    store: Annotated[bool, typer.Option("--store", help="Keep the results in bench/results as this machine's.")] = False,
+) -> None:
+    """Time gpuaug against torchvision and others on this machine, each checked first, and write a report with pictures."""
+    with _one_sentence():
+        command = _bench()
+        command.run(command.Order(output, tuple(group or ()), full, device, threads, seconds, store), Console())
+
+
+def _bench() -> Any:
+    """The suite, which stands beside the package in its repository."""
+    try:
+        return import_module("bench.command")
+    except ModuleNotFoundError as error:
+        if error.name not in ("bench", "bench.command"):
+            raise
+        raise RuntimeError("the bench comes with gpuaug's repository, not with the package; clone it and run make bench there") from None
 
 
 def _size(text: str) -> tuple[int, int]:
