@@ -347,11 +347,13 @@ DRAWS: dict[str, Callable[..., Draws]] = {
 # ---- a batch
 
 
-def mean(name: str, args: Args, images: tuple[Tensor, ...], params: Args, seed: int, epoch: int, ids: list[int], occurrence: list[int]) -> list[Tensor]:
-    """The images after a transform at slot 0, one at a time.  params: batched"""
+def mean(
+    name: str, args: Args, images: tuple[Tensor, ...], params: Args, seed: int, epoch: int, ids: list[int], occurrence: list[int], slot: int = 0
+) -> list[Tensor]:
+    """The images after the transform at a slot, one at a time.  params: batched"""
     out = []
     for row, (x, id_, again) in enumerate(zip(images, ids, occurrence, strict=True)):
-        out.append(MEANS[name](args, x, only(params, row), Sample(row, tuple(images), seed, epoch, id_, again)))
+        out.append(MEANS[name](args, x, only(params, row), Sample(row, tuple(images), seed, epoch, id_, again, slot)))
     return out
 
 

@@ -105,6 +105,24 @@ def test_threads_of_one_policy_number_apart(images):
     assert all(ids == list(range(ids[0], ids[0] + 7)) for ids in seen)
 
 
+def test_threads_of_one_policy_do_not_disturb_each_other(images):
+    policy = ga.Policy([ga.RandomResizedCrop(16), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.2), ga.RandAugment()])
+    x, wrong = images(4, 30, 30), []
+    want = [policy(x, ids=torch.arange(4) + 4 * k) for k in range(6)]
+
+    def work(k: int) -> None:
+        for _ in range(15):
+            if not torch.equal(policy(x, ids=torch.arange(4) + 4 * k), want[k]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
 class Augmented(torch.utils.data.Dataset):
     """Augments inside the worker of a loader."""
 
