@@ -30,6 +30,7 @@ $(BENCH): $(STAMP)
 
 bench: $(BENCH)
 	$(BIN)/gpuaug bench --store
+	$(BIN)/python -m bench.readme
 
 bench-check: $(BENCH)
 	$(BIN)/python -m bench.guard

@@ -90,7 +90,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     path = _place(session, config)
     report.save(data, path)
     path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
-    terminalreporter.write_line(f"saved {path} and {path.with_suffix('.md').name}")
+    then = "" if path.stem == "selection" else "; make readme puts them into README"
+    terminalreporter.write_line(f"saved {path} and {path.with_suffix('.md').name}{then}")
 
 
 def _place(session: Session, config: pytest.Config) -> Path:

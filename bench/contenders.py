@@ -14,7 +14,7 @@ import gpuaug as ga
 from gpuaug.exec import choose
 
 from . import dali, words
-from .scenarios import Workload
+from .scenarios import Workload, is_mix
 from .sources import Source
 from .words import Unsupported
 
@@ -82,7 +82,7 @@ def _gpuaug_each(workload: Workload, device: torch.device, threads: int) -> Run:
     def run(source: Source) -> Tensor:
         images = source.channels_last
         for policy, step in zip(policies, steps, strict=True):
-            mixes = any(isinstance(t, ga.CutMix) for t in step)
+            mixes = any(map(is_mix, step))
             out: Any = policy(images, source.labels if mixes else None)
             images = out[0] if mixes else out
         return images
@@ -105,8 +105,11 @@ def _mixed(workload: Workload, batch: Tensor, source: Source) -> Tensor:
 
     if not workload.mixes:
         return batch
-    mix = next(t for t in workload.transforms if isinstance(t, ga.CutMix))
-    return v2.CutMix(alpha=mix.alpha, num_classes=mix.num_classes)(batch, source.labels)[0] if len(batch) > 1 else batch
+    mix: Any = next(filter(is_mix, workload.transforms))
+    theirs = getattr(v2, type(mix).__name__, None)
+    if theirs is None:
+        raise Unsupported(f"torchvision has no {type(mix).__name__}")
+    return theirs(alpha=mix.alpha, num_classes=mix.num_classes)(batch, source.labels)[0] if len(batch) > 1 else batch
 
 
 def _torchvision_each(workload: Workload, device: torch.device, threads: int) -> Run:
@@ -140,7 +143,7 @@ def _pillow_steps(workload: Workload, auto: Callable[[Any], Any] | None) -> list
     if workload.floats:
         raise Unsupported("Pillow images are uint8")
     out, tensors = [], False
-    for t, step in zip([t for t in workload.transforms if not isinstance(t, ga.CutMix)], words.torchvision(workload.transforms, False), strict=True):
+    for t, step in zip([t for t in workload.transforms if not is_mix(t)], words.torchvision(workload.transforms, False), strict=True):
         name = type(t).__name__
         if name in ("ToDtype", "SaltAndPepper", "GaussianNoise", "RandomRot90") and not tensors:
             out.append(v2.ToImage())

@@ -18,6 +18,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0; 
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 th, .pale { color: var(--pale); font-weight: normal; font-size: 13px; }
 tr.ours td:first-child { color: var(--ours); font-weight: 600; }
+td:not(:last-child) { white-space: nowrap; }
 td.why { text-align: left; color: var(--pale); font-style: italic; }
 h3 { margin: 1.5rem 0 0; font-size: 16px; }
 img { max-width: 100%; height: auto; }

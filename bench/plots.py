@@ -66,14 +66,14 @@ def bars(data: dict[str, Any], theme: Theme) -> Figure:
     """Images per second of every contender, a panel for each policy."""
     found = [m for m in from_json(data) if m.group == "policy" and "," not in m.workload]
     names = [n for n in dict.fromkeys(r.contender for m in found for r in m.rows) if any(m.rate(n) for m in found)]
-    figure, axes = _page(2.1 + 1.95 * max(1, len(found)), 1.15 + 0.3 * len(names), theme, max(1, len(found)))
+    figure, axes = _page(2.2 + 1.6 * max(1, len(found)), 1.15 + 0.3 * len(names), theme, max(1, len(found)))
     for k, (ax, m) in enumerate(zip(axes, found, strict=False)):
         for y, name in enumerate(names):
             _bar(ax, y, m, name, theme)
         ax.set_yticks(range(len(names)), [_label(found, n) for n in names] if k == 0 else [""] * len(names))
         ax.set_ylim(len(names) - 0.4, -0.6)
         top = max((s.high for n in names if (s := m.rate(n))), default=1.0)
-        ax.set_xlim(0, top * 1.38)
+        ax.set_xlim(0, top * 1.55)
         ax.set_xticks([])
         ax.set_title(m.workload, color=theme.ink, fontsize=10, loc="left")
     _titles(figure, theme, "Images per second, by policy", f"{_conditions(data)}; photographs of 375 x 500 in memory to 224 x 224 float32, batches of 16")

@@ -199,12 +199,16 @@ def heading(data: dict[str, Any]) -> str:
     c = data["conditions"]
     versions = ", ".join(f"{k} {v}" for k, v in c["versions"].items() if v)
     threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
-    return (
-        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, but for the loaders end to end, which have all "
-        f"cores. Commit {c['commit']}, {c['date']}. {versions}.\n\n"
-        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio is formed within each round; given are the "
-        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any program must move, in the same rounds."
+    where = (
+        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, but for the loaders end to end, which have "
+        f"all cores. Commit {c['commit']}, {c['date']}. {versions}."
     )
+    how = (
+        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio is formed within each round; given are the "
+        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any program must move, in the same rounds. Each gets "
+        "its images in memory as it takes them: gpuaug in channels_last, torchvision as [C, H, W] tensors, OpenCV and DALI as [H, W, C] arrays."
+    )
+    return f"{where}\n\n{how}"
 
 
 def markdown(data: dict[str, Any], groups: tuple[str, ...] = tuple(GROUPS)) -> str:

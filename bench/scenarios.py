@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import gpuaug as ga
+from gpuaug.transforms.mixes import Mixing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHOTOGRAPH = (375, 500)  # the usual size of a file of ImageNet
@@ -91,7 +92,7 @@ class Workload:
     @property
     def mixes(self) -> bool:
         """Whether labels are needed."""
-        return any(isinstance(t, ga.CutMix) for t in self.transforms)
+        return any(map(is_mix, self.transforms))
 
     @property
     def parts(self) -> "tuple[Workload, ...]":
@@ -103,15 +104,20 @@ class Workload:
             whole = ga.RandomResizedCrop(first.size, (1.0, 1.0), (shape, shape))
             steps = (whole,) if self.floats else (whole, TO_FLOAT)
             out.append(replace(self, name="its crop, pinned to the whole image", transforms=steps, batch=min(self.batch, 8), part="exact"))
-        auto = [t for t in self.transforms if isinstance(t, ga.RandAugment)]
+        auto = [t for t in self.transforms if type(t).__module__.endswith(".auto")]
         if auto and len(self.transforms) > 2:
-            out.append(Workload("its RandAugment", "policy", (auto[0], TO_FLOAT), size=(224, 224), part="random"))
+            out.append(Workload(f"its {type(auto[0]).__name__}", "policy", (auto[0], TO_FLOAT), size=(224, 224), part="random"))
         return tuple(out)
 
     @property
     def slug(self) -> str:
         """The name as an identifier."""
         return self.name.replace(" ", "-")
+
+
+def is_mix(t: Any) -> bool:
+    """Whether a transform mixes the samples of a batch, and their labels."""
+    return isinstance(t, Mixing)
 
 
 def _only_p(t: Any) -> bool:
@@ -124,7 +130,7 @@ def _single(name: str) -> Workload:
     transform = cls(**AT_224.get(name, cls.example))
     source = (256, 256) if name in ("RandomResizedCrop", "Resize") else (224, 224)
     # a mean and a deviation are defined on floats; everywhere else the conversion is the last step
-    order = (TO_FLOAT, transform) if name in ("Normalize", "RandomErasing", "GaussianNoise", "CutMix") else (transform, TO_FLOAT)
+    order = (TO_FLOAT, transform) if name in ("Normalize", "RandomErasing", "GaussianNoise") or is_mix(transform) else (transform, TO_FLOAT)
     return Workload(name, "transform", order, size=source)
 
 

@@ -108,7 +108,10 @@ def measure(workload: Workload, options: Options, say: Callable[[str], None] = l
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.inference_mode():
-            truth, _ = _truth(workload, options.device)
+            try:
+                truth, _ = _truth(workload, options.device)
+            except Exception as error:
+                return _unjudged(workload, options, _said(error))
             found = Prepared()
             for contender in asked(workload, options):
                 say(f"{workload.name}: checking {contender.name}")
@@ -119,6 +122,18 @@ def measure(workload: Workload, options: Options, say: Callable[[str], None] = l
             seconds = timing.alternate(works, device, options.budget) if found.works else {BOUND: []}
     rows = tuple(replace(r, seconds=tuple(seconds.get(r.contender, ()))) for r in found.rows)
     return Measured(workload.name, workload.group, describe(workload), rows, tuple(seconds[BOUND]), moved, base(device))
+
+
+def _unjudged(workload: Workload, options: Options, why: str) -> Measured:
+    """A workload that the reference itself cannot do: nobody is timed."""
+    rows = [Row(workload.name, workload.group, c.name, "not comparable", f"the reference fails: {why}", workload.batch) for c in asked(workload, options)]
+    return Measured(workload.name, workload.group, describe(workload), tuple(rows), base=base(options.where))
+
+
+def _said(error: Exception) -> str:
+    """An error in one line: other libraries' messages end with what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:200]
 
 
 def asked(workload: Workload, options: Options) -> Iterable[Contender]:
@@ -157,7 +172,8 @@ def _reference(workload: Workload, device: torch.device) -> Run:
 
 def _prepare(contender: Contender, workload: Workload, options: Options, source: sources.Source, found: Prepared) -> None:
     """Build and check one contender: a function to time and a row, or a row that says why not."""
-    regime = {"unit": contender.unit, "path": contender.path, "draws": contender.draws, "note": contender.note}
+    note = "its mix draws once for the batch" if workload.mixes and contender.package != "gpuaug" else contender.note
+    regime = {"unit": contender.unit, "path": contender.path, "draws": contender.draws, "note": note}
     row = Row(workload.name, workload.group, contender.name, "ok", images=workload.batch, **regime)
     try:
         why = verdict(contender, workload, options.device, options.threads)
@@ -171,8 +187,7 @@ def _prepare(contender: Contender, workload: Workload, options: Options, source:
         row = replace(row, status="unsupported", why=str(reason))
     except Exception as error:
         # a library's own failure is a result too: it has no number, and the reason is printed
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        row = replace(row, status="not comparable", why=f"it fails: {type(error).__name__}: {said[-1] if said else 'no message'}"[:200])
+        row = replace(row, status="not comparable", why=f"it fails: {_said(error)}")
     found.rows.append(row)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ENDS = ("ToDtype", "Normalize")
+from gpuaug.transforms.mixes import Mixing
 
 
 class Unsupported(Exception):
@@ -62,7 +62,8 @@ def torchvision(transforms: tuple[Any, ...], floats: bool) -> list[Any]:
     """floats: whether values are float32 in [0, 1] from the start; else uint8 up to the policy's ToDtype."""
     out = []
     for t in transforms:
-        if type(t).__name__ != "CutMix":  # of a batch: the contender's own step
+        # a mix is of a batch: the contender's own step
+        if not isinstance(t, Mixing):
             out.append(_torchvision(t, floats))
         floats = floats or type(t).__name__ == "ToDtype"
     return out
@@ -108,7 +109,7 @@ class Clamped(nn.Module):
 
 def kornia(transforms: tuple[Any, ...]) -> list[nn.Module]:
     """Modules on float32 [N, C, H, W] in [0, 1]."""
-    return [m for t in transforms if type(t).__name__ not in ("ToDtype", "CutMix") for m in _kornia(t)]
+    return [m for t in transforms if type(t).__name__ != "ToDtype" for m in _kornia(t)]
 
 
 def _kornia(t: Any) -> list[nn.Module]:
