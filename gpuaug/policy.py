@@ -51,7 +51,10 @@ class Policy(nn.Module):
         self.single_resample = arguments.flag("single_resample", single_resample)
         self.next_id = torch.zeros((), dtype=torch.int64)
         self._mixes = tuple(m for t in self.transforms for m in _find_mixes(t))
-        self._classes = next((m.num_classes for m in self._mixes if m.num_classes is not None), None)
+        classes = {m.num_classes for m in self._mixes if m.num_classes is not None}
+        if len(classes) > 1:
+            raise ValueError(f"num_classes must be the same in all mixes of a policy, got {sorted(classes)}")
+        self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self.handle = traced.register(self)
 

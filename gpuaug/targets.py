@@ -10,10 +10,15 @@ from gpuaug import ir
 
 def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tensor:
     """Labels after the passes: class numbers become soft rows at the first mix."""
-    if any(isinstance(p, ir.Mix) for p in passes):
-        labels = soft(labels, num_classes)
-        for p in passes:
-            labels = apply(p, labels)
+    if not any(isinstance(p, ir.Mix) for p in ir.walk(passes)):
+        return labels
+    return run(passes, soft(labels, num_classes))
+
+
+def run(passes: ir.Sequence, labels: Tensor) -> Tensor:
+    """Soft rows after the passes."""
+    for p in passes:
+        labels = apply(p, labels)
     return labels
 
 
@@ -54,3 +59,13 @@ def _(p: ir.CutMix, labels: Tensor) -> Tensor:
 @apply.register
 def _(p: ir.MixUp, labels: Tensor) -> Tensor:
     return mixed(labels, p.partner, p.lam.double())
+
+
+@apply.register
+def _(p: ir.Choice, labels: Tensor) -> Tensor:
+    for step in p.index.unbind(1):
+        # as with images, a branch that mixes pulls what the partner was before this step
+        ways = [run(branch, labels) for branch in p.branches]
+        for i, way in enumerate(ways):
+            labels = torch.where((step == i)[:, None], way, labels)
+    return labels

@@ -45,6 +45,7 @@ def test_options_of_a_policy_are_checked():
     refused(lambda: ga.Policy([], memory_format=torch.preserve_format), "memory_format", "channels_last", "got")
     refused(lambda: ga.Policy([], memory_format="channels_last"), "memory_format", "got", "channels_last")
     refused(lambda: ga.Policy([], single_resample=1), "single_resample", "got 1")
+    refused(lambda: ga.Policy([ga.CutMix(1.0, 3), ga.RandomApply([ga.CutMix(1.0, 5)])]), "num_classes", "[3, 5]")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,29 @@ def test_a_label_weighs_exactly_the_area_that_remains(x):
     assert mixed > 2, "vacuous"
 
 
+CONTAINERS = {
+    "RandomApply": [ga.RandomApply([ga.CutMix(1.0, N)], 0.5)],
+    "RandomChoice": [ga.RandomChoice([ga.CutMix(1.0, N), ga.CutMix(0.3, N), ga.RandomHorizontalFlip()])],
+    "nested": [ga.RandomApply([ga.RandomChoice([ga.SaltAndPepper(0.0), ga.CutMix(1.0, N)])], 0.9)],
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_labels_follow_a_mix_inside_a_container(name, backend):
+    """Every pixel says whose it is, so that an image counts its own label."""
+    marked = torch.arange(N, dtype=torch.float32)[:, None, None, None].expand(N, 1, 20, 20) / 8
+    mixed = alone = 0
+    for seed in range(4):
+        out, soft = ga.Policy(CONTAINERS[name], seed=seed)(marked, torch.arange(N), ids=torch.arange(N), backend=backend)
+        assert soft.shape == (N, N)
+        for n in range(N):
+            share = torch.stack([(out[n] * 8).round().eq(k).double().mean() for k in range(N)])
+            torch.testing.assert_close(soft[n].double(), share, rtol=0, atol=1e-6)
+            mixed, alone = mixed + int(0 < share[n] < 1), alone + int(share[n] == 1)
+    assert mixed > 2 and alone > 0, "vacuous"
+
+
 def p_of(policy: ga.Policy, ids: torch.Tensor) -> ga.Params:
     return policy.draw(ids, size=(40, 33), channels=1, dtype=torch.float32)
 
