@@ -182,10 +182,16 @@ def _timm(workload: Workload, device: torch.device, threads: int) -> Run:
 
 
 def _kornia(workload: Workload, device: torch.device, threads: int) -> Run:
-    if workload.mixes:
-        raise Unsupported("its CutMix takes its share of each side, and not of the area, from Beta")
     model = torch.nn.Sequential(*words.kornia(workload.transforms)).to(device)
-    return lambda source: model(source.planar if workload.floats else source.planar.float() / 255)
+    mixes = [words.kornia_mix(t).to(device) for t in workload.transforms if is_mix(t)]
+
+    def run(source: Source) -> Tensor:
+        batch = model(source.planar if workload.floats else source.planar.float() / 255)
+        for mix in mixes:
+            batch = mix(batch, source.labels)[0]
+        return batch
+
+    return run
 
 
 def _albumentations(workload: Workload, device: torch.device, threads: int) -> Run:

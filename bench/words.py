@@ -109,7 +109,16 @@ class Clamped(nn.Module):
 
 def kornia(transforms: tuple[Any, ...]) -> list[nn.Module]:
     """Modules on float32 [N, C, H, W] in [0, 1]."""
-    return [m for t in transforms if type(t).__name__ != "ToDtype" for m in _kornia(t)]
+    return [m for t in transforms if type(t).__name__ != "ToDtype" and not isinstance(t, Mixing) for m in _kornia(t)]
+
+
+def kornia_mix(t: Any) -> nn.Module:
+    """A module on a batch and its labels."""
+    import kornia.augmentation as K
+
+    if type(t).__name__ != "CutMix":
+        raise Unsupported(f"Kornia's {type(t).__name__} is not compared yet")
+    return K.RandomCutMixV2(cut_size=(0.0, 1.0), beta=t.alpha, p=1.0, data_keys=["input", "class"], use_correct_lambda=True)
 
 
 def _kornia(t: Any) -> list[nn.Module]:

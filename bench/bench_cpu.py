@@ -1,0 +1,229 @@
+"""The CPU executor against torchvision v2 and albumentations, in one run, turn by turn: python bench/bench_cpu.py [--out FILE].
+
+A call is timed whole: drawing, lowering and running; the others one image at a time, stacked to a batch at the end.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+import gpuaug as ga
+
+# albumentations asks a server for news when it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
+Work = Callable[[], Tensor]
+
+
+# ---- images
+
+
+def photographs(n: int) -> Tensor:
+    """[n, 3, 375, 500] uint8 in channels_last memory, as a decoder yields them."""
+    import skimage
+
+    folder, out = Path(skimage.__file__).parent / "data", np.empty((n, 375, 500, 3), np.uint8)
+    for i in range(n):
+        with Image.open(folder / PHOTOGRAPHS[i % len(PHOTOGRAPHS)]) as picture:
+            out[i] = np.roll(np.asarray(picture.convert("RGB").resize((500, 375))), 31 * i, axis=1)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def digits(n: int) -> Tensor:
+    """[n, 1, 28, 28] float32: small crops of a photograph."""
+    whole = photographs(1)[0].float().mean(0) / 255
+    return torch.stack([whole[i % 300 : i % 300 + 28, i % 400 : i % 400 + 28] for i in range(n)])[:, None].contiguous()
+
+
+# ---- contenders: images -> a function that augments them to a float32 batch
+
+TO_FLOAT = [ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD)]
+WEAK = [ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), *TO_FLOAT]
+MODERATE = [*WEAK[:2], ga.ColorJitter(0.2, 0.2, 0.2, 0.05), *TO_FLOAT, ga.RandomErasing(0.25)]
+RECIPE = [ga.RandomAffine(90, (0.3, 0.3), (1, 2)), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip(), ga.SaltAndPepper(0.05)]
+
+
+def salt_and_pepper(image: Tensor) -> Tensor:
+    """What torchvision lacks, in its manner: 5 % of the pixels 0 or 1."""
+    u = torch.rand(image.shape[1:])
+    return torch.where(u < 0.05, (u < 0.025).to(image.dtype), image)
+
+
+def torchvision_steps(name: str) -> Callable[[Tensor], Tensor]:
+    """torchvision v2 in its fastest order: crop and flip on uint8, and jitter on uint8 too."""
+    crop, flip = v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()
+    to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    if name == "weak":
+        return v2.Compose([crop, flip, *to_float])
+    if name == "moderate":
+        return v2.Compose([crop, flip, v2.ColorJitter(0.2, 0.2, 0.2, 0.05), *to_float, v2.RandomErasing(0.25)])
+    moves = v2.Compose([v2.RandomAffine(90, (0.3, 0.3), (1, 2)), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+    return lambda image: salt_and_pepper(moves(image))
+
+
+def albumentations_steps(name: str, threads: int) -> Callable[[np.ndarray], Tensor]:
+    """albumentations on cv2: it reduces without antialias, so that it does less."""
+    import albumentations as A
+    import cv2
+    from albumentations.pytorch import ToTensorV2
+
+    cv2.setNumThreads(threads)
+    steps: list[Any] = [A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]
+    if name == "moderate":
+        steps += [A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.05, 0.05), p=1.0), A.Normalize(MEAN, STD), A.Erasing(p=0.25), ToTensorV2()]
+    else:
+        steps += [A.Normalize(MEAN, STD), ToTensorV2()]
+    compose = A.Compose(steps)
+    return lambda image: compose(image=image)["image"]
+
+
+def contenders(name: str, images: Tensor, threads: int) -> dict[str, Work]:
+    """Who augments these images, by name."""
+    policy = ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name])
+    each = torchvision_steps(name)
+    found: dict[str, Work] = {"gpuaug": lambda: policy(images, backend="cpu"), "torchvision": lambda: torch.stack([each(i) for i in images])}
+    if name != "seed recipe":
+        other, arrays = albumentations_steps(name, threads), [i.permute(1, 2, 0).numpy() for i in images]
+        found["albumentations"] = lambda: torch.stack([other(i) for i in arrays])
+    return found
+
+
+# ---- correct before timed
+
+
+def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
+    """Raise unless gpuaug equals its reference, and everybody's images have the same shape, type, mean and spread."""
+    policy, ids = ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name]), torch.arange(len(images))
+    got, want = (policy(images, ids=ids, backend=b) for b in ("cpu", "reference"))
+    wrong = ((got - want).abs() > 5e-4).double().mean().item()
+    if wrong > 1e-3:
+        raise AssertionError(f"{name}: {wrong:.2%} of gpuaug's values differ from its reference")
+    for who, work in works.items():
+        out = work()
+        close = abs(out.mean() - want.mean()) < 0.15 and abs(out.std() - want.std()) < 0.15
+        if out.shape != want.shape or out.dtype != torch.float32 or not close:
+            raise AssertionError(f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}")
+
+
+# ---- the clock
+
+
+def alternate(works: dict[str, Work], rounds: int, before: dict[str, Callable[[], Any]] | None = None) -> dict[str, np.ndarray]:
+    """Seconds of every contender in every round; who goes first changes."""
+    names, taken = list(works), {name: [] for name in works}
+    for name in names:
+        works[name]()
+    gc.collect()
+    gc.disable()
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if before:
+                before[name]()
+            start = time.perf_counter()
+            works[name]()
+            taken[name].append(time.perf_counter() - start)
+    gc.enable()
+    return {name: np.array(t) for name, t in taken.items()}
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return {"median": float(middle), "low": float(low), "high": float(high), "n": len(values)}
+
+
+def against(rounds: int) -> list[dict[str, Any]]:
+    """Every policy against every contender, one thread, then two."""
+    rows = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for name, images in (("weak", photographs(32)), ("moderate", photographs(32)), ("seed recipe", digits(32)), ("seed recipe", digits(256))):
+            works = contenders(name, images, threads)
+            check(name, images, works)
+            seconds = alternate(works, rounds)
+            for who, taken in seconds.items():
+                row = {"policy": name, "batch": len(images), "threads": threads, "who": who, "ms_per_image": spread(taken / len(images) * 1e3)}
+                row["gpuaug_is_faster_by"] = spread(taken / seconds["gpuaug"])
+                rows.append(row)
+                ratio = row["gpuaug_is_faster_by"]
+                print(
+                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} {row['ms_per_image']['median']:8.4f} ms an image"
+                    f"   {ratio['median']:6.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}, n = {ratio['n']})",
+                    flush=True,
+                )
+    return rows
+
+
+def scaling(rounds: int) -> list[dict[str, Any]]:
+    """Two threads against one, turn by turn."""
+    rows = []
+    for name, images in (("weak", photographs(32)), ("moderate", photographs(32)), ("moderate", photographs(128)), ("seed recipe", digits(256))):
+        work = contenders(name, images, 1)["gpuaug"]
+        seconds = alternate({"one": work, "two": work}, rounds, {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)})
+        rows.append({"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])})
+        print(f"{name:12} x {len(images):3} two threads against one: {rows[-1]['two_threads_are_faster_by']['median']:.2f} x", flush=True)
+    return rows
+
+
+def growth(rounds: int) -> list[dict[str, Any]]:
+    """Cost per image against the size of the batch, one thread."""
+    torch.set_num_threads(1)
+    rows = []
+    for name in ("weak", "moderate"):
+        works = {str(n): contenders(name, photographs(n), 1)["gpuaug"] for n in (16, 32, 64, 128, 256)}
+        for n, taken in alternate(works, rounds).items():
+            rows.append({"policy": name, "batch": int(n), "ms_per_image": spread(taken / int(n) * 1e3)})
+            print(f"{name:12} x {n:>3} {rows[-1]['ms_per_image']['median']:.4f} ms an image", flush=True)
+    return rows
+
+
+def conditions() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.processor())
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    packages = ("torch", "torchvision", "numba", "llvmlite", "numpy", "albumentations", "opencv-python-headless")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "commit": commit,
+        "versions": {p: version(p) for p in packages},
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cpu.json")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    about = conditions()
+    result = {
+        "conditions": about,
+        "against": against(arguments.rounds),
+        "scaling": scaling(arguments.rounds),
+        "growth": growth(arguments.rounds),
+        "load_after": os.getloadavg()[0],
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
