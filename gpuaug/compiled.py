@@ -39,7 +39,8 @@ class _Kept(FunctionCache):  # type: ignore[misc]
     def save_overload(self, *arguments: Any) -> None:
         try:
             super().save_overload(*arguments)
-        except OSError:
+        except Exception:
+            # a full disk, or an index that cannot be read
             pass
 
 
