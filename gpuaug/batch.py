@@ -124,6 +124,8 @@ def as_images(images: Any) -> Images:
         raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {tuple(images.shape)}; use images[None] for a single one")
     if images.dtype not in DTYPES:
         raise TypeError(f"images must be uint8, float16, bfloat16 or float32, got {images.dtype}; convert them first")
+    if images.layout != torch.strided:
+        raise TypeError(f"images must be a dense tensor, got layout {images.layout}; use images.to_dense()")
     if images.requires_grad:
         raise ValueError("images require grad, and augmentation is not differentiable here; pass images.detach()")
     if min(images.shape[1:]) < 1:

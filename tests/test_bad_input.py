@@ -100,6 +100,7 @@ INVERT = ga.Policy([ga.RandomInvert()])
         (X.double(), ("float64", "convert")),
         (X.long(), ("int64",)),
         (X.bool(), ("bool",)),
+        (X.to_sparse(), ("dense", "sparse")),
         (X.to(torch.complex64), ("complex64",)),
         (X.clone().requires_grad_(), ("grad", "detach")),
         (torch.zeros(4, 0, 5, 5), ("at least one", "(4, 0, 5, 5)")),

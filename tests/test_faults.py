@@ -140,8 +140,8 @@ FAULTS = [
     Fault(
         "salt for pepper",
         "exec/reference.py",
-        "torch.where(u < per_sample(p.salt), 1.0, 0.0)",
-        "torch.where(u < per_sample(p.salt), 0.0, 1.0)",
+        "salt = (u < per_sample(p.salt)).float()",
+        "salt = (u >= per_sample(p.salt)).float()",
         "test_lowering.py",
         "SaltAndPepper or salt",
     ),

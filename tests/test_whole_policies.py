@@ -127,3 +127,25 @@ def test_uint8_stays_within_levels_of_torchvisions_own_uint8(images):
         difference = (got[n].int() - want.int()).abs()
         # one level or two per operation, of which there are four: torchvision cuts where it converts
         assert difference.max() <= 4 and difference.float().mean() < 2.0, n
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_settings_of_the_process_change_nothing(backend, images):
+    x, policy = images(N, 30, 26), ga.Policy([build(*t) for t in STRONG], SEED)
+    want = policy(x, torch.eye(N), ids=IDS, backend=backend)[0]
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        got = ga.Policy(policy.transforms, SEED)(x, torch.eye(N), ids=IDS, backend=backend)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+    compare(got, want, "exact", "float64 by default")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pixels_that_are_no_numbers_stay_in_their_sample(backend, images):
+    x, policy = images(N, 30, 26), ga.Policy([build(*t) for t in CIFAR], SEED)
+    want = policy(x, ids=IDS, backend=backend)
+    x[0, 0, 5, 5], x[1] = float("nan"), float("inf")
+    compare(policy(x, ids=IDS, backend=backend)[2:], want[2:], "exact", "beside a sample of NaN")

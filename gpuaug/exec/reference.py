@@ -71,7 +71,7 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
     """One sample: the padded window, then a weight matrix along each axis.  image: [C, H, W]"""
     x0, y0, x1, y1 = window
     tile, inside = _extended(image, window, source, p.extend)
-    fill = torch.tensor(p.fill, device=image.device).view(-1, 1, 1)
+    fill = image.new_tensor(p.fill).view(-1, 1, 1)
     tile = torch.where(inside, tile, fill)
     (xx, xy, x), (yx, yy, y) = p.inverse[n, :2]
     height, width = size
@@ -238,7 +238,7 @@ def _(p: ir.Hue, images: Tensor, keys: rng.Keys) -> Tensor:
     safe = torch.where(spread == 0, 1.0, spread)
     turns = torch.where(high == r, (g - b) / safe, torch.where(high == g, 2 + (b - r) / safe, 4 + (r - g) / safe)) / 6
     h = (turns + per_sample(p.shift)[:, 0]).remainder(1.0)
-    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device).view(3, 1, 1) + h[:, None] * 6) % 6
+    k = (images.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + h[:, None] * 6) % 6
     return high[:, None] - spread[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
@@ -268,7 +268,7 @@ def _(p: ir.Autocontrast, images: Tensor, keys: rng.Keys) -> Tensor:
 @apply.register
 def _(p: ir.Equalize, images: Tensor, keys: rng.Keys) -> Tensor:
     n, c, height, width = images.shape
-    q = (images * 255.999).floor().clamp(0, 255).long().flatten(0, 1).flatten(1)
+    q = (images * 255.999).floor().nan_to_num(0).clamp(0, 255).long().flatten(0, 1).flatten(1)
     count = torch.zeros(n * c, 256, dtype=torch.int64, device=images.device).scatter_add_(1, q, torch.ones_like(q))
     level = torch.arange(256, device=images.device).expand_as(count)
     last = torch.where(count > 0, level, 0).amax(1, keepdim=True)
@@ -283,7 +283,7 @@ def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
     _, c, height, width = images.shape
     words = keys.pixels(p.slot, height, width, c).flatten(3)[..., : c if p.per_channel else 1]
     u = ((words >> 8).float() * 2.0**-24).permute(0, 3, 1, 2)
-    salt = torch.where(u < per_sample(p.salt), 1.0, 0.0)
+    salt = (u < per_sample(p.salt)).float()
     return torch.where(u < per_sample(p.amount), salt, images)
 
 
