@@ -14,10 +14,10 @@ from .scenarios import Workload
 from .suite import Measured, Options
 from .timing import Budget
 
-KEY = pytest.StashKey["Session"]()
+KEY = pytest.StashKey["Measurements"]()
 
 
-class Session:
+class Measurements:
     """What one run of pytest has measured."""
 
     def __init__(self, options: Options):
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     seconds = config.getoption("--bench-seconds")
     budget = Budget(seconds) if seconds >= 1 else Budget(seconds, 2, 5)
-    config.stash[KEY] = Session(Options(device, config.getoption("--bench-threads"), budget))
+    config.stash[KEY] = Measurements(Options(device, config.getoption("--bench-threads"), budget))
 
 
 @pytest.fixture
@@ -78,25 +78,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the report, and save it: whole runs beside those of other machines, parts of the suite apart from them."""
-    session = config.stash.get(KEY, None)
-    if session is None or not session.measured or not wanted(config):
+    found = config.stash.get(KEY, None)
+    if found is None or not found.measured or not wanted(config):
         return
-    measured = list(session.measured.values())
-    data = report.to_json(measured, session.options)
+    measured = list(found.measured.values())
+    data = report.to_json(measured, found.options)
     terminalreporter.section("throughput")
     terminalreporter.write_line(report.heading(data))
     for line in report.lines(data):
         terminalreporter.write_line(line)
-    path = _place(session, config)
+    path = _place(found, config)
     report.save(data, path)
     path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
     then = "" if path.stem == "selection" else "; make readme puts them into README"
     terminalreporter.write_line(f"saved {path} and {path.with_suffix('.md').name}{then}")
 
 
-def _place(session: Session, config: pytest.Config) -> Path:
+def _place(found: Measurements, config: pytest.Config) -> Path:
     from .bench_throughput import cases
 
-    whole = all(name in session.chosen.get(workload.name, ()) for workload, name in cases(config))
-    name = report.machine_class(session.options.where) if whole and session.options.budget.least > 2 else "selection"
+    whole = all(name in found.chosen.get(workload.name, ()) for workload, name in cases(config))
+    name = report.machine_class(found.options.where) if whole and found.options.budget.least > 2 else "selection"
     return report.RESULTS / f"{name}.json"

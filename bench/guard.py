@@ -71,6 +71,11 @@ def ratios(measured: list[Measured]) -> dict[str, Spread]:
     return {m.workload: s for m in measured if (s := m.ratio(RIVAL)) is not None}
 
 
+def lost(before: dict[str, Spread], workloads: list[Workload], passes: list[dict[str, Spread]]) -> list[str]:
+    """Workloads that had a number and have none now: what is wrong is slower than anything."""
+    return [w.name for w in workloads if w.name in before and not all(w.name in p for p in passes)]
+
+
 def guarded(workloads: list[Workload]) -> list[Workload]:
     """The policies and recipes: single transforms are too short to tell a regression from noise in a minute."""
     return [w for w in workloads if w.group in ("policy", "recipe")]
@@ -102,11 +107,14 @@ def main() -> int:
     found = judge(before, passes)
     for finding in found:
         print(finding.line())
-    if not found:
+    gone = lost(before, workloads, passes)
+    for name in gone:
+        print(f"LOST       {name:24s}  had a number, and its check is red now: gpuaug bench says why")
+    if not found and not gone:
         print("bench-check: no workload of the stored results could be measured", file=sys.stderr)
         return 2
     more = _instructions() if options.device == "cpu" else False
-    return int(more or any(f.regressed for f in found))
+    return int(more or bool(gone) or any(f.regressed for f in found))
 
 
 def _instructions() -> bool:

@@ -59,6 +59,11 @@ class Source:
         return [a.astype(np.float32) / 255 for a in self.arrays] if self.floats else self.arrays
 
     @cached_property
+    def hwc_on_device(self) -> list[Tensor]:
+        """[H, W, C] contiguous tensors on the device."""
+        return list(self.channels_last.permute(0, 2, 3, 1).contiguous())
+
+    @cached_property
     def pil(self) -> list[Image.Image]:
         """Pillow images."""
         return [Image.fromarray(a if a.shape[2] == 3 else a[:, :, 0]) for a in self.arrays]

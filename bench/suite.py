@@ -173,7 +173,7 @@ def _reference(workload: Workload, device: torch.device) -> Run:
 def _prepare(contender: Contender, workload: Workload, options: Options, source: sources.Source, found: Prepared) -> None:
     """Build and check one contender: a function to time and a row, or a row that says why not."""
     note = "its mix draws once for the batch" if workload.mixes and contender.package in ("torchvision", "timm") else contender.note
-    regime = {"unit": contender.unit, "path": contender.path, "draws": contender.draws, "note": note}
+    regime = {"unit": contender.unit, "path": "float32" if workload.floats else contender.path, "draws": contender.draws, "note": note}
     row = Row(workload.name, workload.group, contender.name, "ok", images=workload.batch, **regime)
     try:
         why = verdict(contender, workload, options.device, options.threads)

@@ -180,6 +180,12 @@ def test_the_guard_fails_beyond_the_noise_it_measured_and_not_within():
     assert not guarded([6.0, 6.1, 5.9]).regressed
 
 
+def test_the_guard_fails_where_a_number_is_gone():
+    ratio = {"small": Spread(4.0, 3.9, 4.1, 9)}
+    assert guard.lost(ratio, [SMALL, SURE], [ratio, {}]) == ["small"]
+    assert guard.lost(ratio, [SMALL, SURE], [ratio, ratio]) == []
+
+
 def test_more_instructions_are_a_regression_and_other_versions_compare_nothing():
     stored = {"instructions an image": {"moderate": 1000}, "versions": {"numba": "1"}}
     for count, regressed in ((1000, False), (1015, False), (1100, True), (900, False)):
