@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2 as v2
@@ -48,6 +49,8 @@ KERNELS = [
     {"gpuaug_kernels.source"},
     {"gpuaug_kernels.chain"},
     {"gpuaug_kernels.launch"},
+    {"gpuaug_kernels.sass"},
+    {"gpuaug_kernels.aot"},
 ]
 LEVEL = {m: i for layers in (LAYERS, KERNELS) for i, layer in enumerate(layers) for m in layer}
 
@@ -228,6 +231,35 @@ def test_a_transform_is_a_value(name, i):
 
 def cases_of(name: str) -> list:
     return [c for c in cases() if c.values[0] == name]
+
+
+def test_numbers_of_numpy_are_stored_as_plain_ones():
+    """So that a value prints, compares and goes through YAML whatever it was made from."""
+    one, half = np.int64(3), np.float32(0.5)
+    made = [
+        ga.CenterCrop(one),
+        ga.ColorJitter(half, hue=(-half, half)),
+        ga.CutMix(half, one),
+        ga.GaussianNoise(half, half),
+        ga.Grayscale(one),
+        ga.Normalize(np.array([0.5]), torch.tensor([0.25])),
+        ga.Pad((one, one), half),
+        ga.RandAugment(one, one, np.int32(31), fill=half),
+        ga.RandomAffine(half, (half, half), (half, one), np.array([1, 2]), fill=(half, one, one), center=(one, half)),
+        ga.RandomChoice([ga.RandomInvert(half)], p=np.array([1.0])),
+        ga.RandomCrop([one, one], one),
+        ga.RandomErasing(half, value=[half, 0, 1]),
+        ga.RandomPosterize(one, half),
+        ga.RandomResizedCrop(one, (half, one), (half, one)),
+        ga.RandomRotation(one, center=np.array([1, 2])),
+        ga.RandomSolarize(half),
+        ga.Resize(one, max_size=np.int64(9)),
+        ga.Resize(None, max_size=one),
+        ga.SaltAndPepper(half, half),
+    ]
+    policy = ga.Policy(made, seed=np.int64(5))
+    assert eval(repr(policy), {"torch": torch, **vars(ga)}) == policy, repr(policy)
+    assert ga.Policy.from_dict(serial.from_yaml(serial.to_yaml(policy.to_dict()))) == policy
 
 
 # what torchvision has and we have not, or have otherwise, and why

@@ -130,6 +130,23 @@ def test_uint8_stays_within_levels_of_torchvisions_own_uint8(images):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "after",
+    [[ga.Resize((9, 14))], [ga.RandomResizedCrop(9)], [ga.CenterCrop(25)], [ga.Resize(12, "nearest"), ga.RandomCrop(12)], [ga.Pad(2, 0.5), ga.Resize((9, 14))]],
+    ids=str,
+)
+def test_a_quarter_turn_may_leave_sizes_that_differ_if_a_later_step_fixes_them(after, backend, images):
+    x = images(N, 20, 31)
+    p = ga.Policy([ga.RandomRot90(), *after], SEED)
+    got, k = p(x, ids=IDS, backend=backend), p.draw(IDS, size=(20, 31))[0]["k"].tolist()
+    assert {i % 2 for i in k} == {0, 1}, "vacuous"
+    # the same slots, without the turn
+    rest = ga.Policy([ga.ToImage(), *after], SEED)
+    want = [rest(torch.rot90(x[n : n + 1], k[n], (-2, -1)), ids=IDS[n : n + 1], backend="reference") for n in range(N)]
+    compare(got, torch.cat(want), "fused", str(after))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_settings_of_the_process_change_nothing(backend, images):
     x, policy = images(N, 30, 26), ga.Policy([build(*t) for t in STRONG], SEED)
     want = policy(x, torch.eye(N), ids=IDS, backend=backend)[0]

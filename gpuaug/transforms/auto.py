@@ -74,9 +74,9 @@ class RandAugment(Transform):
     example = {"num_ops": 2, "magnitude": 17}
 
     def __post_init__(self) -> None:
-        arguments.integer("num_ops", self.num_ops, 1)
-        arguments.integer("num_magnitude_bins", self.num_magnitude_bins, 2)
-        arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1)
+        object.__setattr__(self, "num_ops", arguments.integer("num_ops", self.num_ops, 1))
+        object.__setattr__(self, "num_magnitude_bins", arguments.integer("num_magnitude_bins", self.num_magnitude_bins, 2))
+        object.__setattr__(self, "magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1))
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, ("nearest", "bilinear")))
         object.__setattr__(self, "fill", arguments.fill(self.fill))
 

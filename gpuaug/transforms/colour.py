@@ -67,8 +67,9 @@ class Grayscale(Transform):
     example = {"num_output_channels": 3}
 
     def __post_init__(self) -> None:
-        if self.num_output_channels not in (1, 3):
-            raise ValueError(f"num_output_channels must be 1 or 3, got {self.num_output_channels!r}")
+        object.__setattr__(self, "num_output_channels", arguments.integer("num_output_channels", self.num_output_channels, 1, 3))
+        if self.num_output_channels == 2:
+            raise ValueError("num_output_channels must be 1 or 3, got 2")
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
@@ -142,7 +143,7 @@ class RandomPosterize(Transform):
     example = {"bits": 3}
 
     def __post_init__(self) -> None:
-        arguments.integer("bits", self.bits, 0, 8)
+        object.__setattr__(self, "bits", arguments.integer("bits", self.bits, 0, 8))
         object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:

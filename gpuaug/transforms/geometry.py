@@ -128,7 +128,7 @@ class Resize(Transform):
             low = 1 if size is None else size + 1 if isinstance(size, int) else None
             if low is None:
                 raise ValueError(f"max_size needs size to be one number, got {self.size}; leave max_size out")
-            arguments.integer("max_size", self.max_size, low)
+            object.__setattr__(self, "max_size", arguments.integer("max_size", self.max_size, low))
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
         object.__setattr__(self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias))

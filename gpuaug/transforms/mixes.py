@@ -34,7 +34,7 @@ class Mixing(Transform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", arguments.number("alpha", self.alpha, 1e-6))
         if self.num_classes is not None:
-            arguments.integer("num_classes", self.num_classes, 1)
+            object.__setattr__(self, "num_classes", arguments.integer("num_classes", self.num_classes, 1))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         # the open interval of float32, as torch.distributions.Beta has it
