@@ -115,7 +115,7 @@ def _step(x: Any, t: Any, size: tuple[int, int], top: float) -> Any:
         "RandomGrayscale": lambda: fn.color_twist(x, saturation=1.0 - fn.random.coin_flip(probability=t.p)),
         "RandomInvert": lambda: _inverted(x, t, top),
         "SaltAndPepper": lambda: fn.noise.salt_and_pepper(x, prob=t.amount, salt_vs_pepper=t.salt_vs_pepper, per_channel=False),
-        "RandAugment": lambda: rand_augment.rand_augment(x, n=t.num_ops, m=t.magnitude, shape=size, fill_value=0, monotonic_mag=False),
+        "RandAugment": lambda: rand_augment.rand_augment(x, n=t.num_ops, m=t.magnitude, shape=size, fill_value=0),
     }
     name = type(t).__name__
     if name not in made:
