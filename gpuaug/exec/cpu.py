@@ -3,9 +3,11 @@
 Between two mixes a sample stays in the workspace of its thread.  A launch without a compiled rule is run by the reference.
 """
 
+import ctypes
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,14 +24,14 @@ from gpuaug.exec import reference
 # below this many pixels waking a thread costs more than it saves
 _WORTH_A_THREAD = 1 << 15
 _CHUNKS_A_THREAD = 4
+_LARGE = 1 << 22
 
 
 def run(plan: fuse.Plan, source: Images, threads: int | None = None) -> Tensor:
     """The images after a plan: [N, C, H, W] in the plan's dtype and memory format.  threads: torch.get_num_threads() by default"""
     images: Any = source if isinstance(source, Ragged) or source.dtype in (torch.uint8, torch.float32) else source.float()
     frame = plan.frame
-    for native, passes in _segments(plan):
-        after = ir.verify(passes, frame)
+    for native, passes, after in _segments(plan):
         if native:
             images = _native(passes, images, frame, after, plan.keys, threads or torch.get_num_threads())
         else:
@@ -52,37 +54,43 @@ def lacks(launch: fuse.Launch, frame: ir.Frame) -> str:
     return ""
 
 
-def _segments(plan: fuse.Plan) -> Iterator[tuple[bool, ir.Sequence]]:
-    """Passes that run without the batch in between: (whether compiled, passes)."""
+def _segments(plan: fuse.Plan) -> Iterator[tuple[bool, ir.Sequence, ir.Frame]]:
+    """Passes that run without the batch in between: (whether compiled, passes, the frame after them)."""
     frame, together = plan.frame, ()  # type: tuple[ir.Frame, ir.Sequence]
     for launch in plan.launches:
         if lacks(launch, frame):
             if together:
-                yield True, together
-            yield False, launch.passes
-            together = ()
-        else:
-            for p in launch.passes:
-                if isinstance(p, ir.Mix) and together:
-                    yield True, together
-                    together = ()
-                together = (*together, p)
-        frame = ir.verify(launch.passes, frame)
+                yield True, together, frame
+            together, frame = (), ir.verify(launch.passes, frame)
+            yield False, launch.passes, frame
+            continue
+        for start, passes in _between_mixes(launch.passes):
+            if start and together:
+                yield True, together, frame
+                together = ()
+            together, frame = (*together, *passes), ir.verify(passes, frame)
     if together:
-        yield True, together
+        yield True, together, frame
+
+
+def _between_mixes(passes: ir.Sequence) -> Iterator[tuple[bool, ir.Sequence]]:
+    """Passes cut before every mix, which reads other samples as they stand there: (whether it starts with a mix, passes)."""
+    cuts = [0, *(i for i, p in enumerate(passes) if i and isinstance(p, ir.Mix)), len(passes)]
+    for a, b in itertools.pairwise(cuts):
+        yield isinstance(passes[a], ir.Mix), passes[a:b]
 
 
 def _native(passes: ir.Sequence, images: Images, frame: ir.Frame, after: ir.Frame, keys: rng.Keys, threads: int) -> Tensor:
     """Passes by compiled rows.  images: uint8 or float32"""
     from gpuaug.exec.rows import memory, program
-    from gpuaug.exec.rows.entry import run_samples
+    from gpuaug.exec.rows.entry import lay_out
 
     n = len(keys)
     assert after.fixed is not None
     finish = passes[-1] if isinstance(passes[-1], ir.Finish) else None
     dtype = torch.uint8 if finish and finish.dtype == torch.uint8 else torch.float32
     layout = finish.memory_format if finish else torch.contiguous_format
-    out = torch.empty((n, after.channels, *after.fixed), dtype=dtype, memory_format=layout)
+    out = _on_large_pages(torch.empty((n, after.channels, *after.fixed), dtype=dtype, memory_format=layout))
     if n:
         made = program.encode(passes)
         tables: list[np.ndarray[Any, Any]] = [
@@ -101,8 +109,43 @@ def _native(passes: ir.Sequence, images: Images, frame: ir.Frame, after: ir.Fram
             *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), int(dtype == torch.uint8)),
         )
         pixels = n * after.fixed[0] * after.fixed[1]
-        _spread(lambda first, last: run_samples(first, last, inputs), n, min(threads, n, 1 + pixels // _WORTH_A_THREAD))
+        size = int(lay_out(inputs, n))
+        # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its samples
+        workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
+        _spread(workers, n)
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """One thread's part in a launch."""
+
+    inputs: np.ndarray[Any, Any]
+    memory: np.ndarray[Any, Any]
+
+    def __call__(self, first: int, last: int) -> None:
+        from gpuaug.exec.rows.entry import run_samples
+
+        run_samples(first, last, self.inputs, self.memory)
+
+
+def _workspace(size: int) -> np.ndarray[Any, Any]:
+    """Bytes that start at a multiple of 64."""
+    memory = _on_large_pages(torch.empty(size + 64, dtype=torch.uint8))
+    first = -memory.data_ptr() % 64
+    return memory[first : first + size].numpy()  # type: ignore[no-any-return]
+
+
+def _on_large_pages(memory: Tensor) -> Tensor:
+    """Ask Linux for pages of 2 MiB: fresh ones of 4 KiB cost more than the pixels written to them."""
+    size = memory.numel() * memory.element_size()
+    if size >= _LARGE and sys.platform == "linux":
+        page = 4096
+        first = -(-memory.data_ptr() // page) * page
+        last = (memory.data_ptr() + size) // page * page
+        # only advice: what it returns does not matter
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 14)
+    return memory
 
 
 def _sources(images: Images) -> np.ndarray[Any, Any]:
@@ -129,32 +172,25 @@ def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
 # ---- threads
 
 
-@dataclass(frozen=True)
-class _Chunks:
-    """Ranges of samples that any number of threads take one after another."""
-
-    task: Callable[[int, int], None]
-    total: int
-    size: int
-    counter: Iterator[int]
-
-    def work(self) -> None:
-        for k in self.counter:
-            if k * self.size >= self.total:
-                return
-            self.task(k * self.size, min(k * self.size + self.size, self.total))
-
-
-def _spread(task: Callable[[int, int], None], n: int, threads: int) -> None:
-    """Run a task over ranges of samples on this thread and others."""
-    if threads <= 1:
-        task(0, n)
+def _spread(workers: Sequence[Callable[[int, int], None]], n: int) -> None:
+    """Share n samples among workers, this thread's and others': each takes the next few until none are left."""
+    if len(workers) == 1:
+        workers[0](0, n)
         return
+    size = max(1, n // (len(workers) * _CHUNKS_A_THREAD))
     # next() on a counter is atomic, so that no lock is needed
-    chunks = _Chunks(task, n, max(1, n // (threads * _CHUNKS_A_THREAD)), itertools.count())
-    helpers = [_pool(os.getpid(), threads - 1).submit(chunks.work) for _ in range(threads - 1)]
+    counter = itertools.count(0, size)
+
+    def work(worker: Callable[[int, int], None]) -> None:
+        for first in counter:
+            if first >= n:
+                return
+            worker(first, min(first + size, n))
+
+    pool = _pool(os.getpid(), len(workers) - 1)
+    helpers = [pool.submit(work, w) for w in workers[1:]]
     try:
-        chunks.work()
+        work(workers[0])
     finally:
         for h in helpers:
             h.result()

@@ -90,20 +90,27 @@ def _lay_out(t, most):
 
 
 @kernel
-def run_samples(first, last, inputs):
-    """Samples first to last - 1.  inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set; one array may serve many threads"""
-    table, most = inputs.copy(), np.ones(6, np.int64)
-    t = table.ctypes.data
-    _measure(t, first, last, most)
-    size = _lay_out(t, most)
-    # zeroed where rows that are not computed would else be read, which may cost time but decides nothing
-    memory = np.empty(size + 64, np.uint8)
-    base = (memory.ctypes.data + 63) // 64 * 64
+def lay_out(inputs, samples):
+    """Fill in the places of the workspace, counted from 0; gives the bytes that one thread needs for any of the samples.
+
+    inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
+    """
+    most = np.ones(6, np.int64)
+    t = inputs.ctypes.data
+    _measure(t, 0, samples, most)
+    return _lay_out(t, most)
+
+
+@kernel
+def run_samples(first, last, inputs, memory):
+    """Samples first to last - 1.  inputs: as `lay_out` left it, shared by all threads; memory: this thread's, aligned to 64 bytes"""
+    table = inputs.copy()
+    t, base = table.ctypes.data, memory.ctypes.data
     for slot in range(m.A, m.SLOTS):
         if slot != m.PITCH and slot != m.SCRATCH_LONG:
             put(t, slot, get(t, slot) + base)
-    start, stop = get(t, m.MIDDLE) - base, get(t, m.WIDE) - base
-    for i in range(start, stop):
+    # rows beyond the last are multiplied too: what they hold decides nothing, but must not be slow to multiply
+    for i in range(get(t, m.MIDDLE) - base, get(t, m.WIDE) - base):
         memory[i] = 0
     for n in range(first, last):
         put(t, m.WHOLE, get(t, m.INTS) + n * get(t, m.INT_BYTES))
@@ -111,5 +118,5 @@ def run_samples(first, last, inputs):
         put(t, m.REALS, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
         put(t, m.KEY, get(t, m.KEYS) + n * 20)
         sample(t, n)
-    # the arrays live until here
-    return table[0] + memory[0]
+    # the table lives until here
+    return table[0]

@@ -53,6 +53,22 @@ floats, doubles, longs, words, bytes_ = (_array(e) for e in (types.float32, type
 load_float, load_double, load_long, load_byte = (_load(e) for e in (types.float32, types.float64, types.int64, types.uint8))
 store_long, store_double, store_float = _store(types.int64), _store(types.float64), _store(types.float32)
 
+
+@intrinsic
+def copy_floats(typingctx, to, source, count):
+    """Copy float32 numbers between addresses; the two may be the same."""
+
+    def codegen(context, builder, signature, args):
+        to, source = (builder.inttoptr(a, _POINTER) for a in args[:2])
+        size = builder.mul(args[2], ir.Constant(ir.IntType(64), 4))
+        kind = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, ir.IntType(64), ir.IntType(1)])
+        move = builder.module.declare_intrinsic("llvm.memmove", [_POINTER, _POINTER, ir.IntType(64)], kind)
+        builder.call(move, [to, source, size, ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
 # ---- the table: what the host fills in,
 INPUTS = (CODE, ROWS_OF_CODE, CONSTS, INTS, INT_BYTES, FLOATS, FLOAT_BYTES, DOUBLES, DOUBLE_BYTES, SOURCES, KIND, KEYS, CHANNELS, MOST, LONGEST) = range(15)
 TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)

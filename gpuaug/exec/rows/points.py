@@ -70,12 +70,6 @@ def gray_to_first(r, g, b, w):
 
 
 @njit
-def copy(to, x, w):
-    for i in range(w):
-        to[i] = x[i]
-
-
-@njit
 def solarize(x, w, threshold):
     for i in range(w):
         x[i] = _1 - x[i] if x[i] >= threshold else x[i]

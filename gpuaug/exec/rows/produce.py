@@ -30,6 +30,7 @@ from gpuaug.exec.rows.memory import (
     A,
     B,
     bytes_,
+    copy_floats,
     doubles,
     floats,
     get,
@@ -80,14 +81,15 @@ def produce_row(t, code, row, pitch, y, h, w, c):
     else:
         at, step, channel, kind = get(t, HERE) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
         for k in range(c):
-            read(at + k * channel, step, kind, w, floats(row + k * pitch, w))
+            read(at + k * channel, step, kind, w, row + k * pitch)
         if op == CUTMIX or op == MIXUP:
             _mix(t, code, row, pitch, y, w, c)
 
 
 @njit
-def read(at, step, kind, count, out):
-    """Pixels `step` bytes apart as floats, bytes divided by 255."""
+def read(at, step, kind, count, to):
+    """Pixels `step` bytes apart as floats at an address, bytes divided by 255."""
+    out = floats(to, count)
     if kind:
         pixels = bytes_(at, count * step)
         if step == 1:
@@ -100,7 +102,7 @@ def read(at, step, kind, count, out):
             for x in range(count):
                 out[x] = float32(pixels[step * x]) / _255
     elif step == 4:
-        points.copy(out, floats(at, count), count)
+        copy_floats(to, at, count)
     else:
         for x in range(count):
             out[x] = load_float(at + x * step)
@@ -117,11 +119,11 @@ def _mix(t, code, row, pitch, y, w, c):
         return
     count = last - first
     for k in range(c):
-        x = floats(row + k * pitch + 4 * first, count)
-        to = floats(get(t, COSINE), count) if both else x
+        x = row + k * pitch + 4 * first
+        to = get(t, COSINE) if both else x
         read(other[0] + y * other[3] + first * other[4] + k * other[5], other[4], get(t, KIND), count, to)
         if both:
-            points.blend(x, to, count, load_float(get(t, VALUES) + 4 * load_long(code + 8)))
+            points.blend(floats(x, count), floats(to, count), count, load_float(get(t, VALUES) + 4 * load_long(code + 8)))
 
 
 @njit

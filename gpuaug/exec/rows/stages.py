@@ -31,6 +31,7 @@ from gpuaug.exec.rows.memory import (
     TABLES,
     VALUES,
     WHOLE,
+    copy_floats,
     floats,
     get,
     load_double,
@@ -69,7 +70,7 @@ def apply(t, code, row, pitch, c, y, w):
                 points.gray_to_first(x, g, b, w)
         if op == GRAY:
             for k in range(1, load_long(code + 40)):
-                points.copy(floats(row + k * pitch, w), x, w)
+                copy_floats(row + k * pitch, row, w)
             return load_long(code + 40)
     elif op == CONTRAST:
         f = load_float(values)

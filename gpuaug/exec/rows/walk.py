@@ -31,6 +31,7 @@ from gpuaug.exec.rows.memory import (
     A,
     B,
     bytes_,
+    copy_floats,
     floats,
     get,
     load_long,
@@ -198,7 +199,7 @@ def _write_image(image, h, w, turned, row, pitch, c, y, count):
             for i in range(count):
                 store_float(at + i * across, x[i])
         else:
-            points.copy(floats(image + k * plane + (y + 1) * across + 4, count), x, count)
+            copy_floats(image + k * plane + (y + 1) * across + 4, row + k * pitch, count)
 
 
 @njit
@@ -230,6 +231,6 @@ def _write_out(t, n, row, pitch, c, y, w):
             else:
                 points.to_spread_bytes(x, w, bytes_(at + k * channel, w * step), step)
         elif step == 4:
-            points.copy(floats(at + k * channel, w), x, w)
+            copy_floats(at + k * channel, row + k * pitch, w)
         else:
             points.spread(x, w, floats(at + k * channel, w * step // 4), step // 4)
