@@ -182,9 +182,6 @@ def test_a_blur_wider_than_its_image_is_left_to_the_reference():
     assert "wider" in cpu.lacks(plan.launches[0], plan.frame)
 
 
-# ---- noise
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
 def test_masks_of_noise_are_bit_identical(channels):
     x = noise(N, channels, 37, 41)
@@ -393,9 +390,6 @@ def test_a_change_in_any_compiled_file_makes_the_cache_stale():
     assert {"walk.py", "points.py", "entry.py"} <= names
     compiled._sources.cache_clear()
     assert len(compiled._sources()) == 64
-
-
-# ---- what describe says
 
 
 def test_describe_says_what_runs_where():
