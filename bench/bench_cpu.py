@@ -115,7 +115,8 @@ def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
         raise AssertionError(f"{name}: {wrong:.2%} of gpuaug's values differ from its reference")
     for who, work in works.items():
         out = work()
-        close = abs(out.mean() - want.mean()) < 0.15 and abs(out.std() - want.std()) < 0.15
+        # everybody draws crops of their own, so that only the gross is compared: range, normalisation, shape
+        close = abs(out.mean() - want.mean()) < 0.4 and abs(out.std() - want.std()) < 0.4
         if out.shape != want.shape or out.dtype != torch.float32 or not close:
             raise AssertionError(f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}")
 

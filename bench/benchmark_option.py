@@ -20,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """With the flag and no path given, the bench is what is collected."""
+    if wanted(config) and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("the bench measures in one process, and -n starts several; drop it")
     if config.getoption("benchmark") and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(HERE)]
 
