@@ -122,17 +122,17 @@ def intersect(a: Tensor, b: Tensor) -> Tensor:
 
 def launches(passes: ir.Sequence) -> tuple[Launch, ...]:
     """Group passes into launches."""
-    out: list[Launch] = []
+    groups: list[tuple[list[ir.Pass], str]] = []
     for p in passes:
-        reason = _breaks(out[-1].passes, p) if out else "the first"
+        reason = _breaks(groups[-1][0], p) if groups else "the first"
         if reason:
-            out.append(Launch((p,), reason))
+            groups.append(([p], reason))
         else:
-            out[-1] = replace(out[-1], passes=(*out[-1].passes, p))
-    return tuple(out)
+            groups[-1][0].append(p)
+    return tuple(Launch(tuple(together), reason) for together, reason in groups)
 
 
-def _breaks(before: ir.Sequence, p: ir.Pass) -> str:
+def _breaks(before: list[ir.Pass], p: ir.Pass) -> str:
     """Why p cannot run in the same launch as the passes before it; empty if it can."""
     front, name = before[0], type(p).__name__
     if alone(p):

@@ -7,7 +7,8 @@ the slot that keys it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,16 +27,23 @@ class Frame:
 
     def resized(self, fixed: tuple[int, int]) -> "Frame":
         """The same images at one common size."""
-        return replace(self, size=rows(fixed, self.size), fixed=fixed)
+        return Frame(rows(fixed, self.size), fixed, self.channels, self.dtype)
 
     def whole(self) -> Tensor:
         """The rectangle of every image: [N, 4] (0, 0, W, H)."""
-        zero = torch.zeros_like(self.size[:, 0])
-        return torch.stack([zero, zero, self.size[:, 1], self.size[:, 0]], 1)
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        if self.fixed is not None:
+            return rows((0, 0, self.fixed[1], self.fixed[0]), self.size)
+        return torch.cat([torch.zeros_like(self.size), self.size.flip(1)], 1)
 
 
 def rows(values: tuple[float, ...], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
-    """The same row for every sample of `like`, made on its device without a copy from the host: [N, len(values)]."""
+    """The same row for every sample of `like`, made on its device without a copy that waits for it: [N, len(values)]."""
+    if like.device.type == "cpu":
+        return torch.tensor([values], dtype=dtype).expand(len(like), -1)
     return torch.stack([torch.full((len(like),), v, dtype=dtype, device=like.device) for v in values], 1)
 
 
@@ -306,28 +314,29 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
     """The frame after the passes; raises ValueError at the first that breaks a convention of this file."""
     n = len(frame.size)
     for p in passes:
-        for f in fields(p):  # type: ignore[arg-type]
-            value = getattr(p, f.name)
+        for name, value in vars(p).items():
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
-                raise ValueError(f"{type(p).__name__}.{f.name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
+                raise ValueError(f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
         if frame.fixed is None and not isinstance(p, Resample | Project):
             raise ValueError("the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)")
-        frame = _after(p, frame)
+        if isinstance(p, Choice):
+            for branch in p.branches:
+                end = verify(branch, frame)
+                if (end.fixed, end.channels) != (frame.fixed, frame.channels):
+                    raise ValueError(f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}")
+        frame = after((p,), frame)
     return frame
 
 
-def _after(p: Pass, frame: Frame) -> Frame:
-    if isinstance(p, Resample | Warp | Project):
-        return replace(frame, size=p.size, fixed=p.fixed)
-    if isinstance(p, Gray):
-        return replace(frame, channels=p.channels)
-    if isinstance(p, Finish):
-        return replace(frame, dtype=p.dtype)
-    if isinstance(p, Choice):
-        for branch in p.branches:
-            end = verify(branch, frame)
-            if (end.fixed, end.channels) != (frame.fixed, frame.channels):
-                raise ValueError(f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}")
+def after(passes: Sequence, frame: Frame) -> Frame:
+    """The frame after passes that were verified."""
+    for p in passes:
+        if isinstance(p, Resample | Warp | Project):
+            frame = Frame(p.size, p.fixed, frame.channels, frame.dtype)
+        elif isinstance(p, Gray):
+            frame = replace(frame, channels=p.channels)
+        elif isinstance(p, Finish):
+            frame = replace(frame, dtype=p.dtype)
     return frame
 
 

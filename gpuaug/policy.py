@@ -191,15 +191,20 @@ class Policy(nn.Module):
             frame = _frame(source.table()[:, 1:], n, source.channels, torch.uint8, device)
         else:
             frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
-        keys = self._keys(
-            self._number(n, device, self.next_id if next_id is None else next_id) if ids is None else ids, 0 if epoch is None else epoch, occurrence, n, device
-        )
+        keys = self._keys(ids, 0 if epoch is None else epoch, occurrence, n, device, self.next_id if next_id is None else next_id)
         return _Call(self, source, labels, frame, keys, backend)
 
-    def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device) -> rng.Keys:
-        ids = as_integers("ids", ids, n, device, rng.MAX_ID)
-        occurrence = torch.zeros_like(ids) if occurrence is None else as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
-        return rng.Keys(self.seed, as_epoch(epoch, device), ids, occurrence)
+    def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None) -> rng.Keys:
+        if ids is not None or next_id is None:
+            ids = as_integers("ids", ids, n, device, rng.MAX_ID)
+        if occurrence is None:
+            occurrence = torch.zeros(n, dtype=torch.int64, device=device)
+        else:
+            occurrence = as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
+        epoch = as_epoch(epoch, device)
+        # last, so that a call refused here takes no number
+        ids = self._number(n, device, next_id) if ids is None and next_id is not None else ids
+        return rng.Keys(self.seed, epoch, ids, occurrence)
 
     def _number(self, n: int, device: torch.device, next_id: Tensor) -> Tensor:
         """Ids counted on from the last call, apart from those of other ranks and workers."""

@@ -39,7 +39,7 @@ def describe(plan: Plan, name: str) -> str:
     lines = [f"backend {name}: {len(launches)} launch{'es' if len(launches) != 1 else ''}"]
     read, total, ragged = frame.dtype.itemsize, 0, frame.fixed is None
     for number, launch in enumerate(launches, 1):
-        before, frame = frame, ir.verify(launch.passes, frame)
+        before, frame = frame, ir.after(launch.passes, frame)
         written = 4 if number < len(launches) else frame.dtype.itemsize
         moved = _values(before) * read + _values(frame) * written
         total += moved

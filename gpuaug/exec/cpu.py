@@ -61,14 +61,14 @@ def _segments(plan: fuse.Plan) -> Iterator[tuple[bool, ir.Sequence, ir.Frame]]:
         if lacks(launch, frame):
             if together:
                 yield True, together, frame
-            together, frame = (), ir.verify(launch.passes, frame)
+            together, frame = (), ir.after(launch.passes, frame)
             yield False, launch.passes, frame
             continue
         for start, passes in _between_mixes(launch.passes):
             if start and together:
                 yield True, together, frame
                 together = ()
-            together, frame = (*together, *passes), ir.verify(passes, frame)
+            together, frame = (*together, *passes), ir.after(passes, frame)
     if together:
         yield True, together, frame
 

@@ -20,11 +20,10 @@ _EXTENDS = ("constant", "edge", "reflect", "symmetric")
 
 def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> Tensor:
     """[N, 3, 3] float64 with these upper two rows; entries are numbers or [N]."""
-    out = torch.zeros(len(like), 3, 3, dtype=torch.float64, device=like.device)
-    for i, v in enumerate((xx, xy, x, yx, yy, y)):
-        out[:, i // 3, i % 3] = v
-    out[:, 2, 2] = 1.0
-    return out
+    given = (xx, xy, x, yx, yy, y, 0.0, 0.0, 1.0)
+    zero = torch.zeros(len(like), dtype=torch.float64, device=like.device)
+    numbers = {v: zero + v if v else zero for v in given if not isinstance(v, Tensor)}
+    return torch.stack([v.double() if isinstance(v, Tensor) else numbers[v] for v in given], 1).view(-1, 3, 3)
 
 
 def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, antialias: bool) -> ir.Resample:
@@ -41,16 +40,26 @@ def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, anti
     return ir.Resample(inverse, wide, box, frame.whole(), out.whole(), out.size, out.fixed, kernel)
 
 
-def move(frame: ir.Frame, inverse: Tensor, out: ir.Frame, extend: str = "none", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
-    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding."""
-    reads = ir.map_rectangle(inverse, out.whole())
-    ones = torch.ones_like(inverse[:, 0, :2])
+def flip(frame: ir.Frame, apply: Tensor, axis: int) -> ir.Resample:
+    """Mirrored along x (axis 0) or y (1) where `apply`, [N] bool."""
+    turned = 1.0 - 2.0 * apply.double()
+    last = apply * (frame.size[:, 1 - axis] - 1)
+    inverse = matrix(turned, 0.0, last, 0.0, 1.0, 0.0, frame.size) if axis == 0 else matrix(1.0, 0.0, 0.0, 0.0, turned, last, frame.size)
+    return move(frame, inverse, frame, frame.whole())
+
+
+def move(frame: ir.Frame, inverse: Tensor, out: ir.Frame, reads: Tensor | None = None, extend: str = "none", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
+    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding.  reads: the window, where the caller knows it"""
+    reads = ir.map_rectangle(inverse, out.whole()) if reads is None else reads
+    ones = ir.rows((1.0, 1.0), frame.size, torch.float64)
     return ir.Resample(inverse, ones, reads, frame.whole(), out.whole(), out.size, out.fixed, "triangle", extend, fill, moves=True)
 
 
 def crop(frame: ir.Frame, left: Tensor, top: Tensor, out: ir.Frame, extend: str = "constant", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
     """The window of `out`'s size at (left, top), [N] int64; what lies outside the image is padded."""
-    return move(frame, matrix(1.0, 0.0, left, 0.0, 1.0, top, frame.size), out, extend, fill)
+    corner = torch.stack([left, top], 1)
+    reads = torch.cat([corner, corner + out.size.flip(1)], 1)
+    return move(frame, matrix(1.0, 0.0, left, 0.0, 1.0, top, frame.size), out, reads, extend, fill)
 
 
 @dataclass(frozen=True)
@@ -276,8 +285,7 @@ class RandomHorizontalFlip(Transform):
         return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        on = params["apply"].double()
-        return (move(frame, matrix(1.0 - 2.0 * on, 0.0, on * (frame.size[:, 1] - 1), 0.0, 1.0, 0.0, frame.size), frame),)
+        return (flip(frame, params["apply"], 0),)
 
 
 @dataclass(frozen=True)
@@ -294,8 +302,7 @@ class RandomVerticalFlip(Transform):
         return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        on = params["apply"].double()
-        return (move(frame, matrix(1.0, 0.0, 0.0, 0.0, 1.0 - 2.0 * on, on * (frame.size[:, 0] - 1), frame.size), frame),)
+        return (flip(frame, params["apply"], 1),)
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,14 @@ def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[A
     """
     cx, cy = center
     zero = torch.zeros_like(cx)
-    angle, scale, sx, sy = angle + zero, scale + zero, shear[0] + zero, shear[1] + zero
-    cos, sin, tan, sec = torch.cos(angle - sy), torch.sin(angle - sy), torch.tan(sx), 1.0 / torch.cos(sy)
-    a, b = cos * sec, -cos * tan * sec - torch.sin(angle)
-    c, d = sin * sec, -sin * tan * sec + torch.cos(angle)
-    ia, ib, ic, id_ = d / scale, -b / scale, -c / scale, a / scale
+    angle, sx, sy = angle + zero, shear[0] + zero, shear[1] + zero
+    # few calls on one table: each costs more than its numbers
+    turns = torch.stack([angle, angle - sy, sx, sy])
+    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = turns.sin().unbind(), turns.cos().unbind()
+    tan = sin_x / cos_x
+    a, c = cos / cos_y, sin / cos_y
+    b, d = -a * tan - sin_angle, cos_angle - c * tan
+    ia, ib, ic, id_ = (torch.stack([d, -b, -c, a]) / scale).unbind()
     x, y = cx + translate[0], cy + translate[1]
     return matrix(ia, ib, cx - ia * x - ib * y, ic, id_, cy - ic * x - id_ * y, cx)
 
@@ -79,16 +82,15 @@ class RandomAffine(Transform):
             put(self, "center", arguments.numbers("center", self.center, (2,)))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        angle = draw.uniform(*self.degrees)  # type: ignore[misc]
-        height, width = frame.size.double().unbind(1)
         tx, ty = self.translate or (0.0, 0.0)
-        shift = (draw.uniform(-1.0, 1.0, count=2) * torch.stack([tx * width, ty * height], 1)).round().long()
-        scale = draw.uniform(*(self.scale or (1.0, 1.0)))
         low_x, high_x, *rest = self.shear or (0.0, 0.0)  # type: ignore[misc]
         low_y, high_y = rest or (0.0, 0.0)
-        u = draw.uniform(count=2)
-        shear = torch.stack([low_x + (high_x - low_x) * u[:, 0], low_y + (high_y - low_y) * u[:, 1]], 1)
-        return {"angle": angle.float(), "translate": shift, "scale": scale.float(), "shear": shear.float()}
+        ranges = (self.degrees, self.scale or (1.0, 1.0), (low_x, high_x), (low_y, high_y), (-tx, tx), (-ty, ty))
+        low, high = (ir.rows(ends, frame.size, torch.float64) for ends in zip(*ranges, strict=True))  # type: ignore[arg-type]
+        drawn = low + (high - low) * draw.uniform(count=6)
+        shift = (drawn[:, 4:] * frame.size.flip(1)).round().long()
+        rounded = drawn.float()
+        return {"angle": rounded[:, 0], "translate": shift, "scale": rounded[:, 1], "shear": rounded[:, 2:4]}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         radians = torch.deg2rad(torch.column_stack([params["angle"], params["shear"]]).double())
