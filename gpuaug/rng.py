@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,19 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
         k0, k1 = (k0 + 0x9E3779B9) & _M, (k1 + 0xBB67AE85) & _M
     a, b, c, d = torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-untyped-call]
     return a, b, c, d
+
+
+def smooth(function: str, x: Tensor) -> Tensor:
+    """A function of float64 numbers by its name, in one thread.
+
+    For a few hundred numbers torch wakes a team of threads, which wait for each other by spinning: where other work has the cores, that
+    takes as long as a batch of images.
+    """
+    if x.device.type != "cpu":
+        out: Tensor = getattr(torch, function)(x)
+        return out
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(getattr(np, function)(x.numpy()))
 
 
 def unit(words: Tensor) -> Tensor:
@@ -177,9 +191,9 @@ class Draw:
         (U^(-1/alpha) - 1) cos(2 pi V)^2 for any real alpha.
         """
         w = self.words(2)
-        log_u = torch.log(((w[:, 0] >> 8) + 1).double() * 2.0**-24)
-        cosine = torch.cos((2.0 * math.pi) * unit(w[:, 1]))
-        q = torch.expm1(-log_u / alpha) * cosine.square()
+        log_u = smooth("log", ((w[:, 0] >> 8) + 1).double() * 2.0**-24)
+        cosine = smooth("cos", (2.0 * math.pi) * unit(w[:, 1]))
+        q = smooth("expm1", -log_u / alpha) * cosine.square()
         # of s = sqrt(q / (1 + q)) the smaller end is (1 - s) / 2, written so that nothing cancels
         small = (0.5 / ((1.0 + q) * (1.0 + torch.sqrt(1.0 / (1.0 + 1.0 / q))))).clamp(min=2.0**-1022)
         return torch.where(cosine < 0, small, (1.0 - small).clamp(max=1.0 - 2.0**-53))

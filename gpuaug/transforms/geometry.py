@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw
+from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 
 __all__ = ["CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRot90", "RandomVerticalFlip", "Resize"]
@@ -84,8 +84,8 @@ class RandomResizedCrop(Transform):
         height, width = frame.size.unbind(1)
         area = (height * width)[:, None] * draw.uniform(*self.scale, count=10)
         low, high = self.ratio
-        aspect = torch.exp(draw.uniform(math.log(low), math.log(high), count=10))
-        w, h = torch.sqrt(area * aspect).round().long(), torch.sqrt(area / aspect).round().long()
+        aspect = smooth("exp", draw.uniform(math.log(low), math.log(high), count=10))
+        w, h = (smooth("round", smooth("sqrt", v)).long() for v in (area * aspect, area / aspect))
         fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
         first, found = fits.long().argmax(1, keepdim=True), fits.any(1)
         # in float64: a whole number times a Python number would be float32

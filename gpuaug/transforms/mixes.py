@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import MIX, Draw
+from gpuaug.rng import MIX, Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform
 
 __all__ = ["CutMix", "Mixing"]
@@ -55,7 +55,7 @@ class CutMix(Mixing):
         drawn = super().sample(draw, frame)
         height, width = frame.size.unbind(1)
         x, y = draw.integer(0, width), draw.integer(0, height)
-        half = 0.5 * torch.sqrt(1.0 - drawn["lam"].double())
+        half = 0.5 * smooth("sqrt", 1.0 - drawn["lam"].double())
         dx, dy = (half * width).long(), (half * height).long()
         zero = torch.zeros_like(x)
         corners = [torch.maximum(x - dx, zero), torch.maximum(y - dy, zero), torch.minimum(x + dx, width), torch.minimum(y + dy, height)]

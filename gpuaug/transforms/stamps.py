@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw
+from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 
 __all__ = ["GaussianNoise", "RandomErasing", "SaltAndPepper"]
@@ -90,8 +90,8 @@ class RandomErasing(Transform):
         apply = draw.coin(self.p)
         height, width = frame.size.unbind(1)
         area = (height * width)[:, None] * draw.uniform(*self.scale, count=10)
-        aspect = torch.exp(draw.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), count=10))
-        h, w = torch.sqrt(area * aspect).round().long(), torch.sqrt(area / aspect).round().long()
+        aspect = smooth("exp", draw.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), count=10))
+        h, w = (smooth("round", smooth("sqrt", v)).long() for v in (area * aspect, area / aspect))
         fits = (h < height[:, None]) & (w < width[:, None])
         first, found = fits.long().argmax(1, keepdim=True), fits.any(1)
         h, w = torch.where(found, h.gather(1, first)[:, 0], 0), torch.where(found, w.gather(1, first)[:, 0], 0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw
+from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 from gpuaug.transforms.geometry import matrix
 
@@ -38,7 +38,7 @@ def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[A
     angle, sx, sy = angle + zero, shear[0] + zero, shear[1] + zero
     # few calls on one table: each costs more than its numbers
     turns = torch.stack([angle, angle - sy, sx, sy])
-    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = turns.sin().unbind(), turns.cos().unbind()
+    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = smooth("sin", turns).unbind(), smooth("cos", turns).unbind()
     tan = sin_x / cos_x
     a, c = cos / cos_y, sin / cos_y
     b, d = -a * tan - sin_angle, cos_angle - c * tan
