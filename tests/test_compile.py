@@ -171,7 +171,7 @@ def launched(m, source, program, stop: int, target: int) -> str:
     layout = launch._layout(program, m.finish.memory_format == torch.channels_last) if stop < 0 else (0, 0, 0)
     constant = launch.constants(source, program, t, layout, stop)
     numbers = (*source.strides(), *m.end.fixed)
-    return chain.warmup(source.data, t.floats, t.integers, t.doubles, t.means, out, *numbers, **constant, **launch.OPTIONS, grid=(1,)).asm["ttir"]
+    return chain.warmup(source.data, t.floats, t.integers, t.doubles, t.means, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
 
 
 def main(target: int) -> dict[str, dict]:
@@ -186,7 +186,7 @@ def main(target: int) -> dict[str, dict]:
         m, source = marshalled(chain, images, layout)
         for label, program, stop in [(name, m.program(), -1), *((f"{name}, mean {k}", p, k) for k, p in m.reductions())]:
             made = launch.ahead(source, program, m.tables(), m.end.fixed, m.finish.dtype, m.finish.memory_format == torch.channels_last, stop)
-            kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.OPTIONS)
+            kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
             records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
             resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
             found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}

@@ -258,7 +258,8 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
-    kind = {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel].value
+    # a triangle over whole positions is the pixel itself
+    kind = codes.FLOOR.value if p.moves else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel].value
     extends = {"none": codes.NONE, "constant": codes.CONSTANT, "edge": codes.EDGE, "reflect": codes.REFLECT, "symmetric": codes.SYMMETRIC}
     m.integers.add(p.window, p.source, p.live)
     m.doubles = Columns(torch.float64)
@@ -285,8 +286,8 @@ def _(p: ir.Affine, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Normalize, m: Marshal) -> list[Node]:
-    mean, std = (m.floats.add(m.constant(v)) for v in (p.mean, p.std))
-    return m.stage(codes.NORMALIZE, mean, std)
+    mean, over = (m.floats.add(m.constant(v)) for v in (p.mean, tuple(1.0 / s for s in p.std)))
+    return m.stage(codes.NORMALIZE, mean, over)
 
 
 @rule.register

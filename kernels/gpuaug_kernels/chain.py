@@ -135,13 +135,11 @@ def chain(
     TILE: tl.constexpr,
 ):
     """One tile of one sample.  STOP: -1, or the number of the contrast whose mean is reduced: out is then [N, tiles] int64."""
-    tiles_x = tl.cdiv(width, TILE)
-    tiles = tiles_x * tl.cdiv(height, TILE)
-    tile = tl.program_id(0) % tiles
-    channel = tl.program_id(0) // tiles % FORMAT[2]
-    n = (tl.program_id(0) // (tiles * FORMAT[2])).to(tl.int64)
-    top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
-    at = ((top + tl.arange(0, TILE))[:, None], (left + tl.arange(0, TILE))[None, :], width, channel)
+    # a grid of three axes: a division is not paid for, and its first axis alone has no limit
+    channel = tl.program_id(0) % FORMAT[2]
+    n = (tl.program_id(0) // FORMAT[2]).to(tl.int64)
+    left, top = tl.program_id(1) * TILE, tl.program_id(2) * TILE
+    at = ((top + tl.arange(0, TILE))[:, None], (left + tl.arange(0, TILE))[None, :], width, channel, top, left)
     mask = (at[0] < height) & (at[1] < width)
     MIX: tl.constexpr = PROGRAM[RECORD]
     mine = integers + n * WIDTHS[1]
@@ -176,4 +174,5 @@ def chain(
     else:
         # whole numbers: their sum has no order, so that no layout and no batch is seen in it
         gray = tl.floor(tl.minimum(tl.maximum(r, -1.0e9), 1.0e9) * 16777216.0 + 0.5).to(tl.int64)
-        tl.store(out + n * tiles + tile, tl.sum(tl.sum(tl.where(mask, gray, 0), 1), 0))
+        tile = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        tl.store(out + n * (tl.num_programs(1) * tl.num_programs(2)) + tile, tl.sum(tl.sum(tl.where(mask, gray, 0), 1), 0))

@@ -6,11 +6,10 @@ from torch import Tensor
 from triton.compiler import ASTSource
 from triton.runtime.interpreter import InterpretedFunction
 
+from gpuaug_kernels import codes
 from gpuaug_kernels.chain import TILE, Program, Source, Tables, chain
 
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-# four pixels a thread; with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
-OPTIONS = {"num_warps": 8, "maxnreg": 128}
 
 
 def images(source: Source, program: Program, tables: Tables, size: tuple[int, int], dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -37,6 +36,18 @@ def interpreted() -> bool:
     return isinstance(chain, InterpretedFunction)
 
 
+def options(program: Program) -> dict[str, int]:
+    """How a program is compiled: eight pixels a thread, for what a row or a column of a tile shares, and as few registers as spill nothing."""
+    source, mix = program.records[0], program.records[codes.RECORD.value]
+    # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
+    registers = 128
+    if source == codes.TRIANGLE.value:
+        registers = 168 if mix == codes.ALONE.value else 240
+    elif source in (codes.BILINEAR.value, codes.NEAREST.value):
+        registers = 240
+    return {"num_warps": 4, "maxnreg": registers}
+
+
 def constants(source: Source, program: Program, tables: Tables, layout: tuple[int, int, int], stop: int) -> dict[str, object]:
     """What the kernel is specialised on."""
     return {
@@ -57,13 +68,12 @@ def _layout(program: Program, channels_last: bool) -> tuple[int, int, int]:
 
 def _launch(source: Source, program: Program, tables: Tables, size: tuple[int, int], out: Tensor, layout: tuple[int, int, int], stop: int) -> None:
     _check(source, tables, out)
-    tiles = triton.cdiv(size[0], TILE) * triton.cdiv(size[1], TILE)
-    grid = (len(tables.integers) * program.groups * tiles,)
+    grid = (len(tables.integers) * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
     if grid[0]:
         table = (tables.floats, tables.integers, tables.doubles, tables.means)
         # triton launches on the current device, which need not be that of the images
         with torch.cuda.device_of(out):
-            chain[grid](source.data, *table, out, *source.strides(), *size, **constants(source, program, tables, layout, stop), **OPTIONS)
+            chain[grid](source.data, *table, out, *source.strides(), *size, **constants(source, program, tables, layout, stop), **options(program))
 
 
 def _check(source: Source, tables: Tables, out: Tensor) -> None:

@@ -64,7 +64,7 @@ def columns(at, CHANNELS: tl.constexpr):
 @triton.jit
 def sector(k, high, spread):
     """One channel from the hue in sixths of a turn, offset for the channel (the form of HSV without a switch)."""
-    k = k - 6.0 * tl.floor(k / 6.0)
+    k = k - 6.0 * tl.floor(k * 0.16666667)
     return high - spread * clamp(tl.minimum(k, 4.0 - k))
 
 
@@ -73,13 +73,15 @@ def turn_hue(r, g, b, shift):
     high = tl.maximum(r, tl.maximum(g, b))
     spread = high - tl.minimum(r, tl.minimum(g, b))
     safe = tl.where(spread == 0.0, 1.0, spread)
-    h = tl.where(high == r, (g - b) / safe, tl.where(high == g, 2.0 + (b - r) / safe, 4.0 + (r - g) / safe)) + 6.0 * shift
+    red, green = high == r, high == g
+    difference = tl.where(red, g - b, tl.where(green, b - r, r - g))
+    h = difference / safe + (tl.where(red, 0.0, tl.where(green, 2.0, 4.0)) + 6.0 * shift)
     return sector(h + 5.0, high, spread), sector(h + 3.0, high, spread), sector(h + 1.0, high, spread)
 
 
 @triton.jit
 def quantise(x, levels):
-    return tl.minimum(tl.maximum(tl.floor(x * levels), 0.0), levels - 1.0) / levels
+    return tl.minimum(tl.maximum(tl.floor(x * levels), 0.0), levels - 1.0) * (1.0 / levels)
 
 
 @triton.jit
@@ -96,7 +98,7 @@ def value(CODE: tl.constexpr, F: tl.constexpr, I: tl.constexpr, FLAG: tl.constex
     elif CODE == NORMALIZE:
         mr, mg, mb = columns(f + at[3], FORMAT[0])
         sr, sg, sb = columns(rows[0] + I + at[3], FORMAT[0])
-        r, g, b = (r - mr) / sr, (g - mg) / sg, (b - mb) / sb
+        r, g, b = (r - mr) * sr, (g - mg) * sg, (b - mb) * sb
     elif CODE == SATURATION:
         factor, level = tl.load(f), luma(r, g, b, 0)
         r, g, b = blend(factor, r, level), blend(factor, g, level), blend(factor, b, level)

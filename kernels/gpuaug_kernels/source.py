@@ -1,13 +1,13 @@
 """Where a chain's pixels come from: the pixel itself, an antialiased resample, or a warp.
 
 Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet it, from the first cache
-after the first; a warp four values or one.  Positions are float64 for a row and a column of the tile, weights float32.
+after the first; a warp four values or one.  Positions are float64 where a whole number comes of them, weights float32.
 
 What the functions here are handed:
 
     image    pointer to the sample's first value, then the strides of channel, row and column in elements (int64)
     i, d     the sample's integers and doubles
-    at       y [h, 1], x [1, w], the width of the output, and the channel
+    at       y [h, 1], x [1, w], the width of the output, the channel, and the first y and x
 """
 
 import triton
@@ -20,7 +20,14 @@ from gpuaug_kernels.point import columns, inside
 @triton.jit
 def gather(image, y, x, channel, mask, CHANNELS: tl.constexpr):
     """The values at whole positions as float32, in the input's own units, 0 where masked."""
-    at = image[0] + channel.to(tl.int64) * image[1] + y.to(tl.int64) * image[2] + x.to(tl.int64) * image[3]
+    row = image[0] + channel.to(tl.int64) * image[1] + y.to(tl.int64) * image[2]
+    return gather_row(image, row, x, mask, CHANNELS)
+
+
+@triton.jit
+def gather_row(image, row, x, mask, CHANNELS: tl.constexpr):
+    """The same where the addresses of the rows are known."""
+    at = row + x.to(tl.int64) * image[3]
     r = tl.load(at, mask=mask, other=0).to(tl.float32)
     g = r
     b = r
@@ -39,9 +46,10 @@ def units(image):
 
 @triton.jit
 def scaled(x, one):
-    """x / one, rounded to nearest: thresholds sit on the grid of 1/255."""
+    """x / one, of whole numbers rounded to nearest: thresholds sit on the grid of 1/255."""
     if one != 1.0:
-        x = tl.div_rn(x, tl.full(x.shape, one, tl.float32))
+        # 1/255 in two parts: the product of eight bits with the first, 257/65536, is exact
+        x = x * 0.00392150878906250 + x * 5.983838848e-08
     return x
 
 
@@ -73,73 +81,115 @@ def reach(tap, low, high, EXTEND: tl.constexpr):
 
 
 @triton.jit
-def span(position, footprint, first, last, KIND: tl.constexpr):
-    """The taps of a row of positions: the first, how far the position lies beyond it, how many there are."""
-    if KIND == FLOOR:
-        start = tl.minimum(tl.maximum(tl.floor(position), first.to(tl.float64)), last.to(tl.float64) - 1.0)
-        beyond = tl.zeros_like(start)
-        count = 1
-    else:
-        start = tl.floor(position - footprint) + 1.0
-        beyond = position - start
-        count = tl.ceil(2.0 * footprint).to(tl.int32)
-    # far outside the window nothing is read, and a float that is no int32 must not become one
-    start = tl.minimum(tl.maximum(start, -1.0e9), 1.0e9).to(tl.int32)
-    return start, beyond.to(tl.float32), count
+def limited(whole):
+    """A whole float64 as int32, by way of float32, which holds it to 2^24: a float that is no int32 must not become one, and nothing is read there."""
+    return tl.minimum(tl.maximum(whole.to(tl.float32), -1.0e9), 1.0e9).to(tl.int32)
 
 
 @triton.jit
-def weigh(k, start, beyond, footprint, first, last):
-    """The weight of every position's tap number k."""
-    w = tl.maximum(1.0 - tl.abs(k - beyond) / footprint, 0.0)
-    return tl.where((start + k >= first) & (start + k < last), w, 0.0)
+def axes(d, at):
+    """Where the tile's first row and column of input lie on the output's axes, and the step and the shift from there to the input, float64."""
+    xx, xy, yx, yy = tl.load(d), tl.load(d + 1), tl.load(d + 3), tl.load(d + 4)
+    # input rows follow output columns after a quarter turn; the tile is square, so that it serves both ways
+    turned = xx == 0.0
+    down = (tl.where(turned, at[5], at[4]), tl.where(turned, yx, yy), tl.load(d + 5))
+    across = (tl.where(turned, at[4], at[5]), tl.where(turned, xy, xx), tl.load(d + 2))
+    return down, across, turned
 
 
 @triton.jit
-def total(start, beyond, footprint, first, last, count):
-    """The sum of a position's weights, 1 where there are none."""
-    out = tl.zeros_like(beyond)
-    for k in range(count):
-        out += weigh(k, start, beyond, footprint, first, last)
-    return tl.where(out > 0.0, out, 1.0)
+def floors(axis, first, last, TILE: tl.constexpr):
+    """The pixel at floor(position), kept in the window."""
+    position = axis[1] * (axis[0] + tl.arange(0, TILE)).to(tl.float64) + axis[2]
+    return tl.minimum(tl.maximum(limited(tl.floor(position)), first), last - 1)
+
+
+@triton.jit
+def taps(axis, footprint, first, last, TILE: tl.constexpr):
+    """For a row of positions the first tap in the window, how far they lie beyond it, the slope of the triangle, how many taps there may be."""
+    origin = axis[1] * axis[0].to(tl.float64) + axis[2]
+    whole = tl.floor(origin - footprint)
+    # float32 holds what is left within a tile, where a weight jumps nowhere
+    position = tl.arange(0, TILE).to(tl.float32) * axis[1].to(tl.float32) + (origin - whole).to(tl.float32)
+    start = tl.floor(position - footprint.to(tl.float32)) + 1.0
+    tap = limited(whole) + start.to(tl.int32)
+    moved = tl.maximum(first - tap, 0)
+    beyond = position - start - moved.to(tl.float32)
+    return tl.minimum(tap + moved, last - 1), beyond, 1.0 / footprint.to(tl.float32), tl.ceil(2.0 * footprint).to(tl.int32)
+
+
+@triton.jit
+def weigh(tap, beyond, slope, k, last):
+    """The weight of every position's tap number k; nothing beyond the window."""
+    return tl.where(tap + k < last, tl.maximum(1.0 - tl.abs(k - beyond) * slope, 0.0), 0.0)
+
+
+@triton.jit
+def nearest_taps(image, fills, i, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr):
+    """One tap: nothing is weighed."""
+    iy, known_y = reach(floors(down, tl.load(i + 1), tl.load(i + 3), TILE), tl.load(i + 5), tl.load(i + 7), EXTEND)
+    ix, known_x = reach(floors(across, tl.load(i), tl.load(i + 2), TILE), tl.load(i + 4), tl.load(i + 6), EXTEND)
+    known = known_y[:, None] & known_x[None, :]
+    r, g, b = gather(image, iy[:, None], ix[None, :], channel, known, CHANNELS)
+    return bordered(r, g, b, known, fills, EXTEND)
+
+
+@triton.jit
+def bordered(r, g, b, known, fills, EXTEND: tl.constexpr):
+    """The colour of a constant border where there is no pixel."""
+    if EXTEND == CONSTANT:
+        r, g, b = tl.where(known, r, fills[0]), tl.where(known, g, fills[1]), tl.where(known, b, fills[2])
+    return r, g, b
+
+
+@triton.jit
+def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr):
+    """A row of taps after the other.  A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask."""
+    x1, y1 = tl.load(i + 2), tl.load(i + 3)
+    sx0, sy0, sx1, sy1 = tl.load(i + 4), tl.load(i + 5), tl.load(i + 6), tl.load(i + 7)
+    first_x, beyond_x, slope_x, taps_x = taps(across, tl.load(d + 6), tl.load(i), x1, TILE)
+    first_y, beyond_y, slope_y, taps_y = taps(down, tl.load(d + 7), tl.load(i + 1), y1, TILE)
+    r = tl.zeros((TILE, TILE), tl.float32)
+    g = r
+    b = r
+    total_y = tl.zeros_like(beyond_y)
+    total_x = tl.zeros_like(beyond_x)
+    for j in range(taps_y):
+        wy = weigh(first_y, beyond_y, slope_y, j, y1)
+        iy, known_y = reach(tl.minimum(first_y + j, y1 - 1), sy0, sy1, EXTEND)
+        row = image[0] + channel.to(tl.int64) * image[1] + iy[:, None].to(tl.int64) * image[2]
+        total_y += wy
+        total_x = tl.zeros_like(beyond_x)
+        for k in range(taps_x):
+            wx = weigh(first_x, beyond_x, slope_x, k, x1)
+            ix, known_x = reach(tl.minimum(first_x + k, x1 - 1), sx0, sx1, EXTEND)
+            known = known_y[:, None] & known_x[None, :]
+            vr, vg, vb = gather_row(image, row, ix[None, :], known, CHANNELS)
+            vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
+            total_x += wx
+            w = wy[:, None] * wx[None, :]
+            r += w * vr
+            g += w * vg
+            b += w * vb
+    total = total_y[:, None] * total_x[None, :]
+    over = 1.0 / tl.where(total > 0.0, total, 1.0)
+    return r * over, g * over, b * over
 
 
 @triton.jit
 def resample(image, fill, i, d, at, CHANNELS: tl.constexpr, KIND: tl.constexpr, EXTEND: tl.constexpr):
-    """A row of taps after the other; after a quarter turn, of the tile laid over."""
+    """Axis-aligned; after a quarter turn, of the tile laid over."""
     i += GEOMETRY
-    x0, y0, x1, y1 = tl.load(i), tl.load(i + 1), tl.load(i + 2), tl.load(i + 3)
-    sx0, sy0, sx1, sy1 = tl.load(i + 4), tl.load(i + 5), tl.load(i + 6), tl.load(i + 7)
-    xx, xy, yx, yy = tl.load(d), tl.load(d + 1), tl.load(d + 3), tl.load(d + 4)
-    turned = xx == 0.0
-    # input rows follow output columns after a turn; the tile is square, so that it serves both ways
-    oy, ox = tl.ravel(at[0]), tl.ravel(at[1])
-    down = tl.where(turned, yx, yy) * tl.where(turned, ox, oy).to(tl.float64) + tl.load(d + 5)
-    across = tl.where(turned, xy, xx) * tl.where(turned, oy, ox).to(tl.float64) + tl.load(d + 2)
-    wide, high = tl.load(d + 6), tl.load(d + 7)
-    first_y, beyond_y, taps_y = span(down, high, y0, y1, KIND)
-    first_x, beyond_x, taps_x = span(across, wide, x0, x1, KIND)
-    wide, high = wide.to(tl.float32), high.to(tl.float32)
+    down, across, turned = axes(d, at)
+    TILE: tl.constexpr = at[0].shape[0]
     one = units(image)
     fr, fg, fb = columns(fill + at[3], CHANNELS)
-    r = tl.zeros((first_y.shape[0], first_x.shape[0]), tl.float32)
-    g = r
-    b = r
-    for j in range(taps_y):
-        wy = weigh(j, first_y, beyond_y, high, y0, y1)
-        iy, known_y = reach(first_y + j, sy0, sy1, EXTEND)
-        for k in range(taps_x):
-            wx = weigh(k, first_x, beyond_x, wide, x0, x1)
-            ix, known_x = reach(first_x + k, sx0, sx1, EXTEND)
-            w, known = wy[:, None] * wx[None, :], known_y[:, None] & known_x[None, :]
-            vr, vg, vb = gather(image, iy[:, None], ix[None, :], at[3], known & (w > 0.0), CHANNELS)
-            if EXTEND == CONSTANT:
-                vr, vg, vb = tl.where(known, vr, fr * one), tl.where(known, vg, fg * one), tl.where(known, vb, fb * one)
-            r += w * vr
-            g += w * vg
-            b += w * vb
-    weight = total(first_y, beyond_y, high, y0, y1, taps_y)[:, None] * total(first_x, beyond_x, wide, x0, x1, taps_x)[None, :]
-    r, g, b = scaled(r / weight, one), scaled(g / weight, one), scaled(b / weight, one)
+    fills = (fr * one, fg * one, fb * one)
+    if KIND == FLOOR:
+        r, g, b = nearest_taps(image, fills, i, down, across, at[3], CHANNELS, EXTEND, TILE)
+    else:
+        r, g, b = triangle_taps(image, fills, i, d, down, across, at[3], CHANNELS, EXTEND, TILE)
+    r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
     if turned:
         r, g, b = tl.trans(r), tl.trans(g), tl.trans(b)
     live = inside(i + 8, at)
