@@ -1,0 +1,119 @@
+"""The chains that are compiled ahead, from policies: `python tests/specialisations.py` writes kernels/gpuaug_kernels/specialisations.json.
+
+Trip counts are means over what 256 samples draw and over the tiles of the output.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from gpuaug_kernels import aot, codes
+from gpuaug_kernels.chain import TILE
+
+import gpuaug as ga
+from gpuaug import fuse, ir, rng
+from gpuaug.exec import triton as executor
+
+SAMPLES = 256
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAST, FLAT = torch.channels_last, torch.contiguous_format
+
+
+def policies() -> Iterator[tuple[str, list[ga.Transform], Any, torch.memory_format]]:
+    """Name, transforms, dtype and size of the input (None: ragged, 375 x 500), memory format of the output."""
+    as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD), ga.ToDtype(torch.bfloat16)
+    crop, flip, ends = ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), [as_float, normal, half]
+    jitter, erase = ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomErasing(0.25)
+    small, bytes_ = (3, 224, 224), torch.uint8
+    yield "flip + normalise", [flip, *ends], (bytes_, small, LAST), LAST
+    yield "weak", [crop, flip, *ends], None, LAST
+    yield "weak, dense NCHW", [crop, flip, *ends], (bytes_, (3, 375, 500), FLAT), FLAT
+    yield "moderate", [crop, flip, jitter, *ends], None, LAST
+    yield "moderate + erasing + CutMix", [crop, flip, jitter, *ends, erase, ga.CutMix(1.0, 5)], None, LAST
+    yield "salt and pepper", [ga.SaltAndPepper(0.05), *ends], (bytes_, small, LAST), LAST
+    yield "CutMix", [ga.CutMix(1.0, 5)], (torch.float32, small, FLAT), FLAT
+    yield "rotation, bilinear", [ga.RandomRotation(30, "bilinear"), *ends], (bytes_, small, LAST), LAST
+    yield "affine, nearest", [ga.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, fill=0.5), *ends], (bytes_, small, LAST), LAST
+    h1 = [ga.RandomCrop(224), flip, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), normal]
+    yield "H1 of triton-augment", h1, (torch.float32, (3, 256, 256), FLAT), FLAT
+    yield "points, NCHW float32", [ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomInvert(), normal], (torch.float32, small, FLAT), FLAT
+
+
+def entries() -> list[dict[str, Any]]:
+    """Everything to compile, as the file holds it."""
+    return [entry for policy in policies() for entry in _entries(*policy)]
+
+
+def _entries(name: str, transforms: list[ga.Transform], given: Any, layout: torch.memory_format) -> Iterator[dict[str, Any]]:
+    """The launch that writes images, and those that reduce its means."""
+    dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
+    keys = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
+    frame = ir.Frame(torch.tensor([shape[1:]]).expand(SAMPLES, 2), None if given is None else shape[1:], shape[0], dtype)
+    policy = ga.Policy(transforms, memory_format=layout)
+    (one,) = executor.regroup(fuse.launches(fuse.fold(policy._lower(frame, policy._draw(keys, frame)))))
+    marshal = executor.Marshal(one.passes, frame, keys)
+    tables = marshal.tables()
+    strides = None if given is None else list(torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride())
+    work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {str(dtype).removeprefix('torch.')}{', ragged' if given is None else ''}"
+    for label, program, stop in [(name, marshal.program(), -1), *((f"{name}, mean {k}", p, k) for k, p in marshal.reductions())]:
+        yield {
+            "name": label,
+            "workload": f"{work} -> {marshal.end.fixed[0]}x{marshal.end.fixed[1]}",
+            "source": {"dtype": str(dtype).removeprefix("torch."), "shape": [2, *shape], "strides": strides},
+            "program": vars(program),
+            "widths": [t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, tables.means)],
+            "size": list(marshal.end.fixed),
+            "out": {"dtype": str(marshal.finish.dtype).removeprefix("torch."), "channels_last": marshal.finish.memory_format == LAST},
+            "stop": stop,
+            **workload(program, tables, marshal.end.fixed),
+        }
+
+
+def workload(program: Any, tables: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """How often loops run, and the bodies of ifs that do not always."""
+    records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+    trips = {"chain.side": sides(records[1], tables.integers, size)}
+    if records[0][0] == codes.TRIANGLE.value:
+        trips |= taps(tables.doubles)
+    choices = [r for r in records[2:] if r[0] == codes.CHOICE.value and r[3] > 0]
+    chances = {"position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0, "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0, "resample: turned": 0.0}
+    if choices:
+        # a random order runs each branch once; so does on average one of several that are drawn
+        trips["choose.step"] = sum(r[2] for r in choices) / len(choices)
+        chances["choose: index == k"] = len(choices) / sum(r[4] for r in choices)
+    return {"trips": trips, "chances": chances}
+
+
+def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -> float:
+    """Sides of a mix that a tile needs, on average."""
+    if mix[0] == codes.ALONE.value:
+        return 1.0
+    if mix[0] == codes.MIXUP.value:
+        return 2.0
+    x0, y0, x1, y1 = integers[:, mix[2] + 1 : mix[2] + 5].unbind(1)
+    need = []
+    for top in range(0, size[0], TILE):
+        for left in range(0, size[1], TILE):
+            bottom, right = min(top + TILE, size[0]), min(left + TILE, size[1])
+            within = (x0 <= left) & (x1 >= right) & (y0 <= top) & (y1 >= bottom)
+            meets = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top) & (x0 < x1) & (y0 < y1)
+            need.append(1.0 + (meets & ~within).double())
+    return round(torch.stack(need).mean().item(), 3)
+
+
+def taps(doubles: torch.Tensor) -> dict[str, float]:
+    """Taps of a row and of a column."""
+    wide, high = (2.0 * doubles[:, 6:8]).ceil().unbind(1)
+    rows = high.mean().item()
+    return {"triangle_taps.j": round(rows, 3), "triangle_taps.k": round((wide * high).mean().item() / rows, 3)}
+
+
+def text() -> str:
+    """The file: a line for each kernel."""
+    return "[\n" + ",\n".join(json.dumps(e) for e in entries()) + "\n]\n"
+
+
+if __name__ == "__main__":
+    aot.FILE.write_text(text(), encoding="utf-8")
+    print(aot.FILE)

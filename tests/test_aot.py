@@ -1,0 +1,113 @@
+"""What the kernels cost, counted in machine code on a machine without a GPU: nothing spills, and instructions per pixel have a ceiling."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import specialisations
+from gpuaug_kernels import aot, sass
+
+ROOT = Path(__file__).parents[1]
+# thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
+CEILINGS = {
+    "flip + normalise": 70,
+    "weak": 300,
+    "weak, dense NCHW": 365,
+    "moderate": 370,
+    "moderate, mean 0": 385,
+    "moderate + erasing + CutMix": 475,
+    "moderate + erasing + CutMix, mean 0": 385,
+    "salt and pepper": 114,
+    "CutMix": 42,
+    "rotation, bilinear": 198,
+    "affine, nearest": 121,
+    "H1 of triton-augment": 71,
+    "H1 of triton-augment, mean 0": 109,
+    "points, NCHW float32": 85,
+    "points, NCHW float32, mean 0": 104,
+}
+
+
+def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | more
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
+    return subprocess.run([sys.executable, "-m", "gpuaug_kernels.aot", *arguments], env=env, capture_output=True, text=True, timeout=600, cwd=ROOT)
+
+
+@pytest.fixture(scope="module", params=aot.TARGETS, ids=lambda t: f"sm_{t}")
+def report(request) -> list[dict]:
+    done = run("--json", "--target", str(request.param))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_the_list_is_what_policies_make_today():
+    assert aot.FILE.read_text(encoding="utf-8") == specialisations.text(), "run python tests/specialisations.py"
+
+
+def test_no_kernel_spills(report):
+    assert {r["name"] for r in report} == {e["name"] for e in aot.specialisations()}
+    for r in report:
+        assert r["spills"] == 0 and 16 <= r["registers"] <= 240, r
+
+
+def test_a_thread_writes_sixteen_bytes_where_the_layout_allows(report):
+    flat = {e["name"] for e in aot.specialisations() if not e["out"]["channels_last"] and e["stop"] < 0}
+    assert len(flat) >= 3, "vacuous"
+    for r in report:
+        if r["name"] in flat:
+            assert r["store"] == 16, r
+
+
+def test_instructions_per_pixel_stay_below_their_ceilings(report):
+    counted = {r["name"]: r["per pixel"] for r in report}
+    assert counted.keys() == CEILINGS.keys()
+    assert {k: v for k, v in counted.items() if not 0.5 * CEILINGS[k] < v <= CEILINGS[k]} == {}, "too many; or far fewer: lower the ceiling"
+
+
+def test_it_refuses_to_run_beside_the_interpreter():
+    done = run(TRITON_INTERPRET="1")
+    assert done.returncode == 2
+    assert done.stderr == "error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; unset it and run this again\n"
+
+
+def test_a_name_that_is_unknown_is_told():
+    done = run("--only", "weka")
+    assert done.returncode == 2 and "no kernel is named weka; there are flip + normalise, weak" in done.stderr
+
+
+# ---- the counter, on machine code made by hand
+
+
+def code(*lines: tuple[str, int] | str) -> str:
+    """What nvdisasm would print: labels, and instructions of a line of source.py."""
+    out, path = [], Path(sass.__file__).with_name("source.py")
+    for item in lines:
+        out += [item] if isinstance(item, str) else [f'\t//## File "{path}", line {item[1]}', f"        /*0000*/   {item[0]} ;"]
+    return "\n".join(out)
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    path = str(Path(sass.__file__).with_name("source.py"))
+    loop = next(r for r in sass.regions(path) if r.loop and r.name == "triangle_taps.k")
+    body = [("FADD R0, R0, R1", loop.first), ("FADD R0, R0, R1", loop.first), ("@P0 BRA `(.L_x_0)", loop.first)]
+    text = code(("MOV R0, R1", 1), ".L_x_0:", *body, ("EXIT", 1), ("FADD R1, R1, R1", 1))
+    # what stands behind the end is never reached
+    assert sass.count(text, {"triangle_taps.k": 5.0}, {})[0] == 1 + 5 * 3 + 1
+    with pytest.raises(ValueError, match=r'loop "triangle_taps\.k" has no trip count'):
+        sass.count(text, {}, {})
+
+
+def test_the_body_of_an_if_counts_by_its_chance():
+    path = str(Path(sass.__file__).with_name("source.py"))
+    turned = next(r for r in sass.regions(path) if r.name == "resample: turned")
+    text = code(("MOV R0, R1", 1), ("@P0 BRA `(.L_x_0)", 1), ("FADD R0, R0, R1", turned.first), ".L_x_0:", ("EXIT", 1))
+    assert sass.count(text, {}, {"resample: turned": 0.25})[0] == 3.25
+
+
+def test_code_without_line_numbers_is_refused():
+    with pytest.raises(ValueError, match="unset TRITON_DISABLE_LINE_INFO"):
+        sass.count("        /*0000*/   EXIT ;", {}, {})
