@@ -44,13 +44,15 @@ def cutmix(images: Tensor, partner: Tensor, boxes: Tensor, out: Tensor | None = 
     """The partner's pixels inside a rectangle.
 
     partner: [N] int64 rows of this batch.  boxes: [N, 4] integers x1 y1 x2 y2, far edges exclusive.  out: written and returned, if given;
-    it must not share memory with images.
+    it must not share memory with images.  On CUDA one launch, straight into an `out` that is contiguous or channels_last.
     """
     images = _dense(images)
+    if out is not None:
+        _check_out(out, images)
     partner, boxes = _rows("partner", partner, images, (), whole=True), _rows("boxes", boxes, images, (4,), whole=True)
     if images.device.type == "cpu" and len(partner) and not 0 <= int(partner.min()) <= int(partner.max()) < len(images):
         raise ValueError(f"partner must be rows of this batch, in [0, {len(images)}), got {int(partner.min())} to {int(partner.max())}")
-    return _into(out, _run((ir.CutMix(partner, boxes, ir.rows(tuple(images.shape[2:]), partner)),), images))
+    return _run((ir.CutMix(partner, boxes, ir.rows(tuple(images.shape[2:]), partner)),), images, out=out)
 
 
 def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
@@ -110,21 +112,32 @@ def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole:
     return given.long() if whole else given
 
 
-def _run(passes: ir.Sequence, images: Tensor, keys: rng.Keys | None = None, **finish: Any) -> Tensor:
+def _run(passes: ir.Sequence, images: Tensor, keys: rng.Keys | None = None, out: Tensor | None = None, **finish: Any) -> Tensor:
     """The passes in one launch by the best executor of the device."""
     n = len(images)
     blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=images.device), None, images.shape[1], images.dtype)
     frame = blank.resized((images.shape[2], images.shape[3]))
-    end = ir.Finish(finish.get("dtype", images.dtype), finish.get("memory_format", torch.contiguous_format))
+    layout = torch.contiguous_format if out is None or out.is_contiguous() else torch.channels_last
+    end = ir.Finish(finish.get("dtype", images.dtype), finish.get("memory_format", layout))
     zero = torch.zeros(n, dtype=torch.int64, device=images.device)
     plan = fuse.Plan(fuse.launches((*passes, end)), keys or rng.Keys(0, 0, zero, zero), frame)
-    out: Tensor = load(choose("auto", images.device)).run(plan, images)
-    return out
+    backend = choose("auto", images.device)
+    # only the kernels write where they are told to
+    straight = out is not None and backend == "triton" and out.is_contiguous(memory_format=layout)
+    result: Tensor = load(backend).run(plan, images, **{"out": out} if straight else {})
+    return result if out is None or straight else out.copy_(result)
 
 
-def _into(out: Tensor | None, result: Tensor) -> Tensor:
-    if out is None:
-        return result
-    if out.shape != result.shape or out.dtype != result.dtype or out.device != result.device:
-        raise ValueError(f"out must be {result.dtype} {tuple(result.shape)} on {result.device}, got {out.dtype} {tuple(out.shape)} on {out.device}")
-    return out.copy_(result)
+def _check_out(out: Tensor, images: Tensor) -> None:
+    if out.shape != images.shape or out.dtype != images.dtype or out.device != images.device:
+        raise ValueError(f"out must be {images.dtype} {tuple(images.shape)} on {images.device}, got {out.dtype} {tuple(out.shape)} on {out.device}")
+    (a, b), (c, d) = _extent(out), _extent(images)
+    if a < d and c < b:
+        raise ValueError("out must not share memory with images, got overlapping tensors; pass another, such as torch.empty_like(images)")
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    """The first address that a tensor uses and the first beyond it."""
+    first = x.data_ptr()
+    reach = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) + 1
+    return first, first + (reach * x.element_size() if x.numel() else 0)

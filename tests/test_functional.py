@@ -68,6 +68,7 @@ def test_normalize_casts_and_lays_out():
         (lambda: F.cutmix(IMAGES, torch.tensor([9, 0, 0, 0, 0]), BOXES), "partner must be rows"),
         (lambda: F.cutmix(IMAGES, IDS.float(), BOXES), "partner must be integers"),
         (lambda: F.cutmix(IMAGES, torch.zeros(5).long(), BOXES, out=IMAGES.byte()), "out must be"),
+        (lambda: F.cutmix(IMAGES, torch.zeros(5).long(), BOXES, out=IMAGES), "out must not share memory"),
         (lambda: F.mixup(IMAGES, torch.zeros(5).long(), torch.zeros(4)), "lam must have shape"),
         (lambda: F.erase(IMAGES, BOXES[:, :3]), "boxes must have shape"),
         (lambda: F.normalize(IMAGES, [0.5], [0.0]), "std no 0"),

@@ -262,6 +262,40 @@ def test_an_empty_batch_launches_nothing():
     assert out.shape == (0, 3, 20, 37) and out.dtype == torch.bfloat16 and labels.shape == (0, 4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_cutmix_writes_into_out_in_one_launch(layout, dtype, images, launches, monkeypatch):
+    x, partner = images(3, 35, 40, dtype=dtype), torch.tensor([2, 0, 1])
+    boxes = torch.tensor([[0, 0, 40, 35], [5, 3, 33, 34], [7, 7, 7, 9]])
+    want = ga.functional.cutmix(x, partner, boxes)
+    monkeypatch.setattr(ga.functional, "choose", lambda *_: "triton")
+    wide = torch.full((3, 3, 35, 80), 9, dtype=dtype)
+    out = {"contiguous": torch.full_like(x, 9), "channels_last": wide[..., :40].contiguous(memory_format=torch.channels_last), "strided": wide[..., ::2]}[
+        layout
+    ]
+    written: list[torch.Tensor] = []
+    whole = launch._launch
+    monkeypatch.setattr(launch, "_launch", lambda *a: written.append(a[4]) or whole(*a))
+    got = ga.functional.cutmix(x, partner, boxes, out=out)
+    assert got is out and torch.equal(out, want) and changed(out, x) > 0.3
+    assert launches == ["images"] and len(written) == 1
+    # the interpreter cannot round to bfloat16
+    assert (written[0].data_ptr() == out.data_ptr()) == (layout != "strided" and dtype != torch.bfloat16)
+    assert layout != "strided" or (wide[..., 1::2] == 9).all()
+
+
+def test_an_out_that_does_not_fit_is_refused(images):
+    x = images(2, 9, 8)
+    m = executor.Marshal(
+        (ir.Affine(torch.ones(2, 1), torch.zeros(2, 1)), FINISH), ir.Frame(torch.tensor([[9, 8]] * 2), (9, 8), 3, x.dtype), rng.Keys(1, 0, IDS[:2], IDS[:2])
+    )
+    for out in (torch.empty(2, 3, 9, 9), torch.empty(2, 3, 9, 8).double(), torch.empty(2, 3, 8, 9).transpose(2, 3)):
+        with pytest.raises(ValueError, match="out must be"):
+            m.run(x, out)
+    out = torch.empty_like(x)
+    assert m.run(x, out) is out and torch.equal(out, x)
+
+
 # ---- plans that no policy of today makes
 
 

@@ -34,18 +34,21 @@ class Switch:
 Node = Record | Switch
 
 
-def run(plan: Plan, source: Images) -> Tensor:
-    """The images after a plan: [N, C, H, W] in the plan's dtype and memory format."""
+def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
+    """The images after a plan: [N, C, H, W] in the plan's dtype and memory format; written to `out`, which has both, where it is given."""
     images: Any = source
     frame = plan.frame
-    for one in regroup(plan.launches):
+    launches = regroup(plan.launches)
+    for number, one in enumerate(launches, 1):
+        last = out if number == len(launches) else None
         if lacks(one, frame):
             images = reference.run_passes(one.passes, _floats(images), plan.keys)
+            images = images if last is None else last.copy_(images)
         else:
-            images = Marshal(one.passes, frame, plan.keys).run(images)
+            images = Marshal(one.passes, frame, plan.keys).run(images, last)
         frame = ir.verify(one.passes, frame)
-    out: Tensor = images
-    return out
+    result: Tensor = images
+    return result
 
 
 def lacks(one: Launch, frame: ir.Frame) -> str:
@@ -180,14 +183,14 @@ class Marshal:
         means = torch.zeros((len(self.keys), max(1, sum(most for _, most in self.counts))), dtype=torch.float32, device=self.keys.ids.device)
         return Tables(self.floats.table(), self.integers.table(), self.doubles.table(), means)
 
-    def run(self, images: Any) -> Tensor:
+    def run(self, images: Any, into: Tensor | None = None) -> Tensor:
         """Reduce what statistics there are, then run the chain."""
         assert self.end.fixed is not None
         source, tables = _source(images), self.tables()
         for number, program in self.reductions():
             tables.means[:, number] = launch.mean(source, program, tables, self.end.fixed, number)
         last = self.finish.memory_format == torch.channels_last
-        out: Tensor = launch.images(source, self.program(), tables, self.end.fixed, self.finish.dtype, last)
+        out: Tensor = launch.images(source, self.program(), tables, self.end.fixed, self.finish.dtype, last, into)
         return out
 
     def reductions(self) -> list[tuple[int, Program]]:

@@ -12,15 +12,21 @@ from gpuaug_kernels.chain import TILE, Program, Source, Tables, chain
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
-def images(source: Source, program: Program, tables: Tables, size: tuple[int, int], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    """Run the chain: [N, C, H, W] of a dtype, in one launch."""
-    n = len(tables.integers)
+def images(
+    source: Source, program: Program, tables: Tables, size: tuple[int, int], dtype: torch.dtype, channels_last: bool, out: Tensor | None = None
+) -> Tensor:
+    """Run the chain: [N, C, H, W] of a dtype, in one launch; into `out` where it is given."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (len(tables.integers), program.written, *size)
+    if out is not None and (out.shape != shape or out.dtype != dtype or not out.is_contiguous(memory_format=layout)):
+        raise ValueError(f"out must be {dtype} {shape} in {layout}, got {out.dtype} {tuple(out.shape)} of strides {out.stride()}")
     # the interpreter cuts bfloat16 off where a card rounds to nearest: there it writes float32, and torch rounds
-    written = torch.float32 if dtype == torch.bfloat16 and interpreted() else dtype
-    out = torch.empty((n, program.written, *size), dtype=written, device=tables.integers.device, memory_format=layout)
-    _launch(source, program, tables, size, out, _layout(program, channels_last), -1)
-    return out.to(dtype)
+    rounded = dtype == torch.bfloat16 and interpreted()
+    written = out
+    if written is None or rounded:
+        written = torch.empty(shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout)
+    _launch(source, program, tables, size, written, _layout(program, channels_last), -1)
+    return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
 def mean(source: Source, program: Program, tables: Tables, size: tuple[int, int], number: int) -> Tensor:
