@@ -37,7 +37,14 @@ FAULTS = [
         "test_fusing.py",
         "must_fold or random_chains_of_moves",
     ),
-    Fault("a flip off by one", "transforms/geometry.py", "apply * (frame.size[:, 1 - axis] - 1)", "apply * frame.size[:, 1 - axis]", "test_lowering.py", "RandomHorizontalFlip"),
+    Fault(
+        "a flip off by one",
+        "transforms/geometry.py",
+        "apply * (frame.size[:, 1 - axis] - 1)",
+        "apply * frame.size[:, 1 - axis]",
+        "test_lowering.py",
+        "RandomHorizontalFlip",
+    ),
     Fault("an epoch that is ignored", "rng.py", "((self.ids >> 32) << 18) | self.epoch\n", "((self.ids >> 32) << 18)\n", "test_rng.py", "key or counter"),
     Fault(
         "an occurrence that is ignored",
@@ -67,8 +74,8 @@ FAULTS = [
     Fault(
         "height and width of an erased rectangle exchanged",
         "transforms/stamps.py",
-        "h, w = torch.sqrt(area * aspect)",
-        "w, h = torch.sqrt(area * aspect)",
+        "h, w = (smooth(",
+        "w, h = (smooth(",
         "test_sampling.py",
         "RandomErasing or rectangles",
     ),
