@@ -17,6 +17,7 @@ from gpuaug.exec import triton as executor
 
 SAMPLES = 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 
@@ -77,7 +78,12 @@ def workload(program: Any, tables: Any, size: tuple[int, int]) -> dict[str, Any]
     if records[0][0] == codes.TRIANGLE.value:
         trips |= taps(tables.doubles)
     choices = [r for r in records[2:] if r[0] == codes.CHOICE.value and r[3] > 0]
-    chances = {"position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0, "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0, "resample: turned": 0.0}
+    chances = {
+        "position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
+        PROJECTIVE: 0.0,
+        "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
+        "resample: turned": 0.0,
+    }
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn
         trips["choose.step"] = sum(r[2] for r in choices) / len(choices)

@@ -22,7 +22,7 @@ CEILINGS = {
     "moderate + erasing + CutMix, mean 0": 385,
     "salt and pepper": 114,
     "CutMix": 42,
-    "rotation, bilinear": 198,
+    "rotation, bilinear": 174,
     "affine, nearest": 121,
     "H1 of triton-augment": 71,
     "H1 of triton-augment, mean 0": 109,

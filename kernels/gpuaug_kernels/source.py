@@ -212,6 +212,36 @@ def position(d, at):
 
 
 @triton.jit
+def split(position):
+    """A position's whole part as int32 and what lies beyond it as float32.  position: float64"""
+    whole = tl.floor(position)
+    return limited(whole), (position - whole).to(tl.float32)
+
+
+@triton.jit
+def advance(along, across, shift, at):
+    """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there, since no weight jumps."""
+    whole, beyond = split(along * at[5].to(tl.float64) + across * at[4].to(tl.float64) + shift)
+    moved = (along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)) + beyond
+    moved = tl.minimum(tl.maximum(moved, -1.0e9), 1.0e9)
+    floor = tl.floor(moved)
+    return whole + floor.to(tl.int32), moved - floor
+
+
+@triton.jit
+def corners(d, at):
+    """The upper left of every pixel's four taps, x and y, and how far it lies beyond them."""
+    if (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0):
+        sx, sy = position(d, at)
+        x, fx = split(sx)
+        y, fy = split(sy)
+    else:
+        x, fx = advance(tl.load(d), tl.load(d + 1), tl.load(d + 2), at)
+        y, fy = advance(tl.load(d + 3), tl.load(d + 4), tl.load(d + 5), at)
+    return x, y, fx, fy
+
+
+@triton.jit
 def even(x):
     """The nearest whole number as int32, half to even.  x: float64"""
     low = tl.floor(x)
@@ -231,15 +261,14 @@ def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
 def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
     """Four taps, or the nearest."""
     i += GEOMETRY
-    sx, sy = position(d, at)
-    zero = tl.zeros_like(sx).to(tl.float32)
+    zero = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
     sums = (zero, zero, zero, zero)
     if KIND == NEAREST:
+        # half a pixel off, a value is another
+        sx, sy = position(d, at)
         sums = add_tap(sums, image, i, even(sy), even(sx), zero + 1.0, at[3], mask, CHANNELS)
     else:
-        left, top = tl.floor(sx), tl.floor(sy)
-        fx, fy = (sx - left).to(tl.float32), (sy - top).to(tl.float32)
-        x, y = left.to(tl.int32), top.to(tl.int32)
+        x, y, fx, fy = corners(d, at)
         sums = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at[3], mask, CHANNELS)
         sums = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at[3], mask, CHANNELS)
         sums = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at[3], mask, CHANNELS)
