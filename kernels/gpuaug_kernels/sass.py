@@ -184,13 +184,15 @@ def _within(frames: tuple[Frame, ...]) -> list[Region]:
 
 def _source_loop(graph: list[Block], body: set[int], outer: set[str]) -> str:
     """The loop of the source that a loop of the machine code is.  outer: those that it lies in"""
-    within: Counter[str] = Counter()
-    without: Counter[str] = Counter()
+    within: Counter[Region] = Counter()
+    without: Counter[Region] = Counter()
     for k, block in enumerate(graph):
         for i in block.instructions:
-            (within if k in body else without).update({r.name for r in _within(i.frames) if r.loop and r.name not in outer})
+            (within if k in body else without).update({r for r in _within(i.frames) if r.loop and r.name not in outer})
     size = sum(len(graph[k].instructions) for k in body)
-    return max(within, key=lambda name: within[name] / (size + without[name]), default="")
+    # of equals the shortest
+    found = max(within, key=lambda r: (within[r] / (size + without[r]), r.first - r.last, r.name), default=None)
+    return found.name if found else ""
 
 
 def count(text: str, trips: Mapping[str, float], chances: Mapping[str, float]) -> tuple[float, Counter[str]]:
