@@ -16,7 +16,7 @@ TARGETS = (80, 90, 100)
 HERE = Path(__file__)
 # the stages, sources, borders and mixes that some program must hold
 KINDS = {
-    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST"),
+    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN"),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
     "stages": tuple("CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE".split()),
@@ -108,6 +108,7 @@ def programs():
     yield "gray", [ga.Grayscale(1), jitter], bytes_last, flat
     yield "one pixel", [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)], torch.zeros(2, 3, 1, 1), flat
     yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
+    yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
     # what the reference leaves in different sizes is taken up as floats
     yield "ragged floats", [ga.Resize((64, 64))], [torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)], flat
 

@@ -338,6 +338,21 @@ def test_a_projective_warp(kernel, fill, images):
     assert changed(got[:1], x[:1, :, :1, :1].expand_as(got[:1])) > 0.3, "vacuous"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("size", [(35, 33), (3, 4), (2, 9), (9, 2)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sharpness_and_points_are_one_launch(channels, size, dtype, images, launches):
+    x, factor = images(3, *size, channels, dtype=dtype), torch.tensor([0.0, 0.4, 3.0])
+    wide = torch.full((3, channels, size[0] + 2, size[1] + 2), 77, dtype=dtype)
+    wide[:, :, 1:-1, 1:-1] = x
+    for y in (x, wide[:, :, 1:-1, 1:-1]):
+        got, want = planned((ir.Sharpness(factor), ir.Solarize(factor / 3), FINISH), y)
+        compare(got, want, "jump", f"{channels} {size} {dtype}")
+    assert launches == ["images"] * 2
+    plain = planned((ir.Solarize(factor / 3), FINISH), x)[0]
+    assert (changed(got, plain) > 0.2) == (min(size) > 2)
+
+
 # ---- what it says
 
 

@@ -282,6 +282,13 @@ def _(p: ir.Warp, m: Marshal) -> list[Node]:
 
 
 @rule.register
+def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
+    m.integers.add(m.frame.size)
+    m.source = (codes.SHARPEN.value, 0, m.floats.add(p.factor), 0, 0)
+    return []
+
+
+@rule.register
 def _(p: ir.Affine, m: Marshal) -> list[Node]:
     scale, bias = (m.floats.add(m.per_channel(v)) for v in (p.scale, p.bias))
     return m.stage(codes.AFFINE, scale, bias, p.clamp)

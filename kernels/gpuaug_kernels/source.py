@@ -1,7 +1,7 @@
-"""Where a chain's pixels come from: the pixel itself, an antialiased resample, or a warp.
+"""Where a chain's pixels come from: the pixel itself, an antialiased resample, a warp, or a pixel among its neighbours.
 
 Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet it, from the first cache
-after the first; a warp four values or one.  Positions are float64 where a whole number comes of them, weights float32.
+after the first; a warp four values or one; a sharpening nine.  Positions are float64 where a whole number comes of them, weights float32.
 
 What the functions here are handed:
 
@@ -13,8 +13,8 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import BILINEAR, CONSTANT, EDGE, FLOOR, GEOMETRY, NEAREST, PIXEL, REFLECT, SYMMETRIC, TRIANGLE
-from gpuaug_kernels.point import columns, inside
+from gpuaug_kernels.codes import BILINEAR, CONSTANT, EDGE, FLOOR, GEOMETRY, NEAREST, PIXEL, REFLECT, SHARPEN, SYMMETRIC, TRIANGLE
+from gpuaug_kernels.point import blend, columns, inside
 
 
 @triton.jit
@@ -58,6 +58,30 @@ def pixel(image, at, mask, CHANNELS: tl.constexpr):
     r, g, b = gather(image, at[0], at[1], at[3], mask, CHANNELS)
     one = units(image)
     return scaled(r, one), scaled(g, one), scaled(b, one)
+
+
+@triton.jit
+def sharpen(image, factor, i, at, mask, CHANNELS: tl.constexpr):
+    """A pixel against the mean of what stands around it, itself five times; at the border against itself."""
+    y, x, height, width = at[0], at[1], tl.load(i + GEOMETRY), tl.load(i + GEOMETRY + 1)
+    whole = mask & (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
+    r, g, b = gather(image, y, x, at[3], mask, CHANNELS)
+    sr, sg, sb = 4.0 * r, 4.0 * g, 4.0 * b
+    for dy in tl.static_range(-1, 2):
+        for dx in tl.static_range(-1, 2):
+            vr, vg, vb = gather(image, y + dy, x + dx, at[3], whole, CHANNELS)
+            sr, sg, sb = sr + vr, sg + vg, sb + vb
+    one = units(image)
+    r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
+    sr, sg, sb = scaled(sr * 0.07692307692307693, one), scaled(sg * 0.07692307692307693, one), scaled(sb * 0.07692307692307693, one)
+    f = tl.load(factor)
+    return sharper(f, r, sr, whole, height, width), sharper(f, g, sg, whole, height, width), sharper(f, b, sb, whole, height, width)
+
+
+@triton.jit
+def sharper(factor, x, around, whole, height, width):
+    """Images too small to have an inside are left alone."""
+    return tl.where((height > 2) & (width > 2), blend(factor, x, tl.where(whole, around, x)), x)
 
 
 @triton.jit
@@ -289,6 +313,8 @@ def read(PROGRAM: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr
         r, g, b = pixel(image, at, mask, CHANNELS)
     elif (KIND == TRIANGLE) | (KIND == FLOOR):
         r, g, b = resample(image, f + PROGRAM[2], i, d, at, CHANNELS, KIND, PROGRAM[1])
+    elif KIND == SHARPEN:
+        r, g, b = sharpen(image, f + PROGRAM[2], i, at, mask, CHANNELS)
     else:
         tl.static_assert((KIND == BILINEAR) | (KIND == NEAREST), "no such source")
         r, g, b = warp(image, f + PROGRAM[2], i, d, at, mask, CHANNELS, KIND, PROGRAM[1])
