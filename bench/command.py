@@ -67,6 +67,7 @@ def run(order: Order, console: Console) -> dict[str, Any]:
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     if order.store:
         path = report.RESULTS / f"{report.machine_class(how.where)}.json"
+        data = report.merged(report.load(path), data) if path.exists() and order.groups else data
         report.save(data, path)
         path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
         console.print(f"stored {path}", markup=False, highlight=False, soft_wrap=True)

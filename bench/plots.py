@@ -108,8 +108,12 @@ def growth(data: dict[str, Any], theme: Theme) -> Figure:
         for k, name in enumerate(names):
             points = [(int(m.workload.split()[-2 if group == "size" else -1]), s) for m in found if (s := m.rate(name))]
             # the time of an image, or of a thousand pixels of it
-            per = [(x, 1e6 / (s.median * (x * x / 1000 if group == "size" else 1))) for x, s in sorted(points, key=lambda p: p[0])]
+            points.sort(key=lambda p: p[0])
+            work = [x * x / 1000 if group == "size" else 1 for x, _ in points]
+            per = [(x, 1e6 / (s.median * w)) for (x, s), w in zip(points, work, strict=True)]
             colour = theme.ours if found and name == found[0].base else theme.others[k % len(theme.others)]
+            low, high = ([1e6 / (getattr(s, side) * w) for (_, s), w in zip(points, work, strict=True)] for side in ("high", "low"))
+            ax.fill_between([x for x, _ in points], low, high, color=colour, alpha=0.22, linewidth=0)
             ax.plot(*zip(*per, strict=True), color=colour, marker="o", markersize=4, linewidth=2)
             ax.annotate(name, per[-1], xytext=(7, 0), textcoords="offset points", color=colour, fontsize=9, va="center")
         ax.set_xscale("log", base=2)
@@ -125,7 +129,12 @@ def growth(data: dict[str, Any], theme: Theme) -> Figure:
         ax.set_xlim(low, high * (high / low) ** 0.28)
         if found:
             ax.set_xticks([int(m.workload.split()[-2 if group == "size" else -1]) for m in found])
-    _titles(figure, theme, "How cost grows: moderate", _conditions(data).replace("; medians, whiskers are quartiles", "; medians") + "; less is better")
+    _titles(
+        figure,
+        theme,
+        "How cost grows: moderate",
+        _conditions(data).replace("; medians, whiskers are quartiles", "; medians, bands are quartiles") + "; less is better",
+    )
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.62 / figure.get_figheight()), w_pad=2)
     return figure
 

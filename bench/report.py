@@ -95,6 +95,21 @@ def to_json(measured: list[Measured], options: Options) -> dict[str, Any]:
     return {"conditions": conditions(options), "left out": PREPARED, "workloads": [_workload(m) for m in measured]}
 
 
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Stored results with those workloads made anew that a later run of the same machine, threads and versions measured.
+
+    The commit names both where they differ.  Other conditions that differ make the old results useless: the new ones stand alone.
+    """
+    same = ("machine class", "device", "threads", "python", "versions")
+    if any(old["conditions"][k] != new["conditions"][k] for k in same):
+        return new
+    fresh = {w["name"]: w for w in new["workloads"]}
+    kept = [fresh.pop(w["name"], w) for w in old["workloads"]]
+    commits = dict.fromkeys((*old["conditions"]["commit"].split(", "), new["conditions"]["commit"]))
+    used = [c for c in commits if c == new["conditions"]["commit"] or len(kept) > len(new["workloads"])]
+    return {**new, "conditions": {**new["conditions"], "commit": ", ".join(used)}, "workloads": [*kept, *fresh.values()]}
+
+
 def _workload(m: Measured) -> dict[str, Any]:
     own = {"name": m.workload, "group": m.group, "description": m.description, "base": m.base, "bytes": m.moved, "copy seconds": _short(m.bound)}
     return {**own, "contenders": [_contender(m, r) for r in m.rows]}

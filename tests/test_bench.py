@@ -160,6 +160,17 @@ def test_results_survive_their_file_and_every_row_is_reported(tmp_path):
         assert all(word in text for word in ("gpuaug cpu", "torchvision", "not comparable: its crop: no antialias", "MixUp"))
 
 
+def test_a_later_run_of_some_workloads_leaves_the_others():
+    old = report.to_json([measured("weak"), measured("moderate")], Options())
+    new = report.to_json([replace(measured("moderate"), description="anew")], Options())
+    old["conditions"]["commit"], new["conditions"]["commit"] = "a", "b"
+    both = report.merged(old, new)
+    assert [(w["name"], w["description"] == "anew") for w in both["workloads"]] == [("weak", False), ("moderate", True)]
+    assert both["conditions"]["commit"] == "a, b"
+    other = report.to_json([measured("moderate")], Options(threads=2))
+    assert report.merged(old, other) == other, "two threads are not compared with one"
+
+
 def test_pictures_are_drawn_for_both_pages_and_carry_their_results(tmp_path):
     growth = [measured(f"moderate, batch {n}", "batch") for n in (1, 4)] + [measured(f"moderate, {n} px", "size") for n in (32, 64)]
     data = report.to_json([measured(), *growth], Options())
