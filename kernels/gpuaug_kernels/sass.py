@@ -143,11 +143,18 @@ def loops(graph: list[Block]) -> dict[int, set[int]]:
     return out
 
 
+def _own(path: str) -> Path | None:
+    """Our file of that name: machine code may come from a cache that another checkout of the same text has filled."""
+    named = Path(path)
+    file = Path(__file__).resolve().parent / named.name
+    return file if named.parent.name == file.parent.name and file.exists() else None
+
+
 @cache
 def regions(path: str) -> tuple[Region, ...]:
     """The bodies of loops and ifs of a file of kernels."""
-    file = Path(path)
-    if not file.exists() or file.parent != Path(__file__).parent:
+    file = _own(path)
+    if file is None:
         return ()
     out = []
     for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -165,8 +172,8 @@ def regions(path: str) -> tuple[Region, ...]:
 @cache
 def functions(path: str) -> dict[str, tuple[int, int]]:
     """The lines of every function of a file of kernels."""
-    file = Path(path)
-    if not file.exists() or file.parent != Path(__file__).parent:
+    file = _own(path)
+    if file is None:
         return {}
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {f.name: (f.lineno, f.end_lineno or 0) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)}
