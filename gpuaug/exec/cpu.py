@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def _native(passes: ir.Sequence, images: Images, frame: ir.Frame, after: ir.Fram
         size = int(lay_out(inputs, n))
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its samples
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
-        _spread(workers, n)
+        _spread(workers, n, -(-n * _WORTH_A_THREAD // pixels))
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
 
 
@@ -144,8 +144,13 @@ def _on_large_pages(memory: Tensor) -> Tensor:
         first = -(-memory.data_ptr() // page) * page
         last = (memory.data_ptr() + size) // page * page
         # only advice: what it returns does not matter
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 14)
+        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 14)
     return memory
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _sources(images: Images) -> np.ndarray[Any, Any]:
@@ -172,13 +177,13 @@ def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
 # ---- threads
 
 
-def _spread(workers: Sequence[Callable[[int, int], None]], n: int) -> None:
-    """Share n samples among workers, this thread's and others': each takes the next few until none are left."""
+def _spread(workers: Sequence[Callable[[int, int], None]], n: int, few: int = sys.maxsize) -> None:
+    """Share n samples among workers, this thread's and others': each takes the next few, at most, until none are left."""
     if len(workers) == 1:
         workers[0](0, n)
         return
-    size = max(1, n // (len(workers) * _CHUNKS_A_THREAD))
-    # next() on a counter is atomic, so that no lock is needed
+    # small parts, so that nobody waits long for the last; next() on a counter is atomic, so that no lock is needed
+    size = min(few, max(1, n // (len(workers) * _CHUNKS_A_THREAD)))
     counter = itertools.count(0, size)
 
     def work(worker: Callable[[int, int], None]) -> None:
