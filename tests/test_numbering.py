@@ -150,7 +150,7 @@ def test_workers_of_a_loader_number_apart():
 
 
 RANKS = """
-import os, sys, torch, torch.distributed as dist
+import os, pathlib, sys, time, torch, torch.distributed as dist
 from torch import nn
 import gpuaug as ga
 
@@ -165,8 +165,15 @@ for _ in range(3):
     model(torch.ones(5, 3, 4, 4)).sum().backward()
 ids = policy(ga.Batch(torch.ones(2, 3, 4, 4))).ids.tolist()
 assert "module.0.next_id" in model.state_dict()
-print("RESULT", int(policy.next_id), ids)
-dist.destroy_process_group()
+print("RESULT", int(policy.next_id), ids, flush=True)
+dist.barrier()
+# gloo's threads may abort a process that winds down, so both end at once, the one that keeps the store last
+done = pathlib.Path(__file__).with_name("done")
+if rank == 1:
+    done.touch()
+while not done.exists():
+    time.sleep(0.01)
+os._exit(0)
 """
 
 
