@@ -382,3 +382,10 @@ def test_one_channel_of_many_has_the_noise_of_its_own():
     out = ga.Policy([ga.GaussianNoise(0.0, 1.0, clip=False)])(torch.zeros(2, 9, 32, 32), backend="reference")
     r = np.corrcoef(out.permute(1, 0, 2, 3).reshape(9, -1).numpy())
     assert np.abs(r - np.eye(9)).max() < 4.5 / 2048**0.5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_batch_passes_where_its_images_would_differ_in_size(backend):
+    policy = ga.Policy([ga.RandomRot90(), ga.Resize(9), ga.Resize((21, 6)), ga.RandomInvert()])
+    out = policy(torch.zeros((0, 4, 7, 15), dtype=torch.uint8), backend=backend)
+    assert out.shape == (0, 4, 21, 6) and out.dtype == torch.uint8

@@ -62,9 +62,10 @@ def per_sample(values: Tensor) -> Tensor:
 def _(p: ir.Resample, images: Dense, keys: rng.Keys) -> Dense:
     rows = list(zip(p.window.tolist(), p.source.tolist(), p.size.tolist(), strict=True))
     out = [_resample(p, n, image, *row) for n, (image, row) in enumerate(zip(images, rows, strict=True))]
-    if p.fixed is None:
-        return out
-    return torch.stack(out) if out else images.new_zeros((0, images.shape[1], *p.fixed))
+    if not out:
+        # of no image at all the channels are still known by the tensor
+        return images if p.fixed is None else images.new_zeros((0, images.shape[1], *p.fixed))
+    return out if p.fixed is None else torch.stack(out)
 
 
 def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: list[int], size: list[int]) -> Tensor:
