@@ -14,7 +14,8 @@ _ROOT = Path(__file__).parent
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled entry point that releases the GIL.  What it calls is compiled into it and needs no cache of its own."""
-    dispatcher = njit(nogil=True)(function)
+    # a division by 0 gives what it gives in C, without a test that would keep loops from being vectorised
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
     try:
         dispatcher._cache = _Kept(function)
     except (RuntimeError, OSError):
@@ -47,5 +48,5 @@ class _Kept(FunctionCache):  # type: ignore[misc]
 @cache
 def _sources() -> str:
     """A digest of every file that is compiled: Numba itself looks at the entry point's file only."""
-    files = [_ROOT / "rng_host.py", *sorted((_ROOT / "exec" / "rows").glob("*.py"))]
+    files = [_ROOT / "rng_host.py", *sorted((_ROOT / "tape").glob("*.py")), *sorted((_ROOT / "exec" / "rows").glob("*.py"))]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

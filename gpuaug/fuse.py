@@ -51,7 +51,7 @@ def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
 def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
     """One pass that does a, then b, to the bit of the interpolation; None where there is none."""
     if isinstance(a, ir.Warp) and isinstance(b, ir.Resample) and b.moves and b.extend == "none" and b.fixed is not None:
-        return replace(a, inverse=a.inverse @ b.inverse, size=b.size, fixed=b.fixed)
+        return replace(a, inverse=ir.product(a.inverse, b.inverse), size=b.size, fixed=b.fixed)
     if not (isinstance(a, ir.Resample) and isinstance(b, ir.Resample)):
         return None
     if b.moves:
@@ -68,7 +68,7 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     else:
         return None
     live = intersect(ir.map_rectangle(invert_move(b.inverse), a.live), b.live)
-    return replace(a, inverse=a.inverse @ b.inverse, live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill)
+    return replace(a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill)
 
 
 def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
@@ -79,7 +79,7 @@ def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     source = intersect(ir.map_rectangle(a.inverse, a.live), a.source) if a.extend in ("none", "constant") else a.source
     footprint = (a.inverse[:, :2, :2].abs() * b.footprint[:, None, :]).sum(2)
     window = ir.map_rectangle(a.inverse, b.window)
-    return replace(b, inverse=a.inverse @ b.inverse, footprint=footprint, window=window, source=source, extend=a.extend, fill=a.fill)
+    return replace(b, inverse=ir.product(a.inverse, b.inverse), footprint=footprint, window=window, source=source, extend=a.extend, fill=a.fill)
 
 
 def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:
@@ -92,7 +92,7 @@ def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:
         # what b averages over, seen from a's input; a warp averages over nothing
         footprint = torch.maximum(footprint, (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2).sqrt())
     fill = then.fill if first.fill is None else first.fill
-    return ir.Project(first.inverse @ then.inverse, footprint, first.window, then.size, then.fixed, fill)
+    return ir.Project(ir.product(first.inverse, then.inverse), footprint, first.window, then.size, then.fixed, fill)
 
 
 def _projected(p: ir.Pass) -> ir.Project | None:

@@ -346,3 +346,8 @@ def map_rectangle(matrix: Tensor, rectangle: Tensor) -> Tensor:
     linear, shift = matrix[:, :2, :2], matrix[:, :2, 2]
     a, b = ((linear * corner[:, None, :]).sum(2) + shift for corner in (near, far))
     return torch.cat([torch.minimum(a, b), torch.maximum(a, b) + 1], 1).round().long()
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrices [N, 3, 3] multiplied term by term: a library's product may round otherwise in another batch."""
+    return (a[:, :, :1] * b[:, :1] + a[:, :, 1:2] * b[:, 1:2]) + a[:, :, 2:] * b[:, 2:]

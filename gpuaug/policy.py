@@ -13,6 +13,7 @@ from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
+from gpuaug.recipes import Build, Recipes, find
 from gpuaug.transforms import Mixing, Transform
 from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
 
@@ -56,15 +57,16 @@ class Policy(nn.Module):
             raise ValueError(f"num_classes must be the same in all mixes of a policy, got {sorted(classes)}")
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
+        self._recipes = Recipes()
         self.handle = traced.register(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # by name: the protocol of torch.save fails on a memory format
-        return {**self.__dict__, "memory_format": str(self.memory_format).removeprefix("torch.")}
+        return {k: v for k, v in self.__dict__.items() if k != "_recipes"} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self)}
+        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
 
     # ---- calling
@@ -162,7 +164,10 @@ class Policy(nn.Module):
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
         frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
-        return f"{self!r}\n{describe(plan, choose(backend, torch.device(device)))}"
+        name = choose(backend, torch.device(device))
+        recipe = find(self.seed, frame, self._builder(name))
+        how = f"draws step by step: {recipe}" if isinstance(recipe, str) else f"draws in {recipe.instructions} instructions a sample"
+        return f"{self!r}\n{describe(plan, name)}\n  {how}"
 
     # ---- between the images and the executor
 
@@ -236,6 +241,11 @@ class Policy(nn.Module):
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, params: Params) -> Plan:
         return Plan(fuse.launches(fuse.fold(self._lower(frame, params), self.single_resample)), keys, frame)
+
+    def _builder(self, backend: str) -> Build:
+        """From keys and a frame what an executor runs, and the passes that labels follow."""
+        executor = load(backend)
+        return lambda keys, frame: _prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
 
     # ---- as a value
 
@@ -314,11 +324,23 @@ class _Call:
     def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
         """Images and labels, from given or fresh parameters."""
         keys = self.keys if params is None else rng.Keys(params.seed, *(getattr(self.keys, k) for k in ("epoch", "ids", "occurrence")))
-        plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
-        out = load(choose(self.backend, self.source.device)).run(plan, self.source)
+        name = choose(self.backend, self.source.device)
+        executor, frame = load(name), self.frame
+        if params is None:
+            kind = (name, self.policy._values()[1:], frame.fixed, frame.channels, frame.dtype)
+            prepared, mixes = self.policy._recipes.prepare(kind, keys, frame, self.policy._builder(name))
+        else:
+            prepared, mixes = _prepared(self.policy._plan(keys, frame, params), executor)
+        out = executor.execute(prepared, self.source)
         if self.labels is None:
             return out, None
-        return out, targets.follow(plan.passes, self.labels, self.policy._classes)
+        return out, targets.follow(mixes, self.labels, self.policy._classes)
+
+
+def _prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence]:
+    """What an executor prepares of a plan, and the passes that labels follow."""
+    mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
+    return executor.prepare(plan), mixes
 
 
 def _joined(batch: Batch, given: dict[str, Any]) -> Batch:

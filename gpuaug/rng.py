@@ -34,16 +34,20 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
 
 
 def smooth(function: str, x: Tensor) -> Tensor:
-    """A function of float64 numbers by its name, in one thread.
+    """A function of float64 numbers by its name, in one thread: sqrt, round, exp, expm1, log, sin, cos or atan.
 
     For a few hundred numbers torch wakes a team of threads, which wait for each other by spinning: where other work has the cores, that
-    takes as long as a batch of images.
+    takes as long as a batch of images.  What is compiled for a host (`gpuaug.tape.host`) calls the same library, to the last bit.
     """
-    if x.device.type != "cpu":
+    if type(x) is not Tensor or x.device.type != "cpu":
         out: Tensor = getattr(torch, function)(x)
         return out
-    with np.errstate(all="ignore"):
-        return torch.from_numpy(getattr(np, function)(x.numpy()))
+    if function in ("sqrt", "round"):
+        with np.errstate(all="ignore"):
+            return torch.from_numpy(getattr(np, function)(x.numpy()))
+    from gpuaug import rng_host
+
+    return torch.from_numpy(rng_host.apply(function, x.numpy()))
 
 
 def unit(words: Tensor) -> Tensor:
@@ -89,6 +93,18 @@ class Keys:
             return torch.from_numpy(rng_host.table(self.seed, *host))
         high = (self.occurrence << 16)[:, None] | c1
         return torch.stack(philox(self.seed, c0, high, c2[:, None], c3[:, None]), -1)
+
+    def partners(self, slot: int) -> Tensor:
+        """The row of each sample's partner in the mix of a slot: [N] int64, the next in the cycle of the batch sorted by a keyed word.
+
+        Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.
+        """
+        zero = torch.zeros(1, dtype=torch.int64, device=self.ids.device)
+        word = self.words(MIX, zero, zero + slot)[:, 0, 0]
+        order = self.occurrence.argsort(stable=True)
+        for key in (self.ids, word):
+            order = order[key[order].argsort(stable=True)]
+        return torch.empty_like(order).scatter_(0, order, order.roll(-1))
 
     def pixels(self, slot: int, height: int, width: int, channels: int) -> Tensor:
         """The words of every pixel: [N, height, width, ceil(channels / 4), 4] int64."""
@@ -181,7 +197,8 @@ class Draw:
     def normal(self, mean: float = 0.0, std: float = 1.0) -> Tensor:
         """[N] float64."""
         w = self.words(2)
-        return mean + std * gauss(w[:, 0], w[:, 1])[0]
+        radius = smooth("sqrt", -2.0 * smooth("log", ((w[:, 0] >> 8) + 1).double() * 2.0**-24))
+        return mean + std * radius * smooth("cos", (2.0 * math.pi) * unit(w[:, 1]))
 
     def beta(self, alpha: float) -> Tensor:
         """[N] float64 from Beta(alpha, alpha), any alpha > 0, in the open interval (0, 1) as torch.distributions has it.
@@ -195,7 +212,7 @@ class Draw:
         cosine = smooth("cos", (2.0 * math.pi) * unit(w[:, 1]))
         q = smooth("expm1", -log_u / alpha) * cosine.square()
         # of s = sqrt(q / (1 + q)) the smaller end is (1 - s) / 2, written so that nothing cancels
-        small = (0.5 / ((1.0 + q) * (1.0 + torch.sqrt(1.0 / (1.0 + 1.0 / q))))).clamp(min=2.0**-1022)
+        small = (0.5 / ((1.0 + q) * (1.0 + smooth("sqrt", 1.0 / (1.0 + 1.0 / q))))).clamp(min=2.0**-1022)
         return torch.where(cosine < 0, small, (1.0 - small).clamp(max=1.0 - 2.0**-53))
 
     def permutation(self, k: int) -> Tensor:

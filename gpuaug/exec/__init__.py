@@ -1,7 +1,8 @@
 """Executors: what runs a plan.  Chosen by name, imported when chosen.
 
-Each is a module with `run(plan, source)` and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does; and
-`regroup(launches)`, where it makes other launches of a plan's passes than the plan says.
+Each is a module with `prepare(plan)`, all that needs no image, by operations of torch alone; `execute(prepared, source)`; `run(plan, source)`, the
+two together; and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does.  It has `regroup(launches)` where it makes
+other launches of a plan's passes than the plan says.
 """
 
 from importlib import import_module

@@ -27,16 +27,52 @@ _CHUNKS_A_THREAD = 4
 _LARGE = 1 << 22
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Passes that run without the batch in between, as data, with nothing of the images in it."""
+
+    code: np.ndarray[Any, Any]  # [instructions, codes.WIDTH] int64
+    consts: np.ndarray[Any, Any]  # float32
+    ints: Tensor  # [N, columns] int64
+    floats: Tensor  # [N, columns] float32
+    doubles: Tensor  # [N, columns] float64
+    keys: rng.Keys
+    channels: tuple[int, int]  # of what comes in, and the most at any point
+    longest: int  # the most instructions that one sample can meet
+    shape: tuple[int, int, int]  # (C, H, W) of what comes out
+    finish: ir.Finish | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fallback:
+    """Passes that the reference runs."""
+
+    passes: ir.Sequence
+    keys: rng.Keys
+
+
 def run(plan: fuse.Plan, source: Images, threads: int | None = None) -> Tensor:
     """The images after a plan: [N, C, H, W] in the plan's dtype and memory format.  threads: torch.get_num_threads() by default"""
-    images: Any = source if isinstance(source, Ragged) or source.dtype in (torch.uint8, torch.float32) else source.float()
-    frame = plan.frame
+    return execute(prepare(plan), source, threads)
+
+
+def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
+    """The steps of a plan, in order, with nothing of the images in them."""
+    frame, made = plan.frame, []  # type: ir.Frame, list[Rows | Fallback]
     for native, passes, after in _segments(plan):
-        if native:
-            images = _native(passes, images, frame, after, plan.keys, threads or torch.get_num_threads())
-        else:
-            images = reference.run_passes(passes, reference.floats(images), plan.keys)
+        made.append(_rows(passes, frame, after, plan.keys) if native else Fallback(passes, plan.keys))
         frame = after
+    return tuple(made)
+
+
+def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | None = None) -> Tensor:
+    """What `run` gives, from steps that were prepared for images of these sizes."""
+    images: Any = source if isinstance(source, Ragged) or source.dtype in (torch.uint8, torch.float32) else source.float()
+    for step in prepared:
+        if isinstance(step, Rows):
+            images = _native(step, images, threads or torch.get_num_threads())
+        else:
+            images = reference.run_passes(step.passes, reference.floats(images), step.keys)
     return images  # type: ignore[no-any-return]
 
 
@@ -80,35 +116,50 @@ def _between_mixes(passes: ir.Sequence) -> Iterator[tuple[bool, ir.Sequence]]:
         yield isinstance(passes[a], ir.Mix), passes[a:b]
 
 
-def _native(passes: ir.Sequence, images: Images, frame: ir.Frame, after: ir.Frame, keys: rng.Keys, threads: int) -> Tensor:
+def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys) -> Rows:
+    """Passes with compiled rules."""
+    from gpuaug.exec.rows import program
+
+    assert after.fixed is not None
+    made = program.encode(passes)
+    kinds = (("ints", torch.int64), ("floats", torch.float32), ("doubles", torch.float64))
+    ints, floats, doubles = (made.table(name, frame.size, dtype) for name, dtype in kinds)
+    finish = passes[-1] if isinstance(passes[-1], ir.Finish) else None
+    return Rows(
+        np.array(made.rows, np.int64),
+        np.array(made.consts or [0.0], np.float32),
+        ints,
+        floats,
+        doubles,
+        keys,
+        (frame.channels, program.most_channels(passes, frame.channels)),
+        program.longest(passes),
+        (after.channels, *after.fixed),
+        finish,
+    )
+
+
+def _native(step: Rows, images: Images, threads: int) -> Tensor:
     """Passes by compiled rows.  images: uint8 or float32"""
-    from gpuaug.exec.rows import memory, program
+    from gpuaug.exec.rows import memory
     from gpuaug.exec.rows.entry import lay_out
 
-    n = len(keys)
-    assert after.fixed is not None
-    finish = passes[-1] if isinstance(passes[-1], ir.Finish) else None
+    n, finish = len(step.keys), step.finish
     dtype = torch.uint8 if finish and finish.dtype == torch.uint8 else torch.float32
     layout = finish.memory_format if finish else torch.contiguous_format
-    out = _on_large_pages(torch.empty((n, after.channels, *after.fixed), dtype=dtype, memory_format=layout))
+    out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout))
     if n:
-        made = program.encode(passes)
-        tables: list[np.ndarray[Any, Any]] = [
-            np.array(made.rows, np.int64),
-            np.array(made.consts or [0.0], np.float32),
-            *(made.table(name, n, dtype) for name, dtype in (("ints", np.int64), ("floats", np.float32), ("doubles", np.float64))),
-            _sources(images),
-            _keys(keys),
-        ]
+        columns = [t.numpy() for t in (step.ints, step.floats, step.doubles)]
+        tables = [step.code, step.consts, *columns, _sources(images), _keys(step.keys)]
         code, consts, ints, floats, doubles, sources, key = (a.ctypes.data for a in tables)
         inputs = np.zeros(memory.SLOTS, np.int64)
         kind = int(isinstance(images, Ragged) or images.dtype == torch.uint8)
         inputs[: memory.TARGET_KIND + 1] = (
-            *(code, len(made.rows), consts, ints, tables[2].strides[0], floats, tables[3].strides[0], doubles, tables[4].strides[0]),
-            *(sources, kind, key, frame.channels, program.most_channels(passes, frame.channels), program.longest(passes)),
+            *(code, len(step.code), consts, ints, columns[0].strides[0], floats, columns[1].strides[0], doubles, columns[2].strides[0]),
+            *(sources, kind, key, *step.channels, step.longest),
             *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), int(dtype == torch.uint8)),
         )
-        pixels = n * after.fixed[0] * after.fixed[1]
+        pixels = n * step.shape[1] * step.shape[2]
         size = int(lay_out(inputs, n))
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its samples
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]

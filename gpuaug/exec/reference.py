@@ -18,7 +18,18 @@ Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
 
 def run(plan: Plan, source: Images) -> Tensor:
     """The images after a plan: [N, C, H, W] in the plan's dtype and memory format."""
-    out: Tensor = run_passes(plan.passes, floats(source), plan.keys)
+    return execute(prepare(plan), source)
+
+
+def prepare(plan: Plan) -> tuple[ir.Sequence, rng.Keys]:
+    """What there is to know of a plan without its images."""
+    return plan.passes, plan.keys
+
+
+def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
+    """What `run` gives, for images of the sizes that were prepared for."""
+    passes, keys = prepared
+    out: Tensor = run_passes(passes, floats(source), keys)
     return out
 
 

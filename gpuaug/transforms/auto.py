@@ -1,13 +1,12 @@
 """Automatic policies, per sample: every sample has its own operations.  They lower to `ir.Choice`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw
+from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform, colour_channels
 from gpuaug.transforms.colour import brightness
 from gpuaug.transforms.warps import about, affine_inverse, warp
@@ -30,36 +29,44 @@ RANDAUGMENT = (
     "AutoContrast",
     "Equalize",
 )
+_MOVES = RANDAUGMENT[1:6]
 Fill = float | tuple[float, ...] | None
 
 
-def _moved(frame: ir.Frame, kernel: str, fill: Fill, angle: Tensor, shift: tuple[Tensor, Tensor], shear: tuple[Tensor, Tensor], corner: bool) -> ir.Sequence:
-    """A warp about the corner [0, 0] of the image, or about its middle."""
-    centre = about(frame, (0.0, 0.0) if corner else None)
-    return (warp(frame, frame, affine_inverse(centre, angle, shift, 1.0, shear), kernel, fill),)
+def _moved(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Sequence:
+    """The five operations that move pixels as one warp, by each sample's own number; the others' samples stay where they are."""
+    zero = torch.zeros_like(magnitude["Rotate"])
+    of = {name: torch.where(op == number, magnitude[name], zero) for number, name in enumerate(RANDAUGMENT) if name in _MOVES}
+    # shears are about the corner of the image, the others about its middle
+    sheared = (op == 1) | (op == 2)
+    (left, top), (x, y) = about(frame, (0.0, 0.0)), about(frame, None)
+    centre = (torch.where(sheared, left, x), torch.where(sheared, top, y))
+    shift = (of["TranslateX"].trunc(), of["TranslateY"].trunc())
+    sx, sy = smooth("atan", torch.stack([of["ShearX"], of["ShearY"]])).unbind()
+    return (warp(frame, frame, affine_inverse(centre, -torch.deg2rad(of["Rotate"]), shift, 1.0, (sx, sy)), kernel, fill),)
 
 
-def operation(name: str, magnitude: Tensor, frame: ir.Frame, kernel: str, fill: Fill) -> ir.Sequence:
-    """One operation of torchvision's augmentation space.  magnitude: [N] float64, signed, in the operation's own unit."""
-    zero, m = torch.zeros_like(magnitude), magnitude
-    factor = (1.0 + m).float()
-    made: dict[str, Callable[[], ir.Sequence]] = {
-        "Identity": lambda: (),
-        "ShearX": lambda: _moved(frame, kernel, fill, zero, (zero, zero), (torch.atan(m), zero), True),
-        "ShearY": lambda: _moved(frame, kernel, fill, zero, (zero, zero), (zero, torch.atan(m)), True),
-        "TranslateX": lambda: _moved(frame, kernel, fill, zero, (m.trunc(), zero), (zero, zero), False),
-        "TranslateY": lambda: _moved(frame, kernel, fill, zero, (zero, m.trunc()), (zero, zero), False),
-        "Rotate": lambda: _moved(frame, kernel, fill, -torch.deg2rad(m), (zero, zero), (zero, zero), False),
-        "Brightness": lambda: (brightness(factor),),
-        "Color": lambda: (ir.Saturation(factor),),
-        "Contrast": lambda: (ir.Contrast(factor),),
-        "Sharpness": lambda: (ir.Sharpness(factor),),
-        "Posterize": lambda: (ir.Posterize(m.long()),),
-        "Solarize": lambda: (ir.Solarize(m.float()),),
-        "AutoContrast": lambda: (ir.Autocontrast(),),
-        "Equalize": lambda: (ir.Equalize(),),
-    }
-    return made[name]()
+def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Choice:
+    """One operation of torchvision's augmentation space for every sample.
+
+    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit.
+    """
+    factor = {name: (1.0 + magnitude[name]).float() for name in ("Brightness", "Color", "Contrast", "Sharpness")}
+    branches: tuple[ir.Sequence, ...] = (
+        (),
+        _moved(op, magnitude, frame, kernel, fill),
+        (brightness(factor["Brightness"]),),
+        (ir.Saturation(factor["Color"]),),
+        (ir.Contrast(factor["Contrast"]),),
+        (ir.Sharpness(factor["Sharpness"]),),
+        (ir.Posterize(magnitude["Posterize"].long()),),
+        (ir.Solarize(magnitude["Solarize"].float()),),
+        (ir.Autocontrast(),),
+        (ir.Equalize(),),
+    )
+    # one branch for the identity, one for all that moves
+    last = len(_MOVES)
+    return ir.Choice(torch.where(op > last, op - last + 1, (op > 0).long())[:, None], branches)
 
 
 @dataclass(frozen=True)
@@ -98,12 +105,9 @@ class RandAugment(Transform):
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
         passes: list[ir.Pass] = []
+        sizes = {name: self._strength(name, frame) for name in RANDAUGMENT}
         for k in range(self.num_ops):
             sign = params["sign"][:, k].double()
-            branches = []
-            for name in RANDAUGMENT:
-                signed, size = self._strength(name, frame)
-                magnitude = size * sign if signed else size * torch.ones_like(sign)
-                branches.append(operation(name, magnitude, frame, self.interpolation, self.fill))
-            passes.append(ir.Choice(params["op"][:, k : k + 1], tuple(branches)))
+            magnitude = {name: size * (sign if signed else torch.ones_like(sign)) for name, (signed, size) in sizes.items()}
+            passes.append(operations(params["op"][:, k], magnitude, frame, self.interpolation, self.fill))
         return tuple(passes)

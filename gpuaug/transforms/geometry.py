@@ -247,12 +247,16 @@ class RandomCrop(Transform):
     def _fits(self, padded: ir.Frame) -> None:
         """Sizes on a GPU are not looked at, for that would wait for the device."""
         assert isinstance(self.size, tuple)
-        sizes = [padded.fixed] if padded.fixed is not None else padded.size.tolist() if padded.size.device.type == "cpu" else []
-        for height, width in sizes:
-            if height < self.size[0] or width < self.size[1]:
-                raise ValueError(
-                    f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first"
-                )
+        if padded.fixed is not None:
+            fits = torch.tensor([padded.fixed[0] >= self.size[0] and padded.fixed[1] >= self.size[1]])
+        else:
+            fits = (padded.size[:, 0] >= self.size[0]) & (padded.size[:, 1] >= self.size[1])
+
+        def refuse() -> ValueError:
+            height, width = padded.fixed or padded.size[~fits][0].tolist()
+            return ValueError(f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first")
+
+        arguments.require(fits, refuse)
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         _, places = self._room(frame)

@@ -3,25 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import MIX, Draw, smooth
+from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform
 
 __all__ = ["CutMix", "Mixing"]
-
-
-def partners(draw: Draw) -> Tensor:
-    """The row of each sample's partner, [N] int64: the next in the cycle of the batch sorted by a keyed word.
-
-    Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.
-    """
-    keys = draw.keys
-    order = keys.occurrence.argsort(stable=True)
-    for key in (keys.ids, draw.at(draw.slot, MIX).words(1)[:, 0]):
-        order = order[key[order].argsort(stable=True)]
-    return torch.empty_like(order).scatter_(0, order, order.roll(-1))
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,7 @@ class Mixing(Transform):
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         # the open interval of float32, as torch.distributions.Beta has it
         lam = draw.beta(self.alpha).float().clamp(max=1.0 - 2.0**-24)
-        return {"lam": lam, "partner": partners(draw)}
+        return {"lam": lam, "partner": draw.keys.partners(draw.slot)}
 
 
 @dataclass(frozen=True)

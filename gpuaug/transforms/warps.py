@@ -138,7 +138,7 @@ class RandomRotation(Transform):
         # the larger frame keeps the image in its middle
         spare = (out.size - frame.size).double() / 2
         shift = matrix(1.0, 0.0, -spare[:, 1], 0.0, 1.0, -spare[:, 0], frame.size)
-        return (warp(frame, out, inverse @ shift, self.interpolation, self.fill),)
+        return (warp(frame, out, ir.product(inverse, shift), self.interpolation, self.fill),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         if not self.expand or frame.fixed is None:

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +10,6 @@ from gpuaug import fuse, ir
 from gpuaug.exec.rows import codes
 
 EXTENDS = ("none", "constant", "edge", "reflect", "symmetric")
-Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -21,9 +18,9 @@ class Program:
 
     rows: list[list[int]] = field(default_factory=list)
     consts: list[float] = field(default_factory=list)
-    ints: list[Array] = field(default_factory=list)
-    floats: list[Array] = field(default_factory=list)
-    doubles: list[Array] = field(default_factory=list)
+    ints: list[Tensor] = field(default_factory=list)
+    floats: list[Tensor] = field(default_factory=list)
+    doubles: list[Tensor] = field(default_factory=list)
     widths: dict[str, int] = field(default_factory=lambda: {"ints": 0, "floats": 0, "doubles": 0})
 
     def add(self, code: int, **places: int) -> list[int]:
@@ -38,10 +35,9 @@ class Program:
         """Append columns of parameters; gives the first."""
         first = self.widths[table]
         for v in values:
-            array = v.numpy()
-            array = array[:, None] if array.ndim == 1 else array
-            getattr(self, table).append(array)
-            self.widths[table] += array.shape[1]
+            part = v if v.ndim == 2 else v[:, None]
+            getattr(self, table).append(part)
+            self.widths[table] += part.shape[1]
         return first
 
     def constants(self, *values: float) -> int:
@@ -49,14 +45,10 @@ class Program:
         self.consts += values
         return len(self.consts) - len(values)
 
-    def table(self, name: str, n: int, dtype: type) -> Array:
-        """All columns of a table as one array [n, columns]."""
-        out: Array = np.empty((n, max(self.widths[name], 1)), dtype)
-        at = 0
-        for array in getattr(self, name):
-            out[:, at : at + array.shape[1]] = array
-            at += array.shape[1]
-        return out
+    def table(self, name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """All columns of a table: [N, columns] contiguous, of a dtype.  like: [N, ...]"""
+        columns = getattr(self, name) or [torch.zeros_like(like[:, :1])]
+        return torch.cat([c.to(dtype) for c in columns], 1)
 
 
 _PLACES = {"f": 1, "i": 2, "d": 3, "k": 4, "count": 5, "flag": 6, "a": 7, "b": 8, "slot": 9}

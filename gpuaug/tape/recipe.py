@@ -1,0 +1,92 @@
+"""What a call of a policy prepares, found once on symbols: a fixed structure, and tables that a tape fills for every batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.rng import Keys
+from gpuaug.tape import axes
+from gpuaug.tape.host import Program, assemble, run
+from gpuaug.tape.record import Table, Tape, needed
+from gpuaug.tape.tensor import HANDLERS, SAMPLES, SymbolicKeys, Untraceable, axis_of_samples, sizes, table
+
+__all__ = ["Recipe", "Untraceable", "trace"]
+
+assert HANDLERS and axes, "symbols know no operation"
+# from the tables of a batch, its keys and its frame's sizes: the structure for that batch
+Maker = Callable[[list[Tensor], Keys], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The structure that `build` makes of keys and a frame, for any batch of that kind of frame."""
+
+    tape: Tape
+    tables: tuple[Table, ...]
+    program: Program
+    slots: tuple[int, ...]  # of the mixes, whose partners are found beforehand
+    make: Maker
+    required: bool  # whether the last table is of what must hold
+
+    @property
+    def instructions(self) -> int:
+        """How many a sample takes."""
+        return len(needed(self.tape, self.tables))
+
+    def fill(self, keys: Keys, size: Tensor) -> Any:
+        """The structure for a batch on a host; None where something that is required of the batch does not hold.  size: [N, 2] int64"""
+        n = len(keys)
+        partners = torch.stack([keys.partners(s) for s in self.slots]) if self.slots else torch.empty((0, n), dtype=torch.int64)
+        values = run(self.program, self.tables, keys, size, partners)
+        if self.required and not values[-1].all():
+            return None
+        return self.make(values, keys)
+
+
+def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
+    """The recipe of what `build` makes.
+
+    frame: of any batch of the kind.  Raises Untraceable where `build` looks at numbers, or goes from sample to sample.
+    """
+    tape = Tape()
+    keys = SymbolicKeys(tape, seed)
+    size = sizes(tape) if frame.fixed is None else torch.tensor([frame.fixed]).expand(SAMPLES, 2)
+    made = build(keys, replace(frame, size=size))
+    tables: list[Table] = []
+    known: dict[int, int] = {}
+    make = _maker(made, tape, tables, known) or (lambda values, keys: made)
+    required = sorted(tape.required - {tape.constant(1)})
+    if required:
+        tables.append(Table("int64", (len(required),), tuple(required)))
+    slots = tuple(sorted({arguments[0] for op, arguments in tape.code if op == "partner"}))
+    every = tuple(tables)
+    return Recipe(tape, every, assemble(tape, every, slots), slots, make, bool(required))
+
+
+def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -> Maker | None:
+    """How to make a value again from tables; None where it is the same for every batch."""
+    if isinstance(value, Tensor):
+        if axis_of_samples(value.shape) is None:
+            return None
+        # by identity: a tensor that is used twice is made once
+        if id(value) not in known:
+            known[id(value)] = len(tables)
+            tables.append(table(tape, value))
+        place = known[id(value)]
+        return lambda values, keys: values[place]
+    if isinstance(value, Keys):
+        return lambda values, keys: keys
+    if isinstance(value, tuple | list):
+        parts = [_maker(v, tape, tables, known) for v in value]
+        if not any(parts):
+            return None
+        kind, pairs = type(value), list(zip(parts, value, strict=True))
+        return lambda values, keys: kind([p(values, keys) if p else v for p, v in pairs])
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), tape, tables, known))}
+        return (lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()})) if changed else None
+    return None
