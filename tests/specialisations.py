@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from gpuaug_kernels import aot, codes
+from gpuaug_kernels import aot, codes, launch
 from gpuaug_kernels.chain import TILE
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
+from gpuaug.exec import rules
 from gpuaug.exec import triton as executor
 
 SAMPLES = 256
@@ -53,21 +54,21 @@ def _entries(name: str, transforms: list[ga.Transform], given: Any, layout: torc
     frame = ir.Frame(torch.tensor([shape[1:]]).expand(SAMPLES, 2), None if given is None else shape[1:], shape[0], dtype)
     policy = ga.Policy(transforms, memory_format=layout)
     (one,) = executor.regroup(fuse.launches(fuse.fold(policy._lower(frame, policy._draw(keys, frame)))))
-    marshal = executor.Marshal(one.passes, frame, keys)
-    tables = marshal.tables()
+    made = rules.prepare(one.passes, frame, keys)
+    known = launch.means(made.tables, len(made.reductions))
     strides = None if given is None else list(torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride())
     work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {str(dtype).removeprefix('torch.')}{', ragged' if given is None else ''}"
-    for label, program, stop in [(name, marshal.program(), -1), *((f"{name}, mean {k}", p, k) for k, p in marshal.reductions())]:
+    for label, program, stop in [(name, made.program, -1), *((f"{name}, mean {k}", p, k) for k, p in made.reductions)]:
         yield {
             "name": label,
-            "workload": f"{work} -> {marshal.end.fixed[0]}x{marshal.end.fixed[1]}",
+            "workload": f"{work} -> {made.size[0]}x{made.size[1]}",
             "source": {"dtype": str(dtype).removeprefix("torch."), "shape": [2, *shape], "strides": strides},
             "program": vars(program),
-            "widths": [t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, tables.means)],
-            "size": list(marshal.end.fixed),
-            "out": {"dtype": str(marshal.finish.dtype).removeprefix("torch."), "channels_last": marshal.finish.memory_format == LAST},
+            "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
+            "size": list(made.size),
+            "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
             "stop": stop,
-            **workload(program, tables, marshal.end.fixed),
+            **workload(program, made.tables, made.size),
         }
 
 

@@ -141,6 +141,7 @@ def marshalled(chain, images, layout):
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
+    from gpuaug.exec import rules
     from gpuaug.exec import triton as executor
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
@@ -153,10 +154,10 @@ def marshalled(chain, images, layout):
         chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
     (one,) = executor.regroup(fuse.launches(chain))
     assert executor.lacks(one, frame) == "", chain
-    return executor.Marshal(one.passes, frame, keys), source
+    return rules.prepare(one.passes, frame, keys), source
 
 
-def launched(m, source, program, stop: int, target: int) -> str:
+def launched(one, source, program, known, stop: int, target: int) -> str:
     """The first stage of what a launch on a card of this kind would compile."""
     import torch
     from gpuaug_kernels import launch
@@ -167,31 +168,31 @@ def launched(m, source, program, stop: int, target: int) -> str:
     # a driver that knows which card it has, for there is none
     card = {"get_current_target": GPUTarget("cuda", target, 32), "get_current_device": 0, "get_current_stream": 0}
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
-    t = m.tables()
-    out = torch.empty(1024, dtype=m.finish.dtype if stop < 0 else torch.int64)
-    layout = launch._layout(program, m.finish.memory_format == torch.channels_last) if stop < 0 else (0, 0, 0)
-    constant = launch.constants(source, program, t, layout, stop)
-    numbers = (*source.strides(), *m.end.fixed)
-    return chain.warmup(source.data, t.floats, t.integers, t.doubles, t.means, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
+    t = one.tables
+    out = torch.empty(1024, dtype=one.dtype if stop < 0 else torch.int64)
+    layout = launch._layout(program, one.channels_last) if stop < 0 else (0, 0, 0)
+    constant = launch.constants(source, program, t, known, layout, stop)
+    numbers = (*source.strides(), *one.size)
+    return chain.warmup(source.data, t.floats, t.integers, t.doubles, known, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
 
 
 def main(target: int) -> dict[str, dict]:
     """Compile every program, and the launches that reduce its means."""
-    import torch
     import triton
     from gpuaug_kernels import codes, launch
     from triton.backends.compiler import GPUTarget
 
     out = {}
     for name, chain, images, layout in programs():
-        m, source = marshalled(chain, images, layout)
-        for label, program, stop in [(name, m.program(), -1), *((f"{name}, mean {k}", p, k) for k, p in m.reductions())]:
-            made = launch.ahead(source, program, m.tables(), m.end.fixed, m.finish.dtype, m.finish.memory_format == torch.channels_last, stop)
+        one, source = marshalled(chain, images, layout)
+        known = launch.means(one.tables, len(one.reductions))
+        for label, program, stop in [(name, one.program, -1), *((f"{name}, mean {k}", p, k) for k, p in one.reductions)]:
+            made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, stop)
             kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
             records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
             resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
             found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}
-            same = kernel.asm["ttir"] == launched(m, source, program, stop, target)
+            same = kernel.asm["ttir"] == launched(one, source, program, known, stop, target)
             out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
     return out
 

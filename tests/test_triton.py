@@ -11,7 +11,7 @@ from gpuaug_kernels import launch, noise
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import reference
+from gpuaug.exec import reference, rules
 from gpuaug.exec import triton as executor
 
 IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
@@ -129,10 +129,10 @@ def test_words_of_pixels_are_those_of_the_definition(seed):
     occurrence = torch.tensor([0, 1, 4095, 7, 0, 2, 3])
     keys = rng.Keys(seed, 2**18 - 1, IDS, occurrence)
     frame = ir.Frame(torch.zeros_like(IDS)[:, None].expand(-1, 2), (4, 4), 6, torch.float32)
-    marshal = executor.Marshal((), frame, keys)
+    tables = rules.prepare((), frame, keys).tables
     out = torch.empty(7, 16, 4, dtype=torch.int64)
     for channel in (0, 5):
-        _words[(7,)](marshal.tables().integers[:, :5].contiguous(), out, channel, 2, 65535)
+        _words[(7,)](tables.integers[:, :5].contiguous(), out, channel, 2, 65535)
         c2, c3 = keys.counter()
         c0 = torch.arange(16) * 2 + channel // 4
         c1 = 65535 | (rng.PIXELS << 28) | (occurrence[:, None] << 16)
@@ -275,7 +275,7 @@ def test_cutmix_writes_into_out_in_one_launch(layout, dtype, images, launches, m
     ]
     written: list[torch.Tensor] = []
     whole = launch._launch
-    monkeypatch.setattr(launch, "_launch", lambda *a: written.append(a[4]) or whole(*a))
+    monkeypatch.setattr(launch, "_launch", lambda *a: written.append(a[5]) or whole(*a))
     got = ga.functional.cutmix(x, partner, boxes, out=out)
     assert got is out and torch.equal(out, want) and changed(out, x) > 0.3
     assert launches == ["images"] and len(written) == 1
@@ -286,14 +286,13 @@ def test_cutmix_writes_into_out_in_one_launch(layout, dtype, images, launches, m
 
 def test_an_out_that_does_not_fit_is_refused(images):
     x = images(2, 9, 8)
-    m = executor.Marshal(
-        (ir.Affine(torch.ones(2, 1), torch.zeros(2, 1)), FINISH), ir.Frame(torch.tensor([[9, 8]] * 2), (9, 8), 3, x.dtype), rng.Keys(1, 0, IDS[:2], IDS[:2])
-    )
+    frame = ir.Frame(torch.tensor([[9, 8]] * 2), (9, 8), 3, x.dtype)
+    made = [rules.prepare((ir.Affine(torch.ones(2, 1), torch.zeros(2, 1)), FINISH), frame, rng.Keys(1, 0, IDS[:2], IDS[:2]))]
     for out in (torch.empty(2, 3, 9, 9), torch.empty(2, 3, 9, 8).double(), torch.empty(2, 3, 8, 9).transpose(2, 3)):
         with pytest.raises(ValueError, match="out must be"):
-            m.run(x, out)
+            executor.execute(made, x, out)
     out = torch.empty_like(x)
-    assert m.run(x, out) is out and torch.equal(out, x)
+    assert executor.execute(made, x, out) is out and torch.equal(out, x)
 
 
 # ---- plans that no policy of today makes
@@ -369,7 +368,7 @@ def test_a_pass_without_a_rule_is_named():
     frame = ir.Frame(torch.tensor([[5, 5]]), (5, 5), 3, torch.float32)
     assert executor.lacks(fuse.Launch((Unknown(),), ""), frame) == "triton executor has no rule for Unknown"
     with pytest.raises(NotImplementedError, match="no rule for Unknown"):
-        executor.rule(Unknown(), None)
+        rules.rule(Unknown(), None)
 
 
 def test_images_that_the_reference_left_in_different_sizes_are_taken_up_again(pictures):

@@ -47,9 +47,9 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
     shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
     data = torch.empty(1, dtype=torch.int64) if strides is None else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     source = Source(data, dtype, shape[1], ragged=strides is None)
-    tables = Tables(*(torch.empty(1, width) for width in entry["widths"]))
+    *tables, known = (torch.empty(1, width) for width in entry["widths"])
     out = entry["out"]
-    made = launch.ahead(source, program, tables, tuple(entry["size"]), getattr(torch, out["dtype"]), out["channels_last"], entry["stop"])
+    made = launch.ahead(source, program, Tables(*tables), known, tuple(entry["size"]), getattr(torch, out["dtype"]), out["channels_last"], entry["stop"])
     return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
 
 

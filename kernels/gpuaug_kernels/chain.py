@@ -56,7 +56,6 @@ class Tables:
     floats: Tensor  # [N, F] float32
     integers: Tensor  # [N, I] int32
     doubles: Tensor  # [N, D] float64
-    means: Tensor  # [N, M] float32, by the number of the contrast
 
 
 @triton.jit

@@ -12,10 +12,15 @@ from gpuaug_kernels.chain import TILE, Program, Source, Tables, chain
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
+def means(tables: Tables, count: int) -> Tensor:
+    """Room for the means of `count` contrasts: [N, max(1, count)] float32."""
+    return torch.empty((len(tables.integers), max(1, count)), dtype=torch.float32, device=tables.integers.device)
+
+
 def images(
-    source: Source, program: Program, tables: Tables, size: tuple[int, int], dtype: torch.dtype, channels_last: bool, out: Tensor | None = None
+    source: Source, program: Program, tables: Tables, known: Tensor, size: tuple[int, int], dtype: torch.dtype, channels_last: bool, out: Tensor | None = None
 ) -> Tensor:
-    """Run the chain: [N, C, H, W] of a dtype, in one launch; into `out` where it is given."""
+    """Run the chain: [N, C, H, W] of a dtype, in one launch; into `out` where it is given.  known: the means"""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     shape = (len(tables.integers), program.written, *size)
     if out is not None and (out.shape != shape or out.dtype != dtype or not out.is_contiguous(memory_format=layout)):
@@ -25,15 +30,15 @@ def images(
     written = out
     if written is None or rounded:
         written = torch.empty(shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout)
-    _launch(source, program, tables, size, written, _layout(program, channels_last), -1)
+    _launch(source, program, tables, known, size, written, _layout(program, channels_last), -1)
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
-def mean(source: Source, program: Program, tables: Tables, size: tuple[int, int], number: int) -> Tensor:
-    """The mean of gray at every sample's contrast of this number: [N] float32, in one launch and a sum over tiles."""
+def mean(source: Source, program: Program, tables: Tables, known: Tensor, size: tuple[int, int], number: int) -> Tensor:
+    """The mean of gray at every sample's contrast of this number: [N] float32, in one launch and a sum over tiles.  known: the means of lower number"""
     tiles = triton.cdiv(size[0], TILE) * triton.cdiv(size[1], TILE)
     out = torch.empty((len(tables.integers), tiles), dtype=torch.int64, device=tables.integers.device)
-    _launch(source, program, tables, size, out, (0, 0, 0), number)
+    _launch(source, program, tables, known, size, out, (0, 0, 0), number)
     return (out.sum(1).double() / (size[0] * size[1] * 2.0**24)).float()
 
 
@@ -54,12 +59,12 @@ def options(program: Program) -> dict[str, int]:
     return {"num_warps": 4, "maxnreg": registers}
 
 
-def constants(source: Source, program: Program, tables: Tables, layout: tuple[int, int, int], stop: int) -> dict[str, object]:
+def constants(source: Source, program: Program, tables: Tables, known: Tensor, layout: tuple[int, int, int], stop: int) -> dict[str, object]:
     """What the kernel is specialised on."""
     return {
         "PROGRAM": program.records,
         "PARTS": program.parts,
-        "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, tables.means)),
+        "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, known)),
         "FORMAT": (program.channels, program.blocks, program.groups),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
@@ -72,20 +77,23 @@ def _layout(program: Program, channels_last: bool) -> tuple[int, int, int]:
     return min(program.channels, program.written), program.written, int(channels_last)
 
 
-def _launch(source: Source, program: Program, tables: Tables, size: tuple[int, int], out: Tensor, layout: tuple[int, int, int], stop: int) -> None:
-    _check(source, tables, out)
+def _launch(
+    source: Source, program: Program, tables: Tables, known: Tensor, size: tuple[int, int], out: Tensor, layout: tuple[int, int, int], stop: int
+) -> None:
+    _check(source, tables, known, out)
     grid = (len(tables.integers) * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
     if grid[0]:
-        table = (tables.floats, tables.integers, tables.doubles, tables.means)
+        table = (tables.floats, tables.integers, tables.doubles, known)
         # triton launches on the current device, which need not be that of the images
         with torch.cuda.device_of(out):
-            chain[grid](source.data, *table, out, *source.strides(), *size, **constants(source, program, tables, layout, stop), **options(program))
+            chain[grid](source.data, *table, out, *source.strides(), *size, **constants(source, program, tables, known, layout, stop), **options(program))
 
 
-def _check(source: Source, tables: Tables, out: Tensor) -> None:
+def _check(source: Source, tables: Tables, known: Tensor, out: Tensor) -> None:
     n, device = len(tables.integers), out.device
+    every = vars(tables) | {"means": known}
     for name, dtype in (("floats", torch.float32), ("integers", torch.int32), ("doubles", torch.float64), ("means", torch.float32)):
-        table = getattr(tables, name)
+        table = every[name]
         if table.shape[:1] != (n,) or table.ndim != 2 or table.dtype != dtype or table.device != device or not table.is_contiguous():
             raise ValueError(f"{name} must be contiguous [{n}, columns] {dtype} on {device}, got {tuple(table.shape)} {table.dtype} on {table.device}")
     if len(source.data) != n or source.data.device != device or source.data.ndim != (1 if source.ragged else 4):
@@ -97,14 +105,16 @@ def _check(source: Source, tables: Tables, out: Tensor) -> None:
         )
 
 
-def ahead(source: Source, program: Program, tables: Tables, size: tuple[int, int], dtype: torch.dtype, channels_last: bool, stop: int = -1) -> ASTSource:
+def ahead(
+    source: Source, program: Program, tables: Tables, known: Tensor, size: tuple[int, int], dtype: torch.dtype, channels_last: bool, stop: int = -1
+) -> ASTSource:
     """The kernel that a launch would compile, for triton.compile and any target.  stop: as in the kernel"""
     table = {"floats": "*fp32", "integers": "*i32", "doubles": "*fp64", "means": "*fp32"}
     pointers = {"source": "*i64" if source.ragged else _TYPES[source.dtype], **table, "out": _TYPES[dtype] if stop < 0 else "*i64"}
     numbers = dict(zip(("stride_n", "stride_c", "stride_y", "stride_x", "height", "width"), (*source.strides(), *size), strict=True))
     layout = _layout(program, channels_last) if stop < 0 else (0, 0, 0)
     # as a launch sees it: a 1 is a constant, and what is a multiple of 16 is loaded wider for it
-    constant = constants(source, program, tables, layout, stop) | {k: 1 for k, v in numbers.items() if v == 1}
+    constant = constants(source, program, tables, known, layout, stop) | {k: 1 for k, v in numbers.items() if v == 1}
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}
     aligned = [*pointers, *(k for k, v in numbers.items() if v % 16 == 0)]
     return ASTSource(fn=chain, signature=signature, constexprs=constant, attrs={(chain.arg_names.index(k),): [["tt.divisibility", 16]] for k in aligned})

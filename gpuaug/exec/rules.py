@@ -1,0 +1,148 @@
+"""How each pass becomes records of a chain and columns of its tables; a pass without a rule here runs by the reference."""
+
+from functools import singledispatch
+
+import torch
+from gpuaug_kernels import codes
+
+from gpuaug import ir
+from gpuaug.exec.marshal import Columns, Marshal, Node, Prepared, Switch
+from gpuaug.rng import Keys
+
+
+def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys) -> Prepared:
+    """One launch, for all of whose passes there are rules."""
+    m = Marshal(passes, frame, keys)
+    for p in passes:
+        m.add(rule(p, m))
+    return m.prepared()
+
+
+def lacks(p: ir.Pass) -> str:
+    """Why a pass runs by the reference; empty where there is a rule for it."""
+    if isinstance(p, ir.Choice):
+        inner = [q for branch in p.branches for q in branch]
+        moved = next((q for q in inner if not ir.is_pointwise(q)), None)
+        return f"a choice holds {type(moved).__name__}" if moved else next((reason for q in inner if (reason := lacks(q))), "")
+    if rule.dispatch(type(p)) is rule.dispatch(ir.Pass):
+        return f"triton executor has no rule for {type(p).__name__}"
+    if isinstance(p, ir.Resample) and p.fixed is None:
+        return "its images end in different sizes"
+    return ""
+
+
+@singledispatch
+def rule(p: ir.Pass, m: Marshal) -> list[Node]:
+    """The records of a pass; its parameters go to the tables."""
+    raise NotImplementedError(f"triton executor has no rule for {type(p).__name__}")
+
+
+@rule.register
+def _(p: ir.Resample, m: Marshal) -> list[Node]:
+    # a triangle over whole positions is the pixel itself
+    kind = codes.FLOOR.value if p.moves else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel].value
+    extends = {"none": codes.NONE, "constant": codes.CONSTANT, "edge": codes.EDGE, "reflect": codes.REFLECT, "symmetric": codes.SYMMETRIC}
+    m.integers.add(p.window, p.source, p.live)
+    m.doubles = Columns(torch.float64)
+    m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint)
+    m.source = (kind, extends[p.extend].value, m.floats.add(m.constant(p.fill)), 0, 0)
+    return []
+
+
+@rule.register
+def _(p: ir.Warp, m: Marshal) -> list[Node]:
+    kind = {"bilinear": codes.BILINEAR, "nearest": codes.NEAREST}[p.kernel].value
+    m.integers.add(m.frame.size)
+    m.doubles = Columns(torch.float64)
+    m.doubles.add(p.inverse.flatten(1))
+    m.source = (kind, int(p.fill is not None), m.floats.add(m.constant(p.fill or (0.0,))), 0, 0)
+    return []
+
+
+@rule.register
+def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
+    m.integers.add(m.frame.size)
+    m.source = (codes.SHARPEN.value, 0, m.floats.add(p.factor), 0, 0)
+    return []
+
+
+@rule.register
+def _(p: ir.Affine, m: Marshal) -> list[Node]:
+    scale, bias = (m.floats.add(m.per_channel(v)) for v in (p.scale, p.bias))
+    return m.stage(codes.AFFINE, scale, bias, p.clamp)
+
+
+@rule.register
+def _(p: ir.Normalize, m: Marshal) -> list[Node]:
+    mean, over = (m.floats.add(m.constant(v)) for v in (p.mean, tuple(1.0 / s for s in p.std)))
+    return m.stage(codes.NORMALIZE, mean, over)
+
+
+@rule.register
+def _(p: ir.Saturation, m: Marshal) -> list[Node]:
+    return m.stage(codes.SATURATION, m.floats.add(p.factor)) if m.channels > 1 else m.stage(codes.IDENTITY)
+
+
+@rule.register
+def _(p: ir.Hue, m: Marshal) -> list[Node]:
+    return m.stage(codes.HUE, m.floats.add(p.shift)) if m.channels > 1 else m.stage(codes.IDENTITY)
+
+
+@rule.register
+def _(p: ir.Contrast, m: Marshal) -> list[Node]:
+    return m.stage(codes.CONTRAST, m.floats.add(p.factor), flag=m.channels == 1)
+
+
+@rule.register
+def _(p: ir.Gray, m: Marshal) -> list[Node]:
+    mono, m.channels = m.channels == 1, p.channels
+    return m.stage(codes.GRAY, flag=mono)
+
+
+@rule.register
+def _(p: ir.Solarize, m: Marshal) -> list[Node]:
+    return m.stage(codes.SOLARIZE, m.floats.add(p.threshold))
+
+
+@rule.register
+def _(p: ir.Posterize, m: Marshal) -> list[Node]:
+    return m.stage(codes.POSTERIZE, integers=m.integers.add(p.bits))
+
+
+@rule.register
+def _(p: ir.SaltPepper, m: Marshal) -> list[Node]:
+    return m.stage(codes.SALT_PEPPER, m.floats.add(p.salt, p.amount), flag=p.per_channel, slot=p.slot)
+
+
+@rule.register
+def _(p: ir.GaussianNoise, m: Marshal) -> list[Node]:
+    return m.stage(codes.GAUSSIAN, m.floats.add(p.mean, p.sigma), flag=p.clip, slot=p.slot)
+
+
+@rule.register
+def _(p: ir.Erase, m: Marshal) -> list[Node]:
+    return m.stage(codes.ERASE, m.floats.add(m.per_channel(p.value)), m.integers.add(p.box), slot=p.slot)
+
+
+@rule.register
+def _(p: ir.CutMix, m: Marshal) -> list[Node]:
+    m.mix = (codes.CUTMIX.value, 0, m.integers.add(p.partner, p.box), 0, 0)
+    return []
+
+
+@rule.register
+def _(p: ir.MixUp, m: Marshal) -> list[Node]:
+    m.mix = (codes.MIXUP.value, m.floats.add(p.lam), m.integers.add(p.partner), 0, 0)
+    return []
+
+
+@rule.register
+def _(p: ir.Choice, m: Marshal) -> list[Node]:
+    branches = tuple([node for q in branch for node in rule(q, m)] for branch in p.branches)
+    return [Switch(m.integers.add(p.index), p.index.shape[1], branches)]
+
+
+@rule.register
+def _(p: ir.Finish, m: Marshal) -> list[Node]:
+    m.finish = p
+    return []
