@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class Policy(nn.Module):
         frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
-        recipe = find(self.seed, frame, self._builder(name))
+        recipe = find(self.seed, frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
         how = f"draws step by step: {recipe}" if isinstance(recipe, str) else f"draws in {recipe.instructions} instructions a sample"
         return f"{self!r}\n{describe(plan, name)}\n  {how}"
 
@@ -192,12 +193,8 @@ class Policy(nn.Module):
             raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
-        if isinstance(source, Ragged):
-            frame = _frame(source.table()[:, 1:], n, source.channels, torch.uint8, device)
-        else:
-            frame = _frame((source.shape[2], source.shape[3]), n, source.shape[1], source.dtype, device)
         keys = self._keys(ids, 0 if epoch is None else epoch, occurrence, n, device, self.next_id if next_id is None else next_id)
-        return _Call(self, source, labels, frame, keys, backend)
+        return _Call(self, source, labels, keys, backend)
 
     def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None) -> rng.Keys:
         if ids is not None or next_id is None:
@@ -310,28 +307,38 @@ class Policy(nn.Module):
         unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k != f"{prefix}next_id"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Call:
     """One batch on its way through a policy."""
 
     policy: Policy
     source: Images
     labels: Tensor | None
-    frame: ir.Frame
     keys: rng.Keys
     backend: str
+
+    @cached_property
+    def frame(self) -> ir.Frame:
+        """Of the source."""
+        n, device = len(self.source), self.source.device
+        if isinstance(self.source, Ragged):
+            return _frame(self.source.size, n, self.source.channels, torch.uint8, device)
+        return _frame((self.source.shape[2], self.source.shape[3]), n, self.source.shape[1], self.source.dtype, device)
 
     def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
         """Images and labels, from given or fresh parameters."""
         keys = self.keys if params is None else rng.Keys(params.seed, *(getattr(self.keys, k) for k in ("epoch", "ids", "occurrence")))
         name = choose(self.backend, self.source.device)
-        executor, frame = load(name), self.frame
-        if params is None:
-            kind = (name, self.policy._values()[1:], frame.fixed, frame.channels, frame.dtype)
-            prepared, mixes = self.policy._recipes.prepare(kind, keys, frame, self.policy._builder(name))
+        executor, source = load(name), self.source
+        # the reference defines what recipes must give: it takes none
+        if params is None and name != "reference":
+            what = (source.channels, torch.uint8) if isinstance(source, Ragged) else (source.shape[1:], source.dtype)
+            kind, size = (name, self.policy._values()[1:], what), source.size if isinstance(source, Ragged) else None
+            prepared, mixes = self.policy._recipes.prepare(kind, keys, size, lambda: self.frame, self.policy._builder(name))
         else:
-            prepared, mixes = _prepared(self.policy._plan(keys, frame, params), executor)
-        out = executor.execute(prepared, self.source)
+            plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
+            prepared, mixes = _prepared(plan, executor)
+        out = executor.execute(prepared, source)
         if self.labels is None:
             return out, None
         return out, targets.follow(mixes, self.labels, self.policy._classes)

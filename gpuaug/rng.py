@@ -34,7 +34,7 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
 
 
 def smooth(function: str, x: Tensor) -> Tensor:
-    """A function of float64 numbers by its name, in one thread: sqrt, round, exp, expm1, log, sin, cos or atan.
+    """A function of float64 numbers by its name, in one thread: sqrt, round, exp, log, sin or cos.
 
     For a few hundred numbers torch wakes a team of threads, which wait for each other by spinning: where other work has the cores, that
     takes as long as a batch of images.  What is compiled for a host (`gpuaug.tape.host`) calls the same library, to the last bit.
@@ -48,6 +48,13 @@ def smooth(function: str, x: Tensor) -> Tensor:
     from gpuaug import rng_host
 
     return torch.from_numpy(rng_host.apply(function, x.numpy()))
+
+
+def _expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1 of float64 x >= 0 by exp and log, which every device has (Kahan; Higham, Accuracy and Stability, 2002, section 1.14.1)."""
+    y = smooth("exp", x)
+    near = torch.where(y == 1.0, x, (y - 1.0) * x / smooth("log", y))
+    return torch.where(x > 40.0, y, near)
 
 
 def unit(words: Tensor) -> Tensor:
@@ -210,7 +217,7 @@ class Draw:
         w = self.words(2)
         log_u = smooth("log", ((w[:, 0] >> 8) + 1).double() * 2.0**-24)
         cosine = smooth("cos", (2.0 * math.pi) * unit(w[:, 1]))
-        q = smooth("expm1", -log_u / alpha) * cosine.square()
+        q = _expm1(-log_u / alpha) * cosine.square()
         # of s = sqrt(q / (1 + q)) the smaller end is (1 - s) / 2, written so that nothing cancels
         small = (0.5 / ((1.0 + q) * (1.0 + smooth("sqrt", 1.0 / (1.0 + 1.0 / q))))).clamp(min=2.0**-1022)
         return torch.where(cosine < 0, small, (1.0 - small).clamp(max=1.0 - 2.0**-53))

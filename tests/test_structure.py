@@ -31,7 +31,7 @@ LAYERS = [
     {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.batch", "gpuaug.fuse", "gpuaug.targets", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
     {"gpuaug.tape.record", "gpuaug.tape.machine"},
-    {"gpuaug.tape.tensor", "gpuaug.tape.host"},
+    {"gpuaug.tape.tensor", "gpuaug.tape.host", "gpuaug.tape.device"},
     {"gpuaug.tape.aten"},
     {"gpuaug.tape.axes"},
     {"gpuaug.tape", "gpuaug.tape.recipe"},
@@ -49,7 +49,7 @@ LAYERS = [
     {"gpuaug"},
 ]
 KERNELS = [
-    {"gpuaug_kernels", "gpuaug_kernels.codes"},
+    {"gpuaug_kernels", "gpuaug_kernels.codes", "gpuaug_kernels.tape"},
     {"gpuaug_kernels.noise"},
     {"gpuaug_kernels.point"},
     {"gpuaug_kernels.source"},

@@ -107,4 +107,4 @@ def _source(images: Any) -> Source:
         return Source(images, images.dtype, images.shape[1], ragged=False)
     if not isinstance(images, Ragged):
         images = Ragged(tuple(i.permute(1, 2, 0).contiguous() for i in images))
-    return Source(images.table()[:, 0].contiguous(), images.images[0].dtype, images.channels, ragged=True, owner=images)
+    return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)

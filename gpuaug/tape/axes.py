@@ -176,7 +176,8 @@ def _(tape: Tape, out: Tensor, a: Symbol, dims: list[int]) -> Symbol:
 def _joined(join: Callable[..., Array]) -> Handler:
     def handler(tape: Tape, out: Tensor, parts: list[Any], dim: int = 0) -> Symbol:
         dim %= out.ndim
-        if dim == axis_of_samples(out.shape):
+        # in a stack the new axis is in front of what was there
+        if any(dim == axis_of_samples(p.shape) for p in parts) and join is np.concatenate:
             raise Untraceable("samples are put side by side")
         arrays = [operand(tape, p, out.dtype) for p in parts if p.numel()]
         return Symbol(tape, join(arrays, dim), out)

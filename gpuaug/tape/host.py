@@ -95,8 +95,13 @@ class _Registers:
         self._free += registers
 
 
-def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor, partners: Tensor) -> list[Tensor]:
-    """The tables of a batch.  size: [N, 2] int64; partners: [slots, N] int64"""
+def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
+    """[slots, N] int64, as `Keys.partners` has them."""
+    return torch.stack([keys.partners(s) for s in slots]) if slots else torch.empty((0, len(keys)), dtype=torch.int64)
+
+
+def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor) -> list[Tensor]:
+    """The tables of a batch.  size: [N, 2] int64, or None where the tape holds it; mates: [slots, N] int64"""
     n = len(keys)
     starts, widths, length = [], [], dict.fromkeys(DTYPES, 0)
     for t in tables:
@@ -105,7 +110,7 @@ def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor, p
         length[t.dtype] += n * len(t.numbers)
     buffers = tuple(torch.empty(length[name], dtype=dtype) for name, dtype in DTYPES.items())
     if n:
-        given = tuple(v.contiguous().numpy() for v in (keys.ids, keys.occurrence, size, partners))
+        given = tuple(v.contiguous().numpy() for v in (keys.ids, keys.occurrence, mates.new_empty((0, 2)) if size is None else size, mates))
         seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)
         spans = (np.array(v, np.int64) for v in (starts, widths))
         run_samples(program.code, program.wholes, program.reals, program.rows, seed, int(keys.epoch), given, *spans, tuple(b.numpy() for b in buffers))

@@ -14,15 +14,15 @@ _NAMES = (
     *("id", "occurrence", "epoch", "height", "width", "partner", "word"),
     *("iadd", "isub", "imul", "iand", "ior", "ishl", "ishr", "idiv", "imin", "imax", "ilt", "ile", "ieq", "iwhere"),
     *("dadd", "dsub", "dmul", "ddiv", "dmin", "dmax", "dneg", "dabs", "dsqrt", "dfloor", "dtrunc", "dround", "single"),
-    *("dexp", "dexpm1", "dlog", "dsin", "dcos", "datan", "dlt", "dle", "deq", "dwhere", "whole", "real"),
+    *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "whole", "real"),
     *("float32", "int32", "float64", "int64"),
 )
 CODES = {name: code for code, name in enumerate(_NAMES)}
 (ID, OCCURRENCE, EPOCH, HEIGHT, WIDTH, PARTNER, WORD) = range(7)
 (IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(7, 21)
 (DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(21, 34)
-(DEXP, DEXPM1, DLOG, DSIN, DCOS, DATAN, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(34, 46)
-(FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
+(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(34, 44)
+(FLOAT32, INT32, FLOAT64, INT64) = range(44, 48)
 
 
 @njit(inline="always")
@@ -151,16 +151,12 @@ def _functions(op, out, a, count):
     for j in range(count):
         if op == DEXP:
             out[j] = math.exp(a[j])
-        elif op == DEXPM1:
-            out[j] = math.expm1(a[j])
         elif op == DLOG:
             out[j] = math.log(a[j])
         elif op == DSIN:
             out[j] = math.sin(a[j])
-        elif op == DCOS:
-            out[j] = math.cos(a[j])
         else:
-            out[j] = math.atan(a[j])
+            out[j] = math.cos(a[j])
 
 
 @njit(inline="always")

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,7 +12,6 @@ from torch import Tensor
 from gpuaug import ir
 from gpuaug.rng import Keys
 from gpuaug.tape import axes
-from gpuaug.tape.host import Program, assemble, run
 from gpuaug.tape.record import Table, Tape, needed
 from gpuaug.tape.tensor import HANDLERS, SAMPLES, SymbolicKeys, Untraceable, axis_of_samples, sizes, table
 
@@ -27,7 +28,8 @@ class Recipe:
 
     tape: Tape
     tables: tuple[Table, ...]
-    program: Program
+    program: Any  # for the machine of the device
+    machine: ModuleType  # host or device
     slots: tuple[int, ...]  # of the mixes, whose partners are found beforehand
     make: Maker
     required: bool  # whether the last table is of what must hold
@@ -37,20 +39,21 @@ class Recipe:
         """How many a sample takes."""
         return len(needed(self.tape, self.tables))
 
-    def fill(self, keys: Keys, size: Tensor) -> Any:
-        """The structure for a batch on a host; None where something that is required of the batch does not hold.  size: [N, 2] int64"""
-        n = len(keys)
-        partners = torch.stack([keys.partners(s) for s in self.slots]) if self.slots else torch.empty((0, n), dtype=torch.int64)
-        values = run(self.program, self.tables, keys, size, partners)
-        if self.required and not values[-1].all():
+    def fill(self, keys: Keys, size: Tensor | None) -> Any:
+        """The structure for a batch; None where something that is required of the batch does not hold.
+
+        On a GPU that is not looked at, for that would wait for the device.  size: [N, 2] int64, for images that differ in it
+        """
+        values = self.machine.run(self.program, self.tables, keys, size, self.machine.partners(keys, self.slots))
+        if self.required and keys.ids.device.type == "cpu" and not values[-1].all():
             return None
         return self.make(values, keys)
 
 
 def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
-    """The recipe of what `build` makes.
+    """The recipe of what `build` makes, for the device of a frame of the kind.
 
-    frame: of any batch of the kind.  Raises Untraceable where `build` looks at numbers, or goes from sample to sample.
+    Raises Untraceable where `build` looks at numbers, or goes from sample to sample.
     """
     tape = Tape()
     keys = SymbolicKeys(tape, seed)
@@ -64,7 +67,8 @@ def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) ->
         tables.append(Table("int64", (len(required),), tuple(required)))
     slots = tuple(sorted({arguments[0] for op, arguments in tape.code if op == "partner"}))
     every = tuple(tables)
-    return Recipe(tape, every, assemble(tape, every, slots), slots, make, bool(required))
+    machine = import_module(f"gpuaug.tape.{'host' if frame.size.device.type == 'cpu' else 'device'}")
+    return Recipe(tape, every, machine.assemble(tape, every, slots), machine, slots, make, bool(required))
 
 
 def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -> Maker | None:

@@ -1,12 +1,13 @@
 """Automatic policies, per sample: every sample has its own operations.  They lower to `ir.Choice`."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw, smooth
+from gpuaug.rng import Draw
 from gpuaug.transforms.base import Drawn, Transform, colour_channels
 from gpuaug.transforms.colour import brightness
 from gpuaug.transforms.warps import about, affine_inverse, warp
@@ -42,14 +43,14 @@ def _moved(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: st
     (left, top), (x, y) = about(frame, (0.0, 0.0)), about(frame, None)
     centre = (torch.where(sheared, left, x), torch.where(sheared, top, y))
     shift = (of["TranslateX"].trunc(), of["TranslateY"].trunc())
-    sx, sy = smooth("atan", torch.stack([of["ShearX"], of["ShearY"]])).unbind()
-    return (warp(frame, frame, affine_inverse(centre, -torch.deg2rad(of["Rotate"]), shift, 1.0, (sx, sy)), kernel, fill),)
+    return (warp(frame, frame, affine_inverse(centre, -torch.deg2rad(of["Rotate"]), shift, 1.0, (of["ShearX"], of["ShearY"])), kernel, fill),)
 
 
 def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Choice:
     """One operation of torchvision's augmentation space for every sample.
 
-    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit.
+    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit: radians of a shear, pixels of a
+    translation, degrees of a rotation.
     """
     factor = {name: (1.0 + magnitude[name]).float() for name in ("Brightness", "Color", "Contrast", "Sharpness")}
     branches: tuple[ir.Sequence, ...] = (
@@ -97,7 +98,10 @@ class RandAugment(Transform):
         share = self.magnitude / (self.num_magnitude_bins - 1)
         if name.startswith("Translate"):
             return True, 150.0 / 331.0 * share * frame.size[:, 1 if name[-1] == "X" else 0].double()
-        signed = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0, "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9}
+        if name.startswith("Shear"):
+            # torchvision shears by the angle whose tangent the magnitude is
+            return True, math.atan(0.3 * share)
+        signed = {"Rotate": 30.0, "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9}
         if name in signed:
             return True, signed[name] * share
         return False, {"Posterize": float(round(8 - 4 * share)), "Solarize": 1.0 - share}.get(name, 0.0)
