@@ -41,6 +41,11 @@ class Ragged:
     @cached_property
     def _known(self) -> Tensor:
         """Addresses, then sizes, in one piece, so that a GPU is sent them once."""
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "images of different sizes are captured in a graph that their addresses are unknown to; augment this Ragged once before, and keep it: "
+                "the graph reads its `addresses` and `size` anew at every replay"
+            )
         sizes = self.sizes()
         host = torch.tensor([*(i.data_ptr() for i in self.images), *(v for size in sizes for v in size)], dtype=torch.int64)
         # from pinned memory, so that nothing waits for the device
