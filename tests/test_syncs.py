@@ -10,34 +10,13 @@ from unittest import mock
 import pytest
 import torch
 from build import build, case, cases
+from policies import FLIP, MEAN, POLICIES, STD, WAITS, calls, mixes
 from waits import CARD, Card, Wait, card
 
 import gpuaug as ga
 from gpuaug import functional as F
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FLOAT = ga.ToDtype(torch.float32, scale=True)
-HALF = ga.ToDtype(torch.bfloat16, scale=True)
-ENDS = (FLOAT, ga.Normalize(MEAN, STD))
-CROP, FLIP, JITTER = ga.RandomResizedCrop(24), ga.RandomHorizontalFlip(), ga.ColorJitter(0.2, 0.2, 0.2, 0.05)
 N = 5
-
-POLICIES: dict[str, tuple[ga.Transform, ...]] = {
-    "flip and normalise": (FLIP, *ENDS, HALF),
-    "weak": (CROP, FLIP, *ENDS, HALF),
-    "moderate and erasing": (CROP, FLIP, JITTER, *ENDS, ga.RandomErasing(0.25), HALF),
-    "strong": (CROP, FLIP, ga.RandAugment(2, 9), *ENDS, ga.RandomErasing(0.25, value="random")),
-    "very strong": (CROP, FLIP, ga.RandAugment(2, 9), *ENDS, ga.RandomErasing(0.5), ga.CutMix(1.0, 7)),
-    "H1 of triton-augment": (ga.RandomCrop(24), FLIP, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), ga.Normalize(MEAN, STD)),
-    "two contrasts": (CROP, JITTER, ga.ColorJitter(contrast=0.4), ga.RandomRotation(20, "bilinear"), ga.ColorJitter(contrast=0.4)),
-    "quarter turns": (ga.RandomRot90(), CROP, ga.RandomVerticalFlip()),
-    "many sizes": (ga.Resize(30), ga.Pad(2, padding_mode="reflect"), ga.RandomCrop(24, 4, True), ga.SaltAndPepper(0.1), ga.GaussianNoise()),
-}
-# what waits still, and where: a test fails as soon as one of them no longer does
-WAITS = {
-    # the reference cuts every image's window out on its own, by numbers that the host must know
-    **dict.fromkeys(("RandomApply-1", "RandomChoice-1", "RandomOrder-1", "many sizes, ragged", "moderate, reference"), "_local_scalar_dense"),
-}
 
 
 def watched(call: Callable[[], Any], on: Card) -> None:
@@ -132,20 +111,13 @@ def test_no_transform_makes_the_host_wait(name, i):
         expect(f"{name}-{i}", lambda: policy(x, labels, ids=whole(), epoch=2), on)
 
 
-def calls() -> list[tuple[str, str]]:
-    """Policies with what they take: images of one size, or of many where a crop or a resize comes first."""
-    first = (ga.RandomResizedCrop, ga.Resize, ga.RandomRot90)
-    return [(name, kind) for name, steps in POLICIES.items() for kind in ("dense", "ragged") if kind == "dense" or isinstance(steps[0], first)]
-
-
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("name", "kind"), calls())
 def test_no_policy_makes_the_host_wait(name, kind, layout):
     policy = ga.Policy(POLICIES[name], memory_format=layout)
-    mixes = any("Mix" in type(t).__name__ for t in policy.transforms)
     with card() as on:
         images = ragged() if kind == "ragged" else dense(dtype=torch.float32 if name.startswith("H1") else torch.uint8)
-        expect(f"{name}, {kind}", lambda: policy(images, whole() if mixes else None, ids=whole(), epoch=1), on)
+        expect(f"{name}, {kind}", lambda: policy(images, whole() if mixes(name) else None, ids=whole(), epoch=1), on)
 
 
 def test_ids_epoch_and_occurrence_may_lie_on_the_card():
