@@ -9,7 +9,7 @@ from unittest import mock
 
 import torch
 
-from .timing import Spread, Work
+from .timing import Spread, Work, wait
 
 BIG = 2**31  # bytes of the copy that gives the bandwidth: far more than any cache
 
@@ -22,12 +22,6 @@ class Pace:
     least: int = 5
     most: int = 100
     shortest: float = 0.004
-
-
-def wait(device: torch.device) -> None:
-    """Until the card has done what was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def turn(work: Work, device: torch.device, repeat: int) -> float:
@@ -43,7 +37,7 @@ def turn(work: Work, device: torch.device, repeat: int) -> float:
     for _ in range(repeat):
         work()
     last.record()
-    last.synchronize()
+    wait(device)
     return float(first.elapsed_time(last)) / 1e3 / repeat
 
 
