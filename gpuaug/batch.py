@@ -20,7 +20,7 @@ class Ragged:
     """Images of different sizes, as a decoder yields them: contiguous [H, W, C] uint8, one tensor a sample, on one device."""
 
     images: tuple[Tensor, ...]
-    _tables: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _sent: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,27 +39,41 @@ class Ragged:
         """(H, W) of every image, on the host."""
         return [(i.shape[0], i.shape[1]) for i in self.images]
 
-    def table(self) -> Tensor:
-        """Address, height and width of every image: [N, 3] int64 on the device of the pixels.  Valid while this object lives.
+    @property
+    def addresses(self) -> Tensor:
+        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives."""
+        return self._known()[: len(self)]
 
-        Made once for each stream that asks.  A captured CUDA graph reads it whenever it is replayed, so that it must stand before: one call
-        with this object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where it does not.
+    @property
+    def size(self) -> Tensor:
+        """(H, W) of every image: [N, 2] int64 on the device of the pixels."""
+        return self._known()[len(self) :].view(-1, 2)
+
+    def table(self) -> Tensor:
+        """Address, height and width of every image: [N, 3] int64 on the device of the pixels."""
+        return torch.cat([self.addresses[:, None], self.size], 1)
+
+    def _known(self) -> Tensor:
+        """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
+
+        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this object does that, and
+        from then on new pixels go into the images in place.  Raises RuntimeError where they do not.
         """
         if self.device.type != "cuda":
-            return self._addresses
+            return self._host
         if torch.cuda.is_current_stream_capturing():
-            if not self._tables:
-                raise RuntimeError("a capture needs a gpuaug.Ragged whose table is on the device already, got new images; call the policy with it once before")
+            if not self._sent:
+                raise RuntimeError("a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before")
             # all streams had come to an end when the capture began
-            return next(iter(self._tables.values()))
+            return next(iter(self._sent.values()))
         stream = torch.cuda.current_stream(self.device).cuda_stream
-        if stream not in self._tables:
-            self._tables[stream] = put(self._addresses, self.device)
-        return self._tables[stream]
+        if stream not in self._sent:
+            self._sent[stream] = put(self._host, self.device)
+        return self._sent[stream]
 
     @cached_property
-    def _addresses(self) -> Tensor:
-        return torch.tensor([(i.data_ptr(), i.shape[0], i.shape[1]) for i in self.images], dtype=torch.int64)
+    def _host(self) -> Tensor:
+        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for size in self.sizes() for v in size)], dtype=torch.int64)
 
     def dense(self) -> Tensor:
         """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""

@@ -32,7 +32,7 @@ def test_a_dry_run_measures_every_part_and_stores_nothing_of_record(tmp_path, ca
     data, printed = json.loads(path.read_text()), capsys.readouterr().out
     assert stored() == before and data["conditions"]["dry run"] and {"versions", "commit", "device"} <= data["conditions"].keys()
     row = data["jobs"]["flip + normalise"]
-    assert {"gate", *gpu_parts.PARTS} <= row.keys() and "predicted" in row and row["speeds"]["kernels"] == ["chain.chain"]
+    assert {"gate", *gpu_parts.PARTS} <= row.keys() and "predicted" in row and "chain.chain" in row["speeds"]["kernels"]
     for name in ("whole call", "in a graph", "pixel kernels", "draws in a graph", "copy of these bytes", "copy in a graph"):
         assert row["speeds"][name]["ms"]["median"] > 0 and row["speeds"][name]["ms"]["n"] >= 2, name
     assert row["rivals"]["torchvision"]["times ours"]["median"] > 0 and row["host ms"]["call"]["median"] > 0
@@ -102,7 +102,8 @@ def test_launches_are_made_again_into_the_same_memory(jobs):
     found = gpu_clock.launches(lambda: outputs.append(ours.step()))
     want = outputs[0].clone()
     # bfloat16 is written as float32 under the interpreter, and cast afterwards
-    written = next(a for a in found[0].arguments if isinstance(a, torch.Tensor) and a.shape == want.shape and a.dtype == torch.float32)
+    given = [a for one in found for a in one.arguments if isinstance(a, torch.Tensor)]
+    written = next(a for a in given if a.shape == want.shape and a.dtype == torch.float32)
     kept = written.clone()
     written.fill_(float("nan"))
     for one in found:

@@ -14,6 +14,7 @@ from policies import FLIP, MEAN, POLICIES, STD, WAITS, calls, mixes
 from waits import CARD, Card, Wait, card
 
 import gpuaug as ga
+import gpuaug.batch
 from gpuaug import functional as F
 
 N = 5
@@ -134,12 +135,14 @@ def test_what_comes_from_the_host_is_copied_without_a_wait():
         watched(lambda: F.cutmix(dense(), [1, 2, 3, 4, 0], [[0, 0, 9, 9]] * N), on)
 
 
-def test_the_table_of_a_batch_is_made_once():
+def test_the_sizes_of_a_batch_are_sent_once():
     policy = ga.Policy(POLICIES["weak"])
     with card() as on:
         batch = ga.Ragged(tuple(ragged()))
-        watched(lambda: policy(batch, ids=whole()), on)
-        assert batch.table() is batch.table() and len(batch.table()) == N
+        with mock.patch.object(gpuaug.batch, "put", wraps=gpuaug.batch.put) as sent:
+            watched(lambda: policy(batch, ids=whole()), on)
+            assert batch.size.shape == (N, 2) and batch.addresses.shape == (N,)
+            assert sent.call_count == 1
         with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
             policy(batch, ids=whole())
             with pytest.raises(RuntimeError, match="before"):
