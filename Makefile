@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow check bench bench-check readme install clean distclean
+.PHONY: demo test test-slow test-gpu sanitize-gpu check bench bench-check bench-gpu readme install clean distclean
 
 demo: $(STAMP)
 	$(BIN)/gpuaug demo
@@ -15,6 +15,21 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed; PYTHON_MORE: a folder of
+# packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side by side (needs pytest-xdist)
+PY ?= $(BIN)/python
+FROM_HERE := PYTHONPATH=.:kernels$(if $(PYTHON_MORE),:$(PYTHON_MORE))
+ON_CARD := GPUAUG_DEVICE=cuda TRITON_INTERPRET=0 $(FROM_HERE)
+INSTALLED = $(if $(filter $(BIN)/python,$(PY)),$(STAMP))
+test-gpu: $(INSTALLED)
+	$(ON_CARD) $(PY) -m pytest tests/gpu -W default $(if $(JOBS),-n $(JOBS))
+
+sanitize-gpu: $(INSTALLED)
+	$(FROM_HERE) $(PY) tests/gpu/sanitize.py
+
+bench-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.installed-bench)
+	$(FROM_HERE) $(PY) -m bench.gpu $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """What goes in and what comes out: images (dense, or of different sizes), targets, and who each sample is."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, overload
 
@@ -20,6 +20,7 @@ class Ragged:
     """Images of different sizes, as a decoder yields them: contiguous [H, W, C] uint8, one tensor a sample, on one device."""
 
     images: tuple[Tensor, ...]
+    _sent: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,28 +39,37 @@ class Ragged:
         """(H, W) of every image, on the host."""
         return [(i.shape[0], i.shape[1]) for i in self.images]
 
-    @cached_property
-    def _known(self) -> Tensor:
-        """Addresses, then sizes, in one piece, so that a GPU is sent them once."""
-        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "images of different sizes are captured in a graph that their addresses are unknown to; augment this Ragged once before, and keep it: "
-                "the graph reads its `addresses` and `size` anew at every replay"
-            )
-        sizes = self.sizes()
-        host = torch.tensor([*(i.data_ptr() for i in self.images), *(v for size in sizes for v in size)], dtype=torch.int64)
-        # from pinned memory, so that nothing waits for the device
-        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
-
     @property
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives."""
-        return self._known[: len(self)]
+        return self._known()[: len(self)]
 
     @property
     def size(self) -> Tensor:
         """(H, W) of every image: [N, 2] int64 on the device of the pixels."""
-        return self._known[len(self) :].view(-1, 2)
+        return self._known()[len(self) :].view(-1, 2)
+
+    def _known(self) -> Tensor:
+        """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
+
+        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this object does that, and
+        from then on new pixels go into the images in place.  Raises RuntimeError where they do not.
+        """
+        if self.device.type != "cuda":
+            return self._host
+        if torch.cuda.is_current_stream_capturing():
+            if not self._sent:
+                raise RuntimeError("a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before")
+            # all streams had come to an end when the capture began
+            return next(iter(self._sent.values()))
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        if stream not in self._sent:
+            self._sent[stream] = put(self._host, self.device)
+        return self._sent[stream]
+
+    @cached_property
+    def _host(self) -> Tensor:
+        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for size in self.sizes() for v in size)], dtype=torch.int64)
 
     def dense(self) -> Tensor:
         """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
@@ -194,9 +204,15 @@ def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array if array.flags.writeable and all(s >= 0 for s in array.strides) else array.copy()
 
 
+def put(values: Any, device: torch.device) -> Tensor:
+    """A tensor of what is on the host, on a device; from pinned memory, so that nothing waits for it."""
+    host = torch.as_tensor(values)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
 def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
     """A tensor with a row per image on their device: a mix asks for more."""
-    out: Tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels), device=device)
+    out: Tensor = labels if isinstance(labels, Tensor) else put(np.asarray(labels), device)
     if out.device != device:
         raise ValueError(f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})")
     if out.ndim < 1 or out.shape[0] != n:
@@ -207,7 +223,7 @@ def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
 def as_integers(name: str, values: Any, n: int | None, device: torch.device, limit: int) -> Tensor:
     """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no wait."""
     try:
-        given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=device)
+        given: Tensor = values if isinstance(values, Tensor) else put(values, device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be integers, got {values!r}") from None
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:

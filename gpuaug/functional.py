@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, fuse, ir, rng
-from gpuaug.batch import DTYPES, as_epoch, as_images, as_integers
+from gpuaug.batch import DTYPES, as_epoch, as_images, as_integers, put
 from gpuaug.exec import choose, load
 
 __all__ = ["cutmix", "erase", "mixup", "normalize", "salt_and_pepper"]
@@ -102,7 +102,7 @@ def _dense(images: Any) -> Tensor:
 
 def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
     """A tensor [N, *shape] on the device of the images."""
-    given: Tensor = values if isinstance(values, Tensor) else torch.as_tensor(values, device=images.device)
+    given: Tensor = values if isinstance(values, Tensor) else put(values, images.device)
     if given.shape != (len(images), *shape):
         raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
     if given.device != images.device:

@@ -66,6 +66,11 @@ def per_sample(values: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 
+def paint(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """One value or one per channel, made on the device without a copy that waits for it: [1 or C, 1, 1] in the dtype of `like`."""
+    return ir.rows(values, like[:1], like.dtype).view(-1, 1, 1) if len(like) else like.new_zeros((len(values), 1, 1))
+
+
 # ---- geometry
 
 
@@ -83,7 +88,7 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
     """One sample: the padded window, then a weight matrix along each axis.  image: [C, H, W]"""
     x0, y0, x1, y1 = window
     tile, inside = _extended(image, window, source, p.extend)
-    fill = image.new_tensor(p.fill).view(-1, 1, 1)
+    fill = paint(p.fill, image)
     tile = torch.where(inside, tile, fill)
     (xx, xy, x), (yx, yy, y) = p.inverse[n, :2]
     height, width = size
@@ -140,7 +145,7 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
     inside = torch.ones_like(images[:, :1])
     if p.kernel == "nearest":
         value, weight = (_tap(v, sx.round(), sy.round()) for v in (images, inside))
-        return value if p.fill is None else torch.where(weight > 0, value, images.new_tensor(p.fill).view(-1, 1, 1))
+        return value if p.fill is None else torch.where(weight > 0, value, paint(p.fill, images))
     x0, y0 = sx.floor(), sy.floor()
     fx, fy = (sx - x0).float()[:, None], (sy - y0).float()[:, None]
 
@@ -150,7 +155,7 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
 
     if p.fill is None:
         return weighted(images)
-    fill = images.new_tensor(p.fill).view(-1, 1, 1)
+    fill = paint(p.fill, images)
     return (weighted(images) - fill) * weighted(inside) + fill
 
 
@@ -175,7 +180,7 @@ def _project(p: ir.Project, n: int, image: Tensor, window: list[int]) -> Tensor:
             inside, every = inside + known, every + w
     if p.fill is None:
         return (value / inside).float()
-    return (value / every + (1 - inside / every) * value.new_tensor(p.fill).view(-1, 1, 1)).float()
+    return (value / every + (1 - inside / every) * paint(p.fill, value)).float()
 
 
 def _positions(inverse: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -250,7 +255,7 @@ def _(p: ir.Hue, images: Tensor, keys: rng.Keys) -> Tensor:
     safe = torch.where(spread == 0, 1.0, spread)
     turns = torch.where(high == r, (g - b) / safe, torch.where(high == g, 2 + (b - r) / safe, 4 + (r - g) / safe)) / 6
     h = (turns + per_sample(p.shift)[:, 0]).remainder(1.0)
-    k = (images.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + h[:, None] * 6) % 6
+    k = (paint((5.0, 3.0, 1.0), images) + h[:, None] * 6) % 6
     return high[:, None] - spread[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
 

@@ -1,0 +1,29 @@
+"""Tests that need a card.  `make test` does not collect them; `make test-gpu` does, and fails where there is none."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ASKED = "GPUAUG_DEVICE"
+# of streams, graphs and allocators, which the host has none of
+CARD_ONLY = ("test_gpu_streams.py",)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Only where a device is named."""
+    device = os.environ.get(ASKED)
+    return True if device is None or (device == "cpu" and collection_path.name in CARD_ONLY) else None
+
+
+def pytest_sessionstart(session: Any) -> None:
+    """A card that was asked for and is not there is an error, not a skip."""
+    device = os.environ.get(ASKED)
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.exit("these tests need a CUDA card, and torch sees none", returncode=1)
+    if device == "cuda" and os.environ.get("TRITON_INTERPRET") != "0":
+        pytest.exit("set TRITON_INTERPRET=0, or the kernels are interpreted on the host", returncode=1)
+    if device not in (None, "cuda", "cpu"):
+        pytest.exit(f"{ASKED} must be cuda, or cpu to try the tests themselves under the interpreter, got {device!r}", returncode=1)

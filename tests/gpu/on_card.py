@@ -1,0 +1,66 @@
+"""What the tests on a card share: where they run, their images, and how engines are compared."""
+
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from compare import compare
+from torch import Tensor
+
+import gpuaug as ga
+from bench.sources import photographs
+
+DEVICE = torch.device(os.environ.get("GPUAUG_DEVICE", "cuda"))
+IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
+SIZES = ((31, 22), (18, 40), (1, 1), (25, 25), (60, 7))
+MANY = 300 if DEVICE.type == "cuda" else 8  # samples of a large batch; few for the interpreter
+
+
+@cache
+def _arrays(n: int, height: int, width: int, channels: int) -> Tensor:
+    own = photographs(min(n, 16), max(height, 8), max(width, 8), channels)
+    out = torch.from_numpy(np.stack([own[i % len(own)][:height, :width] for i in range(n)])).permute(0, 3, 1, 2).contiguous().float() / 255
+    # every third is noise, off the grid of 1/255
+    noise = np.random.default_rng(5).random((n, channels, height, width), dtype=np.float32)
+    out[2::3] = torch.from_numpy(noise)[2::3]
+    return out
+
+
+def images(n: int, height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[n, C, H, W] on the host: pictures, and every third one noise.  Floats are in [0, 1]."""
+    out = _arrays(n, height, width, channels)
+    return (out * 255).round().to(torch.uint8) if dtype == torch.uint8 else out.to(dtype)
+
+
+def pictures(sizes: Any = SIZES) -> list[Tensor]:
+    """[H, W, 3] uint8 on the host."""
+    return [images(3, h, w, dtype=torch.uint8)[k % 3].permute(1, 2, 0).contiguous() for k, (h, w) in enumerate(sizes)]
+
+
+def put(x: Any) -> Any:
+    """To the card."""
+    return [put(i) for i in x] if isinstance(x, list) else None if x is None else x.to(DEVICE)
+
+
+def run(policy: ga.Policy, x: Any, labels: Any = None, backend: str = "triton", **given: Any) -> tuple[Tensor, Tensor | None]:
+    """Images and labels of a call on the card, on the host."""
+    out = policy(put(x), put(labels), backend=backend, **{k: put(v) if isinstance(v, Tensor) else v for k, v in given.items()})
+    return (out.cpu(), None) if labels is None else (out[0].cpu(), out[1].cpu())
+
+
+def agree(policy: ga.Policy, x: Any, kind: str, what: str, labels: Any = None, scale: float = 1.0, **given: Any) -> Tensor:
+    """The kernels, the reference on the card and the reference on the host have the same images and labels: those of the kernels."""
+    given = {"ids": IDS[: len(x)] if len(x) <= len(IDS) else torch.arange(len(x)) * 2**29, "epoch": 2, **given}
+    got, soft = run(policy, x, labels, **given)
+    there, rows = run(policy, x, labels, "reference", **given)
+    out = policy(x, labels, backend="reference", **given)
+    want, wanted = out if labels is not None else (out, None)
+    assert got.is_contiguous(memory_format=policy.memory_format), what
+    compare(got, want, kind, f"{what}: kernels and host", scale)
+    compare(there, want, kind, f"{what}: reference on the card and on the host", scale)
+    if labels is not None:
+        assert torch.equal(soft, rows) and torch.equal(soft, wanted), f"{what}: labels"
+    return got

@@ -1,0 +1,45 @@
+"""The suite for a card, tried without one: it stays out of `make test`, fails where a card is asked for in vain, and its tests run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """pytest, or another program, with the environment of no card but for these."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPUAUG_", "PYTEST_", "TRITON_INTERPRET"))}
+    env = {**kept, "CUDA_VISIBLE_DEVICES": "", **environment}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def test_the_suite_is_not_part_of_the_tests_without_a_card():
+    done = ran("-m", "pytest", "tests/gpu", "tests/test_gpu_suite.py", "--collect-only", "-q")
+    assert "tests/test_gpu_suite.py::" in done.stdout and "tests/gpu/" not in done.stdout, done.stdout
+
+
+def test_a_card_that_is_not_there_is_a_failure_and_no_skip():
+    done = ran("-m", "pytest", "tests/gpu", "-q", GPUAUG_DEVICE="cuda", TRITON_INTERPRET="0")
+    assert done.returncode == 1 and "need a CUDA card" in done.stdout + done.stderr
+
+
+def test_the_tests_for_a_card_pass_under_the_interpreter():
+    chosen = "(masks and 3) or (a_call_again and weak) or (whole_policies and flip) or (cutmix_writes and 1) or (draws_the_same and ResizedCrop)"
+    done = ran("-m", "pytest", "tests/gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-k", chosen, GPUAUG_DEVICE="cpu")
+    assert done.returncode == 0, done.stdout
+    passed = int(done.stdout.rsplit(" passed", 1)[0].split()[-1])
+    assert passed > 8, f"vacuous: {passed} tests ran"
+
+
+def test_every_file_for_a_card_can_be_imported():
+    files = sorted(f.stem for f in (ROOT / "tests" / "gpu").glob("*.py") if f.stem != "conftest")
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
+    done = ran("-c", f"import {', '.join(files)}", GPUAUG_DEVICE="cuda", PYTHONPATH=path)
+    assert "test_gpu_streams" in files and done.returncode == 0, done.stderr
+
+
+def test_a_sanitizer_that_is_not_there_is_said():
+    done = ran("-c", "import sanitize; sanitize.PLACES = (); raise SystemExit(sanitize.main(['memcheck']))", PATH="", PYTHONPATH=str(ROOT / "tests" / "gpu"))
+    assert done.returncode == 2 and "not checked" in done.stdout
