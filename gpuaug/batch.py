@@ -35,9 +35,10 @@ class Ragged:
         """Where the pixels are."""
         return self.images[0].device
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """(H, W) of every image, on the host."""
-        return [(i.shape[0], i.shape[1]) for i in self.images]
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """(H, W, C) of every image, on the host."""
+        return [i.shape for i in self.images]
 
     @property
     def addresses(self) -> Tensor:
@@ -69,7 +70,7 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for size in self.sizes() for v in size)], dtype=torch.int64)
+        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64)
 
     def dense(self) -> Tensor:
         """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
@@ -164,18 +165,21 @@ def as_images(images: Any) -> Images:
 def _from_list(items: Sequence[Any]) -> Images:
     if not items:
         raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
-    images = tuple(_one(i, n) for n, i in enumerate(items))
-    first = images[0]
-    for n, i in enumerate(images):
-        if i.shape[2] != first.shape[2]:
-            raise ValueError(
-                f"images of a list must have the same channels, got {first.shape[2]} in image 0 and {i.shape[2]} in image {n}; convert them to RGB"
-            )
-        if i.device != first.device:
-            raise ValueError(f"images of a list must be on one device, got {first.device} and {i.device}")
+    images = tuple(i if _ready(i) else _one(i, n) for n, i in enumerate(items))
     ragged = Ragged(images)
+    channels, devices = [s[2] for s in ragged.shapes], [i.device for i in images]
+    if len(set(channels)) > 1:
+        n = next(n for n, c in enumerate(channels) if c != channels[0])
+        raise ValueError(f"images of a list must have the same channels, got {channels[0]} in image 0 and {channels[n]} in image {n}; convert them to RGB")
+    if len(set(devices)) > 1:
+        raise ValueError(f"images of a list must be on one device, got {devices[0]} and {next(d for d in devices if d != devices[0])}")
     # the sizes are known here, so that equal ones need no step that fixes them
-    return ragged.dense() if len(set(ragged.sizes())) == 1 else ragged
+    return ragged.dense() if len(set(ragged.shapes)) == 1 else ragged
+
+
+def _ready(item: Any) -> bool:
+    """Whether an image of a list is already what `_one` would make of it: hundreds are looked at in a call."""
+    return type(item) is Tensor and item.dtype == torch.uint8 and item.ndim == 3 and item.is_contiguous() and item.numel() > 0
 
 
 def _one(item: Any, n: int) -> Tensor:

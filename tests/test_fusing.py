@@ -20,7 +20,7 @@ def both(transforms: list, images, seed: int = 0) -> tuple[object, object, ir.Se
     policy = ga.Policy(transforms, seed)
     source = as_images(images)
     ragged = isinstance(source, ga.Ragged)
-    size = torch.tensor(source.sizes()) if ragged else tuple(source.shape[2:])
+    size = source.size if ragged else tuple(source.shape[2:])
     channels = source.channels if ragged else source.shape[1]
     dtype = torch.uint8 if ragged else source.dtype
     params = policy.draw(torch.arange(len(source)) * 3, epoch=1, size=size, channels=channels, dtype=dtype)
