@@ -16,7 +16,7 @@ TARGETS = (80, 90, 100)
 HERE = Path(__file__)
 # the stages, sources, borders and mixes that some program must hold
 KINDS = {
-    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN"),
+    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH"),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
     "stages": tuple("CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE".split()),
@@ -64,7 +64,7 @@ def test_the_list_of_kinds_is_that_of_the_kernels():
     for names in KINDS.values():
         assert [getattr(codes, n).value for n in names] == list(range(len(names)))
     listed = {n for names in KINDS.values() for n in names}
-    assert {n for n in vars(codes) if n.isupper()} - listed == {"RECORD", "DOMAIN", "GEOMETRY", "PITCH"} | {n for n in vars(codes) if n.startswith("KEY_")}
+    assert {n for n in vars(codes) if n.isupper()} - listed == {"RECORD", "DOMAIN", "PITCH"} | {n for n in vars(codes) if n.startswith("KEY_")}
 
 
 def test_without_its_interpreter_the_backend_says_what_to_do():
@@ -107,6 +107,12 @@ def programs():
     yield "many channels", [ga.RandomResizedCrop(224), ga.GaussianNoise(), ga.SaltAndPepper(per_channel=True)], torch.zeros(2, 6, 256, 256), flat
     yield "gray", [ga.Grayscale(1), jitter], bytes_last, flat
     yield "one pixel", [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)], torch.zeros(2, 3, 1, 1), flat
+    yield (
+        "a choice that moves",
+        [ga.RandomChoice([ga.RandomHorizontalFlip(), ga.RandomRotation(30, "bilinear"), jitter]), as_float, normal, half],
+        bytes_last,
+        last,
+    )
     yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
     # what the reference leaves in different sizes is taken up as floats
@@ -190,8 +196,9 @@ def main(target: int) -> dict[str, dict]:
             made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, stop)
             kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
             records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-            resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
-            found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}
+            read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
+            extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
+            found = {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]]}
             same = kernel.asm["ttir"] == launched(one, source, program, known, stop, target)
             out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
     return out

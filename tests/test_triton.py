@@ -18,12 +18,7 @@ IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((40, 50), (17, 9), (50, 21), (33, 64))
 # what falls back, by the reason that describe gives
-FALLS = {
-    "RandAugment": "a choice holds Warp",
-    "RandomApply-1": "a choice holds Resample",
-    "RandomChoice-1": "a choice holds Resample",
-    "RandomOrder-1": "a choice holds Resample",
-}
+FALLS = {"RandAugment": "triton executor has no rule for Autocontrast"}
 FLOAT = ga.ToDtype(torch.float32, scale=True)
 
 

@@ -27,7 +27,15 @@ class Switch:
     branches: tuple[list[Any], ...]
 
 
-Node = Record | Switch
+@dataclass(frozen=True)
+class Sources:
+    """Sources that have yet to find their place in the program, of which each sample has one."""
+
+    index: int
+    ways: tuple[Any, ...]
+
+
+Node = Record | Switch | Sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,7 @@ class Columns:
         return at
 
     def table(self) -> Tensor:
-        """[N, columns] contiguous."""
+        """[N, columns] contiguous, one column at least."""
         return torch.cat([p.to(self.dtype) for p in self.parts], 1)
 
 
@@ -81,7 +89,8 @@ class Marshal:
     def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys):
         self.frame, self.keys = frame, keys
         self.floats, self.integers, self.doubles = Columns(torch.float32), Columns(torch.int32), Columns(torch.float64)
-        self.source: Record = (codes.PIXEL.value, 0, 0, 0, 0)
+        self.source: Node = (codes.PIXEL.value, 0, 0, 0, 0)
+        self.sized = 0  # column of the input's height and width, 0 before there is one
         self.mix: Record = (codes.ALONE.value, 0, 0, 0, 0)
         self.finish = ir.Finish(torch.float32, torch.contiguous_format)
         self.end = ir.after(passes, frame)
@@ -98,8 +107,6 @@ class Marshal:
         c2, c3 = self.keys.counter()
         seed = ir.rows((_signed(self.keys.seed), _signed(self.keys.seed >> 32)), c2)
         self.integers.add(c2, c3, self.keys.occurrence << 16, seed, self.frame.size[:, 1] * self.frame.channels)
-        self.floats.add(torch.zeros_like(c2))
-        self.doubles.add(torch.zeros_like(c2))
 
     def add(self, nodes: Sequence[Node]) -> None:
         """Stages that follow what is there."""
@@ -133,8 +140,21 @@ class Marshal:
             written=self.end.channels,
         )
 
+    def reads(self, code: Any, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
+        """Set the source; there is no stage."""
+        self.source = (code.value, flag, floats, integers, doubles)
+        return []
+
+    def input_size(self) -> int:
+        """The column of the input's height and width."""
+        self.sized = self.sized or self.integers.add(self.frame.size)
+        return self.sized
+
     def tables(self) -> Tables:
-        """The parameters."""
+        """The parameters; a program without some has a column that nobody reads."""
+        for columns in (self.floats, self.doubles):
+            if not columns.width:
+                columns.add(torch.zeros_like(self.keys.ids))
         return Tables(self.floats.table(), self.integers.table(), self.doubles.table())
 
     def prepared(self) -> Prepared:
@@ -175,17 +195,20 @@ def _flat(nodes: Sequence[Node]) -> list[Record]:
 
     def place(at: int, row: Sequence[Node]) -> None:
         for k, node in enumerate(row):
-            if not isinstance(node, Switch):
-                records[at + k] = node
-                continue
             first = len(records)
-            records[at + k] = (codes.CHOICE.value, node.index, node.steps, first, len(node.branches))
-            records.extend([()] * len(node.branches))
-            for j, branch in enumerate(node.branches):
-                begin = len(records)
-                records[first + j] = (begin, begin + len(branch), 0, 0, 0)
-                records.extend([()] * len(branch))
-                place(begin, branch)
+            if isinstance(node, Sources):
+                records[at + k] = (codes.SWITCH.value, len(node.ways), first, node.index, 0)
+                records.extend(node.ways)
+            elif isinstance(node, Switch):
+                records[at + k] = (codes.CHOICE.value, node.index, node.steps, first, len(node.branches))
+                records.extend([()] * len(node.branches))
+                for j, branch in enumerate(node.branches):
+                    begin = len(records)
+                    records[first + j] = (begin, begin + len(branch), 0, 0, 0)
+                    records.extend([()] * len(branch))
+                    place(begin, branch)
+            else:
+                records[at + k] = node
 
     place(0, nodes)
     return records

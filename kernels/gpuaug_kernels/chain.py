@@ -160,7 +160,7 @@ def chain(
             image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), stride_x)
         else:
             image = (source + m * stride_n, stride_c, stride_y, stride_x)
-        vr, vg, vb = read(PROGRAM, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
+        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
         vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), (f, i, means + m * WIDTHS[3]), at, FORMAT, STOP)
         r = weigh_in(MIX, side, r, vr, box, lam, at)
         g = weigh_in(MIX, side, g, vg, box, lam, at)

@@ -2,7 +2,8 @@
 
 Record 0 is the source, record 1 the mix, then come the stages before the mix, those after it, and what choices point to.
 
-    source   kind, extend or whether there is a fill, column of the fill or of the factor of a sharpening
+    source   kind, extend or whether there is a fill, column of the fill or of the factor of a sharpening, column in the integers, column in the doubles
+    SWITCH   number of sources, first record of these, column of the index in the integers: each sample has one of several sources
     mix      code, column of lam in the floats, column of partner and box in the integers
     stage    code, column in the floats, column in the integers, flag, slot of its noise
     CHOICE   code, column of the index in the integers, steps, first record of its branches, number of branches
@@ -14,7 +15,7 @@ import triton.language as tl
 RECORD = tl.constexpr(5)
 
 # sources
-PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN = (tl.constexpr(i) for i in range(6))
+PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH = (tl.constexpr(i) for i in range(7))
 # what a resample reads beyond its source
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = (tl.constexpr(i) for i in range(5))
 # mixes
@@ -25,7 +26,5 @@ GRAY, SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE = (tl.constexpr(i) for i
 
 # the first columns of every row of integers: c2, c3 and occurrence << 16 of the Philox counter, the two words of its key, elements in an input row
 KEY_C2, KEY_C3, KEY_OCCURRENCE, KEY_LOW, KEY_HIGH, PITCH = (tl.constexpr(i) for i in range(6))
-# and those of a source after them: a resample's window, source and live rectangles, or the input height and width
-GEOMETRY = tl.constexpr(6)
 # bits above which Philox's second counter word names what the words are for, and the name of pixel noise
 DOMAIN = tl.constexpr(1 << 28)

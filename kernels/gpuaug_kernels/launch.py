@@ -54,7 +54,7 @@ def options(program: Program) -> dict[str, int]:
     registers = 128
     if source == codes.TRIANGLE.value:
         registers = 168 if mix == codes.ALONE.value else 240
-    elif source in (codes.BILINEAR.value, codes.NEAREST.value):
+    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value):
         registers = 240
     return {"num_warps": 4, "maxnreg": registers}
 
