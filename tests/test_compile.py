@@ -19,7 +19,9 @@ KINDS = {
     "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH"),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
-    "stages": tuple("CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE".split()),
+    "stages": tuple(
+        "CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE AUTOCONTRAST EQUALIZE".split()
+    ),
 }
 
 
@@ -38,7 +40,7 @@ def compiled(request, tmp_path_factory) -> dict[str, dict]:
 
 
 def test_no_program_spills(compiled):
-    assert {"weak", "moderate", "moderate, mean 0", "salt and pepper"} <= compiled.keys()
+    assert {"weak", "moderate", "moderate, statistic 0", "salt and pepper"} <= compiled.keys()
     for name, program in compiled.items():
         # ptxas says nothing of what it did not compile
         assert program["entries"] == ["chain"] and 16 <= program["registers"] <= 255, name
@@ -64,7 +66,8 @@ def test_the_list_of_kinds_is_that_of_the_kernels():
     for names in KINDS.values():
         assert [getattr(codes, n).value for n in names] == list(range(len(names)))
     listed = {n for names in KINDS.values() for n in names}
-    assert {n for n in vars(codes) if n.isupper()} - listed == {"RECORD", "DOMAIN", "PITCH"} | {n for n in vars(codes) if n.startswith("KEY_")}
+    others = {"RECORD", "DOMAIN", "PITCH", "MEAN", "RANGE", "HISTOGRAM"}
+    assert {n for n in vars(codes) if n.isupper()} - listed == others | {n for n in vars(codes) if n.startswith("KEY_")}
 
 
 def test_without_its_interpreter_the_backend_says_what_to_do():
@@ -113,6 +116,7 @@ def programs():
         bytes_last,
         last,
     )
+    yield "RandAugment", [ga.RandAugment(1), as_float, normal, half], bytes_last, last
     yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
     # what the reference leaves in different sizes is taken up as floats
@@ -163,7 +167,7 @@ def marshalled(chain, images, layout):
     return rules.prepare(one.passes, frame, keys), source
 
 
-def launched(one, source, program, known, stop: int, target: int) -> str:
+def launched(one, source, known, reduction, target: int) -> str:
     """The first stage of what a launch on a card of this kind would compile."""
     import torch
     from gpuaug_kernels import launch
@@ -174,10 +178,10 @@ def launched(one, source, program, known, stop: int, target: int) -> str:
     # a driver that knows which card it has, for there is none
     card = {"get_current_target": GPUTarget("cuda", target, 32), "get_current_device": 0, "get_current_stream": 0}
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
-    t = one.tables
-    out = torch.empty(1024, dtype=one.dtype if stop < 0 else torch.int64)
-    layout = launch._layout(program, one.channels_last) if stop < 0 else (0, 0, 0)
-    constant = launch.constants(source, program, t, known, layout, stop)
+    t, program = one.tables, reduction.program if reduction else one.program
+    out = torch.empty(1024, dtype=torch.int64 if reduction else one.dtype)
+    layout = (0, 0, 0) if reduction else launch._layout(program, one.channels_last)
+    constant = launch.constants(source, program, t, known, layout, reduction)
     numbers = (*source.strides(), *one.size)
     return chain.warmup(source.data, t.floats, t.integers, t.doubles, known, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
 
@@ -191,15 +195,15 @@ def main(target: int) -> dict[str, dict]:
     out = {}
     for name, chain, images, layout in programs():
         one, source = marshalled(chain, images, layout)
-        known = launch.means(one.tables, len(one.reductions))
-        for label, program, stop in [(name, one.program, -1), *((f"{name}, mean {k}", p, k) for k, p in one.reductions)]:
-            made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, stop)
+        known = launch.room(one.reductions, 2, one.tables.integers.device)
+        for label, program, reduction in [(name, one.program, None), *((f"{name}, statistic {r.number}", r.program, r) for r in one.reductions)]:
+            made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction)
             kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
             records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
             read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
             extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
             found = {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]]}
-            same = kernel.asm["ttir"] == launched(one, source, program, known, stop, target)
+            same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
             out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
     return out
 

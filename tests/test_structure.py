@@ -30,8 +30,22 @@ LAYERS = [
     {"gpuaug.rng_host", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
     {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.batch", "gpuaug.fuse", "gpuaug.targets", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
-    {"gpuaug.exec.reference", "gpuaug.exec.marshal", "gpuaug.exec.normal", "gpuaug.exec.rows.program", "gpuaug.exec.rows.produce", "gpuaug.exec.rows.stages"},
-    {"gpuaug.transforms.geometry", "gpuaug.transforms.colour", "gpuaug.transforms.convert", "gpuaug.transforms.stamps", "gpuaug.transforms.mixes"},
+    {
+        "gpuaug.exec.reference",
+        "gpuaug.exec.normal",
+        "gpuaug.exec.statistics",
+        "gpuaug.exec.rows.program",
+        "gpuaug.exec.rows.produce",
+        "gpuaug.exec.rows.stages",
+    },
+    {
+        "gpuaug.exec.marshal",
+        "gpuaug.transforms.geometry",
+        "gpuaug.transforms.colour",
+        "gpuaug.transforms.convert",
+        "gpuaug.transforms.stamps",
+        "gpuaug.transforms.mixes",
+    },
     {"gpuaug.transforms.warps", "gpuaug.exec.rows.resize", "gpuaug.exec.rules"},
     {"gpuaug.transforms.auto", "gpuaug.transforms.choice", "gpuaug.exec.rows.walk"},
     {"gpuaug.transforms", "gpuaug.exec.rows.entry"},
@@ -44,7 +58,7 @@ LAYERS = [
 ]
 KERNELS = [
     {"gpuaug_kernels", "gpuaug_kernels.codes"},
-    {"gpuaug_kernels.noise"},
+    {"gpuaug_kernels.noise", "gpuaug_kernels.statistics"},
     {"gpuaug_kernels.point"},
     {"gpuaug_kernels.source"},
     {"gpuaug_kernels.chain"},

@@ -35,6 +35,7 @@ class Pick(ir.Stencil):
 
     index: Tensor  # [N] int64
     sources: tuple[ir.Pass | None, ...]
+    measured: tuple[bool, ...]  # whether a statistic may follow each in the choice that it is of
 
 
 def is_source(p: ir.Pass) -> bool:
@@ -152,7 +153,7 @@ def among(index: Tensor, members: dict[int, Any]) -> Tensor:
 def selected(index: Tensor, members: dict[int, Any]) -> Any:
     """One pass whose parameters are, for each sample, those of the member that it chose; of no matter where it chose none."""
     (_, out), *rest = members.items()
-    for k, p in rest:
+    for k, p in rest if out is not None else ():
         merged = {}
         for name, value in vars(p).items():
             before = getattr(out, name)
@@ -175,48 +176,54 @@ def spread(p: ir.Pass) -> ir.Sequence:
 def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     if ir.is_pointwise(p):
         return (p,)
-    leaf, sources = number(p)
-    groups: dict[object, dict[int, ir.Pass]] = {}
-    plain: list[int] = []
-    for k, source in enumerate(sources):
-        if source is None:
-            plain.append(k)
-        else:
-            groups.setdefault(_kind(source), {})[k] = source
-    found: list[ir.Pass | None] = [None] if plain else []
+    leaf, ways = number(p)
+    groups: dict[object, dict[int, ir.Pass | None]] = {}
+    measured: dict[object, bool] = {}
+    # the pixel itself first, if some sample may have it
+    for k, (source, follows) in sorted(enumerate(ways), key=lambda way: way[1][0] is not None):
+        kind = _kind(source)
+        groups.setdefault(kind, {})[k] = source
+        measured[kind] = measured.get(kind, False) or follows
     index = torch.zeros_like(leaf)
-    for members in groups.values():
-        if found:
-            index = torch.where(among(leaf, members), len(found), index)
-        found.append(selected(leaf, members))
-    source = found[0] if len(found) == 1 and found[0] else Pick(index, tuple(found))
+    for j, members in list(enumerate(groups.values()))[1:]:
+        index = torch.where(among(leaf, members), j, index)
+    found = tuple(selected(leaf, members) for members in groups.values())
+    source = found[0] if len(found) == 1 else Pick(index, found, tuple(measured.values()))
     after = points(p)
     return (source, after) if any(after.branches) else (source,)
 
 
-def _kind(p: ir.Pass) -> object:
+def _kind(p: ir.Pass | None) -> object:
     """What passes must share to be one source with parameters per sample."""
+    if p is None:
+        return None
     shapes = tuple(v.shape[1:] if isinstance(v, Tensor) else v for v in vars(p).values())
     return type(p), shapes
 
 
-def number(p: ir.Choice) -> tuple[Tensor, list[ir.Pass | None]]:
-    """Which of all the ways through a choice each sample takes, [N] int64, and the source of each way."""
+def number(p: ir.Choice) -> tuple[Tensor, list[tuple[ir.Pass | None, bool]]]:
+    """Which of all the ways through a choice each sample takes, [N] int64; and each way's source, and whether a statistic may follow it."""
     leaf = torch.zeros_like(p.index[:, 0])
-    sources: list[ir.Pass | None] = []
+    found: list[tuple[ir.Pass | None, bool]] = []
     for k, branch in enumerate(p.branches):
-        front = branch[0] if branch and not ir.is_pointwise(branch[0]) else None
-        within, ways = number(front) if isinstance(front, ir.Choice) else (leaf * 0, [front])
-        leaf = torch.where(p.index[:, 0] == k, within + len(sources), leaf)
-        sources += ways
-    return leaf, sources
+        front, rest = _front(branch)
+        follows = any(isinstance(q, ir.Pointwise) and q.statistic for q in ir.walk(rest))
+        within, ways = number(front) if isinstance(front, ir.Choice) else (leaf * 0, [(front, False)])
+        leaf = torch.where(p.index[:, 0] == k, within + len(found), leaf)
+        found += [(source, measured or follows) for source, measured in ways]
+    return leaf, found
+
+
+def _front(branch: ir.Sequence) -> tuple[ir.Pass | None, ir.Sequence]:
+    """What stands at the front of a branch and is no point, and the rest."""
+    return (branch[0], branch[1:]) if branch and not ir.is_pointwise(branch[0]) else (None, branch)
 
 
 def points(p: ir.Choice) -> ir.Choice:
     """What follows the sources."""
     branches = []
     for branch in p.branches:
-        front, rest = (branch[0], branch[1:]) if branch and not ir.is_pointwise(branch[0]) else (None, branch)
+        front, rest = _front(branch)
         inner = points(front) if isinstance(front, ir.Choice) else None
         branches.append((inner, *rest) if inner and any(inner.branches) else rest)
     return ir.Choice(p.index, tuple(branches))

@@ -1,11 +1,12 @@
 """How each pass becomes records of a chain and columns of its tables; a pass without a rule here runs by the reference."""
 
 from functools import singledispatch
+from typing import Any
 
 from gpuaug_kernels import codes
 
 from gpuaug import ir
-from gpuaug.exec.marshal import Marshal, Node, Prepared, Sources, Switch
+from gpuaug.exec.marshal import PIXEL, Marshal, Node, Prepared, Sources, Switch
 from gpuaug.exec.normal import Pick, obstacle, spread
 from gpuaug.rng import Keys
 
@@ -60,13 +61,12 @@ def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: Pick, m: Marshal) -> list[Node]:
-    ways = []
+    ways: list[Any] = []
     for source in p.sources:
-        m.reads(codes.PIXEL)
         if source is not None:
             rule(source, m)
-        ways.append(m.source)
-    m.source = Sources(m.integers.add(p.index), tuple(ways))
+        ways.append(PIXEL if source is None else m.source)
+    m.source = Sources(m.integers.add(p.index), tuple(ways), p.measured)
     return []
 
 
@@ -94,7 +94,17 @@ def _(p: ir.Hue, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Contrast, m: Marshal) -> list[Node]:
-    return m.stage(codes.CONTRAST, m.floats.add(p.factor), flag=m.channels == 1)
+    return m.stage(codes.CONTRAST, m.floats.add(p.factor), m.wide, m.channels == 1, m.room())
+
+
+@rule.register
+def _(p: ir.Autocontrast, m: Marshal) -> list[Node]:
+    return m.stage(codes.AUTOCONTRAST, 0, m.wide, False, m.room())
+
+
+@rule.register
+def _(p: ir.Equalize, m: Marshal) -> list[Node]:
+    return m.stage(codes.EQUALIZE, 0, m.wide, False, m.room())
 
 
 @rule.register

@@ -60,10 +60,8 @@ def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
 @perform.register
 def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     source = _source(images)
-    means = launch.means(one.tables, len(one.reductions))
-    for number, program in one.reductions:
-        means[:, number] = launch.mean(source, program, one.tables, means, one.size, number)
-    return launch.images(source, one.program, one.tables, means, one.size, one.dtype, one.channels_last, out)
+    known = launch.reduced(source, one.reductions, one.tables, one.size)
+    return launch.images(source, one.program, one.tables, known, one.size, one.dtype, one.channels_last, out)
 
 
 def lacks(one: Launch, frame: ir.Frame) -> str:

@@ -324,9 +324,10 @@ def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHA
         r, g, b = resample(image, f, i, d, at, CHANNELS, KIND, PROGRAM[K + 1])
     elif KIND == SHARPEN:
         r, g, b = sharpen(image, f, i, at, mask, CHANNELS)
-    else:
-        tl.static_assert((KIND == BILINEAR) | (KIND == NEAREST), "no such source")
+    elif (KIND == BILINEAR) | (KIND == NEAREST):
         r, g, b = warp(image, f, i, d, at, mask, CHANNELS, KIND, PROGRAM[K + 1])
+    else:
+        tl.static_assert(False, "no such source")
     return r, g, b
 
 
