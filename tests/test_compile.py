@@ -16,7 +16,7 @@ TARGETS = (80, 90, 100)
 HERE = Path(__file__)
 # the stages, sources, borders and mixes that some program must hold
 KINDS = {
-    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH"),
+    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH", "BLUR_ROWS", "BLUR_COLUMNS", "PROJECT"),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
     "stages": tuple(
@@ -43,17 +43,17 @@ def test_no_program_spills(compiled):
     assert {"weak", "moderate", "moderate, statistic 0", "salt and pepper"} <= compiled.keys()
     for name, program in compiled.items():
         # ptxas says nothing of what it did not compile
-        assert program["entries"] == ["chain"] and 16 <= program["registers"] <= 255, name
+        assert program["entries"] == ["finish" if name.endswith("finish") else "chain"] and 16 <= program["registers"] <= 255, name
         assert program["spills"] == [0, 0] and program["stack"] == 0, f"{name}: {program}"
 
 
 def test_what_is_compiled_ahead_is_what_a_launch_compiles(compiled):
-    assert {name for name, program in compiled.items() if program["as launched"]} == set(compiled)
+    assert {name for name, program in compiled.items() if program.get("as launched", True)} == set(compiled)
 
 
 def test_every_kind_of_stage_is_compiled(compiled):
     for kind, names in KINDS.items():
-        assert set().union(*(p[kind] for p in compiled.values())) == set(range(len(names))), f"of {names}"
+        assert set().union(*(p.get(kind, ()) for p in compiled.values())) == set(range(len(names))), f"of {names}"
 
 
 def test_memory_is_read_and_written_four_values_at_a_time(compiled):
@@ -119,6 +119,11 @@ def programs():
     yield "RandAugment", [ga.RandAugment(1), as_float, normal, half], bytes_last, last
     yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
+    yield "blur", (ir.GaussianBlur(torch.ones(2, 2), (23, 23)), ir.Finish(torch.float32, flat)), dense, flat
+    inverse, half_widths, size = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), torch.ones(2, 2).double(), (224, 224)
+    whole = torch.tensor([[0, 0, *size]] * 2)
+    for name, fill in (("project", None), ("project, filled", (0.5,))):
+        yield name, (ir.Project(inverse, half_widths, whole, torch.tensor([size] * 2), size, fill), ir.Finish(torch.float32, flat)), bytes_last, flat
     # what the reference leaves in different sizes is taken up as floats
     yield "ragged floats", [ga.Resize((64, 64))], [torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)], flat
 
@@ -146,7 +151,7 @@ def inspect(kernel) -> dict:
 
 
 def marshalled(chain, images, layout):
-    """One launch of a policy or of passes made by hand, and the kernel's source."""
+    """The launches of a policy or of passes made by hand, and the source of each."""
     import torch
 
     import gpuaug as ga
@@ -162,9 +167,14 @@ def marshalled(chain, images, layout):
     if isinstance(chain, list):
         policy = ga.Policy(chain, memory_format=layout)
         chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
-    (one,) = executor.regroup(fuse.launches(chain))
-    assert executor.lacks(one, frame) == "", chain
-    return rules.prepare(one.passes, frame, keys), source
+    made = []
+    for one in executor.regroup(fuse.launches(chain)):
+        assert executor.lacks(one, frame) == "", chain
+        made.append((rules.prepare(one.passes, frame, keys), source))
+        # later launches read what the one before has written
+        frame = ir.after(one.passes, frame)
+        source = executor._source(torch.empty(2, frame.channels, *frame.fixed))
+    return made
 
 
 def launched(one, source, known, reduction, target: int) -> str:
@@ -189,23 +199,35 @@ def launched(one, source, known, reduction, target: int) -> str:
 def main(target: int) -> dict[str, dict]:
     """Compile every program, and the launches that reduce its means."""
     import triton
-    from gpuaug_kernels import codes, launch
+    from gpuaug_kernels import launch
     from triton.backends.compiler import GPUTarget
 
     out = {}
     for name, chain, images, layout in programs():
-        one, source = marshalled(chain, images, layout)
-        known = launch.room(one.reductions, 2, one.tables.integers.device)
-        for label, program, reduction in [(name, one.program, None), *((f"{name}, statistic {r.number}", r.program, r) for r in one.reductions)]:
-            made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction)
-            kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
-            records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-            read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
-            extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
-            found = {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]]}
-            same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
-            out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
+        for number, (one, source) in enumerate(marshalled(chain, images, layout)):
+            known = launch.room(one.reductions, 2, one.tables.integers.device)
+            for reduction in (None, *one.reductions):
+                program = reduction.program if reduction else one.program
+                made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction)
+                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
+                label = ", ".join([name, *([f"launch {number}"] if number else []), *([f"statistic {reduction.number}"] if reduction else [])])
+                same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
+                out[label] = inspect(kernel) | held(program) | {"as launched": same}
+                if reduction:
+                    made = launch.finish_ahead(reduction, one.tables, known, one.size)
+                    out[f"{label}, finish"] = inspect(triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1}))
     return out
+
+
+def held(program) -> dict[str, list[int]]:
+    """The codes that a program holds."""
+    from gpuaug_kernels import codes
+
+    records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+    read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
+    extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
+    points = sorted(set(stages(records, 2, program.parts[1])))
+    return {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]], "stages": points}
 
 
 def stages(records: list, first: int, last: int) -> list[int]:

@@ -61,6 +61,8 @@ KERNELS = [
     {"gpuaug_kernels.noise", "gpuaug_kernels.statistics"},
     {"gpuaug_kernels.point"},
     {"gpuaug_kernels.source"},
+    {"gpuaug_kernels.stencil"},
+    {"gpuaug_kernels.read"},
     {"gpuaug_kernels.chain"},
     {"gpuaug_kernels.launch"},
     {"gpuaug_kernels.sass"},

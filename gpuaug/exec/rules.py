@@ -7,7 +7,7 @@ from gpuaug_kernels import codes
 
 from gpuaug import ir
 from gpuaug.exec.marshal import PIXEL, Marshal, Node, Prepared, Sources, Switch
-from gpuaug.exec.normal import Pick, obstacle, spread
+from gpuaug.exec.normal import BlurColumns, BlurRows, Pick, obstacle, spread
 from gpuaug.rng import Keys
 
 
@@ -57,6 +57,22 @@ def _(p: ir.Warp, m: Marshal) -> list[Node]:
 @rule.register
 def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
     return m.reads(codes.SHARPEN, 0, m.floats.add(p.factor), m.input_size())
+
+
+@rule.register
+def _(p: BlurRows, m: Marshal) -> list[Node]:
+    return m.reads(codes.BLUR_ROWS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+
+
+@rule.register
+def _(p: BlurColumns, m: Marshal) -> list[Node]:
+    return m.reads(codes.BLUR_COLUMNS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+
+
+@rule.register
+def _(p: ir.Project, m: Marshal) -> list[Node]:
+    fill = m.floats.add(m.constant(p.fill)) if p.fill is not None else 0
+    return m.reads(codes.PROJECT, int(p.fill is not None), fill, m.integers.add(p.window), m.doubles.add(p.inverse.flatten(1), p.footprint))
 
 
 @rule.register

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
 from gpuaug_kernels.point import clamp, inside, walk
-from gpuaug_kernels.source import read
+from gpuaug_kernels.read import read
 
 TILE = 32
 
@@ -83,12 +83,12 @@ def weigh_in(MIX: tl.constexpr, side, old, new, box, lam, at):
 
 
 @triton.jit
-def sides(MIX: tl.constexpr, box, y0, x0, y1, x1):
+def sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
     """Which sides of a mix a tile needs, as a range: 0 is the sample, 1 its partner."""
     first = 0
     last = 1
     if MIX == MIXUP:
-        last = 2
+        last = 2 - (tl.load(lam) == 1.0).to(tl.int32)
     elif MIX == CUTMIX:
         bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
         within = (bx0 <= x0) & (bx1 >= x1) & (by0 <= y0) & (by1 >= y1)
@@ -168,7 +168,7 @@ def chain(
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
-    first, last = sides(MIX, box, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
+    first, last = sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE, TILE), tl.float32)
     g = r
     b = r

@@ -2,7 +2,8 @@
 
 Record 0 is the source, record 1 the mix, then come the stages before the mix, those after it, and what choices point to.
 
-    source   kind, extend or whether there is a fill, column of the fill or of the factor of a sharpening, column in the integers, column in the doubles
+    source   kind, extend or whether there is a fill or taps of a blur, column of the fill or of the factor or the weights, column in the integers,
+             column in the doubles
     SWITCH   number of sources, first record of these, column of the index in the integers: each sample has one of several sources
     mix      code, column of lam in the floats, column of partner and box in the integers
     stage    code, column in the floats, column in the integers, flag, slot of its noise
@@ -16,7 +17,7 @@ import triton.language as tl
 RECORD = tl.constexpr(5)
 
 # sources
-PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH = (tl.constexpr(i) for i in range(7))
+PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = (tl.constexpr(i) for i in range(10))
 # what a resample reads beyond its source
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = (tl.constexpr(i) for i in range(5))
 # mixes

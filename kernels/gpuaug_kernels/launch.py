@@ -77,7 +77,7 @@ def options(program: Program) -> dict[str, int]:
     registers = 128
     if source == codes.TRIANGLE.value:
         registers = 168 if mix == codes.ALONE.value else 240
-    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value):
+    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value):
         registers = 240
     return {"num_warps": 4, "maxnreg": registers}
 
@@ -156,3 +156,15 @@ def ahead(
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}
     aligned = [*pointers, *(k for k, v in numbers.items() if v % 16 == 0)]
     return ASTSource(fn=chain, signature=signature, constexprs=constant, attrs={(chain.arg_names.index(k),): [["tt.divisibility", 16]] for k in aligned})
+
+
+def finish_ahead(one: Reduction, tables: Tables, known: Tensor, size: tuple[int, int]) -> ASTSource:
+    """The same of the kernel that makes known what a reduction has found."""
+    constant = {k: v for k, v in finishing(one, tables, known).items() if k != "num_warps"}
+    total = size[0] * size[1]
+    numbers = {"total": total} if total == 1 else {}
+    pointers = {"cells": "*i64", "integers": "*i32", "known": "*fp32"}
+    signature = {k: "constexpr" if k in constant | numbers else pointers.get(k, "i32") for k in finish.arg_names}
+    aligned = [*pointers, *(["total"] if total % 16 == 0 else [])]
+    attrs = {(finish.arg_names.index(k),): [["tt.divisibility", 16]] for k in aligned}
+    return ASTSource(fn=finish, signature=signature, constexprs=constant | numbers, attrs=attrs)

@@ -82,7 +82,7 @@ def finish(cells, integers, known, total, WIDTHS: tl.constexpr, OFFSET: tl.const
         kind = tl.load(integers + n * WIDTHS[0] + COLUMN)
     if KINDS[0] == 1:
         if (kind == MEAN) & (channel == 0):
-            tl.store(known, (tl.load(cells).to(tl.float64) / (total.to(tl.float64) * 16777216.0)).to(tl.float32))
+            tl.store(known, (tl.load(cells).to(tl.float64) / (tl.cast(total, tl.float64) * 16777216.0)).to(tl.float32))
     if KINDS[1] == 1:
         if kind == RANGE:
             high, low = unkey(tl.load(cells + channel)), -unkey(tl.load(cells + channels + channel))
