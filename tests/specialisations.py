@@ -55,10 +55,10 @@ def _entries(name: str, transforms: list[ga.Transform], given: Any, layout: torc
     policy = ga.Policy(transforms, memory_format=layout)
     (one,) = executor.regroup(fuse.launches(fuse.fold(policy._lower(frame, policy._draw(keys, frame)))))
     made = rules.prepare(one.passes, frame, keys)
-    known = launch.means(made.tables, len(made.reductions))
+    known = launch.room(made.reductions, SAMPLES, keys.ids.device)
     strides = None if given is None else list(torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride())
     work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {str(dtype).removeprefix('torch.')}{', ragged' if given is None else ''}"
-    for label, program, stop in [(name, made.program, -1), *((f"{name}, mean {k}", p, k) for k, p in made.reductions)]:
+    for label, program, reduction in [(name, made.program, None), *((f"{name}, statistic {r.number}", r.program, r) for r in made.reductions)]:
         yield {
             "name": label,
             "workload": f"{work} -> {made.size[0]}x{made.size[1]}",
@@ -67,13 +67,13 @@ def _entries(name: str, transforms: list[ga.Transform], given: Any, layout: torc
             "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
             "size": list(made.size),
             "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
-            "stop": stop,
-            **workload(program, made.tables, made.size),
+            "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
+            **workload(program, made.tables, made.size, reduction is not None and reduction.column >= 0),
         }
 
 
-def workload(program: Any, tables: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """How often loops run, and the bodies of ifs that do not always."""
+def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> dict[str, Any]:
+    """How often loops run, and the bodies of ifs that do not always.  meets: of a sample that meets a statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
     if records[0][0] == codes.TRIANGLE.value:
@@ -88,8 +88,23 @@ def workload(program: Any, tables: Any, size: tuple[int, int]) -> dict[str, Any]
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn
         trips["choose.step"] = sum(r[2] for r in choices) / len(choices)
-        chances["choose: index == k"] = len(choices) / sum(r[4] for r in choices)
+        branches = [records[r[3] : r[3] + r[4]] for r in choices]
+        chances["choose: index == k"] = len(choices) / sum(len([r for r in row if r[0] < r[1] or not meets]) for row in branches)
+    if records[0][0] == codes.SWITCH.value:
+        chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
+
+
+def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float]:
+    """How often each kind of source is picked."""
+    share = {kind: round((index == k).double().mean().item(), 3) for k, (kind, *_) in enumerate(ways)}
+    assert len(share) == len(ways), "sources of one kind share the lines that their chance stands for"
+    lines = {
+        codes.PIXEL.value: "read: KIND == PIXEL",
+        codes.SHARPEN.value: "around: KIND == SHARPEN",
+        codes.NEAREST.value: "around: (KIND == BILINEAR) | (KIND == NEAREST)",
+    }
+    return {lines[kind]: chance for kind, chance in share.items()}
 
 
 def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -> float:

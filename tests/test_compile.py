@@ -16,10 +16,12 @@ TARGETS = (80, 90, 100)
 HERE = Path(__file__)
 # the stages, sources, borders and mixes that some program must hold
 KINDS = {
-    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN"),
+    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH", "BLUR_ROWS", "BLUR_COLUMNS", "PROJECT"),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
-    "stages": tuple("CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE".split()),
+    "stages": tuple(
+        "CHOICE IDENTITY AFFINE NORMALIZE SATURATION CONTRAST HUE GRAY SOLARIZE POSTERIZE SALT_PEPPER GAUSSIAN ERASE AUTOCONTRAST EQUALIZE".split()
+    ),
 }
 
 
@@ -38,20 +40,20 @@ def compiled(request, tmp_path_factory) -> dict[str, dict]:
 
 
 def test_no_program_spills(compiled):
-    assert {"weak", "moderate", "moderate, mean 0", "salt and pepper"} <= compiled.keys()
+    assert {"weak", "moderate", "moderate, statistic 0", "salt and pepper"} <= compiled.keys()
     for name, program in compiled.items():
         # ptxas says nothing of what it did not compile
-        assert program["entries"] == ["chain"] and 16 <= program["registers"] <= 255, name
+        assert program["entries"] == ["finish" if name.endswith("finish") else "chain"] and 16 <= program["registers"] <= 255, name
         assert program["spills"] == [0, 0] and program["stack"] == 0, f"{name}: {program}"
 
 
 def test_what_is_compiled_ahead_is_what_a_launch_compiles(compiled):
-    assert {name for name, program in compiled.items() if program["as launched"]} == set(compiled)
+    assert {name for name, program in compiled.items() if program.get("as launched", True)} == set(compiled)
 
 
 def test_every_kind_of_stage_is_compiled(compiled):
     for kind, names in KINDS.items():
-        assert set().union(*(p[kind] for p in compiled.values())) == set(range(len(names))), f"of {names}"
+        assert set().union(*(p.get(kind, ()) for p in compiled.values())) == set(range(len(names))), f"of {names}"
 
 
 def test_memory_is_read_and_written_four_values_at_a_time(compiled):
@@ -64,7 +66,8 @@ def test_the_list_of_kinds_is_that_of_the_kernels():
     for names in KINDS.values():
         assert [getattr(codes, n).value for n in names] == list(range(len(names)))
     listed = {n for names in KINDS.values() for n in names}
-    assert {n for n in vars(codes) if n.isupper()} - listed == {"RECORD", "DOMAIN", "GEOMETRY", "PITCH"} | {n for n in vars(codes) if n.startswith("KEY_")}
+    others = {"RECORD", "DOMAIN", "PITCH", "MEAN", "RANGE", "HISTOGRAM"}
+    assert {n for n in vars(codes) if n.isupper()} - listed == others | {n for n in vars(codes) if n.startswith("KEY_")}
 
 
 def test_without_its_interpreter_the_backend_says_what_to_do():
@@ -107,8 +110,20 @@ def programs():
     yield "many channels", [ga.RandomResizedCrop(224), ga.GaussianNoise(), ga.SaltAndPepper(per_channel=True)], torch.zeros(2, 6, 256, 256), flat
     yield "gray", [ga.Grayscale(1), jitter], bytes_last, flat
     yield "one pixel", [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)], torch.zeros(2, 3, 1, 1), flat
+    yield (
+        "a choice that moves",
+        [ga.RandomChoice([ga.RandomHorizontalFlip(), ga.RandomRotation(30, "bilinear"), jitter]), as_float, normal, half],
+        bytes_last,
+        last,
+    )
+    yield "RandAugment", [ga.RandAugment(1), as_float, normal, half], bytes_last, last
     yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
+    yield "blur", (ir.GaussianBlur(torch.ones(2, 2), (23, 23)), ir.Finish(torch.float32, flat)), dense, flat
+    inverse, half_widths, size = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), torch.ones(2, 2).double(), (224, 224)
+    whole = torch.tensor([[0, 0, *size]] * 2)
+    for name, fill in (("project", None), ("project, filled", (0.5,))):
+        yield name, (ir.Project(inverse, half_widths, whole, torch.tensor([size] * 2), size, fill), ir.Finish(torch.float32, flat)), bytes_last, flat
     # what the reference leaves in different sizes is taken up as floats
     yield "ragged floats", [ga.Resize((64, 64))], [torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)], flat
 
@@ -136,7 +151,7 @@ def inspect(kernel) -> dict:
 
 
 def marshalled(chain, images, layout):
-    """One launch of a policy or of passes made by hand, and the kernel's source."""
+    """The launches of a policy or of passes made by hand, and the source of each."""
     import torch
 
     import gpuaug as ga
@@ -152,12 +167,17 @@ def marshalled(chain, images, layout):
     if isinstance(chain, list):
         policy = ga.Policy(chain, memory_format=layout)
         chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
-    (one,) = executor.regroup(fuse.launches(chain))
-    assert executor.lacks(one, frame) == "", chain
-    return rules.prepare(one.passes, frame, keys), source
+    made = []
+    for one in executor.regroup(fuse.launches(chain)):
+        assert executor.lacks(one, frame) == "", chain
+        made.append((rules.prepare(one.passes, frame, keys), source))
+        # later launches read what the one before has written
+        frame = ir.after(one.passes, frame)
+        source = executor._source(torch.empty(2, frame.channels, *frame.fixed))
+    return made
 
 
-def launched(one, source, program, known, stop: int, target: int) -> str:
+def launched(one, source, known, reduction, target: int) -> str:
     """The first stage of what a launch on a card of this kind would compile."""
     import torch
     from gpuaug_kernels import launch
@@ -168,10 +188,10 @@ def launched(one, source, program, known, stop: int, target: int) -> str:
     # a driver that knows which card it has, for there is none
     card = {"get_current_target": GPUTarget("cuda", target, 32), "get_current_device": 0, "get_current_stream": 0}
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
-    t = one.tables
-    out = torch.empty(1024, dtype=one.dtype if stop < 0 else torch.int64)
-    layout = launch._layout(program, one.channels_last) if stop < 0 else (0, 0, 0)
-    constant = launch.constants(source, program, t, known, layout, stop)
+    t, program = one.tables, reduction.program if reduction else one.program
+    out = torch.empty(1024, dtype=torch.int64 if reduction else one.dtype)
+    layout = (0, 0, 0) if reduction else launch._layout(program, one.channels_last)
+    constant = launch.constants(source, program, t, known, layout, reduction)
     numbers = (*source.strides(), *one.size)
     return chain.warmup(source.data, t.floats, t.integers, t.doubles, known, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
 
@@ -179,22 +199,35 @@ def launched(one, source, program, known, stop: int, target: int) -> str:
 def main(target: int) -> dict[str, dict]:
     """Compile every program, and the launches that reduce its means."""
     import triton
-    from gpuaug_kernels import codes, launch
+    from gpuaug_kernels import launch
     from triton.backends.compiler import GPUTarget
 
     out = {}
     for name, chain, images, layout in programs():
-        one, source = marshalled(chain, images, layout)
-        known = launch.means(one.tables, len(one.reductions))
-        for label, program, stop in [(name, one.program, -1), *((f"{name}, mean {k}", p, k) for k, p in one.reductions)]:
-            made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, stop)
-            kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
-            records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-            resample = records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value)
-            found = {"sources": [records[0][0]], "extends": [records[0][1]] if resample else [], "mixes": [records[1][0]]}
-            same = kernel.asm["ttir"] == launched(one, source, program, known, stop, target)
-            out[label] = inspect(kernel) | found | {"stages": sorted(set(stages(records, 2, program.parts[1]))), "as launched": same}
+        for number, (one, source) in enumerate(marshalled(chain, images, layout)):
+            known = launch.room(one.reductions, 2, one.tables.integers.device)
+            for reduction in (None, *one.reductions):
+                program = reduction.program if reduction else one.program
+                made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction)
+                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
+                label = ", ".join([name, *([f"launch {number}"] if number else []), *([f"statistic {reduction.number}"] if reduction else [])])
+                same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
+                out[label] = inspect(kernel) | held(program) | {"as launched": same}
+                if reduction:
+                    made = launch.finish_ahead(reduction, one.tables, known, one.size)
+                    out[f"{label}, finish"] = inspect(triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1}))
     return out
+
+
+def held(program) -> dict[str, list[int]]:
+    """The codes that a program holds."""
+    from gpuaug_kernels import codes
+
+    records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+    read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
+    extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
+    points = sorted(set(stages(records, 2, program.parts[1])))
+    return {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]], "stages": points}
 
 
 def stages(records: list, first: int, last: int) -> list[int]:

@@ -123,6 +123,27 @@ def test_no_policy_makes_the_host_wait(name, kind, layout, recipes):
         expect(f"{name}, {kind}", lambda: policy(images, whole() if mixes(name) else None, ids=whole(), epoch=1), on)
 
 
+@pytest.mark.parametrize(
+    ("name", "most"),
+    # a kernel for all parameters, one for the pixels; two more for a mean that is asked for, and what two operations and their statistics take
+    [("flip and normalise", 2), ("weak", 2), ("moderate and erasing", 4), ("H1 of triton-augment", 4), ("quarter turns", 2), ("strong", 8)],
+)
+def test_a_call_is_few_kernels(name, most):
+    policy = ga.Policy(POLICIES[name], memory_format=torch.channels_last)
+    with card() as on:
+        x = dense(dtype=torch.float32 if name.startswith("H1") else torch.uint8)
+
+        def call() -> None:
+            policy(x, ids=whole(), occurrence=whole())
+
+        call()
+        on.work.clear()
+        call()
+    # the interpreter cannot round to bfloat16, so that torch does there; and ids and occurrences are made here
+    other = [w for w in on.work if w not in ("kernel", "_to_copy", "full")]
+    assert on.work.count("kernel") == most and set(other) <= {"zeros"} and len(other) <= 3, on.work
+
+
 def test_ids_epoch_and_occurrence_may_lie_on_the_card():
     policy = ga.Policy(POLICIES["moderate and erasing"])
     with card() as on:

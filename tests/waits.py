@@ -22,6 +22,8 @@ READS = {
     *("_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount", "_linalg_check_errors", "multinomial"),
 }
 SCATTERS = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+# memory is asked for, not written
+FREE = {"device", "empty", "empty_like", "new_empty", "detach", "alias"}
 COPIES = {"_to_copy", "copy_", "copy"}
 
 
@@ -36,6 +38,7 @@ class Card(TorchDispatchMode):
         super().__init__()
         self.pinned = WeakIdKeyDictionary()
         self.seen = 0  # operations and kernels on the card
+        self.work: list[str] = []  # those of them that take the card's time
         self.refuses = True  # False: a copy may wait, as those of a first call do; values that are not there cannot be read even so
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -53,6 +56,8 @@ class Card(TorchDispatchMode):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         self.seen += 1
+        if name not in FREE and not getattr(func, "is_view", False):
+            self.work.append(name)
         self._refuse(name, args, kwargs, to)
         return func(*args, **kwargs)
 
@@ -87,6 +92,7 @@ def card(recipes: bool = True) -> Iterator[Card]:
 
     def launched(*args: Any, **kwargs: Any) -> None:
         found.seen += 1
+        found.work.append("kernel")
 
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))

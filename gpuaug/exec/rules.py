@@ -1,17 +1,19 @@
 """How each pass becomes records of a chain and columns of its tables; a pass without a rule here runs by the reference."""
 
 from functools import singledispatch
+from typing import Any
 
-import torch
 from gpuaug_kernels import codes
 
 from gpuaug import ir
-from gpuaug.exec.marshal import Columns, Marshal, Node, Prepared, Switch
+from gpuaug.exec.marshal import PIXEL, Marshal, Node, Prepared, Sources, Switch
+from gpuaug.exec.normal import BlurColumns, BlurRows, Pick, obstacle, spread
 from gpuaug.rng import Keys
 
 
 def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys) -> Prepared:
     """One launch, for all of whose passes there are rules."""
+    passes = tuple(q for p in passes for q in spread(p))
     m = Marshal(passes, frame, keys)
     for p in passes:
         m.add(rule(p, m))
@@ -21,9 +23,8 @@ def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys) -> Prepared:
 def lacks(p: ir.Pass) -> str:
     """Why a pass runs by the reference; empty where there is a rule for it."""
     if isinstance(p, ir.Choice):
-        inner = [q for branch in p.branches for q in branch]
-        moved = next((q for q in inner if not ir.is_pointwise(q)), None)
-        return f"a choice holds {type(moved).__name__}" if moved else next((reason for q in inner if (reason := lacks(q))), "")
+        inner = (lacks(q) for branch in p.branches for q in branch)
+        return obstacle(p) or next((reason for reason in inner if reason), "")
     if rule.dispatch(type(p)) is rule.dispatch(ir.Pass):
         return f"triton executor has no rule for {type(p).__name__}"
     if isinstance(p, ir.Resample) and p.fixed is None:
@@ -40,29 +41,48 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
     # a triangle over whole positions is the pixel itself
-    kind = codes.FLOOR.value if p.moves else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel].value
+    kind = codes.FLOOR if p.moves else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
     extends = {"none": codes.NONE, "constant": codes.CONSTANT, "edge": codes.EDGE, "reflect": codes.REFLECT, "symmetric": codes.SYMMETRIC}
-    m.integers.add(p.window, p.source, p.live)
-    m.doubles = Columns(torch.float64)
-    m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint)
-    m.source = (kind, extends[p.extend].value, m.floats.add(m.constant(p.fill)), 0, 0)
-    return []
+    integers, doubles = m.integers.add(p.window, p.source, p.live), m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint)
+    return m.reads(kind, extends[p.extend].value, m.floats.add(m.constant(p.fill)), integers, doubles)
 
 
 @rule.register
 def _(p: ir.Warp, m: Marshal) -> list[Node]:
-    kind = {"bilinear": codes.BILINEAR, "nearest": codes.NEAREST}[p.kernel].value
-    m.integers.add(m.frame.size)
-    m.doubles = Columns(torch.float64)
-    m.doubles.add(p.inverse.flatten(1))
-    m.source = (kind, int(p.fill is not None), m.floats.add(m.constant(p.fill or (0.0,))), 0, 0)
-    return []
+    kind = {"bilinear": codes.BILINEAR, "nearest": codes.NEAREST}[p.kernel]
+    fill = m.floats.add(m.constant(p.fill)) if p.fill is not None else 0
+    return m.reads(kind, int(p.fill is not None), fill, m.input_size(), m.doubles.add(p.inverse.flatten(1)))
 
 
 @rule.register
 def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
-    m.integers.add(m.frame.size)
-    m.source = (codes.SHARPEN.value, 0, m.floats.add(p.factor), 0, 0)
+    return m.reads(codes.SHARPEN, 0, m.floats.add(p.factor), m.input_size())
+
+
+@rule.register
+def _(p: BlurRows, m: Marshal) -> list[Node]:
+    return m.reads(codes.BLUR_ROWS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+
+
+@rule.register
+def _(p: BlurColumns, m: Marshal) -> list[Node]:
+    return m.reads(codes.BLUR_COLUMNS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+
+
+@rule.register
+def _(p: ir.Project, m: Marshal) -> list[Node]:
+    fill = m.floats.add(m.constant(p.fill)) if p.fill is not None else 0
+    return m.reads(codes.PROJECT, int(p.fill is not None), fill, m.integers.add(p.window), m.doubles.add(p.inverse.flatten(1), p.footprint))
+
+
+@rule.register
+def _(p: Pick, m: Marshal) -> list[Node]:
+    ways: list[Any] = []
+    for source in p.sources:
+        if source is not None:
+            rule(source, m)
+        ways.append(PIXEL if source is None else m.source)
+    m.source = Sources(m.integers.add(p.index), tuple(ways), p.measured)
     return []
 
 
@@ -90,7 +110,17 @@ def _(p: ir.Hue, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Contrast, m: Marshal) -> list[Node]:
-    return m.stage(codes.CONTRAST, m.floats.add(p.factor), flag=m.channels == 1)
+    return m.stage(codes.CONTRAST, m.floats.add(p.factor), m.wide, m.channels == 1, m.room())
+
+
+@rule.register
+def _(p: ir.Autocontrast, m: Marshal) -> list[Node]:
+    return m.stage(codes.AUTOCONTRAST, 0, m.wide, False, m.room())
+
+
+@rule.register
+def _(p: ir.Equalize, m: Marshal) -> list[Node]:
+    return m.stage(codes.EQUALIZE, 0, m.wide, False, m.room())
 
 
 @rule.register

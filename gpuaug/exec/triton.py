@@ -13,10 +13,11 @@ from gpuaug_kernels import launch
 from gpuaug_kernels.chain import Source
 from torch import Tensor
 
-from gpuaug import ir
+from gpuaug import fuse, ir
 from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
+from gpuaug.exec.normal import normal
 from gpuaug.fuse import Launch, Plan
 
 
@@ -59,10 +60,8 @@ def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
 @perform.register
 def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     source = _source(images)
-    means = launch.means(one.tables, len(one.reductions))
-    for number, program in one.reductions:
-        means[:, number] = launch.mean(source, program, one.tables, means, one.size, number)
-    return launch.images(source, one.program, one.tables, means, one.size, one.dtype, one.channels_last, out)
+    known = launch.reduced(source, one.reductions, one.tables, one.size)
+    return launch.images(source, one.program, one.tables, known, one.size, one.dtype, one.channels_last, out)
 
 
 def lacks(one: Launch, frame: ir.Frame) -> str:
@@ -71,21 +70,28 @@ def lacks(one: Launch, frame: ir.Frame) -> str:
 
 
 def regroup(launches: Sequence[Launch]) -> tuple[Launch, ...]:
-    """The launches that the kernel makes of a plan's: a cut joins the resample before it, and a launch holds one mix.
+    """The launches that the kernels make of a plan's, of passes in normal form.
 
-    A tile reads both sides of a cut only where it meets the edge, so that resampling twice there costs less than writing the crop and
-    reading it again; a MixUp reads both everywhere.
+    A cut joins the resample before it: a tile reads both sides of a cut only where it meets the edge, so that resampling twice there costs
+    less than writing the crop and reading it again; a MixUp reads both everywhere.  Points join a choice that reads neighbours.
     """
     out: list[Launch] = []
-    for one in launches:
+    passes = normal(tuple(p for one in launches for p in one.passes))
+    for one in fuse.launches(passes):
         for part in _one_mix_each(one):
-            joined = replace(out[-1], passes=(*out[-1].passes, *part.passes)) if out else part
-            mixes = sum(isinstance(p, ir.Mix) for p in joined.passes)
-            if out and isinstance(part.passes[0], ir.CutMix) and mixes == 1 and all(rules.lacks(p) == "" for p in joined.passes):
-                out[-1] = joined
+            if out and _joins(out[-1].passes, part.passes):
+                out[-1] = replace(out[-1], passes=(*out[-1].passes, *part.passes))
             else:
                 out.append(part)
     return tuple(out)
+
+
+def _joins(before: ir.Sequence, passes: ir.Sequence) -> bool:
+    """Whether passes run in the launch of those before them."""
+    together = (*before, *passes)
+    if fuse.alone(passes[0]) or any(rules.lacks(p) for p in together):
+        return False
+    return sum(isinstance(p, ir.Mix) for p in together) < 2 and not (isinstance(passes[0], ir.MixUp) and fuse.alone(before[0]))
 
 
 def _one_mix_each(one: Launch) -> list[Launch]:

@@ -22,7 +22,7 @@ WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
 
 def specialisations() -> list[dict[str, Any]]:
-    """What to compile: [{"name", "workload", "source", "program", "widths", "size", "out", "stop", "trips", "chances"}]"""
+    """What to compile: [{"name", "workload", "source", "program", "widths", "size", "out", "reduction", "trips", "chances"}]"""
     found: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
@@ -31,7 +31,18 @@ def chain_of(entry: dict[str, Any]) -> Any:
     """The program of an entry."""
     from gpuaug_kernels.chain import Program
 
-    return Program(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry["program"].items()})
+    return Program(**_frozen(entry["program"]))
+
+
+def reduction_of(entry: dict[str, Any]) -> Any:
+    """The reduction that an entry is for; None where it writes images."""
+    from gpuaug_kernels.chain import Reduction
+
+    return Reduction(program=chain_of(entry), **_frozen(entry["reduction"])) if entry["reduction"] else None
+
+
+def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def compiled(entry: dict[str, Any], target: int) -> Any:
@@ -49,7 +60,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
     source = Source(data, dtype, shape[1], ragged=strides is None)
     *tables, known = (torch.empty(1, width) for width in entry["widths"])
     out = entry["out"]
-    made = launch.ahead(source, program, Tables(*tables), known, tuple(entry["size"]), getattr(torch, out["dtype"]), out["channels_last"], entry["stop"])
+    made = launch.ahead(source, program, Tables(*tables), known, tuple(entry["size"]), getattr(torch, out["dtype"]), out["channels_last"], reduction_of(entry))
     return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
 
 

@@ -2,7 +2,7 @@
 
 It must read each input value that the chain needs once (twice where a tile meets the edge of a cut), and write each output value once:
 for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic costs a launch of the same body that reads
-again and writes 8 bytes a tile.
+again, for the samples that meet one, and writes what statistics.py says.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
 from gpuaug_kernels.point import clamp, inside, walk
-from gpuaug_kernels.source import read
+from gpuaug_kernels.read import read
 
 TILE = 32
 
@@ -24,11 +24,22 @@ class Program:
     """What to compile: the chain as data.  The parameters it speaks of are columns of three tables."""
 
     records: tuple[int, ...]
-    parts: tuple[int, int, int]  # end of the stages before the mix, end of those after it, most contrasts that a sample meets before it
+    parts: tuple[int, int, int]  # end of the stages before the mix, end of those after it, most statistics that a sample meets before it
     channels: int  # that a program of the grid holds: 3, or 1
     groups: int  # programs that share a pixel: the channels, where each has its own
     blocks: int  # ceil(C / 4), of the noise
     written: int  # channels of the output
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The launch that reduces the statistic of one number: of a sample's statistics as many come before it."""
+
+    number: int
+    program: Program
+    kinds: tuple[int, ...]  # that some sample may meet
+    column: int  # in the integers, of the kind that each sample meets, 0 for none; -1 where all meet the only one
+    room: int  # of a statistic in a row of cells and of what is known, the same for every number of a launch
 
 
 @dataclass(frozen=True)
@@ -72,12 +83,12 @@ def weigh_in(MIX: tl.constexpr, side, old, new, box, lam, at):
 
 
 @triton.jit
-def sides(MIX: tl.constexpr, box, y0, x0, y1, x1):
+def sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
     """Which sides of a mix a tile needs, as a range: 0 is the sample, 1 its partner."""
     first = 0
     last = 1
     if MIX == MIXUP:
-        last = 2
+        last = 2 - (tl.load(lam) == 1.0).to(tl.int32)
     elif MIX == CUTMIX:
         bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
         within = (bx0 <= x0) & (bx1 >= x1) & (by0 <= y0) & (by1 >= y1)
@@ -116,7 +127,7 @@ def chain(
     floats,
     integers,
     doubles,
-    means,
+    known,
     out,
     stride_n,
     stride_c,
@@ -131,9 +142,14 @@ def chain(
     LAYOUT: tl.constexpr,
     RAGGED: tl.constexpr,
     STOP: tl.constexpr,
+    MEETS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """One tile of one sample.  STOP: -1, or the number of the contrast whose mean is reduced: out is then [N, tiles] int64."""
+    """One tile of one sample.
+
+    STOP: -1, or the number of the statistic that is reduced: out is then cells, int64 in rows as long as those of known.  MEETS: the column in the
+    integers that holds 0 where a sample meets none, or -1.
+    """
     # a grid of three axes: a division is not paid for, and its first axis alone has no limit
     channel = tl.program_id(0) % FORMAT[2]
     n = (tl.program_id(0) // FORMAT[2]).to(tl.int64)
@@ -142,11 +158,17 @@ def chain(
     mask = (at[0] < height) & (at[1] < width)
     MIX: tl.constexpr = PROGRAM[RECORD]
     mine = integers + n * WIDTHS[1]
+    if MEETS >= 0:
+        if tl.load(mine + MEETS) == 0:
+            return
     lam, box = floats + n * WIDTHS[0] + PROGRAM[RECORD + 1], mine + PROGRAM[RECORD + 2] + 1
+    cells = out + n * WIDTHS[3]
+    # a number after the mix is met there, and none before it
+    BEFORE: tl.constexpr = STOP if MIX == ALONE else -1
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
-    first, last = sides(MIX, box, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
+    first, last = sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE, TILE), tl.float32)
     g = r
     b = r
@@ -160,18 +182,14 @@ def chain(
             image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), stride_x)
         else:
             image = (source + m * stride_n, stride_c, stride_y, stride_x)
-        vr, vg, vb = read(PROGRAM, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
-        vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), (f, i, means + m * WIDTHS[3]), at, FORMAT, STOP)
+        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
+        rows = (f, i, known + m * WIDTHS[3], cells, mask)
+        vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), rows, at, FORMAT, BEFORE)
         r = weigh_in(MIX, side, r, vr, box, lam, at)
         g = weigh_in(MIX, side, g, vg, box, lam, at)
         b = weigh_in(MIX, side, b, vb, box, lam, at)
     if MIX != ALONE:
-        rows = (floats + n * WIDTHS[0], mine, means + n * WIDTHS[3])
+        rows = (floats + n * WIDTHS[0], mine, known + n * WIDTHS[3], cells, mask)
         r, g, b, _ = walk(PROGRAM, PARTS[0], PARTS[1], r, g, b, tl.full((), PARTS[2], tl.int32), rows, at, FORMAT, STOP)
     if STOP < 0:
         write(out, n, r, g, b, at, (height, width), mask, LAYOUT)
-    else:
-        # whole numbers: their sum has no order, so that no layout and no batch is seen in it
-        gray = tl.floor(tl.minimum(tl.maximum(r, -1.0e9), 1.0e9) * 16777216.0 + 0.5).to(tl.int64)
-        tile = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
-        tl.store(out + n * (tl.num_programs(1) * tl.num_programs(2)) + tile, tl.sum(tl.sum(tl.where(mask, gray, 0), 1), 0))

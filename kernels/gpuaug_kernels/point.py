@@ -3,7 +3,7 @@
 A pixel is r, g and b; for images of other than three channels a program holds one channel, in all three, of which only r is kept.
 What every function here is handed:
 
-    rows     the sample's floats, integers and means in memory
+    rows     the sample's floats, integers and known statistics in memory; its cells, where a launch reduces one, and which pixels are of the image
     at       y [h, 1], x [1, w], the width of the image, and the channel (0 where a program holds three)
     FORMAT   channels that a program holds (1 or 3), blocks of four channels in the image
 """
@@ -13,8 +13,10 @@ import triton.language as tl
 
 from gpuaug_kernels.codes import (
     AFFINE,
+    AUTOCONTRAST,
     CHOICE,
     CONTRAST,
+    EQUALIZE,
     ERASE,
     GAUSSIAN,
     GRAY,
@@ -28,6 +30,7 @@ from gpuaug_kernels.codes import (
     SOLARIZE,
 )
 from gpuaug_kernels.noise import normals, pick, uniform, words
+from gpuaug_kernels.statistics import add_counts, add_mean, add_range, level
 
 
 @triton.jit
@@ -170,24 +173,67 @@ def erase(r, g, b, f, box, rows, at, SLOT: tl.constexpr, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def contrast(r, g, b, seen, factor, means, MONO: tl.constexpr, STOP: tl.constexpr):
-    """The stage whose mean is known; or, in the launch that reduces it, gray in place of r."""
-    mean = tl.load(means + seen, mask=seen != STOP, other=0.0)
-    level = luma(r, g, b, MONO)
-    r, g, b = blend(factor, r, mean), blend(factor, g, mean), blend(factor, b, mean)
-    if STOP >= 0:
-        r = tl.where(seen == STOP, level, r)
+def stretch(x, low, factor):
+    """A channel from its range to all of [0, 1]; one that is constant is left alone."""
+    return tl.where(factor > 0.0, clamp((x - low) * factor), x)
+
+
+@triton.jit
+def adjust(CODE: tl.constexpr, CHANNELS: tl.constexpr, r, g, b, f, known, at, FORMAT: tl.constexpr):
+    """A stage whose statistic is known.  f: its parameter"""
+    if CODE == CONTRAST:
+        factor, mean = tl.load(f), tl.load(known)
+        r, g, b = blend(factor, r, mean), blend(factor, g, mean), blend(factor, b, mean)
+    elif CODE == AUTOCONTRAST:
+        lr, lg, lb = columns(known + at[3], FORMAT[0])
+        sr, sg, sb = columns(known + CHANNELS + at[3], FORMAT[0])
+        r, g, b = stretch(r, lr, sr), stretch(g, lg, sg), stretch(b, lb, sb)
+    else:
+        known += 256 * at[3]
+        r = tl.load(known + level(r))
+        if FORMAT[0] == 3:
+            g, b = tl.load(known + 256 + level(g)), tl.load(known + 512 + level(b))
+    return r, g, b
+
+
+@triton.jit
+def measure(CODE: tl.constexpr, CHANNELS: tl.constexpr, MONO: tl.constexpr, r, g, b, cells, mask, at, FORMAT: tl.constexpr):
+    """A tile's share of the statistic that a reducing launch is for."""
+    if CODE == CONTRAST:
+        add_mean(cells, luma(r, g, b, MONO), mask)
+    elif CODE == AUTOCONTRAST:
+        add_range(cells + at[3], r, mask, CHANNELS)
+        if FORMAT[0] == 3:
+            add_range(cells + 1, g, mask, CHANNELS)
+            add_range(cells + 2, b, mask, CHANNELS)
+    else:
+        add_counts(cells + 256 * at[3], r, mask)
+        if FORMAT[0] == 3:
+            add_counts(cells + 256, g, mask)
+            add_counts(cells + 512, b, mask)
+
+
+@triton.jit
+def meet(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORMAT: tl.constexpr, STOP: tl.constexpr):
+    """A stage with a statistic: it is known, or this is the launch that reduces it."""
+    f, known = rows[0] + PROGRAM[K + 1], rows[2] + seen * PROGRAM[K + 4]
+    if STOP < 0:
+        r, g, b = adjust(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, known, at, FORMAT)
+    elif seen == STOP:
+        measure(PROGRAM[K], PROGRAM[K + 2], PROGRAM[K + 3], r, g, b, rows[3] + STOP * PROGRAM[K + 4], rows[4], at, FORMAT)
+    elif STOP > 0:
+        r, g, b = adjust(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, known, at, FORMAT)
     return r, g, b
 
 
 @triton.jit
 def stage(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORMAT: tl.constexpr, STOP: tl.constexpr):
-    """One record.  Once the contrast that a reducing launch is for has been seen, the rest of the chain is passed by."""
+    """One record.  Once the statistic that a reducing launch is for has been seen, the rest of the chain is passed by."""
     CODE: tl.constexpr = PROGRAM[K]
     f = rows[0] + PROGRAM[K + 1]
     if (STOP < 0) | (seen <= STOP):
-        if CODE == CONTRAST:
-            r, g, b = contrast(r, g, b, seen, tl.load(f), rows[2], PROGRAM[K + 3], STOP)
+        if (CODE == CONTRAST) | (CODE == AUTOCONTRAST) | (CODE == EQUALIZE):
+            r, g, b = meet(PROGRAM, K, r, g, b, seen, rows, at, FORMAT, STOP)
             seen += 1
         elif CODE == SALT_PEPPER:
             r, g, b = salt_pepper(r, g, b, f, rows, at, PROGRAM[K + 4], PROGRAM[K + 3], FORMAT)
@@ -220,7 +266,7 @@ def branch(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORM
 
 @triton.jit
 def walk(PROGRAM: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, r, g, b, seen, rows, at, FORMAT: tl.constexpr, STOP: tl.constexpr):
-    """The records first to last - 1.  seen: contrasts so far"""
+    """The records first to last - 1.  seen: statistics so far"""
     for k in tl.static_range(FIRST, LAST):
         if PROGRAM[RECORD * k] == CHOICE:
             r, g, b, seen = choose(PROGRAM, RECORD * k, r, g, b, seen, rows, at, FORMAT, STOP)

@@ -6,14 +6,14 @@ after the first; a warp four values or one; a sharpening nine.  Positions are fl
 What the functions here are handed:
 
     image    pointer to the sample's first value, then the strides of channel, row and column in elements (int64)
-    i, d     the sample's integers and doubles
+    i, d     the source's integers and doubles of the sample
     at       y [h, 1], x [1, w], the width of the output, the channel, and the first y and x
 """
 
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import BILINEAR, CONSTANT, EDGE, FLOOR, GEOMETRY, NEAREST, PIXEL, REFLECT, SHARPEN, SYMMETRIC, TRIANGLE
+from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, REFLECT, SYMMETRIC
 from gpuaug_kernels.point import blend, columns, inside
 
 
@@ -63,7 +63,7 @@ def pixel(image, at, mask, CHANNELS: tl.constexpr):
 @triton.jit
 def sharpen(image, factor, i, at, mask, CHANNELS: tl.constexpr):
     """A pixel against the mean of what stands around it, itself five times; at the border against itself."""
-    y, x, height, width = at[0], at[1], tl.load(i + GEOMETRY), tl.load(i + GEOMETRY + 1)
+    y, x, height, width = at[0], at[1], tl.load(i), tl.load(i + 1)
     whole = mask & (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
     r, g, b = gather(image, y, x, at[3], mask, CHANNELS)
     sr, sg, sb = 4.0 * r, 4.0 * g, 4.0 * b
@@ -203,7 +203,6 @@ def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.conste
 @triton.jit
 def resample(image, fill, i, d, at, CHANNELS: tl.constexpr, KIND: tl.constexpr, EXTEND: tl.constexpr):
     """Axis-aligned; after a quarter turn, of the tile laid over."""
-    i += GEOMETRY
     down, across, turned = axes(d, at)
     TILE: tl.constexpr = at[0].shape[0]
     one = units(image)
@@ -284,7 +283,6 @@ def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
 @triton.jit
 def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
     """Four taps, or the nearest."""
-    i += GEOMETRY
     zero = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
     sums = (zero, zero, zero, zero)
     if KIND == NEAREST:
@@ -302,20 +300,4 @@ def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr
     if FILL == 1:
         fr, fg, fb = columns(fill + at[3], CHANNELS)
         r, g, b = (r - fr) * m + fr, (g - fg) * m + fg, (b - fb) * m + fb
-    return r, g, b
-
-
-@triton.jit
-def read(PROGRAM: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
-    """The first record: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
-    KIND: tl.constexpr = PROGRAM[0]
-    if KIND == PIXEL:
-        r, g, b = pixel(image, at, mask, CHANNELS)
-    elif (KIND == TRIANGLE) | (KIND == FLOOR):
-        r, g, b = resample(image, f + PROGRAM[2], i, d, at, CHANNELS, KIND, PROGRAM[1])
-    elif KIND == SHARPEN:
-        r, g, b = sharpen(image, f + PROGRAM[2], i, at, mask, CHANNELS)
-    else:
-        tl.static_assert((KIND == BILINEAR) | (KIND == NEAREST), "no such source")
-        r, g, b = warp(image, f + PROGRAM[2], i, d, at, mask, CHANNELS, KIND, PROGRAM[1])
     return r, g, b

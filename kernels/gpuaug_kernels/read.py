@@ -1,0 +1,64 @@
+"""The source of a chain by its record: the sample's one of several, the pixel itself, or what source.py and stencil.py make of others."""
+
+import triton
+import triton.language as tl
+
+from gpuaug_kernels.codes import (
+    BILINEAR,
+    BLUR_COLUMNS,
+    BLUR_ROWS,
+    FLOOR,
+    NEAREST,
+    PIXEL,
+    PROJECT,
+    RECORD,
+    SHARPEN,
+    SWITCH,
+    TRIANGLE,
+)
+from gpuaug_kernels.source import pixel, resample, sharpen, warp
+from gpuaug_kernels.stencil import blur, project
+
+
+@triton.jit
+def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+    """A record of a source: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
+    KIND: tl.constexpr = PROGRAM[K]
+    if KIND == SWITCH:
+        r, g, b = switch(PROGRAM, K, image, f, i, d, at, mask, CHANNELS)
+    elif KIND == PIXEL:
+        r, g, b = pixel(image, at, mask, CHANNELS)
+    else:
+        r, g, b = around(PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, CHANNELS)
+    return r, g, b
+
+
+@triton.jit
+def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+    """A source that reads other pixels than its own.  f, i, d: where its parameters begin"""
+    KIND: tl.constexpr = PROGRAM[K]
+    if (KIND == TRIANGLE) | (KIND == FLOOR):
+        r, g, b = resample(image, f, i, d, at, CHANNELS, KIND, PROGRAM[K + 1])
+    elif KIND == SHARPEN:
+        r, g, b = sharpen(image, f, i, at, mask, CHANNELS)
+    elif (KIND == BILINEAR) | (KIND == NEAREST):
+        r, g, b = warp(image, f, i, d, at, mask, CHANNELS, KIND, PROGRAM[K + 1])
+    elif KIND == PROJECT:
+        r, g, b = project(image, f, i, d, at, mask, CHANNELS, PROGRAM[K + 1])
+    else:
+        tl.static_assert((KIND == BLUR_ROWS) | (KIND == BLUR_COLUMNS), "no such source")
+        r, g, b = blur(image, f, i, at, mask, CHANNELS, PROGRAM[K + 1], KIND == BLUR_ROWS)
+    return r, g, b
+
+
+@triton.jit
+def switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+    """The sample's one of several sources: a switch at run time, uniform in the program."""
+    index = tl.load(i + PROGRAM[K + 3])
+    r = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
+    g = r
+    b = r
+    for k in tl.static_range(tl.constexpr(PROGRAM[K + 1])):
+        if index == k:
+            r, g, b = read(PROGRAM, RECORD * (PROGRAM[K + 2] + k), image, f, i, d, at, mask, CHANNELS)
+    return r, g, b

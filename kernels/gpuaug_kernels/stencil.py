@@ -1,0 +1,91 @@
+"""Sources that weigh many neighbours of a position: a blur along one axis, and a projective map under a triangle.
+
+Bytes read: each value as often as taps of the tile meet it, from the first cache after the first.  Arguments as in source.py.
+"""
+
+import triton
+import triton.language as tl
+
+from gpuaug_kernels.codes import REFLECT
+from gpuaug_kernels.point import columns
+from gpuaug_kernels.source import gather, limited, position, reach, scaled, units
+
+
+@triton.jit
+def reflected(tap, size, FAR: tl.constexpr):
+    """Where a tap at most FAR beyond the image is read: the border reflects without repeating the edge."""
+    out = tl.abs(tap)
+    out = tl.minimum(out, 2 * (size - 1) - out)
+    # once is enough but for images smaller than the blur, which pay for a remainder
+    if size <= FAR:
+        out, _ = reach(tap, 0, size, REFLECT)
+    return out
+
+
+@triton.jit
+def blur(image, weights, i, at, mask, CHANNELS: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr):
+    """Along x or along y.  i: input height and width; weights: TAPS floats"""
+    y, x = at[0], at[1]
+    FAR: tl.constexpr = TAPS // 2
+    r = tl.zeros((y.shape[0], x.shape[1]), tl.float32)
+    g = r
+    b = r
+    for k in range(TAPS):
+        w = tl.load(weights + k)
+        if ROWS:
+            vr, vg, vb = gather(image, y, reflected(x + (k - FAR), tl.load(i + 1), FAR), at[3], mask, CHANNELS)
+        else:
+            vr, vg, vb = gather(image, reflected(y + (k - FAR), tl.load(i), FAR), x, at[3], mask, CHANNELS)
+        r, g, b = r + w * vr, g + w * vg, b + w * vb
+    one = units(image)
+    return scaled(r, one), scaled(g, one), scaled(b, one)
+
+
+@triton.jit
+def spread(position, half):
+    """The first tap of every position, how far the position lies beyond it, the slope of the triangle, and how many taps there are."""
+    first = tl.ceil(position - half)
+    return limited(first), (position - first).to(tl.float32), 1.0 / half.to(tl.float32), (2.0 * half).to(tl.int32) + 1
+
+
+@triton.jit
+def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.constexpr):
+    """The mean of the taps in the window; with a fill, that of all taps, those beyond it filled.  i: window; d: map, half widths"""
+    sx, sy = position(d, at)
+    first_x, beyond_x, slope_x, taps_x = spread(sx, tl.load(d + 9))
+    first_y, beyond_y, slope_y, taps_y = spread(sy, tl.load(d + 10))
+    x0, y0, x1, y1 = tl.load(i), tl.load(i + 1), tl.load(i + 2), tl.load(i + 3)
+    r = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
+    g = r
+    b = r
+    # the weight of all taps and of those in the window, along each axis
+    every_x, every_y, inside_x, inside_y = r, r, r, r
+    for j in range(taps_y):
+        wy = tl.maximum(1.0 - tl.abs(j - beyond_y) * slope_y, 0.0)
+        y = first_y + j
+        within = (y >= y0) & (y < y1)
+        every_y += wy
+        inside_y += tl.where(within, wy, 0.0)
+        every_x = tl.zeros_like(r)
+        inside_x = tl.zeros_like(r)
+        for k in range(taps_x):
+            wx = tl.maximum(1.0 - tl.abs(k - beyond_x) * slope_x, 0.0)
+            x = first_x + k
+            known = (x >= x0) & (x < x1)
+            every_x += wx
+            inside_x += tl.where(known, wx, 0.0)
+            vr, vg, vb = gather(image, y, x, at[3], mask & within & known, CHANNELS)
+            w = wy * wx
+            r, g, b = r + w * vr, g + w * vg, b + w * vb
+    one = units(image)
+    r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
+    every, inside = every_x * every_y, inside_x * inside_y
+    if FILL == 1:
+        fr, fg, fb = columns(fill + at[3], CHANNELS)
+        over = 1.0 / tl.where(every > 0.0, every, 1.0)
+        rest = 1.0 - inside * over
+        r, g, b = r * over + rest * fr, g * over + rest * fg, b * over + rest * fb
+    else:
+        over = 1.0 / tl.where(inside > 0.0, inside, 1.0)
+        r, g, b = r * over, g * over, b * over
+    return r, g, b
