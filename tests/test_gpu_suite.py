@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,6 +40,16 @@ def test_every_file_for_a_card_can_be_imported():
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
     done = ran("-c", f"import {', '.join(files)}", GPUAUG_DEVICE="cuda", PYTHONPATH=path)
     assert "test_gpu_streams" in files and done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, "memcheck: clean"), (9, "memcheck: found errors"), (3, "memcheck: the tests ended with 3")])
+def test_what_the_sanitizer_finds_is_said(code, said, tmp_path):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\n[ $2 = memcheck ] && [ $GPUAUG_DEVICE = cuda ] && [ $TRITON_INTERPRET = 0 ] && exit {code}\nexit 77\n")
+    tool.chmod(0o755)
+    path = os.pathsep.join((str(tmp_path), os.environ["PATH"]))
+    done = ran("tests/gpu/sanitize.py", "memcheck", PATH=path)
+    assert said in done.stdout and done.returncode == int(code > 0)
 
 
 def test_a_sanitizer_that_is_not_there_is_said():

@@ -14,6 +14,8 @@ PLACES = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 # every kernel, at sizes of a few tiles
 SMALL = "whole_policies_agree or masks or cutmix_writes or any_number or empty"
 FOUND = 9
+LIMIT = 270  # seconds of a check
+LATE = 124
 
 
 def tool() -> str | None:
@@ -35,10 +37,18 @@ def main(checks: list[str]) -> int:
         return 2
     # without torch's cache every tensor is an allocation of its own, so that a write beyond one is seen
     env = {**os.environ, "GPUAUG_DEVICE": "cuda", "TRITON_INTERPRET": "0", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    codes = {check: subprocess.run(command(found, check), cwd=ROOT, env=env).returncode for check in checks}
+    codes = {check: _code(command(found, check), env) for check in checks}
+    said = {0: "clean", FOUND: "found errors", LATE: f"not finished after {LIMIT} s"}
     for check, code in codes.items():
-        print(f"{check}: {'clean' if code == 0 else 'found errors' if code == FOUND else f'the tests ended with {code}'}")
+        print(f"{check}: {said.get(code, f'the tests ended with {code}')}")
     return int(any(codes.values()))
+
+
+def _code(command: list[str], env: dict[str, str]) -> int:
+    try:
+        return subprocess.run(command, cwd=ROOT, env=env, timeout=LIMIT).returncode
+    except subprocess.TimeoutExpired:
+        return LATE
 
 
 if __name__ == "__main__":
