@@ -11,6 +11,8 @@ from build import build, case, cases
 from gpuaug_kernels import tape as device_machine
 
 import gpuaug as ga
+from bench.bench_draws import POLICIES, measure
+from bench.timing import Budget
 from gpuaug import ir, rng
 from gpuaug.exec import load
 from gpuaug.recipes import find
@@ -299,7 +301,13 @@ def test_the_reference_takes_no_recipe(images):
     assert isinstance(find(0, frame("dense"), policy._builder("cpu")), str) is False and load("reference").prepare
 
 
-def test_too_many_seeds_of_batches_are_forgotten(images):
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_bench_of_draws_measures_every_policy(name):
+    row = measure(name, 5, Budget(0.01, 2, 2))
+    assert row["instructions"] > 100 and row["times as fast as step by step"]["n"] == 2 and row["policy"] == name
+
+
+def test_a_policy_that_meets_many_kinds_of_batches_forgets_some(images):
     policy = ga.Policy([ga.RandomInvert()])
     for height in range(1, 140):
         policy(images(1, height, 3))
