@@ -14,6 +14,8 @@ from torch import Tensor
 from triton.compiler import ASTSource
 
 BLOCK = 32
+# of the search for partners: samples looked at together, and warps that look
+CHUNK, WARPS = 64, 4
 # constants and what is known of a sample; then what is made of numbers
 ICONST, DCONST, ID, OCCURRENCE, EPOCH, HEIGHT, WIDTH, PARTNER, WORDS = (tl.constexpr(i) for i in range(9))
 IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, WHERE = (tl.constexpr(i) for i in range(9, 23))
@@ -323,7 +325,7 @@ def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c
     out = torch.empty_like(ids)
     if n:
         with torch.cuda.device_of(ids):
-            partner[(triton.cdiv(n, BLOCK),)](ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n, C1=c1, BLOCK=BLOCK, CHUNK=64, num_warps=4)
+            partner[(triton.cdiv(n, BLOCK),)](ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n, C1=c1, BLOCK=BLOCK, CHUNK=CHUNK, num_warps=WARPS)
     return out
 
 
