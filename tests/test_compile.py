@@ -169,7 +169,8 @@ def launched(m, source, program, stop: int, target: int) -> str:
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
     t = m.tables()
     out = torch.empty(1024, dtype=m.finish.dtype if stop < 0 else torch.int64)
-    layout = launch._layout(program, m.finish.memory_format == torch.channels_last) if stop < 0 else (0, 0, 0)
+    last = m.finish.memory_format == torch.channels_last
+    layout = launch._layout(source, program, last, m.end.fixed[1], out.dtype) if stop < 0 else (0, 0, 0, 0)
     constant = launch.constants(source, program, t, layout, stop)
     numbers = (*source.strides(), *m.end.fixed)
     return chain.warmup(source.data, t.floats, t.integers, t.doubles, t.means, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]

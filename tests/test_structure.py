@@ -46,6 +46,7 @@ KERNELS = [
     {"gpuaug_kernels", "gpuaug_kernels.codes"},
     {"gpuaug_kernels.noise"},
     {"gpuaug_kernels.point"},
+    {"gpuaug_kernels.wide"},
     {"gpuaug_kernels.source"},
     {"gpuaug_kernels.chain"},
     {"gpuaug_kernels.launch"},

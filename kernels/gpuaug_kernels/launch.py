@@ -9,6 +9,8 @@ from triton.runtime.interpreter import InterpretedFunction
 from gpuaug_kernels import codes
 from gpuaug_kernels.chain import TILE, Program, Source, Tables, chain
 
+# stages of a few instructions, all of them for every sample
+LIGHT = {c.value for c in (codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE)}
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
@@ -25,7 +27,7 @@ def images(
     written = out
     if written is None or rounded:
         written = torch.empty(shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout)
-    _launch(source, program, tables, size, written, _layout(program, channels_last), -1)
+    _launch(source, program, tables, size, written, _layout(source, program, channels_last, size[1], written.dtype, written.data_ptr()), -1)
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
@@ -33,7 +35,7 @@ def mean(source: Source, program: Program, tables: Tables, size: tuple[int, int]
     """The mean of gray at every sample's contrast of this number: [N] float32, in one launch and a sum over tiles."""
     tiles = triton.cdiv(size[0], TILE) * triton.cdiv(size[1], TILE)
     out = torch.empty((len(tables.integers), tiles), dtype=torch.int64, device=tables.integers.device)
-    _launch(source, program, tables, size, out, (0, 0, 0), number)
+    _launch(source, program, tables, size, out, (0, 0, 0, 0), number)
     return (out.sum(1).double() / (size[0] * size[1] * 2.0**24)).float()
 
 
@@ -43,24 +45,33 @@ def interpreted() -> bool:
 
 
 def options(program: Program) -> dict[str, int]:
-    """How a program is compiled: eight pixels a thread, for what a row or a column of a tile shares, and as few registers as spill nothing."""
+    """How a program is compiled: pixels a thread, for what they share, and as few registers as spill nothing."""
     source, mix = program.records[0], program.records[codes.RECORD.value]
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
-    registers = 128
     if source == codes.TRIANGLE.value:
-        registers = 168 if mix == codes.ALONE.value else 240
-    elif source in (codes.BILINEAR.value, codes.NEAREST.value):
-        registers = 240
-    return {"num_warps": 4, "maxnreg": registers}
+        return {"num_warps": 4, "maxnreg": 168 if mix == codes.ALONE.value else 240}
+    if source in (codes.PIXEL.value, codes.FLOOR.value):
+        # where little is done to a pixel, most is what a thread does once; and what one warp holds is exchanged without a barrier
+        light = set(program.records[2 * codes.RECORD.value :: codes.RECORD.value]) <= LIGHT and mix != codes.MIXUP.value
+        return {"num_warps": 1, "maxnreg": 200} if light else {"num_warps": 2, "maxnreg": 160}
+    return {"num_warps": 4, "maxnreg": 240 if source in (codes.BILINEAR.value, codes.NEAREST.value) else 128}
 
 
-def constants(source: Source, program: Program, tables: Tables, layout: tuple[int, int, int], stop: int) -> dict[str, object]:
+def words(source: Source, program: Program) -> bool:
+    """Whether pixels of three bytes are read sixteen at a time, as six words: every row begins at a multiple of eight bytes."""
+    if source.ragged or source.dtype != torch.uint8 or program.channels != 3 or program.records[0] not in (codes.PIXEL.value, codes.FLOOR.value):
+        return False
+    n, c, y, x = source.strides()
+    return (c, x) == (1, 3) and n % 8 == y % 8 == source.data.data_ptr() % 8 == 0 and source.data.shape[3] % 16 == 0
+
+
+def constants(source: Source, program: Program, tables: Tables, layout: tuple[int, ...], stop: int) -> dict[str, object]:
     """What the kernel is specialised on."""
     return {
         "PROGRAM": program.records,
         "PARTS": program.parts,
         "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, tables.means)),
-        "FORMAT": (program.channels, program.blocks, program.groups),
+        "FORMAT": (program.channels, program.blocks, program.groups, words(source, program)),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "STOP": stop,
@@ -68,11 +79,16 @@ def constants(source: Source, program: Program, tables: Tables, layout: tuple[in
     }
 
 
-def _layout(program: Program, channels_last: bool) -> tuple[int, int, int]:
-    return min(program.channels, program.written), program.written, int(channels_last)
+def _layout(source: Source, program: Program, channels_last: bool, width: int, dtype: torch.dtype, address: int = 0) -> tuple[int, int, int, int]:
+    """How the kernel writes.  address: of the output"""
+    together = 0
+    # a thread that does not hold eight neighbours would have to get them first
+    if channels_last and program.written == 3 and width % 16 == 0 and address % 16 == 0 and words(source, program):
+        together = 8 if dtype == torch.float32 else 16
+    return min(program.channels, program.written), program.written, int(channels_last), together
 
 
-def _launch(source: Source, program: Program, tables: Tables, size: tuple[int, int], out: Tensor, layout: tuple[int, int, int], stop: int) -> None:
+def _launch(source: Source, program: Program, tables: Tables, size: tuple[int, int], out: Tensor, layout: tuple[int, ...], stop: int) -> None:
     _check(source, tables, out)
     grid = (len(tables.integers) * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
     if grid[0]:
@@ -102,7 +118,7 @@ def ahead(source: Source, program: Program, tables: Tables, size: tuple[int, int
     table = {"floats": "*fp32", "integers": "*i32", "doubles": "*fp64", "means": "*fp32"}
     pointers = {"source": "*i64" if source.ragged else _TYPES[source.dtype], **table, "out": _TYPES[dtype] if stop < 0 else "*i64"}
     numbers = dict(zip(("stride_n", "stride_c", "stride_y", "stride_x", "height", "width"), (*source.strides(), *size), strict=True))
-    layout = _layout(program, channels_last) if stop < 0 else (0, 0, 0)
+    layout = _layout(source, program, channels_last, size[1], dtype) if stop < 0 else (0, 0, 0, 0)
     # as a launch sees it: a 1 is a constant, and what is a multiple of 16 is loaded wider for it
     constant = constants(source, program, tables, layout, stop) | {k: 1 for k, v in numbers.items() if v == 1}
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}

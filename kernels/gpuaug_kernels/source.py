@@ -5,7 +5,7 @@ after the first; a warp four values or one; a sharpening nine.  Positions are fl
 
 What the functions here are handed:
 
-    image    pointer to the sample's first value, then the strides of channel, row and column in elements (int64)
+    image    pointer to the sample's first value, the strides of channel, row and column in elements (int64), and whether it is read by words
     i, d     the sample's integers and doubles
     at       y [h, 1], x [1, w], the width of the output, the channel, and the first y and x
 """
@@ -13,8 +13,9 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import BILINEAR, CONSTANT, EDGE, FLOOR, GEOMETRY, NEAREST, PIXEL, REFLECT, SHARPEN, SYMMETRIC, TRIANGLE
+from gpuaug_kernels.codes import BILINEAR, CONSTANT, EDGE, FLOOR, GEOMETRY, NEAREST, NONE, PIXEL, REFLECT, SHARPEN, SYMMETRIC, TRIANGLE
 from gpuaug_kernels.point import blend, columns, inside
+from gpuaug_kernels.wide import channels, words
 
 
 @triton.jit
@@ -54,8 +55,13 @@ def scaled(x, one):
 
 
 @triton.jit
-def pixel(image, at, mask, CHANNELS: tl.constexpr):
-    r, g, b = gather(image, at[0], at[1], at[3], mask, CHANNELS)
+def pixel(image, at, mask, height, CHANNELS: tl.constexpr):
+    if image[4]:
+        # beyond the image its last sixteen are read, and not used
+        x = at[5] + 16 * tl.arange(0, at[1].shape[1] // 16)[None, :]
+        r, g, b = channels(words(image, tl.minimum(at[0], height - 1), tl.minimum(x, at[2] - 16), False))
+    else:
+        r, g, b = gather(image, at[0], at[1], at[3], mask, CHANNELS)
     one = units(image)
     return scaled(r, one), scaled(g, one), scaled(b, one)
 
@@ -221,6 +227,41 @@ def resample(image, fill, i, d, at, CHANNELS: tl.constexpr, KIND: tl.constexpr, 
 
 
 @triton.jit
+def slack(first, count, side):
+    """How far a stretch is from the nearer end of a side of a rectangle; negative if beyond it."""
+    return tl.minimum(first - tl.load(side), tl.load(side + 2) - count - first)
+
+
+@triton.jit
+def moved(image, fill, i, d, at, height, CHANNELS: tl.constexpr, EXTEND: tl.constexpr):
+    """The pixel at floor(position) by words, where a tile shows one stretch of the image, in its order or mirrored, and no border."""
+    xx, yy = tl.load(d), tl.load(d + 4)
+    wide, high = tl.minimum(at[1].shape[1], (at[2] - at[5] + 15) // 16 * 16), tl.minimum(at[0].shape[0], height - at[4])
+    back, up = xx < 0.0, yy < 0.0
+    # the place of the least of the tile's positions
+    x = limited(tl.floor(xx * tl.where(back, at[5] + wide - 1, at[5]).to(tl.float64) + tl.load(d + 2)))
+    y = limited(tl.floor(yy * tl.where(up, at[4] + high - 1, at[4]).to(tl.float64) + tl.load(d + 5)))
+    j = i + GEOMETRY
+    # of what must not be negative the least
+    room = tl.minimum(slack(x, wide, j), slack(y, high, j + 1))
+    room = tl.minimum(room, tl.minimum(slack(at[5], wide, j + 8), slack(at[4], high, j + 9)))
+    if EXTEND != NONE:
+        room = tl.minimum(room, tl.minimum(slack(x, wide, j + 4), slack(y, high, j + 5)))
+    indirect = (tl.abs(xx) != 1.0) | (tl.abs(yy) != 1.0) | (x % 8 != 0) | (room < 0)
+    if indirect:
+        r, g, b = resample(image, fill, i, d, at, CHANNELS, FLOOR, EXTEND)
+    else:
+        # beyond the image its last sixteen are read, and not used
+        across = tl.minimum(16 * tl.arange(0, at[1].shape[1] // 16), wide - 16)
+        down = tl.minimum(tl.arange(0, at[0].shape[0]), high - 1)
+        across, down = tl.where(back, wide - 16 - across, across), tl.where(up, high - 1 - down, down)
+        r, g, b = channels(words(image, (y + down)[:, None], (x + across)[None, :], back))
+        one = units(image)
+        r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
+    return r, g, b
+
+
+@triton.jit
 def position(d, at):
     """Input x and y of every pixel, float64."""
     y, x = at[0].to(tl.float64), at[1].to(tl.float64)
@@ -306,11 +347,13 @@ def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr
 
 
 @triton.jit
-def read(PROGRAM: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+def read(PROGRAM: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
     """The first record: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
     KIND: tl.constexpr = PROGRAM[0]
     if KIND == PIXEL:
-        r, g, b = pixel(image, at, mask, CHANNELS)
+        r, g, b = pixel(image, at, mask, height, CHANNELS)
+    elif (KIND == FLOOR) & image[4]:
+        r, g, b = moved(image, f + PROGRAM[2], i, d, at, height, CHANNELS, PROGRAM[1])
     elif (KIND == TRIANGLE) | (KIND == FLOOR):
         r, g, b = resample(image, f + PROGRAM[2], i, d, at, CHANNELS, KIND, PROGRAM[1])
     elif KIND == SHARPEN:
