@@ -83,6 +83,7 @@ def workload(program: Any, tables: Any, size: tuple[int, int]) -> dict[str, Any]
         PROJECTIVE: 0.0,
         "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
         "resample: turned": 0.0,
+        "resample: partly": 0.0,
         "moved: indirect": 0.0,
     }
     if choices:

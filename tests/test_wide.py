@@ -17,8 +17,8 @@ LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 @pytest.fixture
 def seen(monkeypatch) -> dict[str, int]:
-    """How often a launch read words and wrote many values together, and how many tiles were moved but not by words."""
-    counts = {"words": 0, "together": 0, "indirect": 0}
+    """How often a launch read words and wrote many values or two together, and how many tiles were moved but not by words, or averaged."""
+    counts = {"words": 0, "together": 0, "indirect": 0, "pairs": 0, "triangles": 0}
 
     def spy(owner, name: str, count) -> None:
         whole = getattr(owner, name)
@@ -34,7 +34,8 @@ def seen(monkeypatch) -> dict[str, int]:
         counts[name] += value
 
     spy(launch, "words", lambda r: add("words", int(r)))
-    spy(launch, "_layout", lambda r: add("together", int(r[3] > 0)))
+    spy(launch, "_layout", lambda r: add("pairs" if r[3] == 2 else "together", int(r[3] > 0)))
+    spy(source, "triangle_taps", lambda _: add("triangles", 1))
     spy(source, "resample", lambda _: add("indirect", 1))
     return counts
 
@@ -149,3 +150,22 @@ def test_all_bytes_become_what_a_division_gives():
     x = torch.arange(256, dtype=torch.uint8).repeat(3, 1, 1)[None].contiguous(memory_format=LAST)
     got = moved(x, (), torch.float32, LAST)
     assert torch.equal(got[0, 1, 0], torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize("layout", [LAST, FLAT])
+def test_an_average_of_one_byte_is_what_a_division_gives(layout, seen):
+    x = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 8, 32).contiguous(memory_format=layout)
+    got = moved(x, (ga.Resize((8, 32)),), torch.float32, LAST)
+    assert seen["triangles"] == 1, "vacuous: nothing is averaged"
+    assert torch.equal(got[0, 1].flatten(), torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_averages_of_any_width_are_the_references(dtype, seen):
+    x = picture(3, 3, 21, 34)
+    for width in (1, 2, 7, 16, 33, 34, 36):
+        policy = ga.Policy([ga.RandomResizedCrop((5, width)), ga.RandomHorizontalFlip(), ga.ToDtype(dtype, scale=True)], seed=5, memory_format=LAST)
+        got, want = (policy(x, ids=torch.arange(3), backend=b) for b in ("triton", "reference"))
+        compare(got, want, "resample", f"{width} {dtype}")
+        assert got.float().std() > 0.005, "vacuous: flat"
+    assert (seen["pairs"], seen["together"]) == (4, 0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
 from gpuaug_kernels.point import clamp, inside, walk
 from gpuaug_kernels.source import read
-from gpuaug_kernels.wide import spread
+from gpuaug_kernels.wide import spread, spread_pairs
 
 TILE = 32
 
@@ -104,8 +104,10 @@ def write(out, n, r, g, b, at, size, mask, LAYOUT: tl.constexpr):
     r = rounded(r, out.dtype.element_ty)
     if LAYOUT[0] == 3:
         g, b = rounded(g, out.dtype.element_ty), rounded(b, out.dtype.element_ty)
-    if LAYOUT[3] > 0:
+    if LAYOUT[3] > 2:
         spread(out, n, r, g, b, at, size, LAYOUT[3])
+    elif LAYOUT[3] == 2:
+        spread_pairs(out, n, r, g, b, at, size)
     else:
         if LAYOUT[2] == 1:
             place, step = (at[0] * width + at[1]).to(tl.int64) * LAYOUT[1], 1
@@ -163,11 +165,12 @@ def chain(
         m = tl.where(side == 0, n, partner)
         i = integers + m * WIDTHS[1]
         f = floats + m * WIDTHS[0]
+        step = FORMAT[4] if FORMAT[4] > 0 else stride_x
         if RAGGED != 0:
             base = tl.load(source + m).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
-            image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), stride_x, FORMAT[3])
+            image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), step, FORMAT[3])
         else:
-            image = (source + m * stride_n, stride_c, stride_y, stride_x, FORMAT[3])
+            image = (source + m * stride_n, stride_c, stride_y, step, FORMAT[3])
         vr, vg, vb = read(PROGRAM, image, f, i, doubles + m * WIDTHS[2], at, mask, height, FORMAT[0])
         vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), (f, i, means + m * WIDTHS[3]), at, FORMAT, STOP)
         r = weigh_in(MIX, side, r, vr, box, lam, at)

@@ -11,6 +11,7 @@ from gpuaug_kernels.chain import TILE, Program, Source, Tables, chain
 
 # stages of a few instructions, all of them for every sample
 LIGHT = {c.value for c in (codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE)}
+HEAVY = {codes.GAUSSIAN.value, codes.ERASE.value}
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
@@ -45,15 +46,18 @@ def interpreted() -> bool:
 
 
 def options(program: Program) -> dict[str, int]:
-    """How a program is compiled: pixels a thread, for what they share, and as few registers as spill nothing."""
+    """How a program is compiled: pixels a thread, for what they share, and registers enough to spill nothing."""
     source, mix = program.records[0], program.records[codes.RECORD.value]
-    # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
+    stages = set(program.records[2 * codes.RECORD.value :: codes.RECORD.value])
+    # a mix reads two sides, and a normal is a long polynomial for every pixel that a thread holds
+    crowded = mix == codes.MIXUP.value or bool(stages & HEAVY)
     if source == codes.TRIANGLE.value:
-        return {"num_warps": 4, "maxnreg": 168 if mix == codes.ALONE.value else 240}
+        return {"num_warps": 4 if crowded or mix != codes.ALONE.value else 2, "maxnreg": 240}
     if source in (codes.PIXEL.value, codes.FLOOR.value):
         # where little is done to a pixel, most is what a thread does once; and what one warp holds is exchanged without a barrier
-        light = set(program.records[2 * codes.RECORD.value :: codes.RECORD.value]) <= LIGHT and mix != codes.MIXUP.value
-        return {"num_warps": 1, "maxnreg": 200} if light else {"num_warps": 2, "maxnreg": 160}
+        warps, registers = (4, 128) if crowded else (1, 200) if stages <= LIGHT else (2, 160)
+        return {"num_warps": warps, "maxnreg": registers}
+    # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in (codes.BILINEAR.value, codes.NEAREST.value) else 128}
 
 
@@ -67,11 +71,13 @@ def words(source: Source, program: Program) -> bool:
 
 def constants(source: Source, program: Program, tables: Tables, layout: tuple[int, ...], stop: int) -> dict[str, object]:
     """What the kernel is specialised on."""
+    # a stride that is known makes one instruction of an address
+    step = 3 if source.strides()[3] == 3 else 0
     return {
         "PROGRAM": program.records,
         "PARTS": program.parts,
         "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, tables.means)),
-        "FORMAT": (program.channels, program.blocks, program.groups, words(source, program)),
+        "FORMAT": (program.channels, program.blocks, program.groups, words(source, program), step),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "STOP": stop,
@@ -82,9 +88,12 @@ def constants(source: Source, program: Program, tables: Tables, layout: tuple[in
 def _layout(source: Source, program: Program, channels_last: bool, width: int, dtype: torch.dtype, address: int = 0) -> tuple[int, int, int, int]:
     """How the kernel writes.  address: of the output"""
     together = 0
-    # a thread that does not hold eight neighbours would have to get them first
-    if channels_last and program.written == 3 and width % 16 == 0 and address % 16 == 0 and words(source, program):
-        together = 8 if dtype == torch.float32 else 16
+    if channels_last and program.written == program.channels == 3 and address % 16 == 0:
+        # as many neighbours as a thread holds anyway
+        if words(source, program) and width % 16 == 0:
+            together = 8 if dtype == torch.float32 else 16
+        elif program.records[0] == codes.TRIANGLE.value and width % 2 == 0:
+            together = 2
     return min(program.channels, program.written), program.written, int(channels_last), together
 
 

@@ -35,19 +35,13 @@ def join4(a, b, c, d):
 
 
 @triton.jit
-def join8(v, K: tl.constexpr, STEP: tl.constexpr):
-    """Eight of a tuple, from number K on, along three new axes."""
-    return tl.join(join4(v[K], v[K + 2 * STEP], v[K + 4 * STEP], v[K + 6 * STEP]), join4(v[K + STEP], v[K + 3 * STEP], v[K + 5 * STEP], v[K + 7 * STEP]))
+def join8(a, b, c, d, e, f, g, h):
+    """One after the other along three new axes."""
+    return tl.join(join4(a, c, e, g), join4(b, d, f, h))
 
 
 @triton.jit
-def join16(v, K: tl.constexpr):
-    """Sixteen of a tuple, from number K on, along four new axes."""
-    return tl.join(join8(v, K, 2), join8(v, K + 1, 2))
-
-
-@triton.jit
-def half(image, at, back):
+def eight(at):
     """Eight pixels of three bytes, red lowest, the highest byte anything."""
     a, b, c = tl.load(at), tl.load(at + 1), tl.load(at + 2)
     p0, p1, p2 = a.to(tl.uint32), (a >> 24).to(tl.uint32), ((a >> 48) | (b << 16)).to(tl.uint32)
@@ -57,106 +51,94 @@ def half(image, at, back):
 
 
 @triton.jit
-def words(image, y, x, back):
+def either(back, p, q, K: tl.constexpr):
+    """Pixel K of sixteen, of which p are the first eight, or the one that is as far from their end."""
+    if K < 8:
+        out = tl.where(back, q[7 - K], p[K])
+    else:
+        out = tl.where(back, p[15 - K], q[K - 8])
+    return out
+
+
+@triton.jit
+def every_other(back, p, q, K: tl.constexpr):
+    """Eight of sixteen pixels, from K on."""
+    a, b, c, d = either(back, p, q, K), either(back, p, q, K + 2), either(back, p, q, K + 4), either(back, p, q, K + 6)
+    e, f, g, h = either(back, p, q, K + 8), either(back, p, q, K + 10), either(back, p, q, K + 12), either(back, p, q, K + 14)
+    return join8(a, b, c, d, e, f, g, h)
+
+
+@triton.jit
+def packed(image, y, x, back):
     """Pixels of three bytes from (x, y) on, in their order or backwards: [h, 16 u] uint32, red lowest, the highest byte anything.
 
     y: [h, 1], x: [1, u], a multiple of eight
     """
     at = image[0].to(tl.pointer_type(tl.uint64)) + (y.to(tl.int64) * (image[2] // 8) + (x // 8) * 3)
-    p0, p1, p2, p3, p4, p5, p6, p7 = half(image, at, back)
-    p8, p9, p10, p11, p12, p13, p14, p15 = half(image, at + 3, back)
-    p = (
-        tl.where(back, p15, p0),
-        tl.where(back, p14, p1),
-        tl.where(back, p13, p2),
-        tl.where(back, p12, p3),
-        tl.where(back, p11, p4),
-        tl.where(back, p10, p5),
-        tl.where(back, p9, p6),
-        tl.where(back, p8, p7),
-        tl.where(back, p7, p8),
-        tl.where(back, p6, p9),
-        tl.where(back, p5, p10),
-        tl.where(back, p4, p11),
-        tl.where(back, p3, p12),
-        tl.where(back, p2, p13),
-        tl.where(back, p1, p14),
-        tl.where(back, p0, p15),
-    )
-    return tl.reshape(join16(p, 0), (y.shape[0], 16 * x.shape[1]))
+    p, q = eight(at), eight(at + 3)
+    both = tl.join(every_other(back, p, q, 0), every_other(back, p, q, 1))
+    return tl.reshape(both, (y.shape[0], 16 * x.shape[1]))
 
 
 @triton.jit
 def channels(p):
-    """What words hold, as float32."""
+    """What packed pixels hold, as float32."""
     return (p & 255).to(tl.float32), ((p >> 8) & 255).to(tl.float32), ((p >> 16) & 255).to(tl.float32)
 
 
 @triton.jit
+def value(r, g, b, K: tl.constexpr):
+    """Value K of what is written of sixteen pixels."""
+    if K % 3 == 0:
+        out = r[K // 3]
+    elif K % 3 == 1:
+        out = g[K // 3]
+    else:
+        out = b[K // 3]
+    return out
+
+
+@triton.jit
+def values(r, g, b, K: tl.constexpr, STEP: tl.constexpr):
+    """Eight of them, from K on."""
+    v0, v1, v2, v3 = value(r, g, b, K), value(r, g, b, K + STEP), value(r, g, b, K + 2 * STEP), value(r, g, b, K + 3 * STEP)
+    v4, v5, v6, v7 = value(r, g, b, K + 4 * STEP), value(r, g, b, K + 5 * STEP), value(r, g, b, K + 6 * STEP), value(r, g, b, K + 7 * STEP)
+    return join8(v0, v1, v2, v3, v4, v5, v6, v7)
+
+
+@triton.jit
 def spread(out, n, r, g, b, at, size, TOGETHER: tl.constexpr):
-    """Write three channels that come last, so many values at a time: the width is a multiple of sixteen, and the address of sixteen bytes."""
+    """Write three channels that come last, 8 or 16 values together: the width is a multiple of sixteen, and so is the address."""
     height, width = size
     H: tl.constexpr = r.shape[0]
     U: tl.constexpr = r.shape[1] // 16
-    r, g, b = split16(r), split16(g), split16(b)
-    v = (
-        r[0],
-        g[0],
-        b[0],
-        r[1],
-        g[1],
-        b[1],
-        r[2],
-        g[2],
-        b[2],
-        r[3],
-        g[3],
-        b[3],
-        r[4],
-        g[4],
-        b[4],
-        r[5],
-        g[5],
-        b[5],
-        r[6],
-        g[6],
-        b[6],
-        r[7],
-        g[7],
-        b[7],
-        r[8],
-        g[8],
-        b[8],
-        r[9],
-        g[9],
-        b[9],
-        r[10],
-        g[10],
-        b[10],
-        r[11],
-        g[11],
-        b[11],
-        r[12],
-        g[12],
-        b[12],
-        r[13],
-        g[13],
-        b[13],
-        r[14],
-        g[14],
-        b[14],
-        r[15],
-        g[15],
-        b[15],
-    )
     units = width // 16
     tile = out + (n * height + at[4]) * (48 * units) + 3 * at[5]
     y, x = tl.arange(0, H)[:, None], tl.arange(0, U)[None, :]
     mask = ((at[4] + y < height) & (at[5] + 16 * x < width))[:, :, None]
     place = tile + ((y * units + x) * 48)[:, :, None] + tl.arange(0, TOGETHER)[None, None, :]
+    reds, greens, blues = split16(r), split16(g), split16(b)
     for k in tl.static_range(0, 48, TOGETHER):
         if TOGETHER == 16:
-            piece = join16(v, k)
+            piece = tl.join(values(reds, greens, blues, k, 2), values(reds, greens, blues, k + 1, 2))
         else:
-            piece = join8(v, k, 1)
+            piece = values(reds, greens, blues, k, 1)
         tl.store(place + k, tl.reshape(piece, (H, U, TOGETHER)), mask=mask)
+
+
+@triton.jit
+def spread_pairs(out, n, r, g, b, at, size):
+    """The same of two pixels, two values at a time: the width is even, and the address a multiple of two values."""
+    height, width = size
+    H: tl.constexpr = r.shape[0]
+    U: tl.constexpr = r.shape[1] // 2
+    r0, r1 = tl.split(tl.reshape(r, (H, U, 2)))
+    g0, g1 = tl.split(tl.reshape(g, (H, U, 2)))
+    b0, b1 = tl.split(tl.reshape(b, (H, U, 2)))
+    tile = out + (n * height + at[4]) * (6 * (width // 2)) + 3 * at[5]
+    y, x = tl.arange(0, H)[:, None], tl.arange(0, U)[None, :]
+    mask = ((at[4] + y < height) & (at[5] + 2 * x < width))[:, :, None]
+    place = tile + ((y * (width // 2) + x) * 6)[:, :, None] + tl.arange(0, 2)[None, None, :]
+    tl.store(place, tl.join(r0, g0), mask=mask)
+    tl.store(place + 2, tl.join(b0, r1), mask=mask)
+    tl.store(place + 4, tl.join(g1, b1), mask=mask)
