@@ -48,7 +48,7 @@ def interpreted() -> bool:
 def options(program: Program) -> dict[str, int]:
     """How a program is compiled: pixels a thread, for what they share, and registers enough to spill nothing."""
     source, mix = program.records[0], program.records[codes.RECORD.value]
-    stages = set(program.records[2 * codes.RECORD.value :: codes.RECORD.value])
+    stages = _stages(program.records, 2, program.parts[1])
     # a mix reads two sides, and a normal is a long polynomial for every pixel that a thread holds
     crowded = mix == codes.MIXUP.value or bool(stages & HEAVY)
     if source == codes.TRIANGLE.value:
@@ -59,6 +59,17 @@ def options(program: Program) -> dict[str, int]:
         return {"num_warps": warps, "maxnreg": registers}
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in (codes.BILINEAR.value, codes.NEAREST.value) else 128}
+
+
+def _stages(records: tuple[int, ...], first: int, last: int) -> set[int]:
+    """The codes of a row of records, and of what its choices point to."""
+    found = set()
+    for k in range(first, last):
+        code, _, _, branch, count = records[codes.RECORD.value * k : codes.RECORD.value * (k + 1)]
+        found.add(code)
+        for j in range(branch, branch + count) if code == codes.CHOICE.value else ():
+            found |= _stages(records, *records[codes.RECORD.value * j : codes.RECORD.value * j + 2])
+    return found
 
 
 def words(source: Source, program: Program) -> bool:
