@@ -84,6 +84,8 @@ def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> d
         PROJECTIVE: 0.0,
         "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
         "resample: turned": 0.0,
+        "resample: partly": 0.0,
+        "moved: indirect": 0.0,
     }
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn

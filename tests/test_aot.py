@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 import specialisations
-from gpuaug_kernels import aot, sass
+from gpuaug_kernels import aot, codes, sass
 
 ROOT = Path(__file__).parents[1]
 # thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
 CEILINGS = {
-    "flip + normalise": 70,
-    "weak": 300,
-    "weak, dense NCHW": 365,
-    "moderate": 370,
-    "moderate, statistic 0": 385,
-    "moderate + erasing + CutMix": 475,
-    "moderate + erasing + CutMix, statistic 0": 385,
-    "salt and pepper": 114,
-    "CutMix": 42,
+    "flip + normalise": 33,
+    "weak": 200,
+    "weak, dense NCHW": 250,
+    "moderate": 272,
+    "moderate, statistic 0": 274,
+    "moderate + erasing + CutMix": 405,
+    "moderate + erasing + CutMix, statistic 0": 274,
+    "salt and pepper": 105,
+    "CutMix": 35,
     "rotation, bilinear": 174,
     "affine, nearest": 121,
-    "H1 of triton-augment": 71,
-    "H1 of triton-augment, statistic 0": 109,
-    "points, NCHW float32": 85,
-    "points, NCHW float32, statistic 0": 104,
+    "H1 of triton-augment": 52,
+    "H1 of triton-augment, statistic 0": 90,
+    "points, NCHW float32": 76,
+    "points, NCHW float32, statistic 0": 92,
 }
 
 
@@ -55,11 +55,16 @@ def test_no_kernel_spills(report):
 
 
 def test_a_thread_writes_sixteen_bytes_where_the_layout_allows(report):
-    flat = {e["name"] for e in aot.specialisations() if not e["out"]["channels_last"] and not e["reduction"]}
-    assert len(flat) >= 3, "vacuous"
+    images = [e for e in aot.specialisations() if not e["reduction"]]
+    flat = {e["name"] for e in images if not e["out"]["channels_last"]}
+    # a source that only moves bytes of a width that is a multiple of sixteen
+    moved = {e["name"] for e in images if e["program"]["records"][0] in (codes.PIXEL.value, codes.FLOOR.value) and e["source"]["dtype"] == "uint8"}
+    assert len(flat) >= 3 and moved >= {"flip + normalise", "salt and pepper"}, "vacuous"
     for r in report:
-        if r["name"] in flat:
+        if r["name"] in flat | moved:
             assert r["store"] == 16, r
+        if r["name"] in moved:
+            assert r["load"] == 8, r
 
 
 def test_instructions_per_pixel_stay_below_their_ceilings(report):

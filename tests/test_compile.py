@@ -190,7 +190,7 @@ def launched(one, source, known, reduction, target: int) -> str:
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
     t, program = one.tables, reduction.program if reduction else one.program
     out = torch.empty(1024, dtype=torch.int64 if reduction else one.dtype)
-    layout = (0, 0, 0) if reduction else launch._layout(program, one.channels_last)
+    layout = (0, 0, 0, 0) if reduction else launch._layout(source, program, one.channels_last, one.size[1], out.dtype)
     constant = launch.constants(source, program, t, known, layout, reduction)
     numbers = (*source.strides(), *one.size)
     return chain.warmup(source.data, t.floats, t.integers, t.doubles, known, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]

@@ -66,6 +66,7 @@ KERNELS = [
     {"gpuaug_kernels", "gpuaug_kernels.codes", "gpuaug_kernels.tape"},
     {"gpuaug_kernels.noise", "gpuaug_kernels.statistics"},
     {"gpuaug_kernels.point"},
+    {"gpuaug_kernels.wide"},
     {"gpuaug_kernels.source"},
     {"gpuaug_kernels.stencil"},
     {"gpuaug_kernels.read"},

@@ -110,7 +110,7 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
         "shared": int(kernel.metadata.shared),
-        "load": width(lines, "LDG", "gather_row"),
+        "load": max(width(lines, "LDG", name) for name in ("gather_row", "packed")),
         "store": width(lines, "STG", "write"),
         "per pixel": None if missing else round(issued * per_pixel, 1),
         "kinds": {k: round(v * per_pixel, 1) for k, v in sorted(kinds.items(), key=lambda kv: -kv[1])[:12]},

@@ -15,6 +15,7 @@ from torch import Tensor
 from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
 from gpuaug_kernels.point import clamp, inside, walk
 from gpuaug_kernels.read import read
+from gpuaug_kernels.wide import spread, spread_pairs
 
 TILE = 32
 
@@ -108,17 +109,25 @@ def rounded(x, TYPE: tl.constexpr):
 
 @triton.jit
 def write(out, n, r, g, b, at, size, mask, LAYOUT: tl.constexpr):
-    """LAYOUT: channels that this program writes, channels of the output, whether they come last"""
+    """LAYOUT: channels that this program writes, channels of the output, whether they come last, values of eight pixels to write together or 0"""
     height, width = size
-    if LAYOUT[2] == 1:
-        place, step = (at[0] * width + at[1]).to(tl.int64) * LAYOUT[1], 1
-    else:
-        place, step = (at[0] * width + at[1]).to(tl.int64), tl.cast(height, tl.int64) * width
-    place += n * height * width * LAYOUT[1] + at[3] * step
-    tl.store(out + place, rounded(r, out.dtype.element_ty), mask=mask)
+    r = rounded(r, out.dtype.element_ty)
     if LAYOUT[0] == 3:
-        tl.store(out + place + step, rounded(g, out.dtype.element_ty), mask=mask)
-        tl.store(out + place + 2 * step, rounded(b, out.dtype.element_ty), mask=mask)
+        g, b = rounded(g, out.dtype.element_ty), rounded(b, out.dtype.element_ty)
+    if LAYOUT[3] > 2:
+        spread(out, n, r, g, b, at, size, LAYOUT[3])
+    elif LAYOUT[3] == 2:
+        spread_pairs(out, n, r, g, b, at, size)
+    else:
+        if LAYOUT[2] == 1:
+            place, step = (at[0] * width + at[1]).to(tl.int64) * LAYOUT[1], 1
+        else:
+            place, step = (at[0] * width + at[1]).to(tl.int64), tl.cast(height, tl.int64) * width
+        place += n * height * width * LAYOUT[1] + at[3] * step
+        tl.store(out + place, r, mask=mask)
+        if LAYOUT[0] == 3:
+            tl.store(out + place + step, g, mask=mask)
+            tl.store(out + place + 2 * step, b, mask=mask)
 
 
 @triton.jit
@@ -177,12 +186,13 @@ def chain(
         m = tl.where(side == 0, n, partner)
         i = integers + m * WIDTHS[1]
         f = floats + m * WIDTHS[0]
+        step = FORMAT[4] if FORMAT[4] > 0 else stride_x
         if RAGGED != 0:
             base = tl.load(source + m).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
-            image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), stride_x)
+            image = (base, stride_c, tl.load(i + PITCH).to(tl.int64), step, FORMAT[3])
         else:
-            image = (source + m * stride_n, stride_c, stride_y, stride_x)
-        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS[2], at, mask, FORMAT[0])
+            image = (source + m * stride_n, stride_c, stride_y, step, FORMAT[3])
+        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS[2], at, mask, height, FORMAT[0])
         rows = (f, i, known + m * WIDTHS[3], cells, mask)
         vr, vg, vb, _ = walk(PROGRAM, 2, PARTS[0], vr, vg, vb, tl.full((), 0, tl.int32), rows, at, FORMAT, BEFORE)
         r = weigh_in(MIX, side, r, vr, box, lam, at)

@@ -12,6 +12,11 @@ from gpuaug_kernels import codes
 from gpuaug_kernels.chain import TILE, Program, Reduction, Source, Tables, chain
 from gpuaug_kernels.statistics import finish
 
+# stages of a few instructions, all of them for every sample
+LIGHT = {c.value for c in (codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE)}
+HEAVY = {codes.GAUSSIAN.value, codes.ERASE.value}
+# sources that hold much for a pixel
+WIDE = {codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value}
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
@@ -28,7 +33,7 @@ def images(
     written = out
     if written is None or rounded:
         written = torch.empty(shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout)
-    _launch(source, program, tables, known, size, written, _layout(program, channels_last))
+    _launch(source, program, tables, known, size, written, _layout(source, program, channels_last, size[1], written.dtype, written.data_ptr()))
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
@@ -37,7 +42,7 @@ def reduced(source: Source, reductions: Sequence[Reduction], tables: Tables, siz
     known = room(reductions, len(tables.integers), tables.integers.device)
     cells = torch.zeros(known.shape, dtype=torch.int64, device=known.device) if reductions else known
     for one in reductions:
-        _launch(source, one.program, tables, known, size, cells, (0, 0, 0), one)
+        _launch(source, one.program, tables, known, size, cells, (0, 0, 0, 0), one)
         if len(known):
             with torch.cuda.device_of(known):
                 finish[(len(known), channels(one))](cells, tables.integers, known, size[0] * size[1], **finishing(one, tables, known))
@@ -71,24 +76,49 @@ def interpreted() -> bool:
 
 
 def options(program: Program) -> dict[str, int]:
-    """How a program is compiled: eight pixels a thread, for what a row or a column of a tile shares, and as few registers as spill nothing."""
+    """How a program is compiled: pixels a thread, for what they share, and registers enough to spill nothing."""
     source, mix = program.records[0], program.records[codes.RECORD.value]
-    # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
-    registers = 128
+    stages = _stages(program.records, 2, program.parts[1])
+    # a mix reads two sides, and a normal is a long polynomial for every pixel that a thread holds
+    crowded = mix == codes.MIXUP.value or bool(stages & HEAVY)
     if source == codes.TRIANGLE.value:
-        registers = 168 if mix == codes.ALONE.value else 240
-    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value):
-        registers = 240
-    return {"num_warps": 4, "maxnreg": registers}
+        return {"num_warps": 4 if crowded or mix != codes.ALONE.value else 2, "maxnreg": 240}
+    if source in (codes.PIXEL.value, codes.FLOOR.value):
+        # where little is done to a pixel, most is what a thread does once; and what one warp holds is exchanged without a barrier
+        warps, registers = (4, 128) if crowded else (1, 200) if stages <= LIGHT else (2, 160)
+        return {"num_warps": warps, "maxnreg": registers}
+    # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
+    return {"num_warps": 4, "maxnreg": 240 if source in WIDE else 128}
 
 
-def constants(source: Source, program: Program, tables: Tables, known: Tensor, layout: tuple[int, int, int], one: Reduction | None) -> dict[str, object]:
+def _stages(records: tuple[int, ...], first: int, last: int) -> set[int]:
+    """The codes of a row of records, and of what its choices point to."""
+    found = set()
+    for k in range(first, last):
+        code, _, _, branch, count = records[codes.RECORD.value * k : codes.RECORD.value * (k + 1)]
+        found.add(code)
+        for j in range(branch, branch + count) if code == codes.CHOICE.value else ():
+            found |= _stages(records, *records[codes.RECORD.value * j : codes.RECORD.value * j + 2])
+    return found
+
+
+def words(source: Source, program: Program) -> bool:
+    """Whether pixels of three bytes are read sixteen at a time, as six words: every row begins at a multiple of eight bytes."""
+    if source.ragged or source.dtype != torch.uint8 or program.channels != 3 or program.records[0] not in (codes.PIXEL.value, codes.FLOOR.value):
+        return False
+    n, c, y, x = source.strides()
+    return (c, x) == (1, 3) and n % 8 == y % 8 == source.data.data_ptr() % 8 == 0 and source.data.shape[3] % 16 == 0
+
+
+def constants(source: Source, program: Program, tables: Tables, known: Tensor, layout: tuple[int, ...], one: Reduction | None) -> dict[str, object]:
     """What the kernel is specialised on."""
+    # a stride that is known makes one instruction of an address
+    step = 3 if source.strides()[3] == 3 else 0
     return {
         "PROGRAM": program.records,
         "PARTS": program.parts,
         "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, known)),
-        "FORMAT": (program.channels, program.blocks, program.groups),
+        "FORMAT": (program.channels, program.blocks, program.groups, words(source, program), step),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "STOP": one.number if one else -1,
@@ -97,8 +127,16 @@ def constants(source: Source, program: Program, tables: Tables, known: Tensor, l
     }
 
 
-def _layout(program: Program, channels_last: bool) -> tuple[int, int, int]:
-    return min(program.channels, program.written), program.written, int(channels_last)
+def _layout(source: Source, program: Program, channels_last: bool, width: int, dtype: torch.dtype, address: int = 0) -> tuple[int, int, int, int]:
+    """How the kernel writes.  address: of the output"""
+    together = 0
+    if channels_last and program.written == program.channels == 3 and address % 16 == 0:
+        # as many neighbours as a thread holds anyway
+        if words(source, program) and width % 16 == 0:
+            together = 8 if dtype == torch.float32 else 16
+        elif program.records[0] == codes.TRIANGLE.value and width % 2 == 0:
+            together = 2
+    return min(program.channels, program.written), program.written, int(channels_last), together
 
 
 def _launch(
@@ -108,7 +146,7 @@ def _launch(
     known: Tensor,
     size: tuple[int, int],
     out: Tensor,
-    layout: tuple[int, int, int],
+    layout: tuple[int, ...],
     one: Reduction | None = None,
 ) -> None:
     _check(source, tables, known, out)
@@ -150,7 +188,7 @@ def ahead(
     table = {"floats": "*fp32", "integers": "*i32", "doubles": "*fp64", "known": "*fp32"}
     pointers = {"source": "*i64" if source.ragged else _TYPES[source.dtype], **table, "out": "*i64" if one else _TYPES[dtype]}
     numbers = dict(zip(("stride_n", "stride_c", "stride_y", "stride_x", "height", "width"), (*source.strides(), *size), strict=True))
-    layout = (0, 0, 0) if one else _layout(program, channels_last)
+    layout = (0, 0, 0, 0) if one else _layout(source, program, channels_last, size[1], dtype)
     # as a launch sees it: a 1 is a constant, and what is a multiple of 16 is loaded wider for it
     constant = constants(source, program, tables, known, layout, one) | {k: 1 for k, v in numbers.items() if v == 1}
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}

@@ -16,28 +16,30 @@ from gpuaug_kernels.codes import (
     SWITCH,
     TRIANGLE,
 )
-from gpuaug_kernels.source import pixel, resample, sharpen, warp
+from gpuaug_kernels.source import moved, pixel, resample, sharpen, warp
 from gpuaug_kernels.stencil import blur, project
 
 
 @triton.jit
-def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
     """A record of a source: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
     KIND: tl.constexpr = PROGRAM[K]
     if KIND == SWITCH:
-        r, g, b = switch(PROGRAM, K, image, f, i, d, at, mask, CHANNELS)
+        r, g, b = switch(PROGRAM, K, image, f, i, d, at, mask, height, CHANNELS)
     elif KIND == PIXEL:
-        r, g, b = pixel(image, at, mask, CHANNELS)
+        r, g, b = pixel(image, at, mask, height, CHANNELS)
     else:
-        r, g, b = around(PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, CHANNELS)
+        r, g, b = around(PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, CHANNELS)
     return r, g, b
 
 
 @triton.jit
-def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
     """A source that reads other pixels than its own.  f, i, d: where its parameters begin"""
     KIND: tl.constexpr = PROGRAM[K]
-    if (KIND == TRIANGLE) | (KIND == FLOOR):
+    if (KIND == FLOOR) & image[4]:
+        r, g, b = moved(image, f, i, d, at, height, CHANNELS, PROGRAM[K + 1])
+    elif (KIND == TRIANGLE) | (KIND == FLOOR):
         r, g, b = resample(image, f, i, d, at, CHANNELS, KIND, PROGRAM[K + 1])
     elif KIND == SHARPEN:
         r, g, b = sharpen(image, f, i, at, mask, CHANNELS)
@@ -52,7 +54,7 @@ def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHA
 
 
 @triton.jit
-def switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHANNELS: tl.constexpr):
+def switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
     """The sample's one of several sources: a switch at run time, uniform in the program."""
     index = tl.load(i + PROGRAM[K + 3])
     r = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
@@ -60,5 +62,5 @@ def switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, CHA
     b = r
     for k in tl.static_range(tl.constexpr(PROGRAM[K + 1])):
         if index == k:
-            r, g, b = read(PROGRAM, RECORD * (PROGRAM[K + 2] + k), image, f, i, d, at, mask, CHANNELS)
+            r, g, b = read(PROGRAM, RECORD * (PROGRAM[K + 2] + k), image, f, i, d, at, mask, height, CHANNELS)
     return r, g, b

@@ -5,7 +5,7 @@ after the first; a warp four values or one; a sharpening nine.  Positions are fl
 
 What the functions here are handed:
 
-    image    pointer to the sample's first value, then the strides of channel, row and column in elements (int64)
+    image    pointer to the sample's first value, the strides of channel, row and column in elements (int64), and whether it is read by words
     i, d     the source's integers and doubles of the sample
     at       y [h, 1], x [1, w], the width of the output, the channel, and the first y and x
 """
@@ -13,8 +13,9 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, REFLECT, SYMMETRIC
+from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, NONE, REFLECT, SYMMETRIC
 from gpuaug_kernels.point import blend, columns, inside
+from gpuaug_kernels.wide import channels, packed
 
 
 @triton.jit
@@ -54,8 +55,13 @@ def scaled(x, one):
 
 
 @triton.jit
-def pixel(image, at, mask, CHANNELS: tl.constexpr):
-    r, g, b = gather(image, at[0], at[1], at[3], mask, CHANNELS)
+def pixel(image, at, mask, height, CHANNELS: tl.constexpr):
+    if image[4]:
+        # beyond the image its last sixteen are read, and not used
+        x = at[5] + 16 * tl.arange(0, at[1].shape[1] // 16)[None, :]
+        r, g, b = channels(packed(image, tl.minimum(at[0], height - 1), tl.minimum(x, at[2] - 16), False))
+    else:
+        r, g, b = gather(image, at[0], at[1], at[3], mask, CHANNELS)
     one = units(image)
     return scaled(r, one), scaled(g, one), scaled(b, one)
 
@@ -129,12 +135,12 @@ def floors(axis, first, last, TILE: tl.constexpr):
 
 
 @triton.jit
-def taps(axis, footprint, first, last, TILE: tl.constexpr):
+def taps(axis, footprint, first, last, COUNT: tl.constexpr, BEGIN: tl.constexpr, STEP: tl.constexpr):
     """For a row of positions the first tap in the window, how far they lie beyond it, the slope of the triangle, how many taps there may be."""
     origin = axis[1] * axis[0].to(tl.float64) + axis[2]
     whole = tl.floor(origin - footprint)
     # float32 holds what is left within a tile, where a weight jumps nowhere
-    position = tl.arange(0, TILE).to(tl.float32) * axis[1].to(tl.float32) + (origin - whole).to(tl.float32)
+    position = (tl.arange(0, COUNT) * STEP + BEGIN).to(tl.float32) * axis[1].to(tl.float32) + (origin - whole).to(tl.float32)
     start = tl.floor(position - footprint.to(tl.float32)) + 1.0
     tap = limited(whole) + start.to(tl.int32)
     moved = tl.maximum(first - tap, 0)
@@ -167,37 +173,76 @@ def bordered(r, g, b, known, fills, EXTEND: tl.constexpr):
 
 
 @triton.jit
+def add_column(r, g, b, total, image, row, fills, wy, known_y, first, beyond, slope, k, last, low, high, CHANNELS: tl.constexpr, EXTEND: tl.constexpr):
+    """Sums of three channels and of weights with tap number k of every column."""
+    wx = weigh(first, beyond, slope, k, last)
+    ix, known_x = reach(tl.minimum(first + k, last - 1), low, high, EXTEND)
+    known = known_y[:, None] & known_x[None, :]
+    vr, vg, vb = gather_row(image, row, ix[None, :], known, CHANNELS)
+    vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
+    w = wy[:, None] * wx[None, :]
+    return r + w * vr, g + w * vg, b + w * vb, total + wx
+
+
+@triton.jit
+def pairs(a, b):
+    """Even columns and odd ones."""
+    return tl.reshape(tl.join(a, b), (a.shape[0], 2 * a.shape[1]))
+
+
+@triton.jit
 def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr):
-    """A row of taps after the other.  A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask."""
+    """A row of taps after the other, two columns a thread, which share what a row costs.
+
+    A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask.
+    """
     x1, y1 = tl.load(i + 2), tl.load(i + 3)
     sx0, sy0, sx1, sy1 = tl.load(i + 4), tl.load(i + 5), tl.load(i + 6), tl.load(i + 7)
-    first_x, beyond_x, slope_x, taps_x = taps(across, tl.load(d + 6), tl.load(i), x1, TILE)
-    first_y, beyond_y, slope_y, taps_y = taps(down, tl.load(d + 7), tl.load(i + 1), y1, TILE)
-    r = tl.zeros((TILE, TILE), tl.float32)
-    g = r
-    b = r
+    first_x, beyond_x, slope_x, taps_x = taps(across, tl.load(d + 6), tl.load(i), x1, TILE // 2, 0, 2)
+    odd_x, odd_beyond, _, _ = taps(across, tl.load(d + 6), tl.load(i), x1, TILE // 2, 1, 2)
+    first_y, beyond_y, slope_y, taps_y = taps(down, tl.load(d + 7), tl.load(i + 1), y1, TILE, 0, 1)
+    r = tl.zeros((TILE, TILE // 2), tl.float32)
+    g, b, odd_r, odd_g, odd_b = r, r, r, r, r
     total_y = tl.zeros_like(beyond_y)
-    total_x = tl.zeros_like(beyond_x)
+    total, odd_total = tl.zeros_like(beyond_x), tl.zeros_like(beyond_x)
     for j in range(taps_y):
         wy = weigh(first_y, beyond_y, slope_y, j, y1)
         iy, known_y = reach(tl.minimum(first_y + j, y1 - 1), sy0, sy1, EXTEND)
         row = image[0] + channel.to(tl.int64) * image[1] + iy[:, None].to(tl.int64) * image[2]
         total_y += wy
-        total_x = tl.zeros_like(beyond_x)
+        total, odd_total = tl.zeros_like(beyond_x), tl.zeros_like(beyond_x)
         for k in range(taps_x):
-            wx = weigh(first_x, beyond_x, slope_x, k, x1)
-            ix, known_x = reach(tl.minimum(first_x + k, x1 - 1), sx0, sx1, EXTEND)
-            known = known_y[:, None] & known_x[None, :]
-            vr, vg, vb = gather_row(image, row, ix[None, :], known, CHANNELS)
-            vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
-            total_x += wx
-            w = wy[:, None] * wx[None, :]
-            r += w * vr
-            g += w * vg
-            b += w * vb
-    total = total_y[:, None] * total_x[None, :]
-    over = 1.0 / tl.where(total > 0.0, total, 1.0)
-    return r * over, g * over, b * over
+            r, g, b, total = add_column(r, g, b, total, image, row, fills, wy, known_y, first_x, beyond_x, slope_x, k, x1, sx0, sx1, CHANNELS, EXTEND)
+            odd_r, odd_g, odd_b, odd_total = add_column(
+                odd_r, odd_g, odd_b, odd_total, image, row, fills, wy, known_y, odd_x, odd_beyond, slope_x, k, x1, sx0, sx1, CHANNELS, EXTEND
+            )
+    one = units(image)
+    # a division a row and one a column
+    over_y, over_x = inverse(total_y), pairs(inverse(total)[None, :], inverse(odd_total)[None, :])
+    if one != 1.0:
+        over_x *= 0.00392150878906250
+    over = over_y[:, None] * over_x
+    return weighed(pairs(r, odd_r), over, one), weighed(pairs(g, odd_g), over, one), weighed(pairs(b, odd_b), over, one)
+
+
+@triton.jit
+def inverse(total):
+    return 1.0 / tl.where(total > 0.0, total, 1.0)
+
+
+@triton.jit
+def weighed(x, over, one):
+    """A sum over its weight and one: a byte that weighs 1 rounded to nearest, for 257/65536 of it is exact, and 1/255 is 1/65535 more."""
+    x *= over
+    if one != 1.0:
+        x += x * 1.5259021896696422e-05
+    return x
+
+
+@triton.jit
+def slack(first, count, side):
+    """How far a stretch is from the nearer end of a side of a rectangle; negative if beyond it."""
+    return tl.minimum(first - tl.load(side), tl.load(side + 2) - count - first)
 
 
 @triton.jit
@@ -210,13 +255,44 @@ def resample(image, fill, i, d, at, CHANNELS: tl.constexpr, KIND: tl.constexpr, 
     fills = (fr * one, fg * one, fb * one)
     if KIND == FLOOR:
         r, g, b = nearest_taps(image, fills, i, down, across, at[3], CHANNELS, EXTEND, TILE)
+        r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
     else:
         r, g, b = triangle_taps(image, fills, i, d, down, across, at[3], CHANNELS, EXTEND, TILE)
-    r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
     if turned:
         r, g, b = tl.trans(r), tl.trans(g), tl.trans(b)
-    live = inside(i + 8, at)
-    return tl.where(live, r, fr), tl.where(live, g, fg), tl.where(live, b, fb)
+    partly = tl.minimum(slack(at[5], TILE, i + 8), slack(at[4], TILE, i + 9)) < 0
+    if partly:
+        live = inside(i + 8, at)
+        r, g, b = tl.where(live, r, fr), tl.where(live, g, fg), tl.where(live, b, fb)
+    return r, g, b
+
+
+@triton.jit
+def moved(image, fill, i, d, at, height, CHANNELS: tl.constexpr, EXTEND: tl.constexpr):
+    """The pixel at floor(position) by words, where a tile shows one stretch of the image, in its order or mirrored, and no border."""
+    xx, yy = tl.load(d), tl.load(d + 4)
+    wide, high = tl.minimum(at[1].shape[1], (at[2] - at[5] + 15) // 16 * 16), tl.minimum(at[0].shape[0], height - at[4])
+    back, up = xx < 0.0, yy < 0.0
+    # the place of the least of the tile's positions
+    x = limited(tl.floor(xx * tl.where(back, at[5] + wide - 1, at[5]).to(tl.float64) + tl.load(d + 2)))
+    y = limited(tl.floor(yy * tl.where(up, at[4] + high - 1, at[4]).to(tl.float64) + tl.load(d + 5)))
+    # of what must not be negative the least
+    room = tl.minimum(slack(x, wide, i), slack(y, high, i + 1))
+    room = tl.minimum(room, tl.minimum(slack(at[5], wide, i + 8), slack(at[4], high, i + 9)))
+    if EXTEND != NONE:
+        room = tl.minimum(room, tl.minimum(slack(x, wide, i + 4), slack(y, high, i + 5)))
+    indirect = (tl.abs(xx) != 1.0) | (tl.abs(yy) != 1.0) | (x % 8 != 0) | (room < 0)
+    if indirect:
+        r, g, b = resample(image, fill, i, d, at, CHANNELS, FLOOR, EXTEND)
+    else:
+        # beyond the image its last sixteen are read, and not used
+        across = tl.minimum(16 * tl.arange(0, at[1].shape[1] // 16), wide - 16)
+        down = tl.minimum(tl.arange(0, at[0].shape[0]), high - 1)
+        across, down = tl.where(back, wide - 16 - across, across), tl.where(up, high - 1 - down, down)
+        r, g, b = channels(packed(image, (y + down)[:, None], (x + across)[None, :], back))
+        one = units(image)
+        r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
+    return r, g, b
 
 
 @triton.jit

@@ -1,0 +1,171 @@
+"""Ring 5 for wide accesses: whatever the width, the layout and the alignment, pixels that are only moved are the reference's to the bit."""
+
+import pytest
+import torch
+from compare import changed, compare
+from gpuaug_kernels import launch, source
+
+import gpuaug as ga
+from gpuaug import ir, rng
+from gpuaug.exec import reference
+from gpuaug.exec import triton as executor
+
+WIDTHS = (*range(1, 10), 16, 32, 33, 36, 48, 64)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+LAST, FLAT = torch.channels_last, torch.contiguous_format
+
+
+@pytest.fixture
+def seen(monkeypatch) -> dict[str, int]:
+    """How often a launch read words and wrote many values or two together, and how many tiles were moved but not by words, or averaged."""
+    counts = {"words": 0, "together": 0, "indirect": 0, "pairs": 0, "triangles": 0}
+
+    def spy(owner, name: str, count) -> None:
+        whole = getattr(owner, name)
+
+        def wrapped(*args, **more):
+            result = whole(*args, **more)
+            count(result)
+            return result
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    def add(name: str, value: int) -> None:
+        counts[name] += value
+
+    spy(launch, "words", lambda r: add("words", int(r)))
+    spy(launch, "_layout", lambda r: add("pairs" if r[3] == 2 else "together", int(r[3] > 0)))
+    spy(source, "triangle_taps", lambda _: add("triangles", 1))
+    spy(source, "resample", lambda _: add("indirect", 1))
+    return counts
+
+
+def picture(n: int, channels: int, height: int, width: int, layout: torch.memory_format = LAST, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    """No two neighbours alike, and all of the 256 values where there is room."""
+    out = (torch.arange(n * channels * height * width) * 37 % 256).view(n, height, width, channels).permute(0, 3, 1, 2)
+    out = out if dtype == torch.uint8 else out / 255
+    return out.to(dtype).contiguous(memory_format=layout)
+
+
+def moved(x: torch.Tensor, flips: tuple[ga.Transform, ...], dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
+    """The kernels' images, compared with the reference's."""
+    policy = ga.Policy([*flips, ga.ToDtype(dtype, scale=True)], seed=3, memory_format=layout)
+    got, want = (policy(x, ids=torch.arange(len(x)), backend=b) for b in ("triton", "reference"))
+    assert got.is_contiguous(memory_format=layout)
+    compare(got, want, "exact", f"{tuple(x.shape)} {x.dtype} to {dtype} {layout}")
+    return got
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [LAST, FLAT])
+def test_moves_of_any_width_are_exact(layout, dtype, seen):
+    flips = (ga.RandomHorizontalFlip(), ga.RandomVerticalFlip())
+    for width in WIDTHS:
+        x = picture(4, 3, 3, width)
+        got = moved(x, flips, dtype, layout)
+        upright = moved(x, (), dtype, layout)
+        assert 0.1 < changed(got, upright) < 1.0, "vacuous: none are flipped, or all"
+    # from 16 on every multiple of 16; twice a run for what is read, once for what is written
+    wide = sum(w % 16 == 0 for w in WIDTHS)
+    assert seen["words"] >= 2 * wide >= 8
+    assert (seen["together"] >= 2 * wide) == (layout == LAST)
+    assert seen["indirect"] >= 4 * (len(WIDTHS) - wide), "words where the width forbids them"
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
+def test_other_numbers_of_channels_are_not_read_by_words(dtype, channels, seen):
+    for layout in (LAST, FLAT):
+        for width in (7, 32, 48):
+            moved(picture(3, channels, 3, width), (ga.RandomHorizontalFlip(1.0),), dtype, layout)
+    assert seen["words"] == seen["together"] == 0
+
+
+@pytest.mark.parametrize("layout", [LAST, FLAT])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_float_images_move_exactly(dtype, layout):
+    for given in (torch.float32, torch.float16):
+        for width in (9, 32, 36):
+            moved(picture(3, 3, 3, width, layout, given), (ga.RandomHorizontalFlip(),), dtype, layout)
+
+
+def test_flips_of_whole_tiles_are_read_by_words(seen):
+    for width in (32, 48, 96):
+        moved(picture(2, 3, 34, width), (ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)), torch.bfloat16, LAST)
+    assert seen["words"] and seen["together"] and seen["indirect"] == 0
+
+
+@pytest.mark.parametrize("padding", [None, 5])
+def test_crops_are_exact_wherever_they_begin(padding, seen):
+    x = picture(12, 3, 37, 64)
+    for width in (32, 20):
+        moved(x, (ga.RandomCrop((35, width), padding, pad_if_needed=True), ga.RandomHorizontalFlip()), torch.bfloat16, LAST)
+    tiles = 12 * 2 * 2
+    assert 0 < seen["indirect"] < tiles, "vacuous: all by words, or none"
+
+
+def test_quarter_turns_are_exact(seen):
+    # a tile lies over another: nothing of it is one stretch
+    x = picture(6, 3, 32, 32)
+    moved(x, (ga.RandomRot90(),), torch.bfloat16, LAST)
+    assert 0 < seen["indirect"] < 6, "vacuous: all turned, or none"
+
+
+def test_windows_of_larger_images_are_exact(seen):
+    whole = picture(2, 3, 6, 96)
+    for left, width in ((0, 32), (8, 32), (16, 48), (3, 32), (4, 48)):
+        part = whole[:, :, 1:5, left : left + width]
+        before = seen["words"]
+        moved(part, (ga.RandomHorizontalFlip(),), torch.float16, LAST)
+        assert (seen["words"] > before) == (left % 8 == 0), f"words from column {left}"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8])
+def test_an_out_at_any_address_is_written_right_and_nothing_beside_it(dtype, offset, seen):
+    n, height, width = 2, 3, 48
+    x, size = picture(n, 3, height, width), n * 3 * height * width
+    room = torch.full((size + 32,), 77, dtype=dtype)
+    start = (-room.data_ptr() // room.element_size()) % (16 // room.element_size()) + offset
+    out = room[start : start + size].view(n, height, width, 3).permute(0, 3, 1, 2)
+    frame, keys = ir.Frame(torch.tensor([[height, width]] * n), (height, width), 3, x.dtype), rng.Keys(1, 0, torch.arange(n), torch.zeros(n, dtype=torch.int64))
+    passes = (ir.Solarize(torch.tensor([2.0] * n)), ir.Finish(dtype, LAST))
+    assert executor.Marshal(passes, frame, keys).run(x, out) is out
+    compare(out, reference.run_passes(passes, x.float() / 255, keys), "exact", f"{dtype} at {offset}")
+    assert (room[:start] == 77).all() and (room[start + size :] == 77).all()
+    assert seen["together"] == int(offset * room.element_size() % 16 == 0)
+
+
+def test_a_source_at_an_odd_address_is_read_byte_by_byte(seen):
+    room = torch.empty(2 * 3 * 4 * 32 + 1, dtype=torch.uint8)
+    for start in (0, 1):
+        x = room[start : start + 2 * 3 * 4 * 32].view(2, 4, 32, 3).permute(0, 3, 1, 2)
+        x.copy_(picture(2, 3, 4, 32))
+        before = seen["words"]
+        moved(x, (ga.RandomHorizontalFlip(),), torch.float32, LAST)
+        assert (seen["words"] > before) == (start == 0)
+
+
+def test_all_bytes_become_what_a_division_gives():
+    x = torch.arange(256, dtype=torch.uint8).repeat(3, 1, 1)[None].contiguous(memory_format=LAST)
+    got = moved(x, (), torch.float32, LAST)
+    assert torch.equal(got[0, 1, 0], torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize("layout", [LAST, FLAT])
+def test_an_average_of_one_byte_is_what_a_division_gives(layout, seen):
+    x = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 8, 32).contiguous(memory_format=layout)
+    got = moved(x, (ga.Resize((8, 32)),), torch.float32, LAST)
+    assert seen["triangles"] == 1, "vacuous: nothing is averaged"
+    assert torch.equal(got[0, 1].flatten(), torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_averages_of_any_width_are_the_references(dtype, seen):
+    x = picture(3, 3, 21, 34)
+    for width in (1, 2, 7, 16, 33, 34, 36):
+        policy = ga.Policy([ga.RandomResizedCrop((5, width)), ga.RandomHorizontalFlip(), ga.ToDtype(dtype, scale=True)], seed=5, memory_format=LAST)
+        got, want = (policy(x, ids=torch.arange(3), backend=b) for b in ("triton", "reference"))
+        compare(got, want, "resample", f"{width} {dtype}")
+        assert got.float().std() > 0.005, "vacuous: flat"
+    assert (seen["pairs"], seen["together"]) == (4, 0)
