@@ -17,13 +17,14 @@ from gpuaug.exec import rules
 from gpuaug.exec import triton as executor
 
 SAMPLES = 256
+KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 
-def policies() -> Iterator[tuple[str, list[ga.Transform], Any, torch.memory_format]]:
-    """Name, transforms, dtype and size of the input (None: ragged, 375 x 500), memory format of the output."""
+def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, torch.memory_format]]:
+    """Name, transforms or passes, dtype and size of the input (None: ragged, 375 x 500), memory format of the output."""
     as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD), ga.ToDtype(torch.bfloat16)
     crop, flip, ends = ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), [as_float, normal, half]
     jitter, erase = ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomErasing(0.25)
@@ -39,6 +40,10 @@ def policies() -> Iterator[tuple[str, list[ga.Transform], Any, torch.memory_form
     yield "affine, nearest", [ga.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, fill=0.5), *ends], (bytes_, small, LAST), LAST
     h1 = [ga.RandomCrop(224), flip, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), normal]
     yield "H1 of triton-augment", h1, (torch.float32, (3, 256, 256), FLAT), FLAT
+    yield "strong", [crop, flip, ga.RandAugment(2, 9), *ends], None, LAST
+    sigma = ga.rng.Draw(KEYS, 0).uniform(0.1, 2.0, count=2).float()
+    yield "blur", (ir.GaussianBlur(sigma, (23, 23)), ir.Finish(torch.float32, FLAT)), (torch.float32, small, FLAT), FLAT
+    yield "single resample", [crop, ga.RandomRotation(30, "bilinear"), *ends], None, LAST
     yield "points, NCHW float32", [ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomInvert(), normal], (torch.float32, small, FLAT), FLAT
 
 
@@ -47,37 +52,47 @@ def entries() -> list[dict[str, Any]]:
     return [entry for policy in policies() for entry in _entries(*policy)]
 
 
-def _entries(name: str, transforms: list[ga.Transform], given: Any, layout: torch.memory_format) -> Iterator[dict[str, Any]]:
-    """The launch that writes images, and those that reduce its means."""
+def _entries(name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, layout: torch.memory_format) -> Iterator[dict[str, Any]]:
+    """The launches that write images, each with those that reduce its statistics."""
     dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
-    keys = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
     frame = ir.Frame(torch.tensor([shape[1:]]).expand(SAMPLES, 2), None if given is None else shape[1:], shape[0], dtype)
-    policy = ga.Policy(transforms, memory_format=layout)
-    (one,) = executor.regroup(fuse.launches(fuse.fold(policy._lower(frame, policy._draw(keys, frame)))))
-    made = rules.prepare(one.passes, frame, keys)
-    known = launch.room(made.reductions, SAMPLES, keys.ids.device)
-    strides = None if given is None else list(torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride())
-    work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {str(dtype).removeprefix('torch.')}{', ragged' if given is None else ''}"
-    for label, program, reduction in [(name, made.program, None), *((f"{name}, statistic {r.number}", r.program, r) for r in made.reductions)]:
-        yield {
-            "name": label,
-            "workload": f"{work} -> {made.size[0]}x{made.size[1]}",
-            "source": {"dtype": str(dtype).removeprefix("torch."), "shape": [2, *shape], "strides": strides},
-            "program": vars(program),
-            "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
-            "size": list(made.size),
-            "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
-            "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
-            **workload(program, made.tables, made.size, reduction is not None and reduction.column >= 0),
-        }
+    strides = None if given is None else torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride()
+    if isinstance(chain, list):
+        policy = ga.Policy(chain, memory_format=layout, single_resample=name == "single resample")
+        chain = policy._plan(KEYS, frame, policy._draw(KEYS, frame)).passes
+    for number, one in enumerate(executor.regroup(fuse.launches(chain))):
+        made = rules.prepare(one.passes, frame, KEYS)
+        source = {"dtype": str(dtype).removeprefix("torch."), "shape": [2, *shape], "strides": strides and list(strides)}
+        work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
+        label = f"{name}, launch {number}" if number else name
+        for reduction in (None, *made.reductions):
+            yield _entry(label, made, reduction, source, work)
+        # later launches read what the one before has written
+        frame, dtype, shape = ir.after(one.passes, frame), torch.float32, (frame.channels, *made.size)
+        strides = torch.empty((2, *shape), device="meta").stride()
+
+
+def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, Any], work: str) -> dict[str, Any]:
+    """One kernel."""
+    program, known = reduction.program if reduction else made.program, launch.room(made.reductions, 1, torch.device("cpu"))
+    return {
+        "name": f"{label}, statistic {reduction.number}" if reduction else label,
+        "workload": f"{work} -> {made.size[0]}x{made.size[1]}{', of samples that meet it' if reduction and reduction.column >= 0 else ''}",
+        "source": source,
+        "program": vars(program),
+        "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
+        "size": list(made.size),
+        "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
+        "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
+        **workload(program, made.tables, made.size, reduction is not None and reduction.column >= 0),
+    }
 
 
 def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> dict[str, Any]:
     """How often loops run, and the bodies of ifs that do not always.  meets: of a sample that meets a statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
-    if records[0][0] == codes.TRIANGLE.value:
-        trips |= taps(tables.doubles)
+    trips |= taps(records[0], tables.doubles)
     choices = [r for r in records[2:] if r[0] == codes.CHOICE.value and r[3] > 0]
     chances = {
         "position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
@@ -126,11 +141,20 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
     return round(torch.stack(need).mean().item(), 3)
 
 
-def taps(doubles: torch.Tensor) -> dict[str, float]:
+def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
     """Taps of a row and of a column."""
-    wide, high = (2.0 * doubles[:, 6:8]).ceil().unbind(1)
+    kind, flag, _, _, at = source
+    if kind in (codes.BLUR_ROWS.value, codes.BLUR_COLUMNS.value):
+        return {"blur.k": flag}
+    found = {
+        codes.TRIANGLE.value: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()),
+        codes.PROJECT.value: ("project", (2.0 * doubles[:, at + 9 : at + 11]).floor() + 1),
+    }
+    if kind not in found:
+        return {}
+    function, (wide, high) = found[kind][0], found[kind][1].unbind(1)
     rows = high.mean().item()
-    return {"triangle_taps.j": round(rows, 3), "triangle_taps.k": round((wide * high).mean().item() / rows, 3)}
+    return {f"{function}.j": round(rows, 3), f"{function}.k": round((wide * high).mean().item() / rows, 3)}
 
 
 def text() -> str:

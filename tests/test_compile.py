@@ -221,13 +221,12 @@ def main(target: int) -> dict[str, dict]:
 
 def held(program) -> dict[str, list[int]]:
     """The codes that a program holds."""
-    from gpuaug_kernels import codes
+    from gpuaug_kernels import codes, launch
 
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-    read = [records[0], *(records[records[0][2] :][: records[0][1]] if records[0][0] == codes.SWITCH.value else [])]
-    extends = [r[1] for r in read if r[0] in (codes.TRIANGLE.value, codes.FLOOR.value)]
+    extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value) else []
     points = sorted(set(stages(records, 2, program.parts[1])))
-    return {"sources": [r[0] for r in read], "extends": extends, "mixes": [records[1][0]], "stages": points}
+    return {"sources": [records[0][0], *launch.ways(program)], "extends": extends, "mixes": [records[1][0]], "stages": points}
 
 
 def stages(records: list, first: int, last: int) -> list[int]:

@@ -7,14 +7,14 @@ import triton.language as tl
 from build import build, case, cases
 from catalogue import KINDS
 from compare import changed, compare
+from executed import FINISH, IDS, both, falls, planned, watched
 from gpuaug_kernels import launch, noise
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import reference, rules
+from gpuaug.exec import rules
 from gpuaug.exec import triton as executor
 
-IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((40, 50), (17, 9), (50, 21), (33, 64))
 FLOAT = ga.ToDtype(torch.float32, scale=True)
@@ -38,27 +38,10 @@ def moderate(*more: ga.Transform, size: tuple[int, int] = (20, 37), dtype: torch
     )
 
 
-def both(policy: ga.Policy, images, labels=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernels' images and the reference's."""
-    ids = IDS[: len(images)]
-    out = [policy(images, labels, ids=ids, epoch=2, backend=b) for b in ("triton", "reference")]
-    return tuple(o if labels is None else o[0] for o in out)
-
-
-def falls(policy: ga.Policy, size: tuple[int, int] | None = None, channels: int = 3) -> str:
-    """Why something of a policy runs by the reference."""
-    dtype = torch.uint8 if size is None else torch.float32
-    lines = [v for v in policy.describe(size, backend="triton", channels=channels, dtype=dtype).splitlines() if "runs by the reference" in v]
-    return lines[0].split(": ", 1)[1] if lines else ""
-
-
 @pytest.fixture
 def launches(monkeypatch) -> list[str]:
     """The names of the launches that a test makes, in order."""
-    made: list[str] = []
-    whole = launch._launch
-    monkeypatch.setattr(launch, "_launch", lambda *a: made.append("statistic" if a[7:] and a[7] else "images") or whole(*a))
-    return made
+    return watched(monkeypatch)
 
 
 @pytest.mark.parametrize(("name", "i"), cases())
@@ -288,18 +271,6 @@ def test_an_out_that_does_not_fit_is_refused(images):
 
 
 # ---- plans that no policy of today makes
-
-
-def planned(passes: ir.Sequence, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernels' images and the reference's for passes made by hand."""
-    n, c, height, width = x.shape
-    frame = ir.Frame(torch.tensor([[height, width]]).expand(n, 2), (height, width), c, x.dtype)
-    ir.verify(passes, frame)
-    plan = fuse.Plan(fuse.launches(passes), rng.Keys(1, 0, IDS[:n], torch.zeros_like(IDS[:n])), frame)
-    return executor.run(plan, x), reference.run(plan, x)
-
-
-FINISH = ir.Finish(torch.float32, torch.contiguous_format)
 
 
 def test_contrasts_before_and_after_mixes(images, launches):

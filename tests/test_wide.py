@@ -3,11 +3,11 @@
 import pytest
 import torch
 from compare import changed, compare
-from gpuaug_kernels import launch, source
+from gpuaug_kernels import launch, read, source
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.exec import reference
+from gpuaug.exec import reference, rules
 from gpuaug.exec import triton as executor
 
 WIDTHS = (*range(1, 10), 16, 32, 33, 36, 48, 64)
@@ -36,7 +36,8 @@ def seen(monkeypatch) -> dict[str, int]:
     spy(launch, "words", lambda r: add("words", int(r)))
     spy(launch, "_layout", lambda r: add("pairs" if r[3] == 2 else "together", int(r[3] > 0)))
     spy(source, "triangle_taps", lambda _: add("triangles", 1))
-    spy(source, "resample", lambda _: add("indirect", 1))
+    for owner in (source, read):
+        spy(owner, "resample", lambda _: add("indirect", 1))
     return counts
 
 
@@ -130,7 +131,7 @@ def test_an_out_at_any_address_is_written_right_and_nothing_beside_it(dtype, off
     out = room[start : start + size].view(n, height, width, 3).permute(0, 3, 1, 2)
     frame, keys = ir.Frame(torch.tensor([[height, width]] * n), (height, width), 3, x.dtype), rng.Keys(1, 0, torch.arange(n), torch.zeros(n, dtype=torch.int64))
     passes = (ir.Solarize(torch.tensor([2.0] * n)), ir.Finish(dtype, LAST))
-    assert executor.Marshal(passes, frame, keys).run(x, out) is out
+    assert executor.execute((rules.prepare(passes, frame, keys),), x, out) is out
     compare(out, reference.run_passes(passes, x.float() / 255, keys), "exact", f"{dtype} at {offset}")
     assert (room[:start] == 77).all() and (room[start + size :] == 77).all()
     assert seen["together"] == int(offset * room.element_size() % 16 == 0)
