@@ -119,14 +119,14 @@ def words(source: Source, program: Program) -> bool:
 
 
 def constants(source: Source, program: Program, tables: Tables, known: Tensor, layout: tuple[int, ...], one: Reduction | None) -> dict[str, object]:
-    """What the kernel is specialised on."""
+    """What the kernel is specialised on.  FORMAT ends in whether pixels are read by words, and the stride of a column where it is 3."""
     # a stride that is known makes one instruction of an address
     step = 3 if source.strides()[3] == 3 else 0
     return {
         "PROGRAM": program.records,
         "PARTS": program.parts,
         "WIDTHS": tuple(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, known)),
-        "FORMAT": (program.channels, program.blocks, program.groups, words(source, program), step),
+        "FORMAT": (program.channels, program.blocks, program.groups, int(words(source, program)), step),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "STOP": one.number if one else -1,
