@@ -90,7 +90,7 @@ def options(program: Program) -> dict[str, int]:
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
     kinds = set(ways(program))
     wide = source == codes.NEAREST.value or bool(kinds & WIDE)
-    return {"num_warps": 4, "maxnreg": 240 if wide else 192 if source == codes.SWITCH.value else 128}
+    return {"num_warps": 4, "maxnreg": 240 if wide else 208 if source == codes.SWITCH.value else 128}
 
 
 def ways(program: Program) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ def _layout(source: Source, program: Program, channels_last: bool, width: int, d
         # as many neighbours as a thread holds anyway
         if words(source, program) and width % 16 == 0:
             together = 8 if dtype == torch.float32 else 16
-        elif program.records[0] == codes.TRIANGLE.value and width % 2 == 0:
+        elif program.records[0] in (codes.TRIANGLE.value, codes.SWITCH.value) and width % 2 == 0:
             together = 2
     return min(program.channels, program.written), program.written, int(channels_last), together
 
