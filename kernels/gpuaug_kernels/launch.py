@@ -77,17 +77,9 @@ def options(program: Program) -> dict[str, int]:
     registers = 128
     if source == codes.TRIANGLE.value:
         registers = 168 if mix == codes.ALONE.value else 240
-    elif source == codes.SWITCH.value:
-        registers = 240 if {codes.BILINEAR.value, codes.TRIANGLE.value, codes.PROJECT.value} & set(ways(program)) else 192
-    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.PROJECT.value):
+    elif source in (codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value):
         registers = 240
     return {"num_warps": 4, "maxnreg": registers}
-
-
-def ways(program: Program) -> tuple[int, ...]:
-    """The kinds of source that samples may have."""
-    kind, count, first, _, _ = program.records[:5]
-    return program.records[5 * first : 5 * (first + count) : 5] if kind == codes.SWITCH.value else (kind,)
 
 
 def constants(source: Source, program: Program, tables: Tables, known: Tensor, layout: tuple[int, int, int], one: Reduction | None) -> dict[str, object]:
