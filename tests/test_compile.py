@@ -221,12 +221,14 @@ def main(target: int) -> dict[str, dict]:
 
 def held(program) -> dict[str, list[int]]:
     """The codes that a program holds."""
-    from gpuaug_kernels import codes, launch
+    from gpuaug_kernels import codes
 
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value) else []
     points = sorted(set(stages(records, 2, program.parts[1])))
-    return {"sources": [records[0][0], *launch.ways(program)], "extends": extends, "mixes": [records[1][0]], "stages": points}
+    kind, count, first, _, _ = records[0]
+    ways = records[first : first + count] if kind == codes.SWITCH.value else []
+    return {"sources": [kind, *(r[0] for r in ways)], "extends": extends, "mixes": [records[1][0]], "stages": points}
 
 
 def stages(records: list, first: int, last: int) -> list[int]:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from compare import changed, compare
-from executed import FINISH, plan_of, planned, reasons, watched
+from executed import FINISH, both, falls, plan_of, planned, reasons, watched
 
+import gpuaug as ga
 from gpuaug import ir
 from gpuaug.exec.normal import gaussian
 
@@ -93,3 +94,15 @@ def test_a_projection_that_stays_inside_is_the_references(dtype, images):
     got, want = planned(passes, x)
     assert not want.isnan().any(), "vacuous"
     compare(got, want, "resample", str(dtype))
+
+
+@pytest.mark.parametrize("fill", [0.0, (0.9, 0.1, 0.5)])
+def test_resamples_that_a_policy_composes_are_one_launch_of_ragged_images(fill, pictures, monkeypatch):
+    transforms = [ga.RandomResizedCrop((20, 33)), ga.RandomRotation(30.0, "bilinear", fill=fill), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4)]
+    policy = ga.Policy(transforms, seed=6, single_resample=True, memory_format=torch.channels_last)
+    assert not falls(policy)
+    made = watched(monkeypatch)
+    got, want = both(policy, pictures(((40, 50), (17, 9), (50, 21), (33, 64))))
+    assert made == ["images"]
+    compare(got, want, "resample", str(fill))
+    assert changed(got, both(ga.Policy(transforms, seed=6), pictures(((40, 50), (17, 9), (50, 21), (33, 64))))[0]) > 0.5, "vacuous"

@@ -143,15 +143,15 @@ class Marshal:
         """One record."""
         return [(code.value, floats, integers, int(flag), slot)]
 
-    def program(self, stages: int | None = None, reached: bool = True) -> Program:
+    def program(self, stages: int | None = None, own: bool = False) -> Program:
         """The whole chain; or, for a reduction, the first stages of it, those before the mix and then those after it.
 
-        reached: whether what a source's choice does not measure is read
+        own: the statistic is one of the choice that the sources are of, so that others of them need not be read
         """
         split, every = len(self.before), [*self.before, *self.after]
         nodes = every if stages is None else _measured(every[:stages])
         mixes = stages is None or stages > split
-        source = self.source if reached or not isinstance(self.source, Sources) else self.source.needed()
+        source = self.source.needed() if own and isinstance(self.source, Sources) else self.source
         records = _flat([source, self.mix if mixes else ALONE, *nodes])
         colour = self.wide == 3
         return Program(
@@ -201,7 +201,7 @@ class Marshal:
                 kinds = sorted({statistics.KINDS.index(k) + 1 for at in reached for k in statistics.kinds(part[at])})
                 every = len(kinds) == 1 and number < sum(least for least, _ in counts)
                 column = -1 if every else self.integers.add(statistics.met(part, number, self.keys.ids))
-                program = self.program(first + reached[-1] + 1, first + reached[-1] > 0)
+                program = self.program(first + reached[-1] + 1, own=first + reached[-1] == 0)
                 found.append(Reduction(len(found), program, tuple(kinds), column, self.room()))
         return tuple(found)
 

@@ -16,7 +16,7 @@ from gpuaug_kernels.statistics import finish
 LIGHT = {c.value for c in (codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE)}
 HEAVY = {codes.GAUSSIAN.value, codes.ERASE.value}
 # sources that hold much for a pixel
-WIDE = {codes.BILINEAR.value, codes.TRIANGLE.value, codes.PROJECT.value}
+WIDE = {codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value}
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
@@ -88,15 +88,7 @@ def options(program: Program) -> dict[str, int]:
         warps, registers = (4, 128) if crowded else (1, 200) if stages <= LIGHT else (2, 160)
         return {"num_warps": warps, "maxnreg": registers}
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
-    kinds = set(ways(program))
-    wide = source == codes.NEAREST.value or bool(kinds & WIDE)
-    return {"num_warps": 4, "maxnreg": 240 if wide else 208 if source == codes.SWITCH.value else 128}
-
-
-def ways(program: Program) -> tuple[int, ...]:
-    """The kinds of source that samples may have."""
-    kind, count, first, _, _ = program.records[:5]
-    return program.records[5 * first : 5 * (first + count) : 5] if kind == codes.SWITCH.value else (kind,)
+    return {"num_warps": 4, "maxnreg": 240 if source in WIDE else 128}
 
 
 def _stages(records: tuple[int, ...], first: int, last: int) -> set[int]:
