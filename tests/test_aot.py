@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import specialisations
-from gpuaug_kernels import aot, codes, sass
+import tapes
+from gpuaug_kernels import aot, aot_tape, codes, sass
 
 ROOT = Path(__file__).parents[1]
 # thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
@@ -47,7 +48,7 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module", params=aot.TARGETS, ids=lambda t: f"sm_{t}")
 def report(request) -> list[dict]:
-    done = run("--json", "--target", str(request.param))
+    done = run("--json", "--kind", "pixels", "--target", str(request.param))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -80,6 +81,31 @@ def test_instructions_per_pixel_stay_below_their_ceilings(report):
     counted = {r["name"]: r["per pixel"] for r in report}
     assert counted.keys() == CEILINGS.keys()
     assert {k: v for k, v in counted.items() if not 0.5 * CEILINGS[k] < v <= CEILINGS[k]} == {}, "too many; or far fewer: lower the ceiling"
+
+
+def test_the_list_of_tapes_is_what_policies_make_today():
+    assert aot_tape.FILE.read_text(encoding="utf-8") == tapes.text(), "run python tests/tapes.py"
+
+
+def test_the_kernels_of_tapes_compile_and_spill_nothing():
+    done = run("--json", *(v for name in ("draws of seed recipe", "draws of weak", aot_tape.PARTNER) for v in ("--only", name)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_draws(json.loads(done.stdout), 9)
+
+
+@pytest.mark.slow
+def test_the_kernels_of_long_tapes_spill_nothing():
+    done = run("--json", "--kind", "draws")
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_draws(json.loads(done.stdout), 3 * len(aot_tape.names()))
+
+
+def check_draws(rows: list[dict], count: int) -> None:
+    assert len(rows) == count
+    for r in rows:
+        assert r["spills"] == 0 and 16 <= r["registers"] <= 255, r
+        # a few machine instructions for a number, a few dozen for four words of Philox or a sine
+        assert r["name"] == aot_tape.PARTNER or 2 * r["numbers"] < r["static"] < 12 * r["numbers"] > 500, r
 
 
 def test_it_refuses_to_run_beside_the_interpreter():

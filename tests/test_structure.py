@@ -72,7 +72,7 @@ KERNELS = [
     {"gpuaug_kernels.read"},
     {"gpuaug_kernels.chain"},
     {"gpuaug_kernels.launch"},
-    {"gpuaug_kernels.sass"},
+    {"gpuaug_kernels.sass", "gpuaug_kernels.aot_tape"},
     {"gpuaug_kernels.aot"},
 ]
 LEVEL = {m: i for layers in (LAYERS, KERNELS) for i, layer in enumerate(layers) for m in layer}

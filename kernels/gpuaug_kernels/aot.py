@@ -125,19 +125,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="machine-readable, with the kinds of instructions")
     parser.add_argument("--target", type=int, action="append", choices=TARGETS, help="one architecture (default: all)")
     parser.add_argument("--only", action="append", metavar="NAME", help="one kernel by its name (default: all)")
+    parser.add_argument("--kind", choices=("pixels", "draws"), help="those that write images, or those that draw their parameters (default: both)")
     given = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         print("error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; unset it and run this again", file=sys.stderr)
         return 2
     entries = specialisations()
-    known = [e["name"] for e in entries]
+    from gpuaug_kernels import aot_tape
+
+    known = [*(e["name"] for e in entries), *aot_tape.names()]
     if unknown := set(given.only or ()) - set(known):
         print(f"error: no kernel is named {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    rows = [inspect(e, t) for e in entries if not given.only or e["name"] in given.only for t in given.target or TARGETS]
+    wanted, targets = given.only or known, given.target or TARGETS
+    rows = [inspect(e, t) for e in entries if e["name"] in wanted and given.kind != "draws" for t in targets]
+    draws = [aot_tape.inspect(name, t, tool) for name in aot_tape.names() if name in wanted and given.kind != "pixels" for t in targets]
     if given.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(rows + draws, indent=1))
         return 0
+    _print_pixels(rows)
+    _print_draws(draws)
+    return 0
+
+
+def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
     print("counted in machine code, not timed: thread instructions per output pixel; widest access of a thread to pixels, in bytes (0: none)")
     print(f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'load':>5s} {'store':>6s} {'instr/pixel':>12s}")
     for r in rows:
@@ -146,7 +159,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{r['name']:36s} {r['target']:7s} {figures} {counted:>12s}")
         if r["not counted"]:
             print(f"    not counted: {r['not counted']}")
-    return 0
+
+
+def _print_draws(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    print("a sample a thread, all of its parameters: numbers drawn and computed, and machine instructions in a row")
+    print(f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'numbers':>8s} {'instructions':>13s}")
+    for r in rows:
+        print(f"{r['name']:36s} {r['target']:7s} {r['registers']:5d} {r['spills']:6d} {r['shared']:7d} {r['numbers']:8d} {r['static']:13d}")
 
 
 if __name__ == "__main__":
