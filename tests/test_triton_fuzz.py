@@ -81,14 +81,14 @@ def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], b
     return got.numel() > 0
 
 
-@settings(max_examples=45, deadline=None, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=35, deadline=None, derandomize=True, suppress_health_check=LOOSE)
 @given(images(), POLICIES)
 def test_random_policies_agree(x, drawn):
     check(x, drawn)
 
 
 @pytest.mark.slow
-@settings(max_examples=450, deadline=None, suppress_health_check=LOOSE)
+@settings(max_examples=350, deadline=None, suppress_health_check=LOOSE)
 @given(images(), POLICIES)
 def test_six_hundred_random_policies_agree(x, drawn):
     check(x, drawn)
@@ -100,7 +100,7 @@ def test_random_policies_are_run_and_by_the_kernels():
     lengths: list[int] = []
     kernels: list[bool] = []
 
-    @settings(max_examples=45, deadline=None, derandomize=True, suppress_health_check=LOOSE, database=None)
+    @settings(max_examples=35, deadline=None, derandomize=True, suppress_health_check=LOOSE, database=None)
     @given(images(), POLICIES)
     def look(x, drawn):
         transforms, floats, seed, _ = drawn

@@ -203,13 +203,16 @@ def _kind(p: ir.Pass | None) -> object:
 
 def number(p: ir.Choice) -> tuple[Tensor, list[tuple[ir.Pass | None, bool]]]:
     """Which of all the ways through a choice each sample takes, [N] int64; and each way's source, and whether a statistic may follow it."""
-    leaf = torch.zeros_like(p.index[:, 0])
+    index = p.index[:, 0]
+    leaf = index
     found: list[tuple[ir.Pass | None, bool]] = []
     for k, branch in enumerate(p.branches):
         front, rest = _front(branch)
         follows = any(isinstance(q, ir.Pointwise) and q.statistic for q in ir.walk(rest))
-        within, ways = number(front) if isinstance(front, ir.Choice) else (leaf * 0, [(front, False)])
-        leaf = torch.where(p.index[:, 0] == k, within + len(found), leaf)
+        within, ways = number(front) if isinstance(front, ir.Choice) else (0, [(front, False)])
+        # while there is one way a branch, they are numbered as the branches are
+        if len(found) + len(ways) > k + 1:
+            leaf = torch.where(index == k, within + len(found), leaf)
         found += [(source, measured or follows) for source, measured in ways]
     return leaf, found
 
