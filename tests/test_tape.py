@@ -151,9 +151,9 @@ def test_every_instruction_is_the_same_on_both_machines():
         rows = [given[k] for k in arguments]
         if op in ("ishl", "ishr"):
             rows = [given["i"], [tape.constant(3), tape.constant(32), tape.constant(0)]]
-        if op == "ieq":
+        if op in ("ieq", "ile", "ilt"):
             rows = [[small] * 3, [tape.add("iand", small, tape.constant(7))] * 3]
-        if op == "deq":
+        if op in ("deq", "dle", "dlt"):
             rows = [[halves] * 3, [tape.add("dabs", halves)] * 3]
         if op == "ddiv":
             rows = [given["d"], [above] * 3]

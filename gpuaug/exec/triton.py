@@ -17,7 +17,8 @@ from gpuaug import fuse, ir
 from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
-from gpuaug.exec.normal import normal
+from gpuaug.exec.normal import BlurColumns, BlurRows, normal
+from gpuaug.exec.statistics import kinds
 from gpuaug.fuse import Launch, Plan
 
 
@@ -73,12 +74,13 @@ def regroup(launches: Sequence[Launch]) -> tuple[Launch, ...]:
     """The launches that the kernels make of a plan's, of passes in normal form.
 
     A cut joins the resample before it: a tile reads both sides of a cut only where it meets the edge, so that resampling twice there costs
-    less than writing the crop and reading it again; a MixUp reads both everywhere.  Points join a choice that reads neighbours.
+    less than writing the crop and reading it again; a MixUp reads both everywhere.  Points join a choice that reads neighbours.  What is dear to
+    read is written first where a statistic of it is asked for, since the statistic would read it all once more.
     """
     out: list[Launch] = []
     passes = normal(tuple(p for one in launches for p in one.passes))
     for one in fuse.launches(passes):
-        for part in _one_mix_each(one):
+        for part in (p for half in _written_first(one) for p in _one_mix_each(half)):
             if out and _joins(out[-1].passes, part.passes):
                 out[-1] = replace(out[-1], passes=(*out[-1].passes, *part.passes))
             else:
@@ -89,9 +91,34 @@ def regroup(launches: Sequence[Launch]) -> tuple[Launch, ...]:
 def _joins(before: ir.Sequence, passes: ir.Sequence) -> bool:
     """Whether passes run in the launch of those before them."""
     together = (*before, *passes)
-    if fuse.alone(passes[0]) or any(rules.lacks(p) for p in together):
+    if fuse.alone(passes[0]) or any(rules.lacks(p) for p in together) or (dear(before[0]) and any(map(kinds, passes))):
         return False
     return sum(isinstance(p, ir.Mix) for p in together) < 2 and not (isinstance(passes[0], ir.MixUp) and fuse.alone(before[0]))
+
+
+@singledispatch
+def dear(p: ir.Pass) -> bool:
+    """Whether a pixel of a source takes more than a hundred instructions: to make it twice costs more than to write and read it (bench/NOTES.md)."""
+    return isinstance(p, BlurRows | BlurColumns | ir.Project)
+
+
+@dear.register
+def _(p: ir.Resample) -> bool:
+    return p.kernel == "triangle" and not p.moves
+
+
+@dear.register
+def _(p: ir.Warp) -> bool:
+    return p.kernel == "bilinear"
+
+
+def _written_first(one: Launch) -> list[Launch]:
+    """A launch, or two: the source alone, and the rest."""
+    first, *rest = one.passes
+    if not (dear(first) and any(map(kinds, rest))):
+        return [one]
+    why = f"{type(first).__name__} twice, once for a statistic, costs more than writing it once"
+    return [replace(one, passes=(first,)), Launch(tuple(rest), why)]
 
 
 def _one_mix_each(one: Launch) -> list[Launch]:
