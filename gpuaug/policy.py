@@ -14,7 +14,7 @@ from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
-from gpuaug.recipes import Build, Recipes, find
+from gpuaug.recipes import Build, Recipes, check_values, find
 from gpuaug.transforms import Mixing, Transform
 from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
 
@@ -128,7 +128,8 @@ class Policy(nn.Module):
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
         frame = _frame(size, len(ids), channels, dtype, ids.device)
-        return self._draw(keys, frame)
+        drawn = self._draw(keys, frame)
+        return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a mix."""
@@ -225,10 +226,8 @@ class Policy(nn.Module):
         names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(self.transforms, 0)]
         return rng.Layout(block.asked), names
 
-    def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Params:
-        draw = rng.Draw(keys, 0, self._layout.block(keys))
-        drawn = sample_all(self.transforms, draw, frame, 0)
-        return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
+    def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Sequence[Drawn]:
+        return sample_all(self.transforms, rng.Draw(keys, 0, self._layout.block(keys)), frame, 0)
 
     def _lower(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
         passes, end = lower_all(self.transforms, drawn, frame, 0)
@@ -236,13 +235,19 @@ class Policy(nn.Module):
         ir.verify(passes, frame)
         return passes
 
-    def _plan(self, keys: rng.Keys, frame: ir.Frame, params: Params) -> Plan:
-        return Plan(fuse.launches(fuse.fold(self._lower(frame, params), self.single_resample)), keys, frame)
+    def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
+        return Plan(fuse.launches(fuse.fold(self._lower(frame, drawn), self.single_resample)), keys, frame)
 
     def _builder(self, backend: str) -> Build:
         """From keys and a frame what an executor runs, and the passes that labels follow."""
         executor = load(backend)
-        return lambda keys, frame: _prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+
+        def build(keys: rng.Keys, frame: ir.Frame) -> Any:
+            if type(keys) is not rng.Keys:
+                check_values(self.transforms)
+            return _prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+
+        return build
 
     # ---- as a value
 
@@ -334,7 +339,8 @@ class _Call:
         if params is None and name != "reference":
             what = (source.channels, torch.uint8) if isinstance(source, Ragged) else (source.shape[1:], source.dtype)
             kind, size = (name, self.policy._values()[1:], what), source.size if isinstance(source, Ragged) else None
-            prepared, mixes = self.policy._recipes.prepare(kind, keys, size, lambda: self.frame, self.policy._builder(name))
+            recipes, build = self.policy._recipes, self.policy._builder(name)
+            prepared, mixes = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
         else:
             plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
             prepared, mixes = _prepared(plan, executor)

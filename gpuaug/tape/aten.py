@@ -30,7 +30,7 @@ def each(function: Callable[..., int], *arrays: Array) -> Array:
 
 
 def cast(tape: Tape, numbers: Array, to: torch.dtype, known: torch.dtype | None = None) -> Array:
-    """Numbers as another dtype holds them."""
+    """Numbers as another dtype holds them.  known: theirs, where they are sure to be in its range"""
     real, single, narrow, truth = kind_of(to) == "d", to == torch.float32, to == torch.int32, to == torch.bool
 
     def one(number: int) -> int:
@@ -41,7 +41,7 @@ def cast(tape: Tape, numbers: Array, to: torch.dtype, known: torch.dtype | None 
             if truth:
                 return tape.add("ieq", tape.add("deq", number, tape.constant(0.0)), tape.constant(0))
             number = tape.add("whole", tape.add("dtrunc", number))
-        if narrow and known != torch.int32:
+        if narrow and known not in (torch.int32, torch.bool):
             return tape.add("ishr", tape.add("ishl", number, tape.constant(32)), tape.constant(32))
         if truth and known != torch.bool:
             return tape.add("ieq", tape.add("ieq", number, tape.constant(0)), tape.constant(0))
@@ -61,8 +61,13 @@ def computed(*values: Any) -> torch.dtype:
     return torch.result_type(*like) if len(like) > 1 else like[0].dtype
 
 
+def rounded(tape: Tape, numbers: Array, to: torch.dtype) -> Array:
+    """What was computed of numbers of a dtype as that dtype holds it: a float32 is rounded, an int32 wraps, and true and true is true."""
+    return numbers if to in (torch.float64, torch.int64) else cast(tape, numbers, to)
+
+
 def arithmetic(name: str) -> Handler:
-    """An operation of two numbers of one kind; "single" rounds what float32 would."""
+    """An operation of two numbers of one kind."""
 
     def handler(tape: Tape, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         scale = options.pop("alpha", 1)
@@ -71,9 +76,7 @@ def arithmetic(name: str) -> Handler:
         kind = kind_of(out.dtype)
         op = {"i": "i", "d": "d"}[kind] + name
         found = each(lambda x, y: tape.add(op, x, y), operand(tape, a, out.dtype), operand(tape, b, out.dtype))
-        if out.dtype == torch.float32 and name not in ("min", "max"):
-            found = cast(tape, found, torch.float32)
-        return Symbol(tape, found, out)
+        return Symbol(tape, found if name in ("min", "max") else rounded(tape, found, out.dtype), out)
 
     return handler
 
@@ -117,28 +120,56 @@ for _ops, _handler in (
     handles(*_ops)(_handler)
 
 
-def whole(name: str) -> Handler:
-    """An operation of whole numbers or truth values."""
+def whole(name: str, check: Callable[[Tape, int, torch.dtype], None] = lambda tape, number, dtype: None) -> Handler:
+    """An operation of whole numbers or truth values.  check: of what stands on the right"""
 
     def handler(tape: Tape, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         if kind_of(out.dtype) != "i":
             raise Untraceable(f"{name} of {out.dtype}")
-        return Symbol(tape, each(lambda x, y: tape.add(name, x, y), numbers_of(tape, a), numbers_of(tape, b)), out)
+        x, y = numbers_of(tape, a), numbers_of(tape, b)
+        for number in y.flatten():
+            check(tape, number, out.dtype)
+        found = each(lambda p, q: tape.add(name, p, q), x, y)
+        return Symbol(tape, rounded(tape, found, out.dtype) if out.dtype == torch.int32 else found, out)
 
     return handler
 
 
-for _names, _name in (
-    ("__and__ bitwise_and logical_and", "iand"),
-    ("__or__ bitwise_or logical_or", "ior"),
-    ("__lshift__ bitwise_left_shift", "ishl"),
-    ("__rshift__ bitwise_right_shift", "ishr"),
-    ("floor_divide", "idiv"),
+def logical(name: str) -> Handler:
+    """An operation of truth values, of numbers too."""
+
+    def handler(tape: Tape, out: Tensor, a: Any, b: Any) -> Symbol:
+        return Symbol(tape, each(lambda x, y: tape.add(name, x, y), operand(tape, a, torch.bool), operand(tape, b, torch.bool)), out)
+
+    return handler
+
+
+HANDLERS |= {aten.logical_and.default: logical("iand"), aten.logical_or.default: logical("ior")}
+
+
+def _shifts(tape: Tape, number: int, dtype: torch.dtype) -> None:
+    """Machines differ in what they do with other distances, and from torch."""
+    if not 0 <= tape.constants.get(number, -1) < torch.iinfo(dtype).bits:
+        raise Untraceable("a shift by what is no constant, or by more bits than there are")
+
+
+def _divides(tape: Tape, number: int, dtype: torch.dtype) -> None:
+    """A division by zero is torch's to refuse."""
+    if not tape.constants.get(number):
+        tape.required.add(tape.add("ieq", tape.add("ieq", number, tape.constant(0)), tape.constant(0)))
+
+
+for _names, _name, _check in (
+    ("__and__ bitwise_and", "iand", None),
+    ("__or__ bitwise_or", "ior", None),
+    ("__lshift__ bitwise_left_shift", "ishl", _shifts),
+    ("__rshift__ bitwise_right_shift", "ishr", _shifts),
+    ("floor_divide", "idiv", _divides),
 ):
     for _packet in _names.split():
         for _overload in ("Tensor", "Scalar", "default", "Tensor_Scalar"):
             if hasattr(getattr(aten, _packet), _overload):
-                HANDLERS[getattr(getattr(aten, _packet), _overload)] = whole(_name)
+                HANDLERS[getattr(getattr(aten, _packet), _overload)] = whole(_name, *([_check] if _check else []))
 
 
 @handles(aten.logical_not.default, aten.bitwise_not.default)
@@ -154,6 +185,7 @@ def _(tape: Tape, out: Tensor, a: Any, b: Any) -> Symbol:
         raise Untraceable("the remainder of a fraction")
 
     def one(x: int, y: int) -> int:
+        _divides(tape, y, out.dtype)
         return tape.add("isub", x, tape.add("imul", tape.add("idiv", x, y), y))
 
     return Symbol(tape, each(one, numbers_of(tape, a), numbers_of(tape, b)), out)
@@ -165,19 +197,19 @@ def function(name: str, exact: bool = True) -> Handler:
     def handler(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
         if kind_of(a.dtype) == "i":
             if exact:
-                return Symbol(tape, a.numbers, out)
+                return Symbol(tape, a.numbers.copy(), out)
             raise Untraceable(f"{name} of whole numbers")
         if not exact and a.dtype != torch.float64:
             raise Untraceable(f"{name} of {a.dtype}; take float64")
-        found = each(lambda x: tape.add(name, x), a.numbers)
-        return Symbol(tape, cast(tape, found, out.dtype) if name == "dsqrt" else found, out)
+        return Symbol(tape, each(lambda x: tape.add(name, x), a.numbers), out)
 
     return handler
 
 
-for _name in ("floor", "trunc", "round", "sqrt"):
-    HANDLERS[getattr(aten, _name).default] = function(f"d{_name}", exact=_name != "sqrt")
-for _name in ("exp", "log", "sin", "cos"):
+for _name in ("floor", "trunc", "round"):
+    HANDLERS[getattr(aten, _name).default] = function(f"d{_name}")
+# the root too: torch's own is off by a last bit where many are taken at once
+for _name in ("exp", "log", "sin", "cos", "sqrt"):
     HANDLERS[getattr(aten, _name).default] = function(f"d{_name}", exact=False)
 
 
@@ -185,14 +217,14 @@ for _name in ("exp", "log", "sin", "cos"):
 def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
     if kind_of(a.dtype) == "d":
         return Symbol(tape, each(lambda x: tape.add("dneg", x), a.numbers), out)
-    return Symbol(tape, each(lambda x: tape.add("isub", tape.constant(0), x), a.numbers), out)
+    return Symbol(tape, rounded(tape, each(lambda x: tape.add("isub", tape.constant(0), x), a.numbers), out.dtype), out)
 
 
 @handles(aten.abs.default)
 def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
     if kind_of(a.dtype) == "d":
         return Symbol(tape, each(lambda x: tape.add("dabs", x), a.numbers), out)
-    return Symbol(tape, each(lambda x: tape.add("imax", x, tape.add("isub", tape.constant(0), x)), a.numbers), out)
+    return Symbol(tape, rounded(tape, each(lambda x: tape.add("imax", x, tape.add("isub", tape.constant(0), x)), a.numbers), out.dtype), out)
 
 
 @handles(aten.reciprocal.default)
@@ -236,9 +268,10 @@ def _(tape: Tape, out: Tensor, a: Symbol, **options: Any) -> Symbol:
 
 def _constant(value: float) -> Handler:
     def handler(tape: Tape, out: Tensor, a: Symbol, given: Any = None, **options: Any) -> Symbol:
-        number = value if given is None else given
-        found = tape.constant(float(number) if kind_of(out.dtype) == "d" else int(number))
-        return Symbol(tape, np.full(collapsed(out.shape), found, dtype=object), out)
+        # a shape, where something new of any shape is asked for
+        number = value if given is None or isinstance(given, list) else given
+        found = operand(tape, float(number) if kind_of(out.dtype) == "d" else number, out.dtype)
+        return Symbol(tape, np.full(collapsed(out.shape), found.item(), dtype=object), out)
 
     return handler
 

@@ -1,5 +1,6 @@
 """Operations of torch on symbols that go along an axis, or change which axes there are.  None goes along that of the samples."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from gpuaug.tape.aten import cast, each, handles, operand
 from gpuaug.tape.record import Tape
-from gpuaug.tape.tensor import HANDLERS, Array, Handler, Symbol, Untraceable, axis_of_samples, collapsed, kind_of, numbers_of
+from gpuaug.tape.tensor import HANDLERS, SAMPLES, Array, Handler, Symbol, Untraceable, axis_of_samples, collapsed, kind_of, numbers_of
 
 aten = torch.ops.aten
 
@@ -20,6 +21,13 @@ def _axis(a: Tensor, dim: int) -> int:
     if dim == axis_of_samples(a.shape):
         raise Untraceable("an operation goes from sample to sample")
     return dim
+
+
+def _ordered(a: Tensor, dim: int) -> int:
+    """An axis of whole numbers: of fractions those that are none are the largest, which no comparison says."""
+    if kind_of(a.dtype) == "d":
+        raise Untraceable("an order of fractions")
+    return _axis(a, dim)
 
 
 def _reduced(tape: Tape, a: Symbol, dims: Any, keep: bool, step: Callable[[int, int], int]) -> Array:
@@ -35,8 +43,10 @@ def _reduced(tape: Tape, a: Symbol, dims: Any, keep: bool, step: Callable[[int, 
 
 @handles(aten.sum.dim_IntList)
 def _(tape: Tape, out: Tensor, a: Symbol, dims: Any, keep: bool = False, **options: Any) -> Symbol:
+    if out.dtype not in (torch.float64, torch.int64):
+        raise Untraceable(f"a sum in {out.dtype}")
     numbers = a.numbers if kind_of(a.dtype) == kind_of(out.dtype) else cast(tape, a.numbers, out.dtype)
-    if kind_of(out.dtype) == "d" and (out.dtype != torch.float64 or np.prod([a.shape[d] for d in dims]) > 2):
+    if out.dtype == torch.float64 and np.prod([a.shape[d] for d in dims]) > 2:
         # torch does not say in which order it adds
         raise Untraceable("a sum of more than two fractions")
     return Symbol(tape, _reduced(tape, Symbol(tape, numbers, a), dims, keep, lambda x, y: tape.add(kind_of(out.dtype) + "add", x, y)), out)
@@ -69,7 +79,7 @@ def _(tape: Tape, out: Tensor, a: Symbol, dim: int | None = None, keep: bool = F
     """The first of the largest."""
     if dim is None:
         raise Untraceable("argmax over samples")
-    dim, kind = _axis(a, dim), kind_of(a.dtype)
+    dim, kind = _ordered(a, dim), kind_of(a.dtype)
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
     best, place = rows[0], each(lambda x: tape.constant(0), rows[0])
     for k, row in enumerate(rows[1:], 1):
@@ -79,9 +89,25 @@ def _(tape: Tape, out: Tensor, a: Symbol, dim: int | None = None, keep: bool = F
     return Symbol(tape, np.expand_dims(place, dim) if keep else place, out)
 
 
+def _require_inside(tape: Tape, number: int, count: int) -> None:
+    """What torch refuses, a place outside an axis, is left to it."""
+    left, seen = [number], set[int]()
+    while left:
+        place = left.pop()
+        op, arguments = tape.code[place]
+        if op == "iwhere":
+            # the place of a largest, or one of an order, is one of some constants
+            left += [a for a in arguments[1:] if a not in seen]
+            seen.update(arguments[1:])
+        elif not 0 <= tape.constants.get(place, -1) < count:
+            tape.required |= {tape.add("ile", tape.constant(0), place), tape.add("ilt", place, tape.constant(count))}
+
+
 @handles(aten.gather.default)
 def _(tape: Tape, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any) -> Symbol:
     dim, op = _axis(a, dim), f"{kind_of(a.dtype)}where"
+    for number in np.unique(numbers_of(tape, index)):
+        _require_inside(tape, number, a.shape[dim])
     rows, where = [a.numbers.take([k], dim) for k in range(a.numbers.shape[dim])], numbers_of(tape, index)
     found = np.broadcast_to(rows[0], np.broadcast_shapes(rows[0].shape, where.shape))
     for k, row in enumerate(rows[1:], 1):
@@ -92,7 +118,7 @@ def _(tape: Tape, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any) 
 @handles(aten.sort.default, aten.sort.stable)
 def _(tape: Tape, out: Any, a: Symbol, dim: int = -1, descending: bool = False, **options: Any) -> tuple[Symbol, Symbol]:
     """By counting how many stand before each: for the few numbers of a permutation."""
-    dim, kind = _axis(a, options.get("dim", dim)), kind_of(a.dtype)
+    dim, kind = _ordered(a, options.get("dim", dim)), kind_of(a.dtype)
     if descending:
         raise Untraceable("a descending order")
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
@@ -121,7 +147,13 @@ def _(tape: Tape, out: Any, a: Symbol, dim: int = -1, descending: bool = False, 
 
 
 def _reshaped(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
-    return Symbol(tape, a.numbers.reshape(collapsed(out.shape)), out)
+    before, after = (math.prod(t.shape[: axis_of_samples(t.shape)]) for t in (a, out))
+    if before != after:
+        raise Untraceable("samples are shared out among other axes")
+    found = a.numbers.reshape(collapsed(out.shape))
+    if not np.shares_memory(found, a.numbers):
+        raise Untraceable("whether a shape is a view of another depends on where numbers lie")
+    return Symbol(tape, found, out)
 
 
 def _expanded(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
@@ -132,9 +164,14 @@ def _same(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Sy
     return Symbol(tape, a.numbers, out)
 
 
+def _in_a_row(tape: Tape, out: Tensor, a: Symbol, **options: Any) -> Symbol:
+    return Symbol(tape, a.numbers if a.is_contiguous() else np.ascontiguousarray(a.numbers), out)
+
+
 HANDLERS |= dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), _reshaped)
 HANDLERS |= dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim), _reshaped)
-HANDLERS |= dict.fromkeys((aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.contiguous.default), _same)
+HANDLERS |= dict.fromkeys((aten.detach.default, aten.alias.default, aten.lift_fresh.default), _same)
+HANDLERS[aten.contiguous.default] = _in_a_row
 HANDLERS[aten.expand.default] = _expanded
 HANDLERS[aten.clone.default] = lambda tape, out, a, **options: Symbol(tape, a.numbers.copy(), out)
 
@@ -156,7 +193,8 @@ def _(tape: Tape, out: Tensor, a: Symbol, dim: int, index: int) -> Symbol:
 def _(tape: Tape, out: Tensor, a: Symbol, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Symbol:
     dim %= a.ndim
     if dim == axis_of_samples(a.shape):
-        if out.shape != a.shape:
+        # all of them, whatever their count
+        if start not in (None, 0) or end not in (None, SAMPLES, 2**63 - 1) or step != 1:
             raise Untraceable("a slice of samples")
         return Symbol(tape, a.numbers, out)
     return Symbol(tape, a.numbers[(slice(None),) * dim + (slice(start, end, step),)], out)

@@ -118,10 +118,11 @@ def _reals(op, out, a, b):
             out[j] = a[j] / b[j]
     elif op == DMIN:
         for j in range(BLOCK):
-            out[j] = a[j] if a[j] < b[j] else b[j]
+            # what is no number stays none, as torch has it
+            out[j] = a[j] if a[j] < b[j] or a[j] != a[j] else b[j]
     elif op == DMAX:
         for j in range(BLOCK):
-            out[j] = a[j] if a[j] > b[j] else b[j]
+            out[j] = a[j] if a[j] > b[j] or a[j] != a[j] else b[j]
     elif op == DNEG:
         for j in range(BLOCK):
             out[j] = -a[j]

@@ -90,6 +90,9 @@ def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -
             return None
         kind, pairs = type(value), list(zip(parts, value, strict=True))
         return lambda values, keys: kind([p(values, keys) if p else v for p, v in pairs])
+    if isinstance(value, dict):
+        made = {k: m for k, v in value.items() if (m := _maker(v, tape, tables, known))}
+        return (lambda values, keys: {**value, **{k: m(values, keys) for k, m in made.items()}}) if made else None
     if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), tape, tables, known))}
         return (lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()})) if changed else None

@@ -36,7 +36,11 @@ class Symbol(Tensor):
     @staticmethod
     def __new__(cls, tape: Tape, numbers: Array, like: Tensor) -> "Symbol":
         """like: a tensor of the shape and dtype on any device"""
-        out = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=torch.device("cpu"))  # type: ignore[attr-defined]
+        if axis_of_samples(like.shape) is None:
+            raise Untraceable(f"a tensor of shape {tuple(like.shape)} is of all samples together")
+        # strides too, for what is a view of what depends on them
+        device, strides = torch.device("cpu"), like.stride()
+        out = Tensor._make_wrapper_subclass(cls, like.shape, strides, dtype=like.dtype, device=device)  # type: ignore[attr-defined]
         out.tape = tape
         out.numbers = numbers
         assert numbers.shape == collapsed(like.shape), f"{numbers.shape} for {tuple(like.shape)}"
@@ -79,7 +83,7 @@ def _flat(values: Any) -> list[Any]:
 def _meta(value: Any) -> Any:
     """Arguments with every tensor on the meta device."""
     if isinstance(value, Tensor):
-        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     if isinstance(value, list | tuple):
         return type(value)(_meta(v) for v in value)
     return {k: _meta(v) for k, v in value.items()} if isinstance(value, dict) else value
@@ -145,8 +149,17 @@ class SymbolicKeys(Keys):
 
     def __init__(self, tape: Tape, seed: int):
         ids, occurrence, epoch = (symbol(tape, [tape.add(name)], torch.int64) for name in ("id", "occurrence", "epoch"))
-        super().__init__(seed, epoch, ids, occurrence)
-        object.__setattr__(self, "tape", tape)
+        for name, value in {"seed": seed, "ids": ids, "occurrence": occurrence, "tape": tape, "known": Keys(seed, epoch, ids, occurrence)}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def epoch(self) -> Tensor:  # type: ignore[override]
+        """A number in one batch and a tensor in another, neither of which a symbol can stand for."""
+        raise Untraceable("the epoch is a number of the batch")
+
+    def counter(self) -> tuple[Tensor, Tensor]:
+        known: Keys = self.known  # type: ignore[attr-defined]
+        return known.counter()
 
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
         tape: Tape = self.tape  # type: ignore[attr-defined]

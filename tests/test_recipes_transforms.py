@@ -1,0 +1,259 @@
+"""Transforms that users write, on recipes: the numbers of the steps or the steps themselves, never something else."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import gpuaug as ga
+from gpuaug import ir, rng
+from gpuaug.recipes import agree, find
+from gpuaug.tape.recipe import Recipe
+
+N = 70
+SEED = 2**63 + 5
+IDS, OCCURRENCE = torch.arange(N) // 2 * 2**33 + 5, torch.arange(N) % 2 * 4095
+SIZES = torch.stack([torch.arange(N) % 37 + 60, torch.arange(N) % 53 + 61], 1)
+KEYS = rng.Keys(SEED, 7, IDS, OCCURRENCE)
+FRAME = ir.Frame(SIZES, None, 3, torch.uint8)
+
+
+def words(keys: rng.Keys) -> Tensor:
+    """[N, 4] int64 in [0, 2^32)"""
+    return rng.Draw(keys, 3).words(4) + 0
+
+
+def fractions(keys: rng.Keys) -> Tensor:
+    """[N, 4] float64 in [-1, 1)"""
+    return rng.Draw(keys, 3).uniform(-1.0, 1.0, count=4)
+
+
+def wiped(x: Tensor, function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """A tensor and what a function makes of it, into which zeros are written."""
+    made = function(x)
+    made[:, 0] = 0
+    return [x, made.clone()]
+
+
+# what is on the tape: it must give the bits of the steps
+TRACED = {
+    "round gives a copy of whole numbers": lambda k: wiped(words(k), torch.round),
+    "contiguous gives a copy of a part": lambda k: wiped(words(k), lambda x: x[:, :2].contiguous()),
+    "contiguous gives itself of the whole": lambda k: wiped(words(k), torch.Tensor.contiguous),
+    "reshape gives a view where it can": lambda k: wiped(words(k), lambda x: x.reshape(-1, 2, 2)),
+    "reshape gives a copy where it must": lambda k: wiped(words(k), lambda x: x.view(-1, 2, 2).transpose(1, 2).reshape(-1, 4)),
+    "a view of a view": lambda k: wiped(words(k), lambda x: x.view(-1, 2, 2)[:, 1]),
+    "a turned view": lambda k: wiped(words(k), lambda x: x.t()[1:].t()),
+    "true and true is true": lambda k: ((fractions(k) > -0.5) + (fractions(k) > 0)).long(),
+    "logic of numbers": lambda k: torch.logical_and(words(k) % 4, torch.tensor(2)).long(),
+    "logic of fractions": lambda k: torch.logical_and(fractions(k), fractions(k) > 0).long(),
+    "int32 wraps in a product": lambda k: (words(k).int() * 65537).long(),
+    "int32 wraps in a sum": lambda k: (words(k).int() + 2**30).long(),
+    "int32 wraps in a shift": lambda k: ((words(k).int() << 5) >> 2).long(),
+    "int64 wraps": lambda k: words(k) * 2**31 * 7,
+    "float32 of a fill": lambda k: torch.full_like(fractions(k).float(), 0.1).double() * fractions(k),
+    "float32 after each operation": lambda k: ((fractions(k).float() * 3.7 + 0.1) / 1.3 - fractions(k).float()).double(),
+    "float32 of whole numbers": lambda k: (words(k) * 0.1 + words(k) / 7).double(),
+    "float32 is compared with a number": lambda k: (fractions(k).float() < 0.1).long(),
+    "a tensor without dimensions": lambda k: fractions(k) * torch.tensor(0.1),
+    "no number in a clamp": lambda k: torch.where(fractions(k) < 0, torch.nan, fractions(k)).clamp(0.2, 0.5),
+    "no number in a minimum": lambda k: [f(torch.where(fractions(k) < 0, torch.nan, 0.3), fractions(k)) for f in (torch.minimum, torch.maximum)],
+    "no number in the other place": lambda k: [f(fractions(k), torch.where(fractions(k) < 0, torch.nan, 0.3)) for f in (torch.minimum, torch.maximum)],
+    "no number among extremes": lambda k: [f(torch.where(fractions(k) < 0, torch.nan, fractions(k)), 1) for f in (torch.amin, torch.amax)],
+    "no number is not itself": lambda k: [(x != x).long() for x in (torch.where(fractions(k) < 0, torch.nan, 0.3),)],
+    "division by zero": lambda k: 1 / (fractions(k) * 0),
+    "division of what is negative": lambda k: [(words(k) - 2**31) // -7, (words(k) - 2**31) % -7],
+    "division by what differs": lambda k: words(k) // (words(k) % 7 + 1),
+    "an order": lambda k: [*words(k).sort(1), words(k).argmax(1)],
+    "an order of equals": lambda k: [*(words(k) % 2).sort(dim=1, stable=True), (words(k) % 2).argmax(1)],
+    "a place": lambda k: fractions(k).gather(1, words(k) % 4),
+    "a new tensor": lambda k: fractions(k) + fractions(k).new_zeros(len(k), 1),
+    "stacks": lambda k: [torch.stack([fractions(k)] * 2, -1), torch.stack([fractions(k)] * 2, 0).permute(1, 0, 2)],
+    "differences": lambda k: fractions(k).diff(dim=1),
+    "unflatten": lambda k: fractions(k).unflatten(1, (2, 2)),
+    "where of numbers": lambda k: [torch.where(fractions(k) > 0, 0.1, 0.7), torch.where(fractions(k) > 0, 1, 0.7)],
+    "float64 written into float32": lambda k: (lambda x: (x[:, 0].copy_(fractions(k)[:, 1]), x)[1])(fractions(k).float()).double(),
+    "normal and beta": lambda k: [rng.Draw(k, 3).normal(), rng.Draw(k, 3).beta(0.3), rng.Draw(k, 3).permutation(9)],
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_what_is_on_a_tape_gives_the_bits_of_its_steps(name):
+    recipe = find(SEED, FRAME, lambda k, f: TRACED[name](k))
+    assert isinstance(recipe, Recipe), recipe
+    got, want = (v if isinstance(v, list | tuple) else [v] for v in (recipe.fill(KEYS, SIZES), TRACED[name](KEYS)))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype and torch.equal(g.double().nan_to_num(7.5), w.double().nan_to_num(7.5))
+        assert len(w) == N
+    assert any(w.double().nan_to_num(7.5).unique().numel() > 1 for w in want), "vacuous"
+
+
+REFUSED = {
+    "samples in another axis": lambda k: words(k).reshape(4, -1).t().contiguous(),
+    "samples among others": lambda k: words(k).view(2, -1, 2).permute(1, 0, 2),
+    "the first sample for all": lambda k: fractions(k) + fractions(k).gather(1, torch.zeros(1, 1, dtype=torch.int64)),
+    "some samples of many": lambda k: fractions(k)[:10000],
+    "the epoch": lambda k: fractions(k)[:, 0] * (k.epoch / 10),
+    "the kind of the epoch": lambda k: fractions(k) * (2 if isinstance(k.epoch, int) else 3),
+    "a shift by what differs": lambda k: words(k) << (words(k) % 70),
+    "a shift by too much": lambda k: words(k) >> 64,
+    "no number in an order": lambda k: torch.where(fractions(k) < 0, torch.nan, fractions(k)).sort(1).values,
+    "no number is the largest": lambda k: torch.where(fractions(k) < 0, torch.nan, fractions(k)).argmax(1),
+    "a root of float32": lambda k: fractions(k).abs().float().sqrt(),
+    "functions of float32": lambda k: fractions(k).float().exp(),
+    "a sum in int32": lambda k: words(k).sum(1, dtype=torch.int32).long(),
+    "16 bits": lambda k: (fractions(k).bfloat16() * 3).double(),
+    "8 bits": lambda k: words(k).to(torch.uint8).long(),
+    "a write into what is expanded": lambda k: words(k)[:, :1].expand(-1, 3).fill_(0),
+    "a branch": lambda k: fractions(k) if (fractions(k) > 0).any() else words(k),
+    "an item": lambda k: fractions(k) * float(fractions(k)[0, 0]),
+    "running sums": lambda k: fractions(k).cumsum(1),
+    "products of matrices": lambda k: torch.einsum("ni,ni->n", fractions(k), fractions(k)),
+    "places by a tensor": lambda k: fractions(k)[:, torch.tensor([0, 2])],
+    "a mask": lambda k: (lambda x: (x.__setitem__(x > 0, 0.5), x)[1])(fractions(k)),
+    "in place": lambda k: fractions(k).add_(1),
+    "the remainder of fractions": lambda k: fractions(k) % 0.3,
+    "rounding towards zero": lambda k: torch.div(words(k) - 2**31, 7, rounding_mode="trunc"),
+    "parts": lambda k: list(fractions(k).chunk(2, 1)),
+    "the largest and where": lambda k: list(fractions(k).max(1)),
+    "something scaled": lambda k: torch.add(fractions(k), fractions(k), alpha=3),
+    "something given to write to": lambda k: torch.add(fractions(k), 1, out=torch.empty(len(k), 4, dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_tape_cannot_hold_is_refused(name):
+    reason = find(SEED, FRAME, lambda k, f: REFUSED[name](k))
+    assert isinstance(reason, str) and len(reason) > 20, reason
+
+
+@dataclass(frozen=True)
+class Gain(ga.Transform):
+    """Multiply by what a function of the source of randomness gives, [N] or [N, 1]."""
+
+    function: Callable[[rng.Draw], Tensor]
+
+    def sample(self, draw, frame):
+        return {"gain": self.function(draw).float().view(len(frame.size), 1)}
+
+    def lower(self, params, frame, slot):
+        return (ir.Affine(params["gain"], torch.zeros_like(params["gain"])),)
+
+
+def thrice(policy: ga.Policy, x: Tensor, **options: object) -> list[Tensor]:
+    """Three calls: step by step, with a recipe that is found, with one that is known."""
+    return [policy(x, **options) for _ in range(3)]
+
+
+def recipe_of(policy: ga.Policy) -> object:
+    (found,) = policy._recipes._known.values()
+    return found
+
+
+COUNTED = {
+    "their count": lambda draw: draw.uniform() * 8 / len(draw.keys.ids),
+    "a sum over them": lambda draw: draw.uniform() * 8 / torch.ones(len(draw.keys)).sum(),
+    "a generator of torch": lambda draw: draw.uniform() * torch.rand(()),
+    "a generator of python": lambda draw: draw.uniform() * random.random(),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_depends_on_more_than_a_sample_is_drawn_step_by_step(name, images):
+    policy, x = ga.Policy([Gain(COUNTED[name])], seed=3), images(8, 6, 5)
+    for _ in range(2):
+        policy(x, ids=IDS[:8])
+    assert "more than the keys" in recipe_of(policy)
+    torch.manual_seed(2)
+    random.seed(2)
+    got = policy(x, ids=IDS[:8])
+    fresh = ga.Policy(policy.transforms, seed=3)
+    torch.manual_seed(2)
+    random.seed(2)
+    assert torch.equal(got, fresh(x, ids=IDS[:8]))
+
+
+def test_a_curriculum_by_the_epoch_is_drawn_step_by_step(images):
+    policy, x = ga.Policy([Gain(lambda draw: draw.uniform() * (draw.keys.epoch / 10))], seed=3), images(4, 6, 5)
+    for epoch in (0, 0, 0, 1, 7, torch.tensor(7)):
+        fresh = ga.Policy(policy.transforms, seed=3)
+        assert torch.equal(policy(x, ids=IDS[:4], epoch=epoch), fresh(x, ids=IDS[:4], epoch=epoch))
+    assert "epoch" in recipe_of(policy)
+
+
+def test_a_place_or_a_divisor_that_torch_refuses_is_refused_with_a_recipe_too(images):
+    x = images(4, 6, 5)
+    for function, message in (
+        (lambda draw: draw.uniform(count=3).gather(1, (draw.keys.ids // 1000)[:, None])[:, 0], "out of bounds"),
+        (lambda draw: draw.uniform() * (7 // (draw.keys.ids - 2000)), "Zero"),
+        (lambda draw: draw.uniform() * (draw.keys.ids % (draw.keys.ids - 2000)), "Zero"),
+    ):
+        policy = ga.Policy([Gain(function)])
+        for _ in range(3):
+            policy(x, ids=torch.arange(4) * 500) if message == "out of bounds" else policy(x, ids=torch.arange(4))
+        assert isinstance(recipe_of(policy), Recipe), recipe_of(policy)
+        with pytest.raises(RuntimeError, match=message):
+            policy(x, ids=torch.arange(4) * 1000)
+        with pytest.raises(RuntimeError, match=message):
+            policy(x, ids=torch.arange(4) + 6000 if message == "out of bounds" else torch.full((4,), 2000))
+
+
+def test_the_default_dtype_is_part_of_the_kind(images):
+    policy, x = ga.Policy([Gain(lambda draw: draw.keys.ids * 0.1 + draw.uniform())], seed=3), images(5, 6, 5)
+    singles = thrice(policy, x, ids=torch.arange(5))
+    torch.set_default_dtype(torch.float64)
+    try:
+        doubles = thrice(policy, x, ids=torch.arange(5))
+        fresh = ga.Policy(policy.transforms, seed=3)(x, ids=torch.arange(5))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(s, singles[0]) for s in singles) and all(torch.equal(d, fresh) for d in doubles)
+    assert len(policy._recipes._known) == 2
+
+
+# ---- policies and transforms that are changed
+
+
+def test_a_policy_that_is_given_other_transforms_forgets_its_recipes(images):
+    policy, x = ga.Policy([ga.RandomInvert(1.0)]), images(3, 6, 5)
+    inverted = thrice(policy, x, ids=IDS[:3])[2]
+    policy.transforms = (ga.RandomInvert(0.0),)
+    assert all(torch.equal(y, x) for y in thrice(policy, x, ids=IDS[:3])) and not torch.equal(inverted, x)
+
+
+class Wide(Gain):
+    """A transform with something of its own that may change."""
+
+    def sample(self, draw, frame):
+        return {"gain": (draw.uniform() * self.strength).float()[:, None]}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_transform_that_can_change_is_drawn_step_by_step(images, nested):
+    x, transform = images(4, 6, 5), Wide(len)
+    transform.strength = 0.5
+    policy = ga.Policy([ga.RandomApply([transform], 1.0) if nested else transform], seed=3)
+    weak = thrice(policy, x, ids=IDS[:4])
+    assert "strength of Wide may change" in recipe_of(policy)
+    transform.strength = 1.0
+    strong = thrice(policy, x, ids=IDS[:4])
+    assert not torch.equal(weak[2], strong[0]) and torch.equal(strong[0], ga.Policy(policy.transforms, seed=3)(x, ids=IDS[:4]))
+
+
+def test_agreement_looks_at_every_number():
+    frame = replace(FRAME)
+    same = {"a": [torch.tensor([1.0, torch.nan]), (frame, None)], "b": torch.ones(2, dtype=torch.float64)}
+    assert agree(same, {"a": [torch.tensor([1.0, torch.nan]), (frame, None)], "b": torch.ones(2, dtype=torch.float64) + 2.0**-52})
+    for other in (
+        {**same, "b": torch.ones(2, dtype=torch.float64) + 2.0**-40},
+        {**same, "b": torch.ones(2)},
+        {**same, "b": torch.ones(3, dtype=torch.float64)},
+        {**same, "a": [torch.tensor([1.0, 2.0]), (frame, None)]},
+        {**same, "a": [torch.tensor([1.0, torch.nan]), (replace(frame, channels=4), None)]},
+        {**same, "a": [torch.tensor([1.0, torch.nan]), (replace(frame, size=SIZES + 1), None)]},
+        {"a": same["a"]},
+    ):
+        assert not agree(same, other)
