@@ -152,9 +152,9 @@ def test_every_instruction_is_the_same_on_both_machines():
         if op in ("ishl", "ishr"):
             rows = [given["i"], [tape.constant(3), tape.constant(32), tape.constant(0)]]
         if op in ("ieq", "ile", "ilt"):
-            rows = [[small] * 3, [tape.add("iand", small, tape.constant(7))] * 3]
+            rows = [[tape.add("iand", small, tape.constant(7))] * 3, [tape.constant(5)] * 3]
         if op in ("deq", "dle", "dlt"):
-            rows = [[halves] * 3, [tape.add("dabs", halves)] * 3]
+            rows = [[halves] * 3, [tape.constant(2.0)] * 3]
         if op == "ddiv":
             rows = [given["d"], [above] * 3]
         if op in ("dsqrt", "dlog"):
@@ -281,7 +281,8 @@ def test_a_policy_with_recipes_can_be_copied_and_changed(images):
     for _ in range(3):
         want = policy(x, ids=IDS[:3])
     twin = copy.deepcopy(policy)
-    assert torch.equal(twin(x, ids=IDS[:3]), want)
+    for _ in range(3):
+        assert torch.equal(twin(x, ids=IDS[:3]), want)
     twin.seed = 5
     assert not torch.equal(twin(x, ids=IDS[:3]), want), "the recipe of another seed was used"
 
