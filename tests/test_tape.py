@@ -276,15 +276,17 @@ def test_what_is_required_of_a_batch_is_asked_of_every_batch(pictures):
     assert policy(big).shape == (2, 3, 30, 30)
 
 
-def test_a_policy_with_recipes_can_be_copied_and_changed(images):
-    policy, x = ga.Policy(WHOLE[1:5], seed=4), images(3, 20, 20)
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_a_policy_with_recipes_can_be_copied_and_changed(backend, images):
+    policy, x, ids = ga.Policy([*WHOLE[1:4], ga.SaltAndPepper(0.3)], seed=4), images(3, 20, 20), IDS[:3]
     for _ in range(3):
-        want = policy(x, ids=IDS[:3])
+        want = policy(x, ids=ids, backend=backend)
     twin = copy.deepcopy(policy)
     for _ in range(3):
-        assert torch.equal(twin(x, ids=IDS[:3]), want)
+        assert torch.equal(twin(x, ids=ids, backend=backend), want)
     twin.seed = 5
-    assert not torch.equal(twin(x, ids=IDS[:3]), want), "the recipe of another seed was used"
+    fresh = ga.Policy(policy.transforms, seed=5)(x, ids=ids, backend=backend)
+    assert torch.equal(twin(x, ids=ids, backend=backend), fresh) and not torch.equal(fresh, want), "the recipe of another seed was used"
 
 
 def test_a_recipe_that_is_found_in_inference_mode_serves_outside_it(images):
