@@ -15,8 +15,8 @@ from gpuaug.transforms.base import Transform
 
 Build = Callable[[Keys, ir.Frame], Any]
 
-# kinds that are remembered; a policy that meets more of them meets few twice
-_MOST = 64
+# kinds that are remembered, and the calls after which one that does not come again makes room
+_MOST, _RECENT = 64, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class Recipes:
     def __init__(self) -> None:
         # a recipe; why there is none; or the first batch, for a kind that was seen once
         self._known: dict[Hashable, Any] = {}
+        # the call that each came with last
+        self._used: dict[Hashable, int] = {}
+        self._calls = 0
         self._of: Any = None
 
     def prepare(self, of: Any, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build) -> Any:
@@ -43,27 +46,37 @@ class Recipes:
         frame, which a recipe can do without.
         """
         if self._of is not of:
-            self._known, self._of = {}, of
+            self._known, self._used, self._of = {}, {}, of
         host = keys.ids.device.type == "cpu"
         # a whole number times a fraction has the default dtype
+        self._calls += 1
         known, kind = self._known, (host, torch.get_default_dtype(), kind)
         recipe = known.get(kind)
+        room = recipe is not None or self._room()
         if recipe is None and host:
             made = build(keys, frame())
-            if len(known) >= _MOST:
-                known.clear()
-            known[kind] = _First(_kept(keys), None if size is None else size.clone(), made)
+            if room:
+                known[kind] = _First(_kept(keys), None if size is None else size.clone(), made)
+                self._used[kind] = self._calls
             return made
         # on a GPU the first call compiles, as everywhere, unless a graph captures it: nothing can be compiled there
-        if recipe is None and torch.cuda.is_current_stream_capturing():
+        if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
             return build(keys, frame())
         if recipe is None or isinstance(recipe, _First):
-            if recipe is None and len(known) >= _MOST:
-                known.clear()
             recipe = known[kind] = find(keys.seed, frame(), build, recipe)
+        self._used[kind] = self._calls
         made = None if isinstance(recipe, str) else recipe.fill(keys, size)
         # what the recipe found amiss, the long way says in words
         return build(keys, frame()) if made is None else made
+
+    def _room(self) -> bool:
+        """Whether one more kind can be remembered.  To forget one that comes again would cost more than to do without a recipe for another."""
+        if len(self._known) >= _MOST:
+            for kind in list(self._known):
+                if self._used.get(kind, 0) < self._calls - _RECENT:
+                    self._known.pop(kind, None)
+                    self._used.pop(kind, None)
+        return len(self._known) < _MOST
 
 
 def find(seed: int, frame: ir.Frame, build: Build, first: _First | None = None) -> Any:

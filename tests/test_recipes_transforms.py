@@ -130,6 +130,30 @@ def test_what_a_tape_cannot_hold_is_refused(name):
     assert isinstance(reason, str) and len(reason) > 20, reason
 
 
+class Holder:
+    """Something with a tensor in it."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
+def test_tensors_are_found_in_what_is_prepared_or_it_is_refused():
+    recipe = find(SEED, FRAME, lambda k, f: {"a": (words(k), {"b": [fractions(k)]}), "c": 3})
+    got, want = recipe.fill(KEYS, SIZES), {"a": (words(KEYS), {"b": [fractions(KEYS)]}), "c": 3}
+    assert agree(got, want) and not agree(got, {**want, "a": (words(KEYS) + 1, {"b": [fractions(KEYS)]})})
+    assert "Holder holds tensors" in find(SEED, FRAME, lambda k, f: [Holder(words(k))])
+
+
+def test_a_kernel_that_would_compile_for_minutes_is_refused():
+    far = replace(FRAME, size=torch.zeros(2, 2, dtype=torch.int64, device="meta"))
+
+    def build(count: int) -> Callable[..., Tensor]:
+        return lambda k, f: rng.Draw(k, 3).uniform(count=count).amax(1)
+
+    assert isinstance(find(SEED, far, build(64)), Recipe) and isinstance(find(SEED, FRAME, build(2000)), Recipe)
+    assert "minutes to compile" in find(SEED, far, build(2000))
+
+
 @dataclass(frozen=True)
 class Gain(ga.Transform):
     """Multiply by what a function of the source of randomness gives, [N] or [N, 1]."""

@@ -261,7 +261,7 @@ def _(tape: Tape, out: Tensor, condition: Any, a: Any, b: Any) -> Symbol:
     return Symbol(tape, each(lambda c, x, y: tape.add(op, c, x, y), *arrays), out)
 
 
-@handles(aten._to_copy.default, aten.to.dtype)
+@handles(aten._to_copy.default)
 def _(tape: Tape, out: Tensor, a: Symbol, **options: Any) -> Symbol:
     return Symbol(tape, cast(tape, a.numbers, out.dtype, a.dtype).copy(), out)
 

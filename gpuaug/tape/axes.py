@@ -164,14 +164,9 @@ def _same(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Sy
     return Symbol(tape, a.numbers, out)
 
 
-def _in_a_row(tape: Tape, out: Tensor, a: Symbol, **options: Any) -> Symbol:
-    return Symbol(tape, a.numbers if a.is_contiguous() else np.ascontiguousarray(a.numbers), out)
-
-
-HANDLERS |= dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), _reshaped)
+HANDLERS |= dict.fromkeys((aten.view.default, aten._unsafe_view.default), _reshaped)
 HANDLERS |= dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim), _reshaped)
 HANDLERS |= dict.fromkeys((aten.detach.default, aten.alias.default, aten.lift_fresh.default), _same)
-HANDLERS[aten.contiguous.default] = _in_a_row
 HANDLERS[aten.expand.default] = _expanded
 HANDLERS[aten.clone.default] = lambda tape, out, a, **options: Symbol(tape, a.numbers.copy(), out)
 

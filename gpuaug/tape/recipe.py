@@ -13,11 +13,13 @@ from gpuaug import ir
 from gpuaug.rng import Keys
 from gpuaug.tape import axes
 from gpuaug.tape.record import Table, Tape, needed
-from gpuaug.tape.tensor import HANDLERS, SAMPLES, SymbolicKeys, Untraceable, axis_of_samples, sizes, table
+from gpuaug.tape.tensor import HANDLERS, SAMPLES, Symbol, SymbolicKeys, Untraceable, axis_of_samples, sizes, table
 
 __all__ = ["Recipe", "Untraceable", "trace"]
 
 assert HANDLERS and axes, "symbols know no operation"
+# instructions of a kernel: 2500 take 17 seconds to compile, twice as many three times as long
+_LONGEST = 4096
 # from the tables of a batch, its keys and its frame's sizes: the structure for that batch
 Maker = Callable[[list[Tensor], Keys], Any]
 
@@ -67,7 +69,10 @@ def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) ->
         tables.append(Table("int64", (len(required),), tuple(required)))
     slots = tuple(sorted({arguments[0] for op, arguments in tape.code if op == "partner"}))
     every = tuple(tables)
-    machine = import_module(f"gpuaug.tape.{'host' if frame.size.device.type == 'cpu' else 'device'}")
+    host = frame.size.device.type == "cpu"
+    if not host and len(needed(tape, every)) > _LONGEST:
+        raise Untraceable(f"more than {_LONGEST} numbers a sample would take minutes to compile")
+    machine = import_module(f"gpuaug.tape.{'host' if host else 'device'}")
     return Recipe(tape, every, machine.assemble(tape, every, slots), machine, slots, make, bool(required))
 
 
@@ -96,4 +101,6 @@ def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -
     if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), tape, tables, known))}
         return (lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()})) if changed else None
+    if any(isinstance(v, Symbol) for v in getattr(value, "__dict__", {}).values()):
+        raise Untraceable(f"{type(value).__name__} holds tensors, and is no dataclass")
     return None

@@ -52,7 +52,11 @@ class Symbol(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         handler = HANDLERS.get(func)
         if handler is None:
-            raise Untraceable(f"{func} is not known to the tape")
+            # below autograd, in a custom operator or in inference mode, what is made of other operations comes here whole
+            parts = func.decompose(*args, **kwargs or {})
+            if parts is NotImplemented:
+                raise Untraceable(f"{func} is not known to the tape")
+            return parts
         options = dict(kwargs or {})
         tape = next(a.tape for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         changed = {"device": "meta"} if "device" in options else {}
