@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir
-from gpuaug.rng import Keys
+from gpuaug.rng import Keys, smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:
     footprint = first.footprint
     if not isinstance(b, ir.Warp):
         # what b averages over, seen from a's input; a warp averages over nothing
-        footprint = torch.maximum(footprint, (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2).sqrt())
+        seen = (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2)
+        footprint = torch.maximum(footprint, smooth("sqrt", seen))
     fill = then.fill if first.fill is None else first.fill
     return ir.Project(ir.product(first.inverse, then.inverse), footprint, first.window, then.size, then.fixed, fill)
 

@@ -177,6 +177,20 @@ def test_every_instruction_is_the_same_on_both_machines():
         assert w.unique().numel() > 1, f"{op}: vacuous"
 
 
+def test_what_is_no_number_stays_none_on_both_machines():
+    tape = Tape()
+    real = tape.add("real", tape.add("id"))
+    nan, found = tape.constant(math.nan), []
+    for op in ("dmin", "dmax", "dadd"):
+        found += [tape.add(op, nan, real), tape.add(op, real, nan)]
+    tables = (Table("float64", (len(found) + 1,), (*found, real)),)
+    few = rng.Keys(SEED, 0, torch.arange(5), torch.zeros(5, dtype=torch.int64))
+    here = host.run(host.assemble(tape, tables, ()), tables, few, None, torch.empty((0, 5), dtype=torch.int64))
+    there = device.run(device.assemble(tape, tables, ()), tables, few, None, few.ids[None])
+    for made in (here[0], there[0]):
+        assert made[:, :-1].isnan().all() and torch.equal(made[:, -1], few.ids.double())
+
+
 def test_constants_are_folded_and_numbers_made_once():
     tape = Tape()
     a, b = tape.add("id"), tape.constant(3)

@@ -109,9 +109,10 @@ def reals(OP: tl.constexpr, a, b):
     elif OP == DDIV:
         out = a / b
     elif OP == DMIN:
-        out = tl.minimum(a, b)
+        # what is no number stays none
+        out = tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
     elif OP == DMAX:
-        out = tl.maximum(a, b)
+        out = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
     elif OP == DNEG:
         out = -a
     elif OP == DABS:
