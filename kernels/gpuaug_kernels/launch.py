@@ -85,7 +85,7 @@ def options(program: Program) -> dict[str, int]:
         return {"num_warps": 4 if crowded or mix != codes.ALONE.value else 2, "maxnreg": 240}
     if source in (codes.PIXEL.value, codes.FLOOR.value):
         # where little is done to a pixel, most is what a thread does once; and what one warp holds is exchanged without a barrier
-        warps, registers = (4, 168) if crowded else (1, 200) if stages <= LIGHT else (2, 160)
+        warps, registers = (4, 168) if crowded else (1, 200) if stages <= LIGHT else (2, 160 if mix == codes.ALONE.value else 200)
         return {"num_warps": warps, "maxnreg": registers}
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in WIDE else 128}
