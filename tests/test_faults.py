@@ -159,7 +159,7 @@ FAULTS = [
         "numbers if to in (torch.float64, torch.int64) else cast(tape, numbers, to)",
         "numbers",
         "test_recipes_transforms.py",
-        "",
+        "test_",
     ),
     Fault(
         "a comparison of a tape that is strict",
