@@ -99,7 +99,12 @@ def _joins(before: ir.Sequence, passes: ir.Sequence) -> bool:
 @singledispatch
 def dear(p: ir.Pass) -> bool:
     """Whether a pixel of a source takes more than a hundred instructions: to make it twice costs more than to write and read it (bench/NOTES.md)."""
-    return isinstance(p, BlurRows | BlurColumns | ir.Project)
+    return False
+
+
+@dear.register
+def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
+    return True
 
 
 @dear.register

@@ -18,7 +18,7 @@ from gpuaug.tape.tensor import HANDLERS, SAMPLES, Symbol, SymbolicKeys, Untracea
 __all__ = ["Recipe", "Untraceable", "trace"]
 
 assert HANDLERS and axes, "symbols know no operation"
-# instructions of a kernel: 2500 take 17 seconds to compile, twice as many three times as long
+# instructions of a kernel: it takes seconds to compile a thousand, and more than in proportion beyond
 _LONGEST = 4096
 # from the tables of a batch, its keys and its frame's sizes: the structure for that batch
 Maker = Callable[[list[Tensor], Keys], Any]
