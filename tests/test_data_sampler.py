@@ -279,6 +279,18 @@ def test_rank_and_world_come_from_the_environment_of_torchrun(monkeypatch):
     assert len(Sampler(20)) == 20
 
 
+def test_torch_distributed_comes_before_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    one = Sampler(20, shuffle=False)
+    assert len(one) == 5
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        assert [i for i, _ in one] == list(range(20))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_rank_and_world_come_from_torch_distributed_even_if_it_is_initialised_later(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

@@ -43,7 +43,8 @@ class Weighted:
             short = f"class {self.classes[c].item()!r} would have none of the {self.length} draws of an epoch"
             raise ValueError(f"{short}; give it a larger weight, give num_samples more, or leave its samples out of the data set")
         most = rng.MAX_OCCURRENCE // self.views
-        for c in np.flatnonzero(self.quotas > self.counts * most)[:1]:
+        c = int(np.argmax(self.quotas / self.counts))
+        if self.quotas[c] > self.counts[c] * most:
             asked = f"class {self.classes[c].item()!r} has {self.counts[c]} samples for {self.quotas[c]} draws"
             views = f" with {self.views} views" if self.views > 1 else ""
             raise ValueError(f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or more samples")
