@@ -1,6 +1,7 @@
 """Orders of shards and of weighted classes: what a rank reads, how evenly classes and samples are drawn, and what they repeat."""
 
 import itertools
+import time
 import tracemalloc
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.bench_order import IDS, orders
 from gpuaug.data import BatchSampler, order, weights
 
 EPOCHS = 12
@@ -17,6 +19,18 @@ EPOCHS = 12
 def at(made: order.Order, epoch: int = 0, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Ids and occurrences of a whole epoch."""
     return made.epoch(seed, epoch).at(np.arange(made.length))
+
+
+def test_an_id_of_any_order_costs_at_most_a_microsecond():
+    """Of this process's time, and of the best try: the machine may have other work."""
+    for name, made in orders().items():
+        epoch, positions = made.epoch(1, 2), np.arange(IDS)
+        taken = []
+        for _ in range(15):
+            start = time.process_time()
+            epoch.at(positions)
+            taken.append((time.process_time() - start) / IDS)
+        assert min(taken) < 1e-6, f"{name}: {1e9 * min(taken):.0f} ns"
 
 
 # ---- shards

@@ -92,7 +92,7 @@ class Permutations:
 
     def _count(self, tweak: Words, size: Ints, index: Ints) -> Ints:
         """Every member has a random word, and goes where as many words are smaller as its own: exactly uniform."""
-        members = np.arange(COUNTED, dtype=np.uint64)
+        members = np.arange(size.max(), dtype=np.uint64)
         member, out = mix(members ^ self._member), np.empty_like(index)
         step = _BLOCK // COUNTED
         for start in range(0, index.size, step):
