@@ -21,6 +21,8 @@ BAD = [
     (-1, {}, ValueError, "the number of samples must be in [0, "),
     (1 << 47, {}, ValueError, "the number of samples must be in [0, "),
     (2.5, {}, TypeError, "the number of samples must be a whole number"),
+    (iter([1]), {}, TypeError, "samples must be a number or a Dataset with a length, got list_iterator"),
+    (None, {}, TypeError, "samples must be a number or a Dataset with a length, got NoneType"),
     (6, {"batch_size": 0}, ValueError, "batch_size must be >= 1, got 0"),
     (6, {"batch_size": True}, TypeError, "batch_size must be a whole number"),
     (6, {"seed": -1}, ValueError, "seed must be in [0, "),

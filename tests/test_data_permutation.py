@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +57,13 @@ def test_a_thousand_million_samples_take_no_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert ids.max() > 9e8 and ids.min() < 1e8 and peak < 4 << 20
+
+
+@pytest.mark.parametrize("n", [100, 100_000])
+def test_an_order_is_made_on_the_host_whatever_the_default_device(n):
+    want = Permutation(1, 2, SAMPLES, n)(np.arange(50))
+    with torch.device("meta"):
+        assert np.array_equal(Permutation(1, 2, SAMPLES, n)(np.arange(50)), want)
 
 
 # what must not change without another version of the order

@@ -171,6 +171,19 @@ def test_set_epoch_of_the_loaded_epoch_keeps_the_place():
     assert next(iter(again)) == sequence("samples", 5)[:7], "the next pass is whole"
 
 
+def test_set_epoch_goes_back_to_where_a_pass_began_that_nobody_had_a_batch_of():
+    """As a DataLoader with workers is iterated over twice: it takes batches at once."""
+    one = ranks(1, 7, "samples")[0]
+    one.set_epoch(4)
+    next(iter(one))
+    again = ranks(1, 7, "samples", one.state_dict())[0]
+    ahead = list(itertools.islice(again, 3))
+    again.set_epoch(4)
+    assert list(itertools.islice(again, 3)) == ahead and again.state_dict(1) == {**one.state_dict(), "consumed": 14}
+    again.set_epoch(5)
+    assert next(iter(again)) == sequence("samples", 5)[:7]
+
+
 @EACH
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_a_state_of_the_last_batch_begins_the_next_epoch(order, drop_last):

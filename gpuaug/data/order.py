@@ -4,6 +4,7 @@ It knows no batch, rank or world, so it stays the same when they change.
 """
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,10 +115,12 @@ def make(
 
 
 def _count(samples: Any) -> int:
-    if not hasattr(samples, "__len__"):
+    if hasattr(samples, "__len__"):
+        n = len(samples)
+    elif isinstance(samples, Real):
         n = arguments.integer("the number of samples", samples, 0, rng.MAX_ID)
     else:
-        n = len(samples)
+        raise TypeError(f"samples must be a number or a Dataset with a length, got {type(samples).__name__}; give the number")
     if n == 0:
         raise ValueError("there are no samples: an epoch needs at least one")
     return n

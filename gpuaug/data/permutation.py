@@ -35,8 +35,9 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 def words(seed: int, epoch: int, purpose: int, count: int) -> Words:
     """Random 64-bit words.  Seed and epoch go through Philox as key and counter, so that neighbours have nothing in common."""
-    c0 = torch.arange(-(-count // 2))
-    fixed = (torch.tensor([value]) for value in ((rng.SAMPLER << 28) | purpose, 0, epoch))
+    # on the host, whatever torch.set_default_device says
+    c0 = torch.arange(-(-count // 2), device="cpu")
+    fixed = (torch.tensor([value], device="cpu") for value in ((rng.SAMPLER << 28) | purpose, 0, epoch))
     w = [np.ascontiguousarray(x.numpy()).astype(np.uint64) for x in rng.philox(seed, c0, *fixed)]
     pairs = np.stack((w[0] | (w[1] << np.uint64(32)), w[2] | (w[3] << np.uint64(32))), axis=1)
     return pairs.reshape(-1)[:count]

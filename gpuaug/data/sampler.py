@@ -52,7 +52,8 @@ class BatchSampler:
     views: how many views of a sample are augmented apart: occurrences come multiplied by it, and view v of a sample is occurrence + v.
     rank, world_size: by default torch.distributed's where it is initialised, or torchrun's environment, looked up whenever a pass begins.
 
-    Every `iter()` goes through the next epoch, the first one after `load_state_dict` through what was left.  `len()` is that of a whole epoch.
+    Every pass goes through the next epoch, the first one after `load_state_dict` through what was left.  A pass begins with its first batch, which
+    a DataLoader with workers takes as soon as it is iterated over; `set_epoch` goes back to where that began.  `len()` is that of a whole epoch.
     """
 
     def __init__(

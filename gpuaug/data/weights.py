@@ -39,7 +39,7 @@ class Weighted:
         self._digest = hashlib.sha256(b"".join(x.astype("<i8").tobytes() for x in (member, self.quotas))).hexdigest()[:16]
 
     def _check(self) -> None:
-        for c in np.flatnonzero(self.quotas == 0)[:1]:
+        for c in np.flatnonzero(self.quotas < 1)[:1]:
             short = f"class {self.classes[c].item()!r} would have none of the {self.length} draws of an epoch"
             raise ValueError(f"{short}; give it a larger weight, give num_samples more, or leave its samples out of the data set")
         most = rng.MAX_OCCURRENCE // self.views
