@@ -59,16 +59,17 @@ class Policy(nn.Module):
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self._recipes = Recipes()
-        self.handle = traced.register(self)
+        self.outline = traced.register(self, self._classes)
 
     def __getstate__(self) -> dict[str, Any]:
         # by name: the protocol of torch.save fails on a memory format
-        return {k: v for k, v in self.__dict__.items() if k != "_recipes"} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_recipes", "outline")} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self), "_recipes": Recipes()}
+        changed = {"memory_format": getattr(torch, state["memory_format"]), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
+        self.outline = traced.register(self, self._classes)
 
     # ---- calling
 
@@ -89,8 +90,13 @@ class Policy(nn.Module):
         call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
-        if torch.compiler.is_compiling() and isinstance(images, Tensor):
-            return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+        if torch.compiler.is_compiling():
+            if isinstance(images, Tensor):
+                return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+            return self._eagerly(images, labels, ids, epoch, occurrence, backend)
+        return self._run(images, labels, ids, epoch, occurrence, backend)
+
+    def _run(self, images: Any, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = _joined(images, given)
@@ -100,20 +106,15 @@ class Policy(nn.Module):
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
+    _eagerly = traced.eagerly(_run)
+
     def augment(
         self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
 
-    def outline(self, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[tuple[int, int, int], torch.dtype, int | None]:
-        """What comes out for images [N, C, H, W]: (C, H, W), dtype, and the classes of soft labels, None where labels stay as they are."""
-        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
-        frame = _frame(shape[1:], 1, shape[0], dtype, torch.device("cpu"))
-        end = ir.verify(self._lower(frame, self._draw(keys, frame)), frame)
-        height, width = end.fixed or (0, 0)
-        return (end.channels, height, width), end.dtype, self._classes
-
+    @traced.eagerly
     def draw(
         self,
         ids: Tensor,
@@ -131,6 +132,7 @@ class Policy(nn.Module):
         drawn = self._draw(keys, frame)
         return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
+    @traced.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a mix."""
         if not isinstance(params, Params):
