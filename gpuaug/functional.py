@@ -107,7 +107,7 @@ def _dense(images: Any) -> Tensor:
 
 def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
     """A tensor [N, *shape] on the device of the images."""
-    given: Tensor = values if isinstance(values, Tensor) else put(values, images.device)
+    given: Tensor = values if isinstance(values, Tensor) else put(arguments.array(name, values), images.device)
     if given.shape != (len(images), *shape):
         raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
     if given.device != images.device:

@@ -22,6 +22,8 @@ from gpuaug.transforms.base import Transform, numbered
 
 # handles are never used twice in a process, and a policy that is gone is forgotten
 _handles = count(1)
+# in place of an epoch: the policy's own when the operator runs, so that another one compiles nothing again
+_OWN = -(2**63)
 _policies: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _kinds: dict["Kind", int] = {}
 _numbers: dict[int, "Kind"] = {}
@@ -134,9 +136,9 @@ def run(
     epoch_number: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images and labels; without labels the second is empty.  epoch_number: -1 where none was given."""
+    """Augmented images and labels; without labels the second is empty.  epoch_number: _OWN where none was given."""
     policy = _policies[int(handle)]
-    number = None if epoch_number < 0 else epoch_number
+    number = None if epoch_number == _OWN else epoch_number
     out, soft = policy.augment(images, labels, ids, number if epoch is None else epoch, occurrence, backend, next_id)
     if _numbers[kind].fixed and list(out.shape[2:]) != size:
         raise RuntimeError(f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: look at their `after`")
@@ -181,7 +183,7 @@ def _(
 
 def call(policy: Any, images: Tensor, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
     """What `policy(images, ...)` of a tensor is while torch traces."""
-    held, number = (epoch, -1) if isinstance(epoch, Tensor) or epoch is None else (None, epoch)
+    held, number = (epoch, _OWN) if isinstance(epoch, Tensor) else (None, _OWN if epoch is None else epoch)
     rows, ids, occurrence = (_tensor(v, images.device) for v in (labels, ids, occurrence))
     handle, sizes, kind = policy.outline
     h, w, classes, _ = sizes.shape
