@@ -95,8 +95,8 @@ def interpolation(value: Any, allowed: tuple[str, ...]) -> str:
 
 def share(name: str, value: Any, call: str) -> float:
     """A value of a pixel, in [0, 1]; what is meant for 0 to 255 is told what to write.  call: "RandomSolarize({})" """
-    if isinstance(value, Real) and not isinstance(value, bool) and 1 < value <= 255:
-        said = call.format(f"{value:g} / 255")
+    if isinstance(value, Real) and not isinstance(value, bool) and 1 < float(value) <= 255:
+        said = call.format(f"{float(value):g} / 255")
         raise ValueError(f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; divide by 255: {said}")
     return number(name, value, 0.0, 1.0)
 

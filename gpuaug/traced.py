@@ -196,7 +196,8 @@ def _tensor(values: Any, device: torch.device) -> Tensor | None:
     if values is None or isinstance(values, Tensor):
         return values
     if isinstance(values, list | tuple) and all(type(v) is int for v in values):
-        return integers(values, device)
+        made: Tensor = integers(values, device)
+        return made
     return torch.as_tensor(np.asarray(values), device=device)
 
 
@@ -220,7 +221,7 @@ def eagerly(function: Door) -> Door:
         if "torch._dynamo" not in sys.modules:
             return function(*given, **named)
         if not disabled:
-            disabled.append(torch.compiler.disable(function))
+            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
         return disabled[0](*given, **named)
 
     door._torchdynamo_disable = True  # type: ignore[attr-defined]
