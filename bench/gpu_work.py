@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import gpuaug as ga
+from gpuaug import traced
 
 from .contenders import CONTENDERS, Contender, Unsupported
 from .scenarios import ENDS, FLIP, H1, PHOTOGRAPH, POLICIES, STD, Workload
@@ -97,7 +98,7 @@ class Job:
     def unavoidable(self) -> int:
         """Bytes that a batch must move: the part of each image that its crop looks at, read once, and the output, written once."""
         w = self.workload
-        (height, width), end = w.size, self.policy(torch.device("cpu")).outline((w.channels, *w.size), torch.float32 if w.floats else torch.uint8)
+        (height, width), end = w.size, traced.outline(self.policy(torch.device("cpu")), (w.channels, *w.size), torch.float32 if w.floats else torch.uint8)
         share = 1.0
         first = w.transforms[0]
         if isinstance(first, ga.RandomResizedCrop):

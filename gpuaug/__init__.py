@@ -1,10 +1,19 @@
 """gpuaug: a whole torchvision policy, per sample, batched, keyed by sample id."""
 
-from gpuaug import data, functional
-from gpuaug.batch import Batch, Params, Ragged
-from gpuaug.policy import Policy
-from gpuaug.transforms import *
-from gpuaug.transforms import REGISTRY, Transform
-from gpuaug.version import __version__
+import sys
+from pathlib import Path
+
+try:
+    from gpuaug import data, functional
+    from gpuaug.batch import Batch, Params, Ragged
+    from gpuaug.policy import Policy
+    from gpuaug.transforms import *
+    from gpuaug.transforms import REGISTRY, Transform
+    from gpuaug.version import __version__
+except KeyboardInterrupt:
+    # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
+    if any(Path(a).stem == "gpuaug" for a in sys.orig_argv[:4]):
+        raise SystemExit(130) from None
+    raise
 
 __all__ = ["Batch", "Params", "Policy", "Ragged", "Transform", "__version__", "data", "functional", *REGISTRY]

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
+
+import numpy as np
 
 KERNELS = {"nearest": "nearest", "nearest-exact": "nearest-exact", "bilinear": "bilinear", 0: "nearest", 2: "bilinear"}
 
@@ -88,6 +91,43 @@ def interpolation(value: Any, allowed: tuple[str, ...]) -> str:
     if name not in allowed:
         raise ValueError(f"interpolation must be one of {', '.join(allowed)}, got {value!r}")
     return name
+
+
+def share(name: str, value: Any, call: str) -> float:
+    """A value of a pixel, in [0, 1]; what is meant for 0 to 255 is told what to write.  call: "RandomSolarize({})" """
+    if isinstance(value, Real) and not isinstance(value, bool) and 1 < float(value) <= 255:
+        said = call.format(f"{float(value):g} / 255")
+        raise ValueError(f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; divide by 255: {said}")
+    return number(name, value, 0.0, 1.0)
+
+
+def named(value: Any) -> str:
+    """The type of what should be an image, with what to do about a file that was not opened."""
+    kind = type(value).__name__
+    if isinstance(value, str | PathLike):
+        return f"{kind} {str(value)[:80]!r}; open a file first, such as PIL.Image.open(path)"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{kind}; decode a file's bytes first, such as PIL.Image.open(io.BytesIO(data))"
+    return kind
+
+
+def array(name: str, values: Any) -> np.ndarray[Any, Any]:
+    """An array of numbers, one row per image."""
+    try:
+        out = np.asarray(values)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be numbers, got a {type(values).__name__} that is no array: {error}; pass a tensor, such as torch.stack makes one"
+        ) from None
+    except ValueError:
+        raise ValueError(f"{name} must have rows of one length, got a {type(values).__name__} whose rows differ; pass [N] numbers or [N, K] rows") from None
+    if out.dtype.kind in "biuf":
+        return out
+    found = next((v for v in out.flat if not isinstance(v, Real)), values)
+    do = "leave the argument out where there are none" if found is None else "pass [N] numbers or [N, K] rows"
+    if isinstance(found, str):
+        do = "number the names first, such as {name: number for number, name in enumerate(sorted(set(names)))}"
+    raise TypeError(f"{name} must be numbers, got {str(found)[:80]!r} of type {type(found).__name__}; {do}")
 
 
 def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[float, ...] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any, overload
 
 import numpy as np
@@ -148,7 +149,7 @@ def as_images(images: Any) -> Images:
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(_writable(images))
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] uint8 images, got {type(images).__name__}")
+        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] uint8 images, got {arguments.named(images)}")
     if images.ndim != 4:
         raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {tuple(images.shape)}; use images[None] for a single one")
     if images.dtype not in DTYPES:
@@ -185,6 +186,8 @@ def _ready(item: Any) -> bool:
 def _one(item: Any, n: int) -> Tensor:
     """One image of a list as contiguous [H, W, C] uint8."""
     if not isinstance(item, Tensor):
+        if isinstance(item, str | bytes | PathLike) or item is None:
+            raise TypeError(f"image {n} of the list must be an array, a tensor or a PIL image, got {arguments.named(item)}")
         if getattr(item, "mode", "RGB") not in ("L", "LA", "RGB", "RGBA"):
             raise TypeError(f"image {n} of the list has PIL mode {item.mode!r}, whose values are not 8-bit colours; use image.convert('RGB')")
         array = np.asarray(item)
@@ -216,12 +219,19 @@ def put(values: Any, device: torch.device) -> Tensor:
 
 def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
     """A tensor with a row per image on their device: a mix asks for more."""
-    out: Tensor = labels if isinstance(labels, Tensor) else put(np.asarray(labels), device)
+    out: Tensor = labels if isinstance(labels, Tensor) else put(arguments.array("labels", labels), device)
     if out.device != device:
         raise ValueError(f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})")
     if out.ndim < 1 or out.shape[0] != n:
         raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
     return out
+
+
+# what to do about numbers out of range
+_RANGES = {
+    "ids": "pass a sample's number in its data set, and of a hash its remainder: ids % 2**46",
+    "occurrence": "it tells up to 4096 copies of one id apart; number the samples themselves by ids",
+}
 
 
 def as_integers(name: str, values: Any, n: int | None, device: torch.device, limit: int) -> Tensor:
@@ -237,7 +247,7 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
     if given.device != device:
         raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
     if device.type == "cpu" and len(given) and not 0 <= int(given.min()) <= int(given.max()) < limit:
-        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}")
+        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}; {_RANGES[name]}")
     return given.long()
 
 

@@ -6,10 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+try:
+    import typer
+    from rich.console import Console
 
-from gpuaug.version import __version__
+    from gpuaug.version import __version__
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="GPU-native image augmentation.")
 Backend = Annotated[str, typer.Option(help="auto, reference, cpu or triton")]
@@ -38,7 +41,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 @app.command()
 def demo(
-    data: Annotated[Path | None, typer.Option(help="Folder of images, flat or one folder per class [default: photographs written to demo_data]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of images, flat or one folder per class.", show_default="photographs written to demo_data")] = None,
     epochs: Annotated[int, typer.Option(min=1, max=2**18)] = 3,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -50,17 +53,20 @@ def demo(
     from gpuaug.demo import Demo, run
 
     with _one_sentence():
+        order = Demo(epochs, batch_size, seed, backend, output)
+        # before anything is written
+        order.check()
         if data is None:
             data = Path("demo_data")
             if not data.exists():
                 photographs.write(data)
-        run(Demo(epochs, batch_size, seed, backend, output), photographs.find(data), Console())
+        run(order, photographs.find(data), Console())
 
 
 @app.command()
 def describe(
     policy: Annotated[Path, typer.Argument(help="A policy that Policy.save wrote.")],
-    size: Annotated[str | None, typer.Option(help="Height x width of the images, such as 375x500 [default: images of different sizes]")] = None,
+    size: Annotated[str | None, typer.Option(help="Height x width of the images, such as 375x500.", show_default="images of different sizes")] = None,
     channels: Annotated[int, typer.Option(min=1)] = 3,
     backend: Backend = "auto",
 ) -> None:
@@ -74,7 +80,9 @@ def describe(
 @app.command()
 def bench(
     output: Annotated[Path, typer.Option(help="Folder for report.md, report.html, the pictures and results.json.")] = Path("bench_report"),
-    group: Annotated[list[str] | None, typer.Option(help="policy, recipe, transform, batch, size or 'end to end'; repeat for several [default: all]")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="policy, recipe, transform, batch, size or 'end to end'; repeat for several.", show_default="all")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Every batch and image size, larger batches of the policies too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Of every contender alike.")] = 1,
@@ -107,3 +115,7 @@ def _size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Entry point of the command `gpuaug`."""
     app()
+
+
+if __name__ == "__main__":
+    main()

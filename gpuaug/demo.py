@@ -1,7 +1,8 @@
 """The main job: stream augmented batches of a folder, time them against torchvision in the same run, and draw a contact sheet."""
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from gpuaug import photographs, show
 from gpuaug import transforms as T
-from gpuaug.exec import choose
+from gpuaug.exec import check, choose, load
 from gpuaug.photographs import Folder
 from gpuaug.policy import Policy
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DRAWS, ROWS = 6, 8  # of the contact sheet
+LISTED = 20  # files that were skipped, named each
 TIMED = 50  # batches timed and given to torchvision too; on a large folder more would only take longer
 
 Pixels = np.ndarray[Any, Any]  # [H, W, 3] uint8
@@ -51,6 +53,23 @@ class Demo:
             T.RandomErasing(p=0.25),
         ]
         return Policy(steps, seed=self.seed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device("cuda" if torch.cuda.is_available() and self.backend != "cpu" else "cpu")
+
+    def check(self) -> None:
+        """Raise ValueError or RuntimeError for what cannot run, before anything is read or written."""
+        if self.output.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"output must end as a picture does, such as .png or .jpg, got {self.output}")
+        if not self.output.parent.is_dir():
+            raise ValueError(f"{self.output.parent} is not a folder, so {self.output.name} cannot be written there; make it first")
+        self.policy()
+        check(self.backend)
+        load(choose(self.backend, self.device))
+        if self.backend == "triton" and self.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError('backend "triton" needs a CUDA device, and torch sees none; use --backend auto')
 
 
 def torchvision_policies() -> dict[str, Callable[[Tensor], Tensor]]:
@@ -90,11 +109,8 @@ class Stopwatch:
 
 def run(demo: Demo, folder: Folder, console: Console) -> None:
     """Print device, plan, progress and speed, and write the contact sheet."""
-    if demo.output.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"output must end as a picture does, such as .png or .jpg, got {demo.output}")
-    if not demo.output.parent.is_dir():
-        raise ValueError(f"{demo.output.parent} is not a folder, so {demo.output.name} cannot be written there; make it first")
-    device = torch.device("cuda" if torch.cuda.is_available() and demo.backend != "cpu" else "cpu")
+    demo.check()
+    device = demo.device
     policy = demo.policy()
     plan = policy.describe(backend=demo.backend, device=device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -103,19 +119,42 @@ def run(demo: Demo, folder: Folder, console: Console) -> None:
     count = len(folder.classes)
     _say(console, f"data:    {folder.root}: {len(folder)} images in {count} class{'es' if count > 1 else ''}")
     _say(console, f"plan:    {plan}\n")
-    watches = _stream(demo, policy, folder, device, console)
+    skipped: dict[int, str] = {}
+    watches = _stream(demo, policy, folder, skipped, device, console)
     _report(watches, device, console)
-    _sheet(demo, policy, folder, device)
+    _list(skipped, console)
+    _sheet(demo, policy, folder, skipped, device)
     _say(console, f"wrote {demo.output}: originals and the draws of {DRAWS} epochs")
 
 
-def _batches(demo: Demo, folder: Folder) -> Iterator[tuple[int, list[int], list[Pixels]]]:
-    """(epoch, ids, decoded images), in the folder's order."""
+def _batches(demo: Demo, folder: Folder, skipped: dict[int, str]) -> Iterator[tuple[int, int, list[int], list[Pixels]]]:
+    """(epoch, files taken, ids and pixels of those that can be decoded), in the folder's order.  skipped: id -> why, filled here."""
+
+    def read(i: int) -> Pixels | None:
+        try:
+            return None if i in skipped else photographs.decode(folder.paths[i])
+        except ValueError as error:
+            skipped[i] = str(error)
+            return None
+
     with ThreadPoolExecutor() as pool:
         for epoch in range(demo.epochs):
             for first in range(0, len(folder), demo.batch_size):
-                ids = list(range(first, min(first + demo.batch_size, len(folder))))
-                yield epoch, ids, list(pool.map(photographs.decode, (folder.paths[i] for i in ids)))
+                ids = range(first, min(first + demo.batch_size, len(folder)))
+                images = {i: pixels for i, pixels in zip(ids, pool.map(read, ids), strict=True) if pixels is not None}
+                yield epoch, len(ids), list(images), list(images.values())
+            if len(skipped) == len(folder):
+                raise ValueError(f"none of the {len(folder)} images of {folder.root} can be decoded, such as {skipped[0]}")
+
+
+def _list(skipped: dict[int, str], console: Console) -> None:
+    """Say which files were left out, and why."""
+    if skipped:
+        _say(console, f"skipped {len(skipped)} file{'s' if len(skipped) > 1 else ''}:")
+    for i in sorted(skipped)[:LISTED]:
+        _say(console, f"  {skipped[i]}")
+    if len(skipped) > LISTED:
+        _say(console, f"  and {len(skipped) - LISTED} more")
 
 
 def _augment(policy: Policy, images: list[Pixels], ids: list[int], epoch: int, device: torch.device, backend: str) -> Tensor:
@@ -130,24 +169,26 @@ def _rival(transform: Callable[[Tensor], Tensor], images: list[Tensor], device: 
     return torch.stack([transform(i) for i in images]).to(device)
 
 
-def _stream(demo: Demo, policy: Policy, folder: Folder, device: torch.device, console: Console) -> dict[str, Stopwatch]:
-    """Augment every batch of every epoch, the first full ones by torchvision too."""
+def _stream(demo: Demo, policy: Policy, folder: Folder, skipped: dict[int, str], device: torch.device, console: Console) -> dict[str, Stopwatch]:
+    """Augment every batch of every epoch, the first full ones by torchvision too.  skipped: filled with what cannot be decoded."""
     rivals = torchvision_policies()
     watches = {name: Stopwatch() for name in ("gpuaug", *rivals)}
     full = min(demo.batch_size, len(folder))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("compiling", total=demo.epochs * len(folder))
-        for number, (epoch, ids, images) in enumerate(_batches(demo, folder)):
-            ours = partial(_augment, policy, images, ids, epoch, device, demo.backend)
-            if len(watches["gpuaug"].rates) == TIMED or len(ids) < full:
+        number = 0
+        for epoch, taken, ids, images in _batches(demo, folder, skipped):
+            ours, rates = partial(_augment, policy, images, ids, epoch, device, demo.backend), watches["gpuaug"].rates
+            if images and (len(rates) == TIMED or (taken < full and rates)):
                 ours()
-            else:
+            elif images:
                 # laid out as a decoder gives them to torchvision, outside its time
                 planar = [torch.from_numpy(i).permute(2, 0, 1).contiguous() for i in images]
                 work = {"gpuaug": ours, **{name: partial(_rival, rival, planar, device) for name, rival in rivals.items()}}
-                _time(work, watches, number, full, device)
-            progress.update(task, advance=len(ids), description=f"epoch {epoch + 1} of {demo.epochs}")
+                _time(work, watches, number, len(images), device)
+                number += 1
+            progress.update(task, advance=taken, description=f"epoch {epoch + 1} of {demo.epochs}")
     return watches
 
 
@@ -181,8 +222,8 @@ def _report(watches: dict[str, Stopwatch], device: torch.device, console: Consol
     )
 
 
-def _sheet(demo: Demo, policy: Policy, folder: Folder, device: torch.device) -> None:
-    ids = folder.spread(ROWS)
+def _sheet(demo: Demo, policy: Policy, folder: Folder, skipped: Collection[int], device: torch.device) -> None:
+    ids = folder.spread(ROWS, skipped)
     originals = [photographs.decode(folder.paths[i]) for i in ids]
     draws = [show.pictures(_augment(policy, originals, ids, epoch, device, demo.backend), MEAN, STD) for epoch in range(DRAWS)]
     rows = []

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, fuse, ir, rng
+from gpuaug import arguments, fuse, ir, rng, traced
 from gpuaug.batch import DTYPES, as_epoch, as_images, as_integers, put
 from gpuaug.exec import choose, load
 
 __all__ = ["cutmix", "erase", "mixup", "normalize", "salt_and_pepper"]
 
 
+@traced.eagerly
 def salt_and_pepper(
     images: Tensor,
     amount: float,
@@ -40,6 +41,7 @@ def salt_and_pepper(
     return _run((noise,), images, keys)
 
 
+@traced.eagerly
 def cutmix(images: Tensor, partner: Tensor, boxes: Tensor, out: Tensor | None = None) -> Tensor:
     """The partner's pixels inside a rectangle.
 
@@ -55,6 +57,7 @@ def cutmix(images: Tensor, partner: Tensor, boxes: Tensor, out: Tensor | None = 
     return _run((ir.CutMix(partner, boxes, ir.rows(tuple(images.shape[2:]), partner)),), images, out=out)
 
 
+@traced.eagerly
 def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
     """lam x + (1 - lam) partner.  partner: [N] int64 rows of this batch; lam: [N] floats, the weight of the sample itself."""
     images = _dense(images)
@@ -62,6 +65,7 @@ def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
     return _run((ir.MixUp(partner, lam.float()),), images)
 
 
+@traced.eagerly
 def erase(images: Tensor, boxes: Tensor, value: float | Sequence[float] | Tensor = 0.0) -> Tensor:
     """`value` inside a rectangle.  boxes: [N, 4] integers x1 y1 x2 y2, far edges exclusive; value: a number, one per channel, or [N, C]."""
     images = _dense(images)
@@ -75,6 +79,7 @@ def erase(images: Tensor, boxes: Tensor, value: float | Sequence[float] | Tensor
     return _run((ir.Erase(0, boxes, values.expand(-1, channels)),), images)
 
 
+@traced.eagerly
 def normalize(
     images: Tensor,
     mean: Sequence[float],
@@ -102,7 +107,7 @@ def _dense(images: Any) -> Tensor:
 
 def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
     """A tensor [N, *shape] on the device of the images."""
-    given: Tensor = values if isinstance(values, Tensor) else put(values, images.device)
+    given: Tensor = values if isinstance(values, Tensor) else put(arguments.array(name, values), images.device)
     if given.shape != (len(images), *shape):
         raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
     if given.device != images.device:

@@ -1,5 +1,7 @@
 """Folders of photographs: found, decoded, and written once from those that scikit-image's wheel carries."""
 
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,10 +39,12 @@ class Folder:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def spread(self, count: int) -> list[int]:
-        """Up to `count` ids that show as many classes as there are: the first of each class, then the second, and so on."""
+    def spread(self, count: int, without: Collection[int] = ()) -> list[int]:
+        """Up to `count` ids that show as many classes as there are: the first of each class, then the second, and so on.  without: ids left out."""
         rank, seen = [], dict.fromkeys(self.labels, 0)
         for i, label in enumerate(self.labels):
+            if i in without:
+                continue
             rank.append((seen[label], label, i))
             seen[label] += 1
         return sorted(i for *_, i in sorted(rank)[:count])
@@ -77,14 +81,19 @@ def write(folder: Path) -> None:
     if spec is None or spec.origin is None:
         raise ValueError("the demo's photographs come with scikit-image, which is not installed; pip install 'gpuaug[demo]', or pass --data FOLDER")
     source, part = Path(spec.origin).parent / "data", folder.with_name(folder.name + ".part")
-    for label, files in WHEEL.items():
-        (part / label).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            with Image.open(source / file) as image:
-                photograph = image.convert("RGB")
-            width, height = photograph.size
-            for view, (left, top, right, bottom) in VIEWS.items():
-                box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
-                photograph.crop(box).save(part / label / f"{Path(file).stem}{view}.jpg", quality=90)
+    try:
+        for label, files in WHEEL.items():
+            (part / label).mkdir(parents=True, exist_ok=True)
+            for file in files:
+                with Image.open(source / file) as image:
+                    photograph = image.convert("RGB")
+                width, height = photograph.size
+                for view, (left, top, right, bottom) in VIEWS.items():
+                    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+                    photograph.crop(box).save(part / label / f"{Path(file).stem}{view}.jpg", quality=90)
+    except BaseException:
+        # an interrupt too leaves nothing behind
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     # the name appears only when everything is there
     part.rename(folder)

@@ -12,21 +12,25 @@ from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
-from gpuaug.exec import BACKENDS, choose, describe, load
+from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.recipes import Build, Recipes, check_values, find
-from gpuaug.transforms import Mixing, Transform
+from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
+from gpuaug.transforms.mixes import mixes_in
 
 # numbering samples is the only thing that two threads calling one policy could disturb
 _numbering = threading.Lock()
+
+_VALUES = ("transforms", "seed", "memory_format", "single_resample")
 
 
 class Policy(nn.Module):
     """Augment batches by a list of transforms, each sample with its own draws.
 
     Given `ids`, the result is a pure function of (seed, epoch, ids, occurrence, images): the same on any device, in any batch, on any rank
-    and after any restart.  Only the partner of a mix depends on which samples share the batch.
+    and after any restart.  Only the partner of a mix depends on which samples share the batch.  `eval()` changes nothing: a policy augments
+    whenever it is called, so do not call it in validation.
 
     transforms: a list of gpuaug transforms.  seed: 0 to 2^64 - 1.
     memory_format: of the output; torch.contiguous_format or torch.channels_last.
@@ -52,23 +56,29 @@ class Policy(nn.Module):
         self.memory_format = memory_format
         self.single_resample = arguments.flag("single_resample", single_resample)
         self.next_id = torch.zeros((), dtype=torch.int64)
-        self._mixes = tuple(m for t in self.transforms for m in _find_mixes(t))
+        self._mixes = tuple(m for t in self.transforms for m in mixes_in(t))
         classes = {m.num_classes for m in self._mixes if m.num_classes is not None}
         if len(classes) > 1:
             raise ValueError(f"num_classes must be the same in all mixes of a policy, got {sorted(classes)}")
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self._recipes = Recipes()
-        self.handle = traced.register(self)
+        self.outline = traced.register(self, self._classes)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VALUES and name in self.__dict__:
+            raise AttributeError(f"{name} of a policy cannot be set: a policy is a value, and what was prepared for it would not follow; make a new Policy")
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # by name: the protocol of torch.save fails on a memory format
-        return {k: v for k, v in self.__dict__.items() if k != "_recipes"} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_recipes", "outline")} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self), "_recipes": Recipes()}
+        changed = {"memory_format": getattr(torch, state["memory_format"]), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
+        self.outline = traced.register(self, self._classes)
 
     # ---- calling
 
@@ -89,8 +99,13 @@ class Policy(nn.Module):
         call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
-        if torch.compiler.is_compiling() and isinstance(images, Tensor):
-            return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+        if torch.compiler.is_compiling():
+            if isinstance(images, Tensor):
+                return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+            return self._eagerly(images, labels, ids, epoch, occurrence, backend)
+        return self._run(images, labels, ids, epoch, occurrence, backend)
+
+    def _run(self, images: Any, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = _joined(images, given)
@@ -100,20 +115,15 @@ class Policy(nn.Module):
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
+    _eagerly = traced.eagerly(_run)
+
     def augment(
         self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
 
-    def outline(self, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[tuple[int, int, int], torch.dtype, int | None]:
-        """What comes out for images [N, C, H, W]: (C, H, W), dtype, and the classes of soft labels, None where labels stay as they are."""
-        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
-        frame = _frame(shape[1:], 1, shape[0], dtype, torch.device("cpu"))
-        end = ir.verify(self._lower(frame, self._draw(keys, frame)), frame)
-        height, width = end.fixed or (0, 0)
-        return (end.channels, height, width), end.dtype, self._classes
-
+    @traced.eagerly
     def draw(
         self,
         ids: Tensor,
@@ -131,6 +141,7 @@ class Policy(nn.Module):
         drawn = self._draw(keys, frame)
         return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
+    @traced.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a mix."""
         if not isinstance(params, Params):
@@ -149,6 +160,7 @@ class Policy(nn.Module):
         out, soft = run.go(params)
         return out if labels is None else (out, soft)
 
+    @traced.eagerly
     def describe(
         self,
         size: tuple[int, int] | None = None,
@@ -162,7 +174,7 @@ class Policy(nn.Module):
 
         size: (H, W) of the images; None for images of different sizes, described at 375 x 500.
         """
-        _check_backend(backend)
+        check(backend)
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
         frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
@@ -185,7 +197,7 @@ class Policy(nn.Module):
         need_labels: bool = True,
         next_id: Tensor | None = None,
     ) -> "_Call":
-        _check_backend(backend)
+        check(backend)
         source = as_images(images)
         n, device = len(source), source.device
         if labels is not None:
@@ -274,19 +286,19 @@ class Policy(nn.Module):
         return {"version": 1, **options, "transforms": [serial.to_dict(t) for t in self.transforms]}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Policy":
-        """The policy that `to_dict` wrote; raises ValueError for an unknown version, key, transform or argument."""
-        transforms, options = serial.policy_fields(data)
-        return cls(transforms, **options)
+    def from_dict(cls, data: dict[str, Any], *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
+        """The policy that `to_dict` wrote; raises ValueError for an unknown version, key, transform or argument.  transforms: as for `load`."""
+        made, options = serial.policy_fields(data, transforms)
+        return cls(made, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the policy as YAML."""
         Path(path).write_text(serial.to_yaml(self.to_dict()), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Policy":
-        """Read a policy that `save` wrote, or a person."""
-        return cls.from_dict(serial.from_yaml(Path(path).read_text(encoding="utf-8")))
+    def load(cls, path: str | Path, *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
+        """Read a policy that `save` wrote, or a person.  transforms: classes of your own that it names; nothing is imported for a file."""
+        return cls.from_dict(serial.read(path), transforms=transforms)
 
     # ---- next_id: a buffer in all but that DistributedDataParallel, which reads registered ones, must not broadcast it
 
@@ -362,16 +374,6 @@ def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
         if value is not None and getattr(batch, name) is not None:
             raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
     return batch.replace(**{name: value for name, value in given.items() if value is not None})
-
-
-def _find_mixes(transform: Transform) -> list[Mixing]:
-    own = [transform] if isinstance(transform, Mixing) else []
-    return own + [m for c in transform.children for m in _find_mixes(c)]
-
-
-def _check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
 
 
 def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:

@@ -126,15 +126,41 @@ def test_missing_empty_and_mistaken_folders_are_refused(folder: Path, tmp_path: 
     refused(gpuaug("demo", "--data", tmp_path / "empty"), "empty holds no images")
 
 
-@pytest.mark.parametrize("name", ["cut.jpg", "text.png", "deep.png"])
-def test_a_file_that_cannot_be_decoded_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+def damaged(folder: Path, name: str) -> Path:
+    """A file that cannot be decoded, first of its folder."""
     whole = (folder / "red" / "c.jpg").read_bytes()
     bad = folder / "red" / name
-    if name == "deep.png":
+    if name.endswith("deep.png"):
         Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(bad)
     else:
-        bad.write_bytes(whole[: len(whole) // 2] if name == "cut.jpg" else b"no picture")
-    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png"), str(bad))
+        bad.write_bytes(whole[: len(whole) // 2] if name.endswith("cut.jpg") else b"no picture")
+    return bad
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_files_that_cannot_be_decoded_are_skipped_counted_and_listed(folder: Path, tmp_path: Path, batch_size: int) -> None:
+    bad = [damaged(folder, name) for name in ("a_cut.jpg", "a_text.png", "z_deep.png")]
+    result = gpuaug("demo", "--data", folder, "--epochs", 2, "--batch-size", batch_size, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert "skipped 3 files:" in result.output and "16/16 images" in result.output
+    lines = result.output.splitlines()
+    assert all(sum(line.startswith(f"  {b} ") for line in lines) == 1 for b in bad)
+    with Image.open(tmp_path / "out.png") as image:
+        # the sheet shows the five that are whole
+        assert image.height == show.HEAD + 5 * (show.CELL + show.FOOT) + show.MARGIN
+
+
+def test_a_long_list_of_skipped_files_is_cut(folder: Path, tmp_path: Path) -> None:
+    for k in range(demo.LISTED + 3):
+        damaged(folder, f"{k}text.png")
+    result = gpuaug("demo", "--data", folder, "--epochs", 1, "--output", tmp_path / "out.png")
+    assert result.exit_code == 0 and f"skipped {demo.LISTED + 3} files:" in result.output and "  and 3 more" in result.output
+
+
+def test_a_folder_of_nothing_but_damaged_files_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in SIZES:
+        (folder / name).write_bytes(b"no picture")
+    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png"), "none of the 5 images", str(folder / "blue" / "a.jpg"))
     assert not (tmp_path / "out.png").exists()
 
 
@@ -201,7 +227,7 @@ def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path: Path, 
     monkeypatch.setitem(photographs.WHEEL, "zebra", ("not_in_the_wheel.png",))
     with pytest.raises(FileNotFoundError):
         photographs.write(tmp_path / "demo_data")
-    assert not (tmp_path / "demo_data").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_describe_prints_the_plan_of_a_saved_policy(tmp_path: Path) -> None:
@@ -219,6 +245,82 @@ def test_describe_refuses_what_is_no_policy_and_no_size(tmp_path: Path) -> None:
     refused(gpuaug("describe", tmp_path / "p.yaml"), "unknown transform 'Dream'")
     ga.Policy([ga.Resize(8)]).save(tmp_path / "p.yaml")
     refused(gpuaug("describe", tmp_path / "p.yaml", "--size", "375"), "size must be height x width, such as 375x500, got '375'")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [("--backend", "cuda"), ("--backend", "quantum"), ("--output", "out.text"), ("--output", "no/out.png"), ("--seed", 2**64)],
+    ids=lambda v: " ".join(map(str, v)),
+)
+def test_a_refused_demo_writes_nothing(bad: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(gpuaug("demo", *bad), "got" if bad[1] != "no/out.png" else "no is not a folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_backend_of_cuda_is_named() -> None:
+    refused(gpuaug("demo", "--backend", "cuda"), "backend must be one of", "'cuda'", '"triton" runs on CUDA')
+
+
+def test_describe_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
+    refused(gpuaug("describe", tmp_path / "nope.yaml"), f"{tmp_path / 'nope.yaml'} is not there", "Policy.save")
+    refused(gpuaug("describe", tmp_path), f"{tmp_path} is a folder")
+    for text in (b"\xff\xfe\x00p", b"transforms: [", b"transforms: [{name: RandomInvert, p: 1e-3}]", b"transforms: &a [*a]", b"\0"):
+        (tmp_path / "p.yaml").write_bytes(text)
+        result = gpuaug("describe", tmp_path / "p.yaml")
+        refused(result)
+        assert "Errno" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [("demo", ["photographs written to demo_data"]), ("describe", ["images of different sizes"]), ("bench", ["all"])],
+)
+def test_help_says_every_default(command: str, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = " ".join(gpuaug(command, "--help").output.split())
+    for text in texts:
+        assert f"[default: ({text})]" in shown
+    # what stands in brackets in a help text is markup, and is not shown
+    source = (Path(ga.__file__).parent / "cli.py").read_text()
+    assert not re.search(r"help=[^,)]*\[", source)
+
+
+INTERRUPTED = """
+import signal, sys
+sys.orig_argv = ["python", "/usr/bin/gpuaug", "demo"]
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def found(name, *rest):
+    # Ctrl-C in the middle of imports, while this one is looked for
+    if name == %r:
+        signal.raise_signal(signal.SIGINT)
+    return find(name, *rest)
+PathFinder.find_spec = found
+from gpuaug.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["gpuaug.rng", "gpuaug.policy", "yaml", "typer", "rich"])
+def test_ctrl_c_during_imports_ends_the_command_without_a_traceback(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED % name], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, ""), done.stderr
+
+
+def test_ctrl_c_during_the_imports_of_a_program_is_the_programs() -> None:
+    code = INTERRUPTED.replace("/usr/bin/gpuaug", "train.py").replace("from gpuaug.cli import main\nmain()", "import gpuaug") % "gpuaug.rng"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "KeyboardInterrupt" in done.stderr
+
+
+def test_ctrl_c_during_the_command_ends_it_without_a_traceback(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photographs, "decode", stopped)
+    result = gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png")
+    assert result.exit_code == 130 and "Traceback" not in result.output
 
 
 def test_version_is_the_packages() -> None:

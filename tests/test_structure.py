@@ -26,7 +26,7 @@ ROOT = Path(ga.__file__).parent.parent
 
 # a module imports only from the sets above its own
 LAYERS = [
-    {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.traced", "gpuaug.photographs", "gpuaug.show"},
+    {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.photographs", "gpuaug.show"},
     {"gpuaug.rng_host", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
     {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.data.permutation"},
@@ -61,7 +61,7 @@ LAYERS = [
     {"gpuaug.transforms.auto", "gpuaug.transforms.choice", "gpuaug.exec.rows.walk"},
     {"gpuaug.transforms", "gpuaug.exec.rows.entry"},
     {"gpuaug.exec.cpu", "gpuaug.exec.triton"},
-    {"gpuaug.exec", "gpuaug.serial"},
+    {"gpuaug.exec", "gpuaug.serial", "gpuaug.traced"},
     {"gpuaug.policy", "gpuaug.functional"},
     {"gpuaug.data"},
     {"gpuaug.demo"},

@@ -17,6 +17,13 @@ from gpuaug.fuse import Plan
 BACKENDS = ("auto", "reference", "cpu", "triton")
 
 
+def check(backend: str) -> None:
+    """Raise ValueError for what is no backend."""
+    if backend not in BACKENDS:
+        do = ' "triton" runs on CUDA, and "auto" takes it for images there' if backend in ("cuda", "gpu") else ""
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}{do and ';' + do}")
+
+
 def choose(backend: str, device: torch.device) -> str:
     """The executor that "auto" stands for on a device; any other name stands for itself."""
     if backend != "auto":

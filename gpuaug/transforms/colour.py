@@ -123,7 +123,7 @@ class RandomSolarize(Transform):
     example = {"threshold": 0.5}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "threshold", arguments.number("threshold", self.threshold, 0.0, 1.0))
+        object.__setattr__(self, "threshold", arguments.share("threshold", self.threshold, "RandomSolarize({})"))
         object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:

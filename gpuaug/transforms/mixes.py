@@ -50,3 +50,9 @@ class CutMix(Mixing):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (ir.CutMix(params["partner"], params["box"], frame.size),)
+
+
+def mixes_in(transform: Transform) -> list[Mixing]:
+    """The mixes that a transform is or holds."""
+    own = [transform] if isinstance(transform, Mixing) else []
+    return own + [m for c in transform.children for m in mixes_in(c)]

@@ -11,12 +11,32 @@ from torch import Tensor
 
 import gpuaug as ga
 from bench.sources import photographs
+from gpuaug import ir, rng
+from gpuaug.exec import triton
 
 DEVICE = torch.device(os.environ.get("GPUAUG_DEVICE", "cuda"))
 IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 SIZES = ((31, 22), (18, 40), (1, 1), (25, 25), (60, 7))
 MANY = 300 if DEVICE.type == "cuda" else 8  # samples of a large batch; few for the interpreter
+
+# policies whose peak of memory is measured
+MEMORY = {
+    "flip": (ga.RandomHorizontalFlip(),),
+    # its crop is written before the statistic of Contrast reads it
+    "moderate": (ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), ga.ColorJitter(0.2, 0.2, 0.2, 0.05), ga.RandomErasing(0.25)),
+    # a crop is written before it is turned
+    "turned": (ga.RandomResizedCrop(224), ga.RandomRotation(20, "bilinear")),
+}
+
+
+def between(policy: ga.Policy, size: tuple[int, int]) -> int:
+    """Images that the kernels write and read again in a call, from the launches that they make."""
+    zero = torch.zeros(1, dtype=torch.int64)
+    keys, frame = rng.Keys(0, 0, zero, zero), ir.Frame(torch.tensor([size]), size, 3, torch.uint8)
+    launches = triton.regroup(policy._plan(keys, frame, policy._draw(keys, frame)).launches)
+    assert len(launches) < 3, "of two such images the first may be free before the second is made"
+    return len(launches) - 1
 
 
 @cache
