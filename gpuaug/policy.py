@@ -160,7 +160,8 @@ class Policy(nn.Module):
     ) -> str:
         """What really runs, as text: the backend's steps, the bytes that each reads and writes, why it is one, its kernels, and what falls back.
 
-        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.
+        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Mixed labels, and samples that the policy numbers,
+        take a few torch operations more.
         """
         _check_backend(backend)
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))

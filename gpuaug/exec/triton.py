@@ -108,10 +108,10 @@ def lacks(passes: ir.Sequence) -> str:
 def grouped(passes: ir.Sequence) -> tuple[tuple[ir.Sequence, str], ...]:
     """Passes in normal form by steps, and why each is one.
 
-    What is dear to make is written once and read again where it would be made more than once for every pixel: for a statistic, which reads all of
-    it once more, and for a MixUp.  A CutMix stays with what it cuts, whatever that costs: only tiles that the edge of its box meets make both
-    sides.  Of these rules only the first was ever measured, as instructions counted for a crop and a mean, and those do not decide how long a
-    card takes (bench/NOTES.md): all are to be weighed by time.
+    What is expensive to make is written once and read again where otherwise every pixel would be made twice: for a statistic, and for a MixUp.  A
+    CutMix stays in the step of the crop that it cuts, since only tiles that meet the edge of its box make both sides.  Of this only a crop
+    before a mean was ever measured, 500 instructions a pixel against 359, and a card has shown that such counts do not decide its time
+    (bench/NOTES.md).
     """
     out: list[tuple[ir.Sequence, str]] = []
     for part in _parts(passes):
