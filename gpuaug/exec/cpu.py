@@ -95,7 +95,7 @@ def _grouped(passes: ir.Sequence, frame: ir.Frame) -> Iterator[tuple[ir.Sequence
         fallback = lacks(p, frame)
         if together and (fallback or isinstance(p, ir.Mix)):
             yield tuple(together), reason, ""
-            waits = f"{short(p)} reads other samples as they stand here, so that all of them must have come so far"
+            waits = f"{short(p)} reads other samples as they are here, so that all of them must have come this far"
             together, reason = [], f"{short(p)} is not compiled" if fallback else waits
         if fallback:
             yield (p,), reason, fallback
