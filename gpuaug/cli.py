@@ -70,7 +70,7 @@ def describe(
     channels: Annotated[int, typer.Option(min=1)] = 3,
     backend: Backend = "auto",
 ) -> None:
-    """Print a policy's plan: its launches, their bytes per image, and where the chain broke and why."""
+    """Print what a policy really runs: the steps of a backend, their bytes an image, why each is one, and what falls back."""
     from gpuaug.policy import Policy
 
     with _one_sentence():

@@ -118,14 +118,14 @@ def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole:
 
 
 def _run(passes: ir.Sequence, images: Tensor, keys: rng.Keys | None = None, out: Tensor | None = None, **finish: Any) -> Tensor:
-    """The passes in one launch by the best executor of the device."""
+    """The passes by the best executor of the device."""
     n = len(images)
     blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=images.device), None, images.shape[1], images.dtype)
     frame = blank.resized((images.shape[2], images.shape[3]))
     layout = torch.contiguous_format if out is None or out.is_contiguous() else torch.channels_last
     end = ir.Finish(finish.get("dtype", images.dtype), finish.get("memory_format", layout))
     zero = torch.zeros(n, dtype=torch.int64, device=images.device)
-    plan = fuse.Plan(fuse.launches((*passes, end)), keys or rng.Keys(0, 0, zero, zero), frame)
+    plan = fuse.Plan((*passes, end), keys or rng.Keys(0, 0, zero, zero), frame)
     backend = choose("auto", images.device)
     # only the kernels write where they are told to
     straight = out is not None and backend == "triton" and out.is_contiguous(memory_format=layout)

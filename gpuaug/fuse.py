@@ -1,4 +1,4 @@
-"""Passes to launches: neighbours that are exactly one pass become one, and as many passes as pay share a launch."""
+"""Passes to a plan: neighbours that are exactly one pass become one."""
 
 from dataclasses import dataclass, replace
 
@@ -10,25 +10,12 @@ from gpuaug.rng import Keys, smooth
 
 
 @dataclass(frozen=True, eq=False)
-class Launch:
-    """Passes that run together: at most one that resamples, at the front, then points, mixes and the finish."""
+class Plan:
+    """What an executor runs: passes in order, and who the samples are.  Which of them run together is the executor's business."""
 
     passes: ir.Sequence
-    reason: str  # why it does not share the launch before
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What an executor runs: launches in order, and who the samples are."""
-
-    launches: tuple[Launch, ...]
     keys: Keys
     frame: ir.Frame  # of the input
-
-    @property
-    def passes(self) -> ir.Sequence:
-        """All passes in order."""
-        return tuple(p for launch in self.launches for p in launch.passes)
 
 
 def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
@@ -119,33 +106,3 @@ def intersect(a: Tensor, b: Tensor) -> Tensor:
     """The common part of rectangles, empty where there is none."""
     near = torch.maximum(a[:, :2], b[:, :2])
     return torch.cat([near, torch.maximum(near, torch.minimum(a[:, 2:], b[:, 2:]))], 1)
-
-
-def launches(passes: ir.Sequence) -> tuple[Launch, ...]:
-    """Group passes into launches."""
-    groups: list[tuple[list[ir.Pass], str]] = []
-    for p in passes:
-        reason = _breaks(groups[-1][0], p) if groups else "the first"
-        if reason:
-            groups.append(([p], reason))
-        else:
-            groups[-1][0].append(p)
-    return tuple(Launch(tuple(together), reason) for together, reason in groups)
-
-
-def _breaks(before: list[ir.Pass], p: ir.Pass) -> str:
-    """Why p cannot run in the same launch as the passes before it; empty if it can."""
-    front, name = before[0], type(p).__name__
-    if alone(p):
-        what = "resamples" if isinstance(p, ir.Resample | ir.Warp | ir.Project) else "needs"
-        return f"{name} {what} what the launch before has yet to write"
-    if isinstance(front, ir.Custom | ir.Choice) and alone(front):
-        return f"{type(front).__name__} is materialised"
-    if isinstance(p, ir.Mix) and isinstance(front, ir.Resample | ir.Warp | ir.Project | ir.Stencil):
-        return f"{name} reads the partner's pixel, and {type(front).__name__} twice costs more than writing it once"
-    return ""
-
-
-def alone(p: ir.Pass) -> bool:
-    """Whether a pass reads other places than its own pixel and its partner's."""
-    return isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Stencil | ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))

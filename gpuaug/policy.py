@@ -170,9 +170,10 @@ class Policy(nn.Module):
         backend: str = "auto",
         device: torch.device | str = "cpu",
     ) -> str:
-        """The launches of a plan as text: bytes per image, where the chain broke and why, and what falls back.
+        """What really runs, as text: the backend's steps, the bytes that each reads and writes, why it is one, its kernels, and what falls back.
 
-        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.
+        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Mixed labels, and samples that the policy numbers,
+        take a few torch operations more.
         """
         check(backend)
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
@@ -180,8 +181,9 @@ class Policy(nn.Module):
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
         recipe = find(self.seed, frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
-        how = f"draws step by step: {recipe}" if isinstance(recipe, str) else f"draws in {recipe.instructions} instructions a sample"
-        return f"{self!r}\n{describe(plan, name)}\n  {how}"
+        if name == "triton" and not isinstance(recipe, str):
+            recipe = recipe.obstacle or recipe
+        return f"{self!r}\n{describe(plan, name, recipe)}"
 
     # ---- between the images and the executor
 
@@ -248,7 +250,7 @@ class Policy(nn.Module):
         return passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        return Plan(fuse.launches(fuse.fold(self._lower(frame, drawn), self.single_resample)), keys, frame)
+        return Plan(fuse.fold(self._lower(frame, drawn), self.single_resample), keys, frame)
 
     def _builder(self, backend: str) -> Build:
         """From keys and a frame what an executor runs, and the passes that labels follow."""

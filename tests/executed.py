@@ -31,7 +31,7 @@ def plan_of(passes: ir.Sequence, x: torch.Tensor) -> fuse.Plan:
     n, c, height, width = x.shape
     frame = ir.Frame(torch.tensor([[height, width]]).expand(n, 2), (height, width), c, x.dtype)
     ir.verify(passes, frame)
-    return fuse.Plan(fuse.launches(passes), rng.Keys(1, 0, IDS[:n], torch.zeros_like(IDS[:n])), frame)
+    return fuse.Plan(passes, rng.Keys(1, 0, IDS[:n], torch.zeros_like(IDS[:n])), frame)
 
 
 def planned(passes: ir.Sequence, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,8 +41,8 @@ def planned(passes: ir.Sequence, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def reasons(plan: fuse.Plan) -> list[str]:
-    """Why each launch of a plan falls back; empty for those that do not."""
-    return [executor.lacks(one, plan.frame) for one in executor.regroup(plan.launches)]
+    """Why each step of a plan falls back; empty for those that do not."""
+    return [step.fallback for step in executor.steps(plan)]
 
 
 def watched(monkeypatch) -> list[str]:

@@ -59,16 +59,18 @@ def _entries(name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, lay
     strides = None if given is None else torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride()
     if isinstance(chain, list):
         policy = ga.Policy(chain, memory_format=layout, single_resample=name == "single resample")
-        chain = policy._plan(KEYS, frame, policy._draw(KEYS, frame)).passes
-    for number, one in enumerate(executor.regroup(fuse.launches(chain))):
-        made = rules.prepare(one.passes, frame, KEYS)
+        plan = policy._plan(KEYS, frame, policy._draw(KEYS, frame))
+    else:
+        plan = fuse.Plan(chain, KEYS, frame)
+    for number, step in enumerate(executor.steps(plan)):
+        made = rules.prepare(step.passes, step.frame, KEYS)
         source = {"dtype": str(dtype).removeprefix("torch."), "shape": [2, *shape], "strides": strides and list(strides)}
         work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
         label = f"{name}, launch {number}" if number else name
         for reduction in (None, *made.reductions):
             yield _entry(label, made, reduction, source, work)
-        # later launches read what the one before has written
-        frame, dtype, shape = ir.after(one.passes, frame), torch.float32, (frame.channels, *made.size)
+        # later steps read what the one before has written
+        dtype, shape = torch.float32, (step.frame.channels, *made.size)
         strides = torch.empty((2, *shape), device="meta").stride()
 
 

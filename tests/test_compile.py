@@ -151,7 +151,7 @@ def inspect(kernel) -> dict:
 
 
 def marshalled(chain, images, layout):
-    """The launches of a policy or of passes made by hand, and the source of each."""
+    """The steps of a policy or of passes made by hand, and the source of each."""
     import torch
 
     import gpuaug as ga
@@ -168,11 +168,11 @@ def marshalled(chain, images, layout):
         policy = ga.Policy(chain, memory_format=layout)
         chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
     made = []
-    for one in executor.regroup(fuse.launches(chain)):
-        assert executor.lacks(one, frame) == "", chain
-        made.append((rules.prepare(one.passes, frame, keys), source))
-        # later launches read what the one before has written
-        frame = ir.after(one.passes, frame)
+    for step in executor.steps(fuse.Plan(chain, keys, frame)):
+        assert step.fallback == "", chain
+        made.append((rules.prepare(step.passes, step.frame, keys), source))
+        # later steps read what the one before has written
+        frame = ir.after(step.passes, step.frame)
         source = executor._source(torch.empty(2, frame.channels, *frame.fixed))
     return made
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +35,13 @@ def launched(passes: ir.Sequence, images: torch.Tensor, dtype: torch.dtype = tor
     frame = ir.Frame(torch.tensor([[h, w]]).expand(n, 2).clone(), (h, w), c, images.dtype)
     passes = (*passes, ir.Finish(dtype, torch.contiguous_format))
     ir.verify(passes, frame)
-    return fuse.Plan(fuse.launches(fuse.fold(passes)), KEYS.take(torch.arange(n)), frame)
+    return fuse.Plan(fuse.fold(passes), KEYS.take(torch.arange(n)), frame)
 
 
 def agree(passes: ir.Sequence, images: torch.Tensor, kind: str, what: str = "") -> torch.Tensor:
     """Both executors on one plan; gives the image."""
     plan = launched(passes, images)
-    assert not any(cpu.lacks(launch, plan.frame) for launch in plan.launches), f"{what} falls back: the test would look at nothing"
+    assert not any(step.fallback for step in cpu.steps(plan)), f"{what} falls back: the test would look at nothing"
     got = cpu.run(plan, images)
     compare(got, reference.run(plan, images), kind, what)
     return got
@@ -162,16 +161,16 @@ def test_choices_nest_and_hold_anything_but_a_mix():
     assert changed(out, x) > 0.5, "vacuous"
     mixed = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((ir.MixUp(torch.arange(N), f),),))
     plan = launched((ir.Solarize(f), mixed), x)
-    reasons = [cpu.lacks(launch, plan.frame) for launch in plan.launches]
+    reasons = [step.fallback for step in cpu.steps(plan)]
     assert any("mix inside a choice" in r for r in reasons)
     compare(cpu.run(plan, x), reference.run(plan, x), "exact", "by the reference")
 
 
-def test_a_users_function_runs_between_compiled_launches():
+def test_a_users_function_runs_between_compiled_steps():
     x, f = noise(N, 3, 12, 14), torch.linspace(0.2, 1.8, N)
     custom = ir.Custom(lambda images: images.flip(2), "upside down")
     plan = launched((ir.Saturation(f), custom, ir.Hue(f - 1.0)), x)
-    assert [bool(cpu.lacks(launch, plan.frame)) for launch in plan.launches] == [False, True, False]
+    assert [bool(step.fallback) for step in cpu.steps(plan)] == [False, True, False]
     compare(cpu.run(plan, x), reference.run(plan, x), "colour", "custom")
 
 
@@ -179,7 +178,7 @@ def test_a_blur_wider_than_its_image_is_left_to_the_reference():
     x = noise(N, 3, 4, 30)
     blur = ir.GaussianBlur(torch.ones(N, 2), (5, 9))
     plan = launched((blur,), x)
-    assert "wider" in cpu.lacks(plan.launches[0], plan.frame)
+    assert "wider" in cpu.steps(plan)[0].fallback
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
@@ -395,5 +394,4 @@ def test_a_change_in_any_compiled_file_makes_the_cache_stale():
 def test_describe_says_what_runs_where():
     text = ga.Policy([ga.RandomResizedCrop(24), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment()]).describe((90, 80), backend="cpu")
     assert "backend cpu" in text and "runs by the reference" not in text
-    launch = replace(fuse.launches((ir.Custom(lambda i: i, "mine"),))[0])
-    assert "no compiled rule" in cpu.lacks(launch, ir.Frame(torch.tensor([[4, 4]]), (4, 4), 3, torch.float32))
+    assert "no compiled rule" in cpu.lacks(ir.Custom(lambda i: i, "mine"), ir.Frame(torch.tensor([[4, 4]]), (4, 4), 3, torch.float32))

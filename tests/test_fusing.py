@@ -136,36 +136,3 @@ def test_what_must_fold_folds_and_what_must_not_does_not(name, images):
     assert [type(p).__name__ for p in folded] == passes
     compare(got, want, "fused", name)
     assert got.shape != x.shape or changed(got, x) > 0.05, "vacuous"
-
-
-def launches(chain: list, size: tuple[int, int] = (31, 41)) -> list[list[str]]:
-    policy = ga.Policy(chain)
-    keys = policy._keys(torch.arange(2), 0, None, 2, torch.device("cpu"))
-    frame = ir.Frame(torch.tensor([size, size]), size, 3, torch.float32)
-    return [[type(p).__name__ for p in launch.passes] for launch in policy._plan(keys, frame, policy._draw(keys, frame)).launches]
-
-
-def test_everything_after_a_resample_that_is_pointwise_shares_its_launch():
-    chain = [ga.RandomResizedCrop(16), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(), ga.RandomErasing()]
-    assert launches([*chain, ga.Normalize((0.5,), (0.5,))]) == [["Resample", "Choice", "SaltPepper", "Erase", "Normalize", "Finish"]]
-
-
-def test_a_mix_over_a_resample_opens_a_launch_and_carries_on():
-    chain = [ga.RandomResizedCrop(16), ga.CutMix(num_classes=3), ga.RandomInvert()]
-    assert launches(chain) == [["Resample"], ["CutMix", "Choice", "Finish"]]
-
-
-def test_a_second_resample_opens_a_launch():
-    assert launches([ga.RandomResizedCrop(16), ga.RandomInvert(), ga.RandomRotation(9)]) == [["Resample", "Choice"], ["Warp", "Finish"]]
-
-
-def test_the_launches_hold_every_pass_once_and_in_order(images):
-    chain = [ga.RandomResizedCrop(16), ga.RandAugment(), ga.CutMix(num_classes=3), ga.RandomRotation(9), ga.GaussianNoise(), ga.ColorJitter(0.4, 0.4)]
-    policy = ga.Policy(chain)
-    keys = policy._keys(torch.arange(2), 0, None, 2, torch.device("cpu"))
-    frame = ir.Frame(torch.tensor([(20, 20)] * 2), (20, 20), 3, torch.float32)
-    plan = policy._plan(keys, frame, policy._draw(keys, frame))
-    assert [type(p) for p in plan.passes] == [type(p) for p in fuse.fold(policy._lower(frame, policy._draw(keys, frame)))]
-    assert len(plan.launches) > 2 and all(launch.reason for launch in plan.launches)
-    for launch in plan.launches:
-        assert not any(fuse.alone(p) for p in launch.passes[1:]), "a pass that reads its neighbours must come first"

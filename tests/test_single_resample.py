@@ -36,9 +36,9 @@ def test_one_interpolation_agrees_with_several_on_ramps(name):
 
 
 def test_one_interpolation_is_one_pass():
-    text = ga.Policy(CHAINS["crop, then turn"], single_resample=True).describe((61, 81))
-    assert "1 launch" in text and "Project" in text
-    assert "2 launches" in ga.Policy(CHAINS["crop, then turn"]).describe((61, 81))
+    one, two = (ga.Policy(CHAINS["crop, then turn"], single_resample=s).describe((61, 81), backend="reference") for s in (True, False))
+    assert "1. Project\n" in one and "2. Finish\n" in one
+    assert "1. Resample\n" in two and "2. Warp\n" in two
 
 
 def test_one_interpolation_keeps_the_fill():
@@ -52,4 +52,4 @@ def test_one_interpolation_keeps_the_fill():
 
 def test_other_borders_are_not_composed():
     chain = [ga.RandomRotation(45, "bilinear", fill=0.0), ga.RandomRotation(20, "bilinear", fill=1.0)]
-    assert "2 launches" in ga.Policy(chain, single_resample=True).describe((40, 40))
+    assert "2. Warp\n" in ga.Policy(chain, single_resample=True).describe((40, 40), backend="reference")

@@ -11,7 +11,7 @@ from executed import FINISH, IDS, both, falls, planned, watched
 from gpuaug_kernels import launch, noise
 
 import gpuaug as ga
-from gpuaug import fuse, ir, rng
+from gpuaug import ir, rng
 from gpuaug.exec import rules
 from gpuaug.exec import triton as executor
 
@@ -318,21 +318,21 @@ def test_sharpness_and_points_are_one_launch(channels, size, dtype, images, laun
 # ---- what it says
 
 
-def test_describe_counts_the_launches_that_are_made():
+def test_describe_counts_the_steps_and_kernels_that_are_made():
     text = moderate().describe(backend="triton")
-    assert "backend triton: 2 launches\n" in text and "Contrast reads a statistic of the whole image (mean) first" in text
-    assert "new launch: Resample twice, once for a statistic, costs more than writing it once" in text
-    assert "backend triton: 3 launches\n" in moderate(ga.RandomRotation(9)).describe(backend="triton")
+    # one draws, one finds partners, one crops; zeros, two for a mean and one for the rest
+    assert "backend triton: 2 steps, 7 kernels, 2 of them to draw\n" in text and "gather mean" in text
+    assert "Contrast needs the mean of the whole image first" in text
+    assert "backend triton: 3 steps" in moderate(ga.RandomRotation(9)).describe(backend="triton")
     without = ga.Policy([t for t in moderate().transforms if not isinstance(t, ga.ColorJitter)])
-    assert "backend triton: 1 launch\n" in without.describe(backend="triton")
+    assert "backend triton: 1 step, 3 kernels" in without.describe(backend="triton")
 
 
 def test_a_pass_without_a_rule_is_named():
     class Unknown(ir.Pointwise):
         pass
 
-    frame = ir.Frame(torch.tensor([[5, 5]]), (5, 5), 3, torch.float32)
-    assert executor.lacks(fuse.Launch((Unknown(),), ""), frame) == "triton executor has no rule for Unknown"
+    assert executor.lacks((Unknown(),)) == "triton executor has no rule for Unknown"
     with pytest.raises(NotImplementedError, match="no rule for Unknown"):
         rules.rule(Unknown(), None)
 

@@ -1,17 +1,20 @@
 """Executors: what runs a plan.  Chosen by name, imported when chosen.
 
-Each is a module with `prepare(plan)`, all that needs no image, by operations of torch alone; `execute(prepared, source)`; `run(plan, source)`, the
-two together; and `lacks(launch, frame)`: why it cannot run a launch itself, so that the reference does.  It has `regroup(launches)` where it makes
-other launches of a plan's passes than the plan says.
+Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference runs instead; `prepare(plan)`,
+all of those steps that needs no image, by operations of torch alone; `execute(prepared, source)`; and `run(plan, source)`, the two together.
 """
 
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from gpuaug import ir
+from gpuaug.exec.steps import Step, Stored
+from gpuaug.exec.steps import name as words
 from gpuaug.fuse import Plan
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
@@ -40,41 +43,61 @@ def load(name: str) -> ModuleType:
     return import_module(f"gpuaug.exec.{name}")
 
 
-def describe(plan: Plan, name: str) -> str:
-    """A plan as text: launches with the bytes that each must move per image, why the chain broke, and what falls back."""
-    executor, frame = load(name), plan.frame
-    launches = getattr(executor, "regroup", tuple)(plan.launches)
-    lines = [f"backend {name}: {len(launches)} launch{'es' if len(launches) != 1 else ''}"]
-    read, total, ragged = frame.dtype.itemsize, 0, frame.fixed is None
-    for number, launch in enumerate(launches, 1):
-        before, frame = frame, ir.after(launch.passes, frame)
-        written = 4 if number < len(launches) else frame.dtype.itemsize
-        moved = _values(before) * read + _values(frame) * written
-        total += moved
-        lines.append(f"  {number}. {' -> '.join(map(_name, launch.passes))}")
-        lines.append(f"     {_shape(before)} -> {_shape(frame)}: {moved / 1e3:.0f} kB an image; new launch: {launch.reason}")
-        fallback = executor.lacks(launch, before)
-        if fallback:
-            lines.append(f"     runs by the reference: {fallback}")
-        demands = {type(p).__name__: p.statistic for p in ir.walk(launch.passes) if isinstance(p, ir.Pointwise) and p.statistic}
-        lines += [f"     {stage} reads a statistic of the whole image ({statistic}) first" for stage, statistic in demands.items()]
-        read = written
-    about = " (images differ in size: figures for the first)" if ragged else ""
-    return "\n".join([*lines, f"  {total / 1e3:.0f} kB an image in all{about}"])
+def describe(plan: Plan, name: str, recipe: Any) -> str:
+    """What an executor really runs of a plan, as text.  recipe: by which it draws, or why there is none"""
+    made = load(name).steps(plan)
+    lines = [f"backend {name}: {_count(len(made), 'step')}{_head(name, made, recipe)}"]
+    for number, step in enumerate(made, 1):
+        lines.append(f"  {number}. {' -> '.join(map(words, step.passes))}")
+        lines += [f"     {line}" for line in _about(step, name, number)]
+    total, (height, width) = sum(step.reads + step.writes for step in made), made[0].loads[0].size
+    about = f" (images differ in size: figures for {height}x{width})" if plan.frame.fixed is None else ""
+    return "\n".join([*lines, f"  {_kilobytes(total)} an image in all{about}", f"  {_drawn(name, recipe)}"])
 
 
-def _values(frame: ir.Frame) -> int:
-    height, width = frame.size[0].tolist()
-    return int(height * width * frame.channels)
+def _head(name: str, made: tuple[Step, ...], recipe: Any) -> str:
+    """What the steps come to."""
+    if name == "triton":
+        drawing = 0 if isinstance(recipe, str) else recipe.kernels
+        return f", {_count(drawing + sum(len(step.launches) for step in made), 'kernel')}" + (f", {drawing} of them to draw" if drawing else "")
+    return ", one pass after the other by torch operations" if name == "reference" else ""
 
 
-def _shape(frame: ir.Frame) -> str:
-    height, width = frame.size[0].tolist()
-    return f"{frame.channels}x{height}x{width} {str(frame.dtype).removeprefix('torch.')}"
+def _about(step: Step, name: str, number: int) -> Iterator[str]:
+    """A step, line by line."""
+    # a crop reads its window, and not every sample asks for a statistic; within a pass torch moves more
+    read, wrote = ("about ", "about ") if step.kind == "torch" else ("up to ", "")
+    moved = f"reads {read}{_kilobytes(step.reads)}, writes {wrote}{_kilobytes(step.writes)} an image"
+    yield f"{_shape(step.loads[0])} -> {_shape(step.stores[-1])}: {moved}"
+    if step.kind == "kernels":
+        yield f"{_count(len(step.launches), 'kernel')}: {', '.join(step.launches)}"
+    if step.kind == "rows":
+        yield "one compiled call, each sample from its source to its output"
+    if step.fallback:
+        yield f"runs by the reference, by torch operations: {step.fallback}"
+    if step.kind == "torch" and any(isinstance(p, ir.Choice) for p in step.passes):
+        yield "every branch runs for every sample"
+    if number > 1 and name != "reference":
+        yield f"a step of its own: {step.reason}"
 
 
-def _name(p: ir.Pass) -> str:
-    if not isinstance(p, ir.Choice):
-        return type(p).__name__
-    branches = ["+".join(map(_name, b)) or "nothing" for b in p.branches]
-    return f"{p.index.shape[1]} of ({' | '.join(branches)})" if p.index.shape[1] > 1 else f"one of ({' | '.join(branches)})"
+def _drawn(name: str, recipe: Any) -> str:
+    """How parameters come about."""
+    if isinstance(recipe, str):
+        return f"draws step by step: {recipe}"
+    if name == "triton":
+        return f"draws in {_count(recipe.kernels, 'kernel')}, {recipe.instructions} instructions a sample"
+    return f"draws in one compiled call, {recipe.instructions} instructions a sample; the first batch of a kind is drawn step by step"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _kilobytes(number: int) -> str:
+    return f"{number / 1e3:.0f} kB"
+
+
+def _shape(stored: Stored) -> str:
+    height, width = stored.size
+    return f"{stored.frame.channels}x{height}x{width} {str(stored.dtype).removeprefix('torch.')}"

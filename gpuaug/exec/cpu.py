@@ -1,6 +1,6 @@
 """Runs a plan on a host: the passes as data, walked by compiled rows, each sample on one thread from its source to its output.
 
-Between two mixes a sample stays in the workspace of its thread.  A launch without a compiled rule is run by the reference.
+Between two mixes a sample stays in the workspace of its thread.  A pass without a compiled rule is run by the reference.
 """
 
 import ctypes
@@ -20,11 +20,14 @@ from torch import Tensor
 from gpuaug import fuse, ir, rng
 from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference
+from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 
 # below this many pixels waking a thread costs more than it saves
 _WORTH_A_THREAD = 1 << 15
 _CHUNKS_A_THREAD = 4
 _LARGE = 1 << 22
+# what the compiled rows read; torch makes float32 of the rest
+_TAKEN = (torch.uint8, torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +61,12 @@ def run(plan: fuse.Plan, source: Images, threads: int | None = None) -> Tensor:
 
 def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
-    frame, made = plan.frame, []  # type: ir.Frame, list[Rows | Fallback]
-    for native, passes, after in _segments(plan):
-        made.append(_rows(passes, frame, after, plan.keys) if native else Fallback(passes, plan.keys))
-        frame = after
-    return tuple(made)
+    return tuple(Fallback(s.passes, plan.keys) if s.fallback else _rows(s.passes, s.frame, ir.after(s.passes, s.frame), plan.keys) for s in steps(plan))
 
 
 def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | None = None) -> Tensor:
     """What `run` gives, from steps that were prepared for images of these sizes."""
-    images: Any = source if isinstance(source, Ragged) or source.dtype in (torch.uint8, torch.float32) else source.float()
+    images: Any = source if isinstance(source, Ragged) or source.dtype in _TAKEN else source.float()
     for step in prepared:
         if isinstance(step, Rows):
             images = _native(step, images, threads or torch.get_num_threads())
@@ -76,44 +75,70 @@ def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | 
     return images  # type: ignore[no-any-return]
 
 
-def lacks(launch: fuse.Launch, frame: ir.Frame) -> str:
-    """Why a launch cannot run here; empty if it can."""
+def steps(plan: fuse.Plan) -> tuple[Step, ...]:
+    """As many passes as one compiled call runs for each sample; a mix begins a step, and a pass without a compiled rule is one."""
+    made: list[Step] = []
+    frame, dtype = plan.frame, plan.frame.dtype
+    for passes, reason, fallback in _grouped(plan.passes, frame):
+        after = ir.after(passes, frame)
+        loads, stores = traffic(passes, frame, dtype) if fallback else _traffic(passes, frame, after, dtype)
+        made.append(Step(passes, frame, "torch" if fallback else "rows", loads, stores, reason, fallback))
+        frame, dtype = after, torch.float32
+    return tuple(made)
+
+
+def _grouped(passes: ir.Sequence, frame: ir.Frame) -> Iterator[tuple[ir.Sequence, str, str]]:
+    """(passes, why they are a step, why they fall back)."""
+    together: list[ir.Pass] = []
+    reason = FIRST
+    for p in passes:
+        fallback = lacks(p, frame)
+        if together and (fallback or isinstance(p, ir.Mix)):
+            yield tuple(together), reason, ""
+            waits = f"{short(p)} reads other samples as they are here, so that all of them must have come this far"
+            together, reason = [], f"{short(p)} is not compiled" if fallback else waits
+        if fallback:
+            yield (p,), reason, fallback
+            reason = f"{short(p)} before it is not compiled"
+        else:
+            together.append(p)
+        frame = ir.after((p,), frame)
+    if together:
+        yield tuple(together), reason, ""
+
+
+def lacks(p: ir.Pass, frame: ir.Frame) -> str:
+    """Why a pass cannot run here; empty if it can.  frame: of the images before it"""
     from gpuaug.exec.rows import program
 
-    for p in ir.walk(launch.passes):
-        if not program.knows(p):
-            return f"{type(p).__name__} has no compiled rule"
-        if isinstance(p, ir.Choice) and any(isinstance(q, ir.Mix) for branch in p.branches for q in ir.walk(branch)):
+    for q in ir.walk((p,)):
+        if not program.knows(q):
+            return f"{type(q).__name__} has no compiled rule"
+        if isinstance(q, ir.Choice) and any(isinstance(r, ir.Mix) for branch in q.branches for r in ir.walk(branch)):
             return "a mix inside a choice needs the whole batch in the middle of a sample"
-        if isinstance(p, ir.GaussianBlur) and frame.fixed is not None and (p.kernel_size[1] // 2 >= frame.fixed[0] or p.kernel_size[0] // 2 >= frame.fixed[1]):
+        if isinstance(q, ir.GaussianBlur) and frame.fixed is not None and (q.kernel_size[1] // 2 >= frame.fixed[0] or q.kernel_size[0] // 2 >= frame.fixed[1]):
             return "a blur wider than its image"
     return ""
 
 
-def _segments(plan: fuse.Plan) -> Iterator[tuple[bool, ir.Sequence, ir.Frame]]:
-    """Passes that run without the batch in between: (whether compiled, passes, the frame after them)."""
-    frame, together = plan.frame, ()  # type: tuple[ir.Frame, ir.Sequence]
-    for launch in plan.launches:
-        if lacks(launch, frame):
-            if together:
-                yield True, together, frame
-            together, frame = (), ir.after(launch.passes, frame)
-            yield False, launch.passes, frame
-            continue
-        for start, passes in _between_mixes(launch.passes):
-            if start and together:
-                yield True, together, frame
-                together = ()
-            together, frame = (*together, *passes), ir.after(passes, frame)
-    if together:
-        yield True, together, frame
+def _traffic(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, dtype: torch.dtype) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
+    """What a step of compiled rows reads and writes, and torch before and after it where the rows know no dtype.  dtype: of what comes in"""
+    finish = passes[-1] if isinstance(passes[-1], ir.Finish) else None
+    made, ends = _made(finish), written(passes)
+    loads, stores = [Stored(frame, dtype)], [Stored(after, made)]
+    if dtype not in _TAKEN:
+        loads, stores = [*loads, Stored(frame, torch.float32)], [Stored(frame, torch.float32), *stores]
+    if any(isinstance(p, ir.MixUp) for p in passes):
+        # the partner's pixels beside its own
+        loads.append(Stored(frame, dtype if dtype in _TAKEN else torch.float32))
+    if ends != made:
+        loads, stores = [*loads, Stored(after, made)], [*stores, Stored(after, ends)]
+    return tuple(loads), tuple(stores)
 
 
-def _between_mixes(passes: ir.Sequence) -> Iterator[tuple[bool, ir.Sequence]]:
-    """Passes cut before every mix, which reads other samples as they stand there: (whether it starts with a mix, passes)."""
-    cuts = [0, *(i for i, p in enumerate(passes) if i and isinstance(p, ir.Mix)), len(passes)]
-    for a, b in itertools.pairwise(cuts):
-        yield isinstance(passes[a], ir.Mix), passes[a:b]
+def _made(finish: ir.Finish | None) -> torch.dtype:
+    """What the compiled rows write; torch makes other types of it."""
+    return torch.uint8 if finish and finish.dtype == torch.uint8 else torch.float32
 
 
 def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys) -> Rows:
@@ -145,7 +170,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
     from gpuaug.exec.rows.entry import lay_out
 
     n, finish = len(step.keys), step.finish
-    dtype = torch.uint8 if finish and finish.dtype == torch.uint8 else torch.float32
+    dtype = _made(finish)
     layout = finish.memory_format if finish else torch.contiguous_format
     out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout))
     if n:

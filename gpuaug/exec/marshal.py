@@ -110,10 +110,8 @@ class Marshal:
         self.wide = max([frame.channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
         self.before: list[Node] = []  # stages before the mix
         self.after: list[Node] = []
-        mixes = [k for k, p in enumerate(passes) if isinstance(p, ir.Mix)]
         # each stage is one record: what stands before the mix and after it
-        parts = (passes[: mixes[0]], passes[mixes[0] :]) if mixes else (passes, ())
-        self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in parts)
+        self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in statistics.halves(passes))
         self._header()
 
     def _header(self) -> None:
@@ -196,9 +194,9 @@ class Marshal:
         found: list[Reduction] = []
         for part, first in zip(self.points, (0, len(self.points[0])), strict=True):
             counts = [statistics.counts(p) for p in part]
-            for number in range(sum(most for _, most in counts)):
+            for number, names in enumerate(statistics.reduced(part)):
                 reached = statistics.reaches(part, number)
-                kinds = sorted({statistics.KINDS.index(k) + 1 for at in reached for k in statistics.kinds(part[at])})
+                kinds = [statistics.KINDS.index(k) + 1 for k in names]
                 every = len(kinds) == 1 and number < sum(least for least, _ in counts)
                 column = -1 if every else self.integers.add(statistics.met(part, number, self.keys.ids))
                 program = self.program(first + reached[-1] + 1, own=first + reached[-1] == 0)

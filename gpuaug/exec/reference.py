@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gpuaug import ir, rng
 from gpuaug.batch import Images, Ragged
-from gpuaug.fuse import Launch, Plan
+from gpuaug.exec.steps import Step, one_by_one
+from gpuaug.fuse import Plan
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
 
@@ -21,9 +22,14 @@ def run(plan: Plan, source: Images) -> Tensor:
     return execute(prepare(plan), source)
 
 
+def steps(plan: Plan) -> tuple[Step, ...]:
+    """Every pass is a step of its own: a group of torch operations, whose result is written before the next begins."""
+    return one_by_one(plan.passes, plan.frame)
+
+
 def prepare(plan: Plan) -> tuple[ir.Sequence, rng.Keys]:
     """What there is to know of a plan without its images."""
-    return plan.passes, plan.keys
+    return tuple(p for step in steps(plan) for p in step.passes), plan.keys
 
 
 def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
@@ -31,11 +37,6 @@ def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
     passes, keys = prepared
     out: Tensor = run_passes(passes, floats(source), keys)
     return out
-
-
-def lacks(launch: Launch, frame: ir.Frame) -> str:
-    """Why a launch cannot run here: it always can."""
-    return ""
 
 
 def floats(source: Images) -> Dense:

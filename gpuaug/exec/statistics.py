@@ -30,6 +30,20 @@ def reaches(stages: ir.Sequence, number: int) -> list[int]:
     return [k for k, (_, most) in enumerate(each) if most and early[k] <= number < late[k]]
 
 
+def halves(passes: ir.Sequence) -> tuple[ir.Sequence, ir.Sequence]:
+    """Passes before the mix among them, and those from it on: each half counts its statistics from 0."""
+    mixes = [k for k, p in enumerate(passes) if isinstance(p, ir.Mix)]
+    return (passes[: mixes[0]], passes[mixes[0] :]) if mixes else (passes, ())
+
+
+def reduced(stages: ir.Sequence) -> list[list[str]]:
+    """For every statistic that a sample may meet, by number, the kinds that it may be of: each is a launch over the images and one over its sums."""
+    found = []
+    for number in range(sum(most for _, most in map(counts, stages))):
+        found.append(sorted({k for at in reaches(stages, number) for k in kinds(stages[at])}, key=KINDS.index))
+    return found
+
+
 def met(stages: ir.Sequence, number: int, keys: Tensor) -> Tensor:
     """What each sample meets as the statistic of this number: 0 for none, or the place of its kind in KINDS plus 1.  [N] int64"""
     found = torch.zeros_like(keys)

@@ -1,25 +1,29 @@
 """Runs a plan by the kernels of gpuaug_kernels; no arithmetic on pixels happens here.
 
-A plan is prepared (records and tables, see marshal.py), then executed on images.  A launch whose passes have no rule runs by the reference, on
-the same device, and `describe` says so.
+A plan is prepared (records and tables, see marshal.py), then executed on images, step by step.  A step with a pass that has no rule runs by
+the reference, on the same device, and `describe` says so.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
+import torch
 from gpuaug_kernels import launch
 from gpuaug_kernels.chain import Source
 from torch import Tensor
 
-from gpuaug import fuse, ir
+from gpuaug import ir
 from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
-from gpuaug.exec.normal import BlurColumns, BlurRows, normal
-from gpuaug.exec.statistics import kinds
-from gpuaug.fuse import Launch, Plan
+from gpuaug.exec.normal import BlurColumns, BlurRows, is_source, normal
+from gpuaug.exec.statistics import halves, kinds, reduced
+from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
+from gpuaug.fuse import Plan
+
+# the kernel of torch that makes room for statistics
+ZEROS = "fill with zeros"
 
 
 def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
@@ -28,17 +32,12 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 
 
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
-    """The launches of a plan, in order, with nothing of the images in them."""
-    made: list[Prepared | Fallback] = []
-    frame = plan.frame
-    for one in regroup(plan.launches):
-        made.append(Fallback(one.passes, plan.keys) if lacks(one, frame) else rules.prepare(one.passes, frame, plan.keys))
-        frame = ir.verify(one.passes, frame)
-    return tuple(made)
+    """The steps of a plan, in order, with nothing of the images in them."""
+    return tuple(Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys) for s in steps(plan))
 
 
 def execute(prepared: Sequence[Prepared | Fallback], source: Images, out: Tensor | None = None) -> Tensor:
-    """What `run` gives, from launches that were prepared for images of these sizes."""
+    """What `run` gives, from steps that were prepared for images of these sizes."""
     images: Any = source
     for number, one in enumerate(prepared, 1):
         images = perform(one, images, out if number == len(prepared) else None)
@@ -48,7 +47,7 @@ def execute(prepared: Sequence[Prepared | Fallback], source: Images, out: Tensor
 
 @singledispatch
 def perform(one: Any, images: Any, out: Tensor | None) -> Any:
-    """The images after one launch."""
+    """The images after one step."""
     raise NotImplementedError(f"triton executor cannot run {type(one).__name__}")
 
 
@@ -65,35 +64,107 @@ def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     return launch.images(source, one.program, one.tables, known, one.size, one.dtype, one.channels_last, out)
 
 
-def lacks(one: Launch, frame: ir.Frame) -> str:
-    """Why a launch runs by the reference; empty where the kernels have rules for all of it."""
-    return next((reason for p in one.passes if (reason := rules.lacks(p))), "")
+def steps(plan: Plan) -> tuple[Step, ...]:
+    """As many passes, in normal form, as one kernel runs, each with the kernels that reduce its statistics; and what the reference runs."""
+    made: list[Step] = []
+    frame, dtype = plan.frame, plan.frame.dtype
+    for passes, reason in grouped(normal(plan.passes)):
+        after = ir.verify(passes, frame)
+        fallback = lacks(passes)
+        source = Stored(frame, dtype)
+        # a list of floats, as the reference leaves images of different sizes
+        listed = bool(made) and frame.fixed is None
+        if fallback:
+            loads, stores = traffic(passes, frame, None if listed else dtype)
+            made.append(Step(passes, frame, "torch", loads, stores, reason, fallback))
+        else:
+            loads, launches = _launched(passes, source)
+            copied = (source,) if listed else ()
+            made.append(Step(passes, frame, "kernels", (*copied, *loads), (*copied, Stored(after, written(passes))), reason, "", launches))
+        frame, dtype = after, torch.float32
+    return tuple(made)
 
 
-def regroup(launches: Sequence[Launch]) -> tuple[Launch, ...]:
-    """The launches that the kernels make of a plan's, of passes in normal form.
+def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], tuple[str, ...]]:
+    """What the kernels of a step read, and their launches: for each statistic one that reads the images and one that finishes it."""
+    loads, launches = [], []  # type: list[Stored], list[str]
+    # a cut reads one pixel for each of its own, almost everywhere
+    sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
+    for mixed, stages in enumerate(halves(passes)):
+        for found in reduced(stages):
+            loads += [source] * (sides if mixed else 1)
+            what = " or ".join(found)
+            launches += [f"gather {what}", f"finish {what}"]
+    if launches:
+        launches.insert(0, ZEROS)
+    return (*loads, *[source] * sides), (*launches, "write images")
 
-    A cut joins the resample before it: a tile reads both sides of a cut only where it meets the edge, so that resampling twice there costs
-    less than writing the crop and reading it again; a MixUp reads both everywhere.  Points join a choice that reads neighbours.  What is dear to
-    read is written first where a statistic of it is asked for, since the statistic would read it all once more.
+
+def lacks(passes: ir.Sequence) -> str:
+    """Why passes run by the reference; empty where the kernels have rules for all of them."""
+    return next((reason for p in passes if (reason := rules.lacks(p))), "")
+
+
+def grouped(passes: ir.Sequence) -> tuple[tuple[ir.Sequence, str], ...]:
+    """Passes in normal form by steps, and why each is one.
+
+    What is expensive to make is written once and read again where otherwise every pixel would be made twice: for a statistic, and for a MixUp.  A
+    CutMix stays in the step of the crop that it cuts, since only tiles that meet the edge of its box make both sides.  Of this only a crop
+    before a mean was ever measured, 500 instructions a pixel against 359, and a card has shown that such counts do not decide its time
+    (bench/NOTES.md).
     """
-    out: list[Launch] = []
-    passes = normal(tuple(p for one in launches for p in one.passes))
-    for one in fuse.launches(passes):
-        for part in (p for half in _written_first(one) for p in _one_mix_each(half)):
-            if out and _joins(out[-1].passes, part.passes):
-                out[-1] = replace(out[-1], passes=(*out[-1].passes, *part.passes))
-            else:
-                out.append(part)
+    out: list[tuple[ir.Sequence, str]] = []
+    for part in _parts(passes):
+        before = out[-1][0] if out else ()
+        reason = _apart(before, part) if out else FIRST
+        if reason:
+            out.append((part, reason))
+        else:
+            out[-1] = ((*before, *part), out[-1][1])
     return tuple(out)
 
 
-def _joins(before: ir.Sequence, passes: ir.Sequence) -> bool:
-    """Whether passes run in the launch of those before them."""
-    together = (*before, *passes)
-    if fuse.alone(passes[0]) or any(rules.lacks(p) for p in together) or (dear(before[0]) and any(map(kinds, passes))):
-        return False
-    return sum(isinstance(p, ir.Mix) for p in together) < 2 and not (isinstance(passes[0], ir.MixUp) and fuse.alone(before[0]))
+def _parts(passes: ir.Sequence) -> list[ir.Sequence]:
+    """Passes cut wherever a step may begin: what reads other pixels than its own, a mix, and what follows what is dear."""
+    parts: list[list[ir.Pass]] = []
+    for p in passes:
+        front = parts[-1][0] if parts else None
+        mixes = [q for q in parts[-1] if isinstance(q, ir.Mix)] if parts else []
+        if front is None or reads_around(p) or (reads_around(front) and not is_source(front)) or (isinstance(p, ir.Mix) and (mixes or is_source(front))):
+            parts.append([p])
+        else:
+            parts[-1].append(p)
+    return [tuple(half) for part in parts for half in _source_first(part)]
+
+
+def _source_first(part: list[ir.Pass]) -> tuple[list[ir.Pass], ...]:
+    """A part, or its source and the rest, where the rest asks for a statistic of what is dear to make."""
+    return (part[:1], part[1:]) if dear(part[0]) and any(map(kinds, part[1:])) else (part,)
+
+
+def _apart(before: ir.Sequence, passes: ir.Sequence) -> str:
+    """Why passes do not run in the step before them; empty where they do."""
+    front, first = before[0], passes[0]
+    if reads_around(first):
+        return f"{short(first)} reads pixels around its own, which the step before must have written"
+    if lacks(before):
+        return "the step before it runs by the reference"
+    if lacks(passes):
+        return "it runs by the reference"
+    asking = {type(q).__name__: q.statistic for q in ir.walk(passes) if isinstance(q, ir.Pointwise) and q.statistic}
+    if dear(front) and asking:
+        what = " and ".join(f"{p} needs the {statistic} of the whole image" for p, statistic in asking.items())
+        return f"{what} first, and to compute {short(front)} twice would cost more than to store it"
+    if sum(isinstance(p, ir.Mix) for p in (*before, *passes)) > 1:
+        return f"{short(first)} reads its partner as the mix before leaves it"
+    if isinstance(first, ir.MixUp) and reads_around(front):
+        return f"MixUp needs every pixel of two images, and to compute {short(front)} twice would cost more than to store it"
+    return ""
+
+
+def reads_around(p: ir.Pass) -> bool:
+    """Whether a pass reads other places than its own pixel and its partner's."""
+    return is_source(p) or isinstance(p, ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))
 
 
 @singledispatch
@@ -115,24 +186,6 @@ def _(p: ir.Resample) -> bool:
 @dear.register
 def _(p: ir.Warp) -> bool:
     return p.kernel == "bilinear"
-
-
-def _written_first(one: Launch) -> list[Launch]:
-    """A launch, or two: the source alone, and the rest."""
-    first, *rest = one.passes
-    if not (dear(first) and any(map(kinds, rest))):
-        return [one]
-    why = f"{type(first).__name__} twice, once for a statistic, costs more than writing it once"
-    return [replace(one, passes=(first,)), Launch(tuple(rest), why)]
-
-
-def _one_mix_each(one: Launch) -> list[Launch]:
-    parts: list[list[ir.Pass]] = [[]]
-    for p in one.passes:
-        if isinstance(p, ir.Mix) and any(isinstance(q, ir.Mix) for q in parts[-1]):
-            parts.append([])
-        parts[-1].append(p)
-    return [replace(one, passes=tuple(part)) for part in parts]
 
 
 def _floats(images: Any) -> Any:

@@ -41,6 +41,16 @@ class Recipe:
         """How many a sample takes."""
         return len(needed(self.tape, self.tables))
 
+    @property
+    def kernels(self) -> int:
+        """How many a GPU launches: one for all tables, and one for the partners of each mix."""
+        return 1 + len(self.slots)
+
+    @property
+    def obstacle(self) -> str:
+        """Why a GPU draws step by step instead; empty where it does not."""
+        return _too_long(self.tape, self.tables)
+
     def fill(self, keys: Keys, size: Tensor | None) -> Any:
         """The structure for a batch; None where something that is required of the batch does not hold.
 
@@ -70,10 +80,14 @@ def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) ->
     slots = tuple(sorted({arguments[0] for op, arguments in tape.code if op == "partner"}))
     every = tuple(tables)
     host = frame.size.device.type == "cpu"
-    if not host and len(needed(tape, every)) > _LONGEST:
-        raise Untraceable(f"more than {_LONGEST} numbers a sample would take minutes to compile")
+    if not host and _too_long(tape, every):
+        raise Untraceable(_too_long(tape, every))
     machine = import_module(f"gpuaug.tape.{'host' if host else 'device'}")
     return Recipe(tape, every, machine.assemble(tape, every, slots), machine, slots, make, bool(required))
+
+
+def _too_long(tape: Tape, tables: tuple[Table, ...]) -> str:
+    return f"more than {_LONGEST} numbers a sample would take minutes to compile" if len(needed(tape, tables)) > _LONGEST else ""
 
 
 def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -> Maker | None:
