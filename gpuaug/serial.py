@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import yaml
 
+from gpuaug import rng
 from gpuaug.transforms import REGISTRY, Transform
 
 
@@ -33,12 +34,14 @@ def policy_fields(data: Any) -> tuple[list[Transform], dict[str, Any]]:
     """Transforms and options of a policy's data."""
     if not isinstance(data, dict) or not isinstance(data.get("transforms"), list):
         raise ValueError(f"a policy must be a mapping with a list of transforms, got {data!r}")
-    known = ("version", "seed", "memory_format", "single_resample", "transforms")
+    known = ("version", "draws", "seed", "memory_format", "single_resample", "transforms")
     unknown = data.keys() - set(known)
     if unknown:
         raise ValueError(f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are {', '.join(known)}")
     if data.get("version", 1) != 1:
         raise ValueError(f"policy version {data['version']!r} is not known here, expected 1; update gpuaug")
+    if data.get("draws", rng.VERSION) != rng.VERSION:
+        raise ValueError(f"draws must be version {rng.VERSION}, got {data['draws']!r}: {rng.OTHER_DRAWS}")
     layouts = {"contiguous_format": torch.contiguous_format, "channels_last": torch.channels_last}
     options = {k: data[k] for k in ("seed", "memory_format", "single_resample") if k in data}
     if options.setdefault("memory_format", "contiguous_format") not in layouts:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 # handles are never used twice in a process, and a policy that is gone is forgotten
 _handles = count(1)
+# in place of an epoch: the policy's own when the operator runs, so that `set_epoch` compiles nothing again
+_OWN = -(2**63)
 _policies: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
@@ -37,7 +39,8 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Augmented images and labels; without labels the second is empty."""
     policy = _policies[handle]
-    out, soft = policy.augment(images, labels, ids, epoch_number if epoch is None else epoch, occurrence, backend, next_id)
+    number = None if epoch_number == _OWN else epoch_number
+    out, soft = policy.augment(images, labels, ids, number if epoch is None else epoch, occurrence, backend, next_id)
     # an operator may not give back what it was given
     out = out.clone() if out.data_ptr() == images.data_ptr() else out
     rows = images.new_empty(0) if soft is None else soft
@@ -72,6 +75,6 @@ def _(
 
 def call(policy: Any, images: Tensor, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
     """What `policy(...)` is while torch traces."""
-    held, number = (epoch, 0) if isinstance(epoch, Tensor) else (None, epoch or 0)
+    held, number = (epoch, 0) if isinstance(epoch, Tensor) else (None, _OWN if epoch is None else epoch)
     out, soft = run(images, labels, ids, held, occurrence, policy.next_id, policy.handle, number, backend)
     return out if labels is None else (out, soft)
