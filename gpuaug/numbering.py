@@ -102,7 +102,8 @@ def origin(seed: int, recorded: int | None) -> Origin:
     # a child that joined a process group itself is a rank, which its number tells apart
     if not place or ranked:
         return Origin(None, False)
-    return Origin(mix(_CHILD, seed, torch.initial_seed(), rank(recorded), *place), False)
+    # not from torch's seed: an unseeded process has one of its own, and a spawned one does not take its parent's
+    return Origin(mix(_CHILD, seed, 0 if worker is None else worker.seed, rank(recorded), *place), False)
 
 
 class Numbered(nn.Module):

@@ -77,8 +77,10 @@ def loader(place: str, p: ga.Policy, method: str, persistent: bool, workers: int
     return DataLoader((Rows if place == "data set" else Stream)(p), batch_size=None, **options)
 
 
-def child(p: ga.Policy, queue: Any, calls: int = 2) -> None:
-    """What a process that is no worker makes, in plain numbers."""
-    for _ in range(calls):
+def child(p: ga.Policy, pipe: Any) -> None:
+    """What a process that is no worker makes by two calls, in plain numbers."""
+    # as a loader's workers do: torch's threads are not forked with the process
+    torch.set_num_threads(1)
+    for _ in range(2):
         _, batch = call(p)
-        queue.put((batch.key, batch.ids.tolist(), batch.images.numpy().tobytes()))
+        pipe.send((batch.key, batch.ids.tolist(), batch.images.numpy().tobytes()))

@@ -14,6 +14,7 @@ import loaded
 import pytest
 import torch
 from loaded import SAMPLES, SIZE, WORKERS
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data._utils import worker as workers
 
 import gpuaug as ga
@@ -92,9 +93,12 @@ def test_ranks_differ_in_their_workers_by_the_parents_process_group(method, monk
     found = []
     monkeypatch.setenv("RANK", "5")
     for rank in (0, 1):
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        found.append([row for rows in epochs("collate", method, False, count=1) for row in rows])
+        # a group without a network
+        torch.distributed.init_process_group("fake", rank=rank, world_size=2, store=FakeStore())
+        try:
+            found.append([row for rows in epochs("collate", method, False, count=1) for row in rows])
+        finally:
+            torch.distributed.destroy_process_group()
     assert not {b.key for _, b in found[0]} & {b.key for _, b in found[1]} and not pixels(found[0]) & pixels(found[1])
 
 
@@ -149,7 +153,7 @@ def test_a_recipe_serves_every_key_and_bakes_none_in(backend):
     labels, seen = torch.eye(SIZE, 4), []
     for key in (3, 2**64 - 1, 3, 5, 2**31, 2**63 + 7, 5):
         got = policy(ga.Batch(loaded.GREY, labels, ids, key=key), backend=backend)
-        want = ga.Policy(policy.transforms, seed=key)(ga.Batch(loaded.GREY, labels, ids), backend="reference")
+        want = ga.Policy(policy.transforms, seed=key)(ga.Batch(loaded.GREY, labels, ids), backend=backend)
         assert torch.equal(got.images, want.images) and torch.equal(got.labels, want.labels), f"key {key}"
         seen.append(got.images.numpy().tobytes())
     assert len(set(seen)) == 5, "vacuous"
@@ -162,11 +166,15 @@ def test_children_that_are_no_workers_draw_apart_and_the_same_in_every_run(metho
     policy, found = loaded.policy(), []
     loaded.call(policy)
     for _ in range(2):
-        queue = context.SimpleQueue()
-        process = context.Process(target=loaded.child, args=(policy, queue))
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=loaded.child, args=(policy, there))
         process.start()
-        found.append([queue.get() for _ in range(2)])
-        process.join(60)
+        try:
+            assert here.poll(200), "the child says nothing"
+            found.append([here.recv() for _ in range(2)])
+        finally:
+            process.kill()
+            process.join(60)
     (a, more), (b, _) = found
     assert a[0] != b[0] and None not in (a[0], b[0]) and a[2] != b[2], "two children drew alike"
     assert a[0] == more[0] and (a[1], more[1]) == ([3, 4, 5], [6, 7, 8]), "a child counts on from its copy of next_id"
