@@ -84,12 +84,12 @@ def test_every_tensor_of_the_library_names_its_device(name):
         policy = ga.Policy([build(name, CASES[name][0])], seed=3)
         made = [policy(x, soft, ids=ids, backend=backend)[0] for backend in ("cpu", "cpu", "reference")]
         policy(x, soft)
-        params = policy.draw(ids, size=(72, 80), dtype=x.dtype)
-        policy.describe((72, 80), dtype=x.dtype)
+        params = policy.draw(ids, size=(80, 80), dtype=x.dtype)
+        policy.describe((80, 80), dtype=x.dtype)
         assert params.ids.device.type == policy.next_id.device.type == "cpu" and int(policy.next_id) == 3
         return [*made, policy.replay(x, params)]
 
-    x, ids, soft = torch.linspace(0, 1, 3 * 3 * 72 * 80, device="cpu").view(3, 3, 72, 80), torch.arange(3), torch.eye(3, 5)
+    x, ids, soft = torch.linspace(0, 1, 3 * 3 * 80 * 80, device="cpu").view(3, 3, 80, 80), torch.arange(3), torch.eye(3, 5)
     want = outputs()
     with torch.device("meta"):
         got = outputs()
