@@ -27,14 +27,14 @@ if __name__ == "__main__":
     here, augmented = torch.utils.data.DataLoader(Numbered(), collate_fn=batched, **options), Augmented(policy)
     there = torch.utils.data.DataLoader(Numbered(), collate_fn=augmented, **options)
     every = []
-    for epoch in range(3):
+    for epoch in range(2):
         policy.set_epoch(epoch)
         main = sorted(row for batch in here for row in seen(policy(batch)))
         augmented.set_epoch(epoch)
         work = sorted(row for batch in there for row in seen(batch))
         assert main == work and [i for i, *_ in main] == list(range(8)) and {e for _, e, *_ in main} == {epoch}, "one sample, one augmentation"
         every += [pixels for *_, pixels in main]
-    assert len(set(every)) == 24, "two epochs or two samples were augmented alike"
+    assert len(set(every)) == 16, "two epochs or two samples were augmented alike"
     assert int(policy.next_id) == 0
     print("fine")
 """
