@@ -40,7 +40,7 @@ def measure(name: str, n: int, budget: Budget) -> dict[str, Any]:
     size = torch.tensor([fixed or (375, 500)]).repeat(n, 1)
     frame = ir.Frame(size, fixed, 3, torch.uint8)
     start = time.perf_counter()
-    recipe = trace(policy.seed, frame, build)
+    recipe = trace(frame, build)
     traced = time.perf_counter() - start
     (got, _), (want, _) = recipe.fill(keys, size), build(keys, frame)
     if not all(torch.equal(getattr(a, t), getattr(b, t)) for a, b in zip(got, want, strict=True) for t in ("ints", "floats", "doubles")):

@@ -71,7 +71,7 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64)
+        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64, device="cpu")
 
     def dense(self) -> Tensor:
         """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
@@ -86,6 +86,7 @@ class Batch:
     """A batch with its targets and the numbers of its samples.
 
     images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N] int64.
+    key: what the draws are keyed by where that is not the policy's seed, as in a loader's worker that numbered the samples itself.
     """
 
     images: Any
@@ -93,6 +94,7 @@ class Batch:
     ids: Tensor | None = None
     epoch: int | Tensor | None = None
     occurrence: Tensor | None = None
+    key: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -213,7 +215,7 @@ def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def put(values: Any, device: torch.device) -> Tensor:
     """A tensor of what is on the host, on a device; from pinned memory, so that nothing waits for it."""
-    host = torch.as_tensor(values)
+    host = torch.as_tensor(values, device=values.device if isinstance(values, Tensor) else "cpu")
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 

@@ -43,7 +43,7 @@ class Frame:
 def rows(values: tuple[float, ...], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
     """The same row for every sample of `like`, made on its device without a copy that waits for it: [N, len(values)]."""
     if like.device.type == "cpu":
-        return torch.tensor([values], dtype=dtype).expand(len(like), -1)
+        return torch.tensor([values], dtype=dtype, device="cpu").expand(len(like), -1)
     return torch.stack([torch.full((len(like),), v, dtype=dtype, device=like.device) for v in values], 1)
 
 

@@ -1,6 +1,5 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,18 +13,16 @@ from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
+from gpuaug.numbering import Numbered
 from gpuaug.recipes import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
 from gpuaug.transforms.mixes import mixes_in
 
-# numbering samples is the only thing that two threads calling one policy could disturb
-_numbering = threading.Lock()
-
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
 
 
-class Policy(nn.Module):
+class Policy(Numbered):
     """Augment batches by a list of transforms, each sample with its own draws.
 
     Given `ids`, the result is a pure function of (seed, epoch, ids, occurrence, images): the same on any device, in any batch, on any rank
@@ -55,7 +52,6 @@ class Policy(nn.Module):
         self.seed = arguments.integer("seed", seed, 0, 2**64 - 1)
         self.memory_format = memory_format
         self.single_resample = arguments.flag("single_resample", single_resample)
-        self.next_id = torch.zeros((), dtype=torch.int64)
         self._mixes = tuple(m for t in self.transforms for m in mixes_in(t))
         classes = {m.num_classes for m in self._mixes if m.num_classes is not None}
         if len(classes) > 1:
@@ -72,12 +68,13 @@ class Policy(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # by name: the protocol of torch.save fails on a memory format
-        return {k: v for k, v in self.__dict__.items() if k not in ("_recipes", "outline")} | {"memory_format": str(self.memory_format).removeprefix("torch.")}
+        state = {k: v for k, v in super().__getstate__().items() if k not in ("_recipes", "outline")}
+        return state | {"memory_format": str(self.memory_format).removeprefix("torch.")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
         changed = {"memory_format": getattr(torch, state["memory_format"]), "_recipes": Recipes()}
-        super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
+        super().__setstate__({**state, **changed})
         self.outline = traced.register(self, self._classes)
 
     # ---- calling
@@ -96,7 +93,7 @@ class Policy(nn.Module):
 
         images: [N, C, H, W] uint8, float16, bfloat16 or float32, any strides; or a list of [H, W, C] uint8 arrays, tensors or PIL images of
         different sizes.  labels: [N] class numbers, or [N, K] soft rows.  ids: [N] int64 in [0, 2^46), by default counted on from the last
-        call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
+        call.  epoch: in [0, 2^18), by default that of `set_epoch`.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
         if torch.compiler.is_compiling():
@@ -109,9 +106,10 @@ class Policy(nn.Module):
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = _joined(images, given)
-            run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend)
+            run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend, next_id=self.next_id, key=batch.key)
             out, soft = run.go(None)
-            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence)
+            key = None if run.keys.seed == self.seed else run.keys.seed
+            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence, key=key)
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
@@ -128,18 +126,19 @@ class Policy(nn.Module):
         self,
         ids: Tensor,
         *,
-        epoch: int | Tensor = 0,
+        epoch: int | Tensor | None = None,
         size: tuple[int, int] | Tensor,
         occurrence: Tensor | None = None,
         channels: int = 3,
         dtype: torch.dtype = torch.uint8,
+        key: int | None = None,
     ) -> Params:
-        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ."""
+        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a Batch's, in place of the seed."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
-        keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
+        keys = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
         frame = _frame(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
-        return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
+        return Params(drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
     @traced.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
@@ -152,7 +151,7 @@ class Policy(nn.Module):
             if names != drawn.keys():
                 raise ValueError(f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them")
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
-        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False)
+        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, key=params.seed)
         # on a GPU the comparison would wait for the device
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
@@ -176,11 +175,11 @@ class Policy(nn.Module):
         take a few torch operations more.
         """
         check(backend)
-        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
-        frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
+        keys = self._one()
+        frame = _frame(torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
-        recipe = find(self.seed, frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
+        recipe = find(frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
         if name == "triton" and not isinstance(recipe, str):
             recipe = recipe.obstacle or recipe
         return f"{self!r}\n{describe(plan, name, recipe)}"
@@ -198,6 +197,7 @@ class Policy(nn.Module):
         *,
         need_labels: bool = True,
         next_id: Tensor | None = None,
+        key: int | None = None,
     ) -> "_Call":
         check(backend)
         source = as_images(images)
@@ -208,35 +208,37 @@ class Policy(nn.Module):
             raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
-        keys = self._keys(ids, 0 if epoch is None else epoch, occurrence, n, device, self.next_id if next_id is None else next_id)
+        keys = self._keys(ids, epoch, occurrence, n, device, next_id, key)
         return _Call(self, source, labels, keys, backend)
 
-    def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None) -> rng.Keys:
+    def _keys(
+        self, ids: Any, epoch: int | Tensor | None, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None, key: int | None = None
+    ) -> rng.Keys:
+        if key is not None:
+            key = arguments.integer("key", key, 0, 2**64 - 1)
+            if ids is None:
+                raise ValueError("key came without ids, which it was counted under; pass both as the Batch had them, or neither")
         if ids is not None or next_id is None:
             ids = as_integers("ids", ids, n, device, rng.MAX_ID)
         if occurrence is None:
             occurrence = torch.zeros(n, dtype=torch.int64, device=device)
         else:
             occurrence = as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
-        epoch = as_epoch(epoch, device)
+        epoch = as_epoch(self.epoch if epoch is None else epoch, device)
         # last, so that a call refused here takes no number
-        ids = self._number(n, device, next_id) if ids is None and next_id is not None else ids
-        return rng.Keys(self.seed, epoch, ids, occurrence)
+        if ids is None and next_id is not None:
+            key, ids = self.number(n, device, next_id)
+        return rng.Keys(self.seed if key is None else key, epoch, ids, occurrence)
 
-    def _number(self, n: int, device: torch.device, next_id: Tensor) -> Tensor:
-        """Ids counted on from the last call, apart from those of other ranks and workers."""
-        own = _process() * 2**32 + torch.arange(n, device=device)
-        with _numbering:
-            # a counter on the host must not make the device wait; one on the device can be captured in a graph
-            first = next_id.clone() if next_id.device == device else int(next_id)
-            next_id += n
-        return own + first
+    def _one(self) -> rng.Keys:
+        """The keys of one sample, where any will do."""
+        return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))
 
     def _foresee(self) -> tuple[rng.Layout, list[set[str]]]:
         """Which words the transforms ask for, and what they draw, found by drawing for no samples."""
-        empty = torch.zeros(0, dtype=torch.int64)
+        empty = torch.zeros(0, dtype=torch.int64, device="cpu")
         block = rng.Block(rng.Keys(self.seed, 0, empty, empty))
-        frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64), None, 3, torch.float32)
+        frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64, device="cpu"), None, 3, torch.float32)
         names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(self.transforms, 0)]
         return rng.Layout(block.asked), names
 
@@ -266,7 +268,10 @@ class Policy(nn.Module):
     # ---- as a value
 
     def _values(self) -> tuple[Any, ...]:
-        return self.transforms, self.seed, self.memory_format, self.single_resample
+        return self.transforms, self.seed, *self._options()
+
+    def _options(self) -> tuple[Any, ...]:
+        return self.memory_format, self.single_resample
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Policy):
@@ -285,7 +290,7 @@ class Policy(nn.Module):
         """Plain lists, dicts, numbers and strings, from which `from_dict` makes an equal policy."""
         layout = str(self.memory_format).removeprefix("torch.")
         options = {"seed": self.seed, "memory_format": layout, "single_resample": self.single_resample}
-        return {"version": 1, **options, "transforms": [serial.to_dict(t) for t in self.transforms]}
+        return {"version": 1, "draws": rng.VERSION, **options, "transforms": [serial.to_dict(t) for t in self.transforms]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
@@ -301,29 +306,6 @@ class Policy(nn.Module):
     def load(cls, path: str | Path, *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
         """Read a policy that `save` wrote, or a person.  transforms: classes of your own that it names; nothing is imported for a file."""
         return cls.from_dict(serial.read(path), transforms=transforms)
-
-    # ---- next_id: a buffer in all but that DistributedDataParallel, which reads registered ones, must not broadcast it
-
-    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
-        """The counter of samples, `next_id`."""
-        yield (f"{prefix}.next_id" if prefix else "next_id"), self.next_id
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Policy":
-        self.next_id = fn(self.next_id)
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination[f"{prefix}next_id"] = self.next_id.detach().clone()
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: Any, unexpected_keys: Any, error_msgs: Any
-    ) -> None:
-        value = state_dict.get(f"{prefix}next_id")
-        if value is None:
-            missing_keys.append(f"{prefix}next_id")
-        else:
-            self.next_id.copy_(value)
-        unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k != f"{prefix}next_id"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,13 +328,12 @@ class _Call:
 
     def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
         """Images and labels, from given or fresh parameters."""
-        keys = self.keys if params is None else rng.Keys(params.seed, *(getattr(self.keys, k) for k in ("epoch", "ids", "occurrence")))
-        name = choose(self.backend, self.source.device)
+        keys, name = self.keys, choose(self.backend, self.source.device)
         executor, source = load(name), self.source
         # the reference defines what recipes must give: it takes none
         if params is None and name != "reference":
             what = (source.channels, torch.uint8) if isinstance(source, Ragged) else (source.shape[1:], source.dtype)
-            kind, size = (name, self.policy._values()[1:], what), source.size if isinstance(source, Ragged) else None
+            kind, size = (name, self.policy._options(), what), source.size if isinstance(source, Ragged) else None
             recipes, build = self.policy._recipes, self.policy._builder(name)
             prepared, mixes = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
         else:
@@ -391,11 +372,3 @@ def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.d
     height, width = arguments.size("size", size)
     blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype)
     return blank.resized((height, width))
-
-
-def _process() -> int:
-    """A number that no other rank or loader worker has."""
-    worker = torch.utils.data.get_worker_info()
-    distributed = torch.distributed
-    rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-    return rank * worker.num_workers + worker.id if worker else rank

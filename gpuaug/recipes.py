@@ -63,7 +63,7 @@ class Recipes:
         if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
             return build(keys, frame())
         if recipe is None or isinstance(recipe, _First):
-            recipe = known[kind] = find(keys.seed, frame(), build, recipe)
+            recipe = known[kind] = find(frame(), build, recipe)
         self._used[kind] = self._calls
         made = None if isinstance(recipe, str) else recipe.fill(keys, size)
         # what the recipe found amiss, the long way says in words
@@ -79,12 +79,12 @@ class Recipes:
         return len(self._known) < _MOST
 
 
-def find(seed: int, frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
+def find(frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
     """The recipe of `build` for batches of a kind, or a sentence that says why there is none."""
     from gpuaug.tape.recipe import trace
 
     try:
-        recipe = trace(seed, frame, build)
+        recipe = trace(frame, build)
         # numbers that come from elsewhere, such as the count of samples, are no symbols
         if first is not None and not agree(recipe.fill(first.keys, first.size), first.made):
             return "what is drawn depends on more than the keys and the size of a sample"

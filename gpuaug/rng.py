@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# of the draws: another number means that one seed gives other augmentations (tests/golden.py)
+VERSION = 1
+OTHER_DRAWS = "the same seed would give other augmentations; use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
+
 PARAMETERS, PIXELS, SAMPLER, MIX = range(4)
 MAX_ID, MAX_EPOCH, MAX_OCCURRENCE, MAX_SLOT = 1 << 46, 1 << 18, 1 << 12, 1 << 16
 _M = 0xFFFFFFFF
@@ -73,7 +77,7 @@ def gauss(w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
 class Keys:
     """Who is being augmented: with these a sample's randomness is fixed, wherever it is computed."""
 
-    seed: int
+    seed: int  # the 64 bits of the key
     epoch: int | Tensor  # a number, or an int64 tensor without dimensions on the device of ids
     ids: Tensor  # [N] int64
     occurrence: Tensor  # [N] int64
@@ -88,6 +92,10 @@ class Keys:
     def counter(self) -> tuple[Tensor, Tensor]:
         """c2 and c3 of every sample: 2 x [N] int64."""
         return self.ids & _M, ((self.ids >> 32) << 18) | self.epoch
+
+    def halves(self) -> Tensor:
+        """The words of the key, low and high, for every sample: [N, 2] int64."""
+        return torch.stack([torch.full_like(self.ids, self.seed & _M), torch.full_like(self.ids, self.seed >> 32)], 1)
 
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
         """Words of every sample at every counter.  c0, slot: [T] int64 -> [N, T, 4] int64"""
@@ -142,8 +150,8 @@ class Layout:
 
     def _table(self, domain: int, slots: dict[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         if (domain, device) not in self._tables:
-            c0 = torch.cat([torch.arange(c) for c in slots.values()]).to(device)
-            slot = torch.cat([torch.full((c,), s) for s, c in slots.items()]).to(device)
+            c0 = torch.cat([torch.arange(c, device="cpu") for c in slots.values()]).to(device)
+            slot = torch.cat([torch.full((c,), s, device="cpu") for s, c in slots.items()]).to(device)
             self._tables[domain, device] = (c0, slot)
         return self._tables[domain, device]
 

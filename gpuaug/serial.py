@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from gpuaug import rng
 from gpuaug.transforms import REGISTRY, Transform
 
 # values of a file, its aliases written out; a policy at its largest has fewer
@@ -69,12 +70,14 @@ def policy_fields(data: Any, own: Sequence[type[Transform]] = ()) -> tuple[list[
     _check_size(data, _parts_of_data)
     if not isinstance(data, dict) or not isinstance(data.get("transforms"), list):
         raise ValueError(f"a policy must be a mapping with a list of transforms, got {short(data)}")
-    known = ("version", "seed", "memory_format", "single_resample", "transforms")
+    known = ("version", "draws", "seed", "memory_format", "single_resample", "transforms")
     unknown = data.keys() - set(known)
     if unknown:
         raise ValueError(f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are {', '.join(known)}")
     if data.get("version", 1) != 1:
         raise ValueError(f"policy version {data['version']!r} is not known here, expected 1; update gpuaug")
+    if data.get("draws", rng.VERSION) != rng.VERSION:
+        raise ValueError(f"draws must be version {rng.VERSION}, got {data['draws']!r}: {rng.OTHER_DRAWS}")
     layouts = {"contiguous_format": torch.contiguous_format, "channels_last": torch.channels_last}
     options = {k: _rich(k, data[k], ()) for k in ("seed", "memory_format", "single_resample") if k in data}
     if options.setdefault("memory_format", "contiguous_format") not in layouts:

@@ -25,7 +25,7 @@ class Row:
 
 def pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> list[np.ndarray[Any, Any]]:
     """Normalised images [N, 3, H, W] back as [H, W, 3] uint8."""
-    m, s = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
+    m, s = (torch.tensor(v, device="cpu").view(-1, 1, 1) for v in (mean, std))
     values = (images.detach().float().cpu() * s + m).clamp(0, 1)
     return list((values * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 

@@ -22,7 +22,7 @@ from gpuaug.transforms.base import Transform, numbered
 
 # handles are never used twice in a process, and a policy that is gone is forgotten
 _handles = count(1)
-# in place of an epoch: the policy's own when the operator runs, so that another one compiles nothing again
+# in place of an epoch: the policy's own when the operator runs, so that `set_epoch` compiles nothing again
 _OWN = -(2**63)
 _policies: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _kinds: dict["Kind", int] = {}

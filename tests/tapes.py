@@ -34,7 +34,7 @@ def entry(name: str, transforms: list[ga.Transform], fixed: tuple[int, int] | No
     """One tape, for the tables of the Triton executor."""
     policy = ga.Policy(transforms)
     frame = ir.Frame(torch.zeros((2, 2), dtype=torch.int64), fixed, channels, torch.uint8)
-    recipe = trace(policy.seed, frame, policy._builder("triton"))
+    recipe = trace(frame, policy._builder("triton"))
     program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
     return {"name": name, "code": list(program.code.values), "columns": list(program.columns)}
 

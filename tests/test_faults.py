@@ -173,7 +173,7 @@ FAULTS = [
     Fault(
         "a recipe that knows no seed",
         "policy.py",
-        "kind, size = (name, self.policy._values()[1:], what)",
+        "kind, size = (name, self.policy._options(), what)",
         "kind, size = (name, what)",
         "test_tape.py",
         "copied_and_changed",
@@ -210,7 +210,7 @@ FAULTS = [
         "test_executing.py",
         "writing_to_the_output and reference",
     ),
-    Fault("samples that are numbered alike", "policy.py", "            next_id += n\n", "            pass\n", "test_numbering.py", "numbered or saved"),
+    Fault("samples that are numbered alike", "numbering.py", "            next_id += n\n", "            pass\n", "test_numbering.py", "numbered or saved"),
 ]
 
 

@@ -34,13 +34,13 @@ def test_without_ids_samples_are_numbered_on(x):
     assert policy(ga.Batch(x[:2])).ids.tolist() == [12, 13]
 
 
-def test_next_id_is_an_int64_buffer_and_the_only_state():
+def test_next_id_is_an_int64_buffer_beside_the_epoch_and_the_version_of_the_draws():
     policy = example()
     assert policy.next_id.dtype == torch.int64 and policy.next_id.ndim == 0
-    assert list(policy.state_dict()) == ["next_id"] and not list(policy.parameters())
+    assert list(policy.state_dict()) == ["next_id", "epoch", "draws"] and not list(policy.parameters())
     assert dict(policy.named_buffers()) == {"next_id": policy.next_id} and list(policy.buffers()) == [policy.next_id]
     model = nn.Sequential(policy, nn.Flatten())
-    assert list(model.state_dict()) == ["0.next_id"]
+    assert list(model.state_dict()) == ["0.next_id", "0.epoch", "0.draws"]
     assert not list(model.named_buffers()), "what DistributedDataParallel would broadcast"
 
 
@@ -57,12 +57,30 @@ def test_next_id_is_saved_and_loaded(x):
     outer, again = nn.Sequential(nn.Flatten(), a), nn.Sequential(nn.Flatten(), example())
     again.load_state_dict(outer.state_dict())
     assert int(again[1].next_id) == 2 * N
-    with pytest.raises(RuntimeError, match="next_id"):
-        b.load_state_dict({})
     with pytest.raises(RuntimeError, match="other"):
         b.load_state_dict({"next_id": torch.tensor(1), "other": torch.zeros(1)})
     missing, unexpected = b.load_state_dict({"other": torch.zeros(1)}, strict=False)
-    assert missing == ["next_id"] and unexpected == ["other"]
+    assert missing == [] and unexpected == ["other"]
+
+
+def test_a_checkpoint_from_before_the_policy_numbers_from_0(x):
+    """Strictly, alone and inside a model; what is there is still looked at."""
+    policy = example()
+    policy.set_epoch(4)
+    policy(x)
+    model = nn.Sequential(policy, nn.BatchNorm2d(3))
+    older = {k: v for k, v in model.state_dict().items() if k.startswith("1.")}
+    assert older, "vacuous"
+    model.load_state_dict(older)
+    assert int(policy.next_id) == policy.epoch == 0
+    policy(x)
+    policy.load_state_dict({})
+    assert int(policy.next_id) == 0
+    policy.load_state_dict({"next_id": torch.tensor(7)})
+    assert (int(policy.next_id), policy.epoch) == (7, 0)
+    for wrong, said in (({"next_id": torch.tensor(-1)}, "next_id"), ({"epoch": torch.tensor(2**18)}, "epoch"), ({"next_id": torch.zeros(2)}, "loading")):
+        with pytest.raises(RuntimeError, match=said):
+            policy.load_state_dict(wrong)
 
 
 def test_next_id_follows_the_module_and_stays_int64():
@@ -121,32 +139,6 @@ def test_threads_of_one_policy_do_not_disturb_each_other(images):
     for t in threads:
         t.join()
     assert not wrong
-
-
-class Augmented(torch.utils.data.Dataset):
-    """Augments inside the worker of a loader."""
-
-    def __init__(self) -> None:
-        self.policy = ga.Policy([ga.SaltAndPepper(0.5)])
-
-    def __len__(self) -> int:
-        return 12
-
-    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        out = self.policy(ga.Batch(torch.full((2, 3, 8, 8), 0.5)))
-        return torch.utils.data.get_worker_info().id, out.ids, out.images
-
-
-def test_workers_of_a_loader_number_apart():
-    loader = torch.utils.data.DataLoader(Augmented(), batch_size=None, num_workers=2, multiprocessing_context="spawn")
-    rows = list(loader)
-    ids = torch.cat([i for _, i, _ in rows]).tolist()
-    assert len(set(ids)) == 24, "two workers gave one id"
-    assert {w for w, _, _ in rows} == {0, 1}, "vacuous: not every worker worked"
-    for worker, numbers, _ in rows:
-        assert (numbers >> 32 == worker).all()
-    noise = torch.cat([i for _, _, i in rows])
-    assert len({tuple(i.flatten().tolist()) for i in noise}) == 24, "two workers augmented alike"
 
 
 RANKS = """

@@ -205,7 +205,7 @@ def test_copies_find_recipes_of_their_own(images):
     for twin in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one), ga.Policy.from_dict(one.to_dict())):
         assert not found(twin) and all(torch.equal(twin(x, ids=IDS), want) for _ in range(3)) and isinstance(found(twin)[0], Recipe)
         assert twin._recipes is not one._recipes
-    assert list(one.state_dict()) == ["next_id"]
+    assert list(one.state_dict()) == ["next_id", "epoch", "draws"]
 
 
 def test_a_recipe_runs_with_warnings_as_errors_where_nothing_can_be_kept(tmp_path):

@@ -82,7 +82,7 @@ TRACED = {
 
 @pytest.mark.parametrize("name", TRACED)
 def test_what_is_on_a_tape_gives_the_bits_of_its_steps(name):
-    recipe = find(SEED, FRAME, lambda k, f: TRACED[name](k))
+    recipe = find(FRAME, lambda k, f: TRACED[name](k))
     assert isinstance(recipe, Recipe), recipe
     got, want = (v if isinstance(v, list | tuple) else [v] for v in (recipe.fill(KEYS, SIZES), TRACED[name](KEYS)))
     for g, w in zip(got, want, strict=True):
@@ -126,7 +126,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_tape_cannot_hold_is_refused(name):
-    reason = find(SEED, FRAME, lambda k, f: REFUSED[name](k))
+    reason = find(FRAME, lambda k, f: REFUSED[name](k))
     assert isinstance(reason, str) and len(reason) > 20, reason
 
 
@@ -138,10 +138,10 @@ class Holder:
 
 
 def test_tensors_are_found_in_what_is_prepared_or_it_is_refused():
-    recipe = find(SEED, FRAME, lambda k, f: {"a": (words(k), {"b": [fractions(k)]}), "c": 3})
+    recipe = find(FRAME, lambda k, f: {"a": (words(k), {"b": [fractions(k)]}), "c": 3})
     got, want = recipe.fill(KEYS, SIZES), {"a": (words(KEYS), {"b": [fractions(KEYS)]}), "c": 3}
     assert agree(got, want) and not agree(got, {**want, "a": (words(KEYS) + 1, {"b": [fractions(KEYS)]})})
-    assert "Holder holds tensors" in find(SEED, FRAME, lambda k, f: [Holder(words(k))])
+    assert "Holder holds tensors" in find(FRAME, lambda k, f: [Holder(words(k))])
 
 
 def test_a_kernel_that_would_compile_for_minutes_is_refused():
@@ -150,8 +150,8 @@ def test_a_kernel_that_would_compile_for_minutes_is_refused():
     def build(count: int) -> Callable[..., Tensor]:
         return lambda k, f: rng.Draw(k, 3).uniform(count=count).amax(1)
 
-    assert isinstance(find(SEED, far, build(64)), Recipe) and isinstance(find(SEED, FRAME, build(2000)), Recipe)
-    assert "minutes to compile" in find(SEED, far, build(2000))
+    assert isinstance(find(far, build(64)), Recipe) and isinstance(find(FRAME, build(2000)), Recipe)
+    assert "minutes to compile" in find(far, build(2000))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ LAYERS = [
     {"gpuaug.data.cursor"},
     {"gpuaug.data.sampler"},
     {
+        "gpuaug.numbering",
         "gpuaug.batch",
         "gpuaug.fuse",
         "gpuaug.targets",

@@ -83,7 +83,7 @@ def test_a_recipe_gives_what_its_steps_give(name, i):
     for kind, policy in policies(name, i):
         for backend in ("reference", "cpu", "triton"):
             make = policy._builder(backend)
-            recipe = trace(policy.seed, frame(kind), make)
+            recipe = trace(frame(kind), make)
             want = make(keys(), frame(kind))
             met += same(recipe.fill(keys(), frame(kind).size), want)
     assert met >= 6 * N, "vacuous"
@@ -104,7 +104,7 @@ WHOLE = [
 @pytest.mark.parametrize("kind", FRAMES)
 def test_the_machine_of_a_gpu_gives_the_same_bits(kind, epoch):
     policy = ga.Policy([*WHOLE, ga.RandomCrop(20), ga.CutMix(1.0, 5)], seed=SEED)
-    recipe = trace(SEED, frame(kind), lambda k, f: (policy._lower(f, policy._draw(k, f)), torch.zeros_like(k.ids)))
+    recipe = trace(frame(kind), lambda k, f: (policy._lower(f, policy._draw(k, f)), torch.zeros_like(k.ids)))
     program, mates = device.assemble(recipe.tape, recipe.tables, recipe.slots), device.partners(keys(epoch), recipe.slots)
     assert len(recipe.slots) == 2 and torch.equal(mates, host.partners(keys(), recipe.slots)) and not torch.equal(mates[0], mates[1])
     got = device.run(program, recipe.tables, keys(epoch), frame(kind).size, mates)
@@ -115,7 +115,7 @@ def test_the_machine_of_a_gpu_gives_the_same_bits(kind, epoch):
 def test_a_batch_of_any_size_fills_its_tables():
     policy = ga.Policy(WHOLE, seed=SEED)
     make = policy._builder("cpu")
-    recipe = trace(SEED, frame("ragged"), make)
+    recipe = trace(frame("ragged"), make)
     program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
     for n in (0, 1, 31, 64, 65):
         few = rng.Keys(SEED, 7, IDS[:n], OCCURRENCE[:n])
@@ -228,7 +228,7 @@ def test_constants_are_folded_and_numbers_made_once():
 )
 def test_what_looks_at_numbers_or_other_samples_is_refused(reason, function):
     with pytest.raises(Untraceable, match=reason):
-        trace(0, frame("ragged"), lambda k, f: function(f.size))
+        trace(frame("ragged"), lambda k, f: function(f.size))
 
 
 class Unusual(ga.RandomHorizontalFlip):
@@ -315,7 +315,7 @@ def test_the_reference_takes_no_recipe(images):
     for _ in range(3):
         policy(x, ids=IDS[:3], backend="reference")
     assert not policy._recipes._known
-    assert isinstance(find(0, frame("dense"), policy._builder("cpu")), str) is False and load("reference").prepare
+    assert isinstance(find(frame("dense"), policy._builder("cpu")), str) is False and load("reference").prepare
 
 
 @pytest.mark.parametrize("name", POLICIES)

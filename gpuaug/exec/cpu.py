@@ -172,7 +172,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
     n, finish = len(step.keys), step.finish
     dtype = _made(finish)
     layout = finish.memory_format if finish else torch.contiguous_format
-    out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout))
+    out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout, device="cpu"))
     if n:
         columns = [t.numpy() for t in (step.ints, step.floats, step.doubles)]
         tables = [step.code, step.consts, *columns, _sources(images), _keys(step.keys)]
@@ -207,7 +207,7 @@ class _Worker:
 
 def _workspace(size: int) -> np.ndarray[Any, Any]:
     """Bytes that start at a multiple of 64."""
-    memory = _on_large_pages(torch.empty(size + 64, dtype=torch.uint8))
+    memory = _on_large_pages(torch.empty(size + 64, dtype=torch.uint8, device="cpu"))
     first = -memory.data_ptr() % 64
     return memory[first : first + size].numpy()  # type: ignore[no-any-return]
 

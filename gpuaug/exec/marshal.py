@@ -117,8 +117,7 @@ class Marshal:
     def _header(self) -> None:
         """The columns that every program has."""
         c2, c3 = self.keys.counter()
-        seed = ir.rows((_signed(self.keys.seed), _signed(self.keys.seed >> 32)), c2)
-        self.integers.add(c2, c3, self.keys.occurrence << 16, seed, self.frame.size[:, 1] * self.frame.channels)
+        self.integers.add(c2, c3, self.keys.occurrence << 16, self.keys.halves(), self.frame.size[:, 1] * self.frame.channels)
 
     def add(self, nodes: Sequence[Node]) -> None:
         """Stages that follow what is there."""

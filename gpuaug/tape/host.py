@@ -97,7 +97,7 @@ class _Registers:
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """[slots, N] int64, as `Keys.partners` has them."""
-    return torch.stack([keys.partners(s) for s in slots]) if slots else torch.empty((0, len(keys)), dtype=torch.int64)
+    return torch.stack([keys.partners(s) for s in slots]) if slots else torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
 
 
 def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor) -> list[Tensor]:
@@ -108,7 +108,7 @@ def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | 
         starts.append(length[t.dtype])
         widths.append(len(t.numbers))
         length[t.dtype] += n * len(t.numbers)
-    buffers = tuple(torch.empty(length[name], dtype=dtype) for name, dtype in DTYPES.items())
+    buffers = tuple(torch.empty(length[name], dtype=dtype, device="cpu") for name, dtype in DTYPES.items())
     if n:
         given = tuple(v.contiguous().numpy() for v in (keys.ids, keys.occurrence, mates.new_empty((0, 2)) if size is None else size, mates))
         seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)

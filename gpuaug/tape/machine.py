@@ -11,18 +11,18 @@ from gpuaug.rng_host import philox_words
 BLOCK = 64
 # instructions of the machine: those of a tape, four words at once, and a store for each dtype of a table
 _NAMES = (
-    *("id", "occurrence", "epoch", "height", "width", "partner", "word"),
+    *("id", "occurrence", "epoch", "low", "high", "height", "width", "partner", "word"),
     *("iadd", "isub", "imul", "iand", "ior", "ishl", "ishr", "idiv", "imin", "imax", "ilt", "ile", "ieq", "iwhere"),
     *("dadd", "dsub", "dmul", "ddiv", "dmin", "dmax", "dneg", "dabs", "dsqrt", "dfloor", "dtrunc", "dround", "single"),
     *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "whole", "real"),
     *("float32", "int32", "float64", "int64"),
 )
 CODES = {name: code for code, name in enumerate(_NAMES)}
-(ID, OCCURRENCE, EPOCH, HEIGHT, WIDTH, PARTNER, WORD) = range(7)
-(IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(7, 21)
-(DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(21, 34)
-(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(34, 44)
-(FLOAT32, INT32, FLOAT64, INT64) = range(44, 48)
+(ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORD) = range(9)
+(IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(9, 23)
+(DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(23, 36)
+(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(36, 46)
+(FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
 
 
 @njit(inline="always")
@@ -36,7 +36,7 @@ def _words(i, to, c1, c0, seed, counter):
 
 
 @njit(inline="always")
-def _given(op, out, x, first, count, epoch, ids, occurrences, sizes, partners):
+def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partners):
     """What is known of the samples."""
     for j in range(count):
         n = first + j
@@ -46,6 +46,10 @@ def _given(op, out, x, first, count, epoch, ids, occurrences, sizes, partners):
             out[j] = occurrences[n]
         elif op == EPOCH:
             out[j] = epoch
+        elif op == LOW:
+            out[j] = seed[0]
+        elif op == HIGH:
+            out[j] = seed[1]
         elif op == HEIGHT:
             out[j] = sizes[n, 0]
         elif op == WIDTH:
@@ -226,7 +230,7 @@ def run_samples(code, wholes, reals, rows, seed, epoch, given, starts, widths, b
             op, to, x, y, z = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
             pc += 1
             if op < WORD:
-                _given(op, i[to], x, first, count, epoch, ids, occurrences, sizes, partners)
+                _given(op, i[to], x, first, count, seed, epoch, ids, occurrences, sizes, partners)
             elif op == WORD:
                 _words(i, (to, x, y, z), uint32(code[pc, 0]), uint32(code[pc, 1]), seed, counter)
                 pc += 1

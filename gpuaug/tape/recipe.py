@@ -62,14 +62,14 @@ class Recipe:
         return self.make(values, keys)
 
 
-def trace(seed: int, frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
+def trace(frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
     """The recipe of what `build` makes, for the device of a frame of the kind.
 
     Raises Untraceable where `build` looks at numbers, or goes from sample to sample.
     """
     tape = Tape()
-    keys = SymbolicKeys(tape, seed)
-    size = sizes(tape) if frame.fixed is None else torch.tensor([frame.fixed]).expand(SAMPLES, 2)
+    keys = SymbolicKeys(tape)
+    size = sizes(tape) if frame.fixed is None else torch.tensor([frame.fixed], device="cpu").expand(SAMPLES, 2)
     made = build(keys, replace(frame, size=size))
     tables: list[Table] = []
     known: dict[int, int] = {}

@@ -18,6 +18,9 @@ _OPS: dict[str, tuple[str, str, Callable[..., Number] | None]] = {
     "id": ("i", "", None),
     "occurrence": ("i", "", None),
     "epoch": ("i", "", None),
+    # the words of the key
+    "low": ("i", "", None),
+    "high": ("i", "", None),
     "height": ("i", "", None),
     "width": ("i", "", None),
     # given beforehand, by the number of the slot

@@ -151,10 +151,15 @@ def table(tape: Tape, tensor: Tensor) -> Table:
 class SymbolicKeys(Keys):
     """The keys of samples that are not there."""
 
-    def __init__(self, tape: Tape, seed: int):
+    def __init__(self, tape: Tape):
         ids, occurrence, epoch = (symbol(tape, [tape.add(name)], torch.int64) for name in ("id", "occurrence", "epoch"))
-        for name, value in {"seed": seed, "ids": ids, "occurrence": occurrence, "tape": tape, "known": Keys(seed, epoch, ids, occurrence)}.items():
+        for name, value in {"ids": ids, "occurrence": occurrence, "tape": tape, "known": Keys(0, epoch, ids, occurrence)}.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def seed(self) -> int:  # type: ignore[override]
+        """A number that changes from batch to batch."""
+        raise Untraceable("the seed is a number of the batch")
 
     @property
     def epoch(self) -> Tensor:  # type: ignore[override]
@@ -164,6 +169,10 @@ class SymbolicKeys(Keys):
     def counter(self) -> tuple[Tensor, Tensor]:
         known: Keys = self.known  # type: ignore[attr-defined]
         return known.counter()
+
+    def halves(self) -> Tensor:
+        tape: Tape = self.tape  # type: ignore[attr-defined]
+        return symbol(tape, [tape.add("low"), tape.add("high")], torch.int64, 2)
 
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
         tape: Tape = self.tape  # type: ignore[attr-defined]

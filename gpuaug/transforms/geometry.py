@@ -148,7 +148,7 @@ class Resize(Transform):
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         if isinstance(self.size, tuple):
             return frame.resized((self.size[0], self.size[1]))
-        sides = frame.size if frame.fixed is None else torch.tensor([frame.fixed])
+        sides = frame.size if frame.fixed is None else torch.tensor([frame.fixed], device="cpu")
         short, long, bound = sides.amin(1), sides.amax(1), self.max_size or 0
         if self.size is None:
             new_short, new_long = bound * short // long, torch.full_like(long, bound)
@@ -248,7 +248,7 @@ class RandomCrop(Transform):
         """Sizes on a GPU are not looked at, for that would wait for the device."""
         assert isinstance(self.size, tuple)
         if padded.fixed is not None:
-            fits = torch.tensor([padded.fixed[0] >= self.size[0] and padded.fixed[1] >= self.size[1]])
+            fits = torch.tensor([padded.fixed[0] >= self.size[0] and padded.fixed[1] >= self.size[1]], device="cpu")
         else:
             fits = (padded.size[:, 0] >= self.size[0]) & (padded.size[:, 1] >= self.size[1])
 

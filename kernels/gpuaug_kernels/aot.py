@@ -56,9 +56,9 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
     given, program = entry["source"], chain_of(entry)
     shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
-    data = torch.empty(1, dtype=torch.int64) if strides is None else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    data = torch.empty(1, dtype=torch.int64, device="cpu") if strides is None else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     source = Source(data, dtype, shape[1], ragged=strides is None)
-    *tables, known = (torch.empty(1, width) for width in entry["widths"])
+    *tables, known = (torch.empty(1, width, device="cpu") for width in entry["widths"])
     out = entry["out"]
     made = launch.ahead(source, program, Tables(*tables), known, tuple(entry["size"]), getattr(torch, out["dtype"]), out["channels_last"], reduction_of(entry))
     return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))

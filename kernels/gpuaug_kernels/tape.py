@@ -17,11 +17,11 @@ BLOCK = 32
 # of the search for partners: samples looked at together, and warps that look
 CHUNK, WARPS = 64, 4
 # constants and what is known of a sample; then what is made of numbers
-ICONST, DCONST, ID, OCCURRENCE, EPOCH, HEIGHT, WIDTH, PARTNER, WORDS = (tl.constexpr(i) for i in range(9))
-IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, WHERE = (tl.constexpr(i) for i in range(9, 23))
-DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE = (tl.constexpr(i) for i in range(23, 36))
-DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, WHOLE, REAL = (tl.constexpr(i) for i in range(36, 45))
-FLOAT32, INT32, FLOAT64, INT64 = (tl.constexpr(i) for i in range(45, 49))
+ICONST, DCONST, ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORDS = (tl.constexpr(i) for i in range(11))
+IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, WHERE = (tl.constexpr(i) for i in range(11, 25))
+DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE = (tl.constexpr(i) for i in range(25, 38))
+DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, WHOLE, REAL = (tl.constexpr(i) for i in range(38, 47))
+FLOAT32, INT32, FLOAT64, INT64 = (tl.constexpr(i) for i in range(47, 51))
 FIELDS = tl.constexpr(5)
 # rows of partners are told apart by 24 bits
 ROWS = tl.constexpr(1 << 24)
@@ -162,7 +162,7 @@ def between(OP: tl.constexpr, a, b, c):
 
 @triton.jit
 def given(OP: tl.constexpr, VALUE: tl.constexpr, known, at, mask, n, BLOCK: tl.constexpr):
-    """A constant, or what is known of a sample.  known: id, occurrence, epoch, and addresses of sizes and partners"""
+    """A constant, or what is known of a sample.  known: id, occurrence, epoch, addresses of sizes and partners, words of the seed"""
     if OP == ICONST:
         out = tl.full((BLOCK,), VALUE, tl.int64)
     elif OP == DCONST:
@@ -173,6 +173,10 @@ def given(OP: tl.constexpr, VALUE: tl.constexpr, known, at, mask, n, BLOCK: tl.c
         out = known[1]
     elif OP == EPOCH:
         out = known[2]
+    elif OP == LOW:
+        out = tl.zeros_like(known[0]) + known[5]
+    elif OP == HIGH:
+        out = tl.zeros_like(known[0]) + known[6]
     elif OP == HEIGHT:
         out = tl.load(known[3] + 2 * at, mask=mask, other=1)
     elif OP == WIDTH:
@@ -217,7 +221,7 @@ def tape(ids, occurrences, epoch, sizes, partners, low, high, floats, ints, doub
     if epoch.dtype.is_ptr():
         now = tl.load(epoch)
     identity = tl.load(ids + at, mask=mask, other=0)
-    known = (identity, tl.load(occurrences + at, mask=mask, other=0), tl.zeros_like(identity) + now, sizes, partners)
+    known = (identity, tl.load(occurrences + at, mask=mask, other=0), tl.zeros_like(identity) + now, sizes, partners, low, high)
     buffers = (floats, ints, doubles, longs)
     padded = (n + 15) // 16 * 16
     numbers = ()

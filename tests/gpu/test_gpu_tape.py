@@ -23,7 +23,7 @@ def test_tables_are_those_of_a_host(name, kind, backend):
     fixed = (41, 41) if kind == "dense" else None
     frame = ir.Frame(torch.tensor([[41, 41]]).expand(MANY, 2) if fixed else SIZES, fixed, 3, torch.float32 if name.startswith("H1") else torch.uint8)
     # a quarter turn of images of different sizes comes before a crop here
-    recipe = trace(SEED, frame, ga.Policy(POLICIES[name], seed=SEED)._builder(backend))
+    recipe = trace(frame, ga.Policy(POLICIES[name], seed=SEED)._builder(backend))
     want = host.run(recipe.program, recipe.tables, KEYS, frame.size, host.partners(KEYS, recipe.slots))
     program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
     for epoch in (3, torch.tensor(3)):

@@ -1,0 +1,52 @@
+"""The README's recipe for ids and epochs through a loader, with workers of every kind."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpuaug as ga
+
+ROOT = Path(ga.__file__).parent.parent
+(EXAMPLE,) = [e for e in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S) if "persistent_workers" in e]
+
+BEFORE = """
+import sys, torch, gpuaug as ga
+images = [torch.full((12, 14, 3), 40, dtype=torch.uint8), torch.full((15, 13, 3), 90, dtype=torch.uint8)]
+policy = ga.Policy([ga.RandomResizedCrop(8), ga.SaltAndPepper(0.5)], seed=3)
+"""
+AFTER = """
+def seen(batch):
+    return [(int(i), int(batch.epoch), int(l), p.numpy().tobytes()) for i, l, p in zip(batch.ids, batch.labels, batch.images)]
+
+if __name__ == "__main__":
+    options = {"batch_size": 4, "shuffle": True, "num_workers": 2, "persistent_workers": sys.argv[2] == "True", "multiprocessing_context": sys.argv[1]}
+    here, augmented = torch.utils.data.DataLoader(Numbered(), collate_fn=batched, **options), Augmented(policy)
+    there = torch.utils.data.DataLoader(Numbered(), collate_fn=augmented, **options)
+    every = []
+    for epoch in range(2):
+        policy.set_epoch(epoch)
+        main = sorted(row for batch in here for row in seen(policy(batch)))
+        augmented.set_epoch(epoch)
+        work = sorted(row for batch in there for row in seen(batch))
+        assert main == work and [i for i, *_ in main] == list(range(8)) and {e for _, e, *_ in main} == {epoch}, "one sample, one augmentation"
+        every += [pixels for *_, pixels in main]
+    assert len(set(every)) == 16, "two epochs or two samples were augmented alike"
+    assert int(policy.next_id) == 0
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_recipe_gives_each_sample_its_own_augmentation_in_each_epoch(method, persistent, tmp_path):
+    definitions = EXAMPLE.split("options = ")[0]
+    assert "class Numbered" in definitions and "class Augmented" in definitions, "vacuous"
+    script = tmp_path / "recipe.py"
+    script.write_text(BEFORE + definitions + AFTER)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+    done = subprocess.run([sys.executable, str(script), method, str(persistent)], env=env, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0 and done.stdout == "fine\n", done.stderr[-2000:]
