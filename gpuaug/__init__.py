@@ -1,7 +1,8 @@
 """gpuaug: a whole torchvision policy, per sample, batched, keyed by sample id."""
 
 from gpuaug import functional
-from gpuaug.batch import Batch, Params, Ragged
+from gpuaug.batch import Batch, Params
+from gpuaug.images import Ragged
 from gpuaug.policy import Policy
 from gpuaug.transforms import *
 from gpuaug.transforms import REGISTRY, Transform

@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
-from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
+from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
+from gpuaug.images import Images, Ragged, as_images
 from gpuaug.recipes import Build, Recipes, check_values, find
 from gpuaug.transforms import Mixing, Transform
-from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
+from gpuaug.transforms.base import Drawn, numbered, sample_all, span
 
 # numbering samples is the only thing that two threads calling one policy could disturb
 _numbering = threading.Lock()
@@ -84,11 +84,15 @@ class Policy(nn.Module):
     ) -> Any:
         """Augmented images; with labels (images, labels); of a Batch a Batch.
 
-        images: [N, C, H, W] uint8, float16, bfloat16 or float32, any strides; or a list of [H, W, C] uint8 arrays, tensors or PIL images of
-        different sizes.  labels: [N] class numbers, or [N, K] soft rows.  ids: [N] int64 in [0, 2^46), by default counted on from the last
-        call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
-        backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
+        images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of different sizes; or one image: a
+        PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H, W].  labels: [N] class numbers, or [N, K] soft rows.
+        ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch: in [0, 2^18), 0 by default.  occurrence: [N] integers in
+        [0, 2^12), telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it
+        cannot take.
         """
+        one = one_of(images)
+        if one is not None:
+            return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
         if torch.compiler.is_compiling() and isinstance(images, Tensor):
             return traced.call(self, images, labels, ids, epoch, occurrence, backend)
         if isinstance(images, Batch):
@@ -100,6 +104,12 @@ class Policy(nn.Module):
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
+    def _single(self, images: Any, one: Tensor, backend: str, **given: Any) -> Any:
+        """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
+        if isinstance(images, Batch):
+            return self.forward(batch_of_one(_joined(images, given), one), backend=backend)[0]
+        return alone(self.forward, one, backend=backend, **given)
+
     def augment(
         self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
     ) -> tuple[Tensor, Tensor | None]:
@@ -109,8 +119,8 @@ class Policy(nn.Module):
     def outline(self, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[tuple[int, int, int], torch.dtype, int | None]:
         """What comes out for images [N, C, H, W]: (C, H, W), dtype, and the classes of soft labels, None where labels stay as they are."""
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
-        frame = _frame(shape[1:], 1, shape[0], dtype, torch.device("cpu"))
-        end = ir.verify(self._lower(frame, self._draw(keys, frame)), frame)
+        frame = frame_for(shape[1:], 1, shape[0], dtype, torch.device("cpu"))
+        end = lowered(self.transforms, self._draw(keys, frame), frame, self.memory_format).end
         height, width = end.fixed or (0, 0)
         return (end.channels, height, width), end.dtype, self._classes
 
@@ -127,7 +137,7 @@ class Policy(nn.Module):
         """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys = self._keys(ids, epoch, occurrence, len(ids), ids.device)
-        frame = _frame(size, len(ids), channels, dtype, ids.device)
+        frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
         return Params(drawn, seed=self.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
@@ -141,6 +151,9 @@ class Policy(nn.Module):
             if names != drawn.keys():
                 raise ValueError(f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them")
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
+        one = one_of(images)
+        if one is not None:
+            return alone(self.replay, one, labels, params=params, backend=backend)
         run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False)
         # on a GPU the comparison would wait for the device
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
@@ -164,7 +177,7 @@ class Policy(nn.Module):
         """
         _check_backend(backend)
         keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
-        frame = _frame(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
+        frame = frame_for(torch.tensor([[375, 500]]) if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
         recipe = find(self.seed, frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
@@ -184,18 +197,18 @@ class Policy(nn.Module):
         *,
         need_labels: bool = True,
         next_id: Tensor | None = None,
-    ) -> "_Call":
+    ) -> Call:
         _check_backend(backend)
         source = as_images(images)
         n, device = len(source), source.device
         if labels is not None:
-            labels = as_labels(labels, n, device)
+            labels = as_labels(labels, n, device, lambda: self._moves(source))
         elif need_labels and self._mixes:
             raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
         keys = self._keys(ids, 0 if epoch is None else epoch, occurrence, n, device, self.next_id if next_id is None else next_id)
-        return _Call(self, source, labels, keys, backend)
+        return Call(self, source, labels, keys, backend)
 
     def _keys(self, ids: Any, epoch: int | Tensor, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None) -> rng.Keys:
         if ids is not None or next_id is None:
@@ -230,13 +243,19 @@ class Policy(nn.Module):
         return sample_all(self.transforms, rng.Draw(keys, 0, self._layout.block(keys)), frame, 0)
 
     def _lower(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
-        passes, end = lower_all(self.transforms, drawn, frame, 0)
-        passes = (*passes, ir.Finish(end.dtype, self.memory_format))
-        ir.verify(passes, frame)
-        return passes
+        return lowered(self.transforms, drawn, frame, self.memory_format).passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        return Plan(fuse.launches(fuse.fold(self._lower(frame, drawn), self.single_resample)), keys, frame)
+        made = lowered(self.transforms, drawn, frame, self.memory_format)
+        return Plan(fuse.launches(fuse.fold(made.passes, self.single_resample)), keys, made.frame, made.through)
+
+    def _moves(self, source: Images) -> bool:
+        """Whether pixels of such images change their places, by the types of the passes alone."""
+        first = source.shapes[0][:2] if isinstance(source, Ragged) else source.shape[2:]
+        channels = source.channels if isinstance(source, Ragged) else source.shape[1]
+        frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
+        keys = self._keys(torch.zeros(1, dtype=torch.int64), 0, None, 1, torch.device("cpu"))
+        return targets.moves(self._lower(frame, self._draw(keys, frame)))
 
     def _builder(self, backend: str) -> Build:
         """From keys and a frame what an executor runs, and the passes that labels follow."""
@@ -245,7 +264,7 @@ class Policy(nn.Module):
         def build(keys: rng.Keys, frame: ir.Frame) -> Any:
             if type(keys) is not rng.Keys:
                 check_values(self.transforms)
-            return _prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+            return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
 
         return build
 
@@ -312,50 +331,6 @@ class Policy(nn.Module):
         unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k != f"{prefix}next_id"]
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One batch on its way through a policy."""
-
-    policy: Policy
-    source: Images
-    labels: Tensor | None
-    keys: rng.Keys
-    backend: str
-
-    @cached_property
-    def frame(self) -> ir.Frame:
-        """Of the source."""
-        n, device = len(self.source), self.source.device
-        if isinstance(self.source, Ragged):
-            return _frame(self.source.size, n, self.source.channels, torch.uint8, device)
-        return _frame((self.source.shape[2], self.source.shape[3]), n, self.source.shape[1], self.source.dtype, device)
-
-    def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
-        """Images and labels, from given or fresh parameters."""
-        keys = self.keys if params is None else rng.Keys(params.seed, *(getattr(self.keys, k) for k in ("epoch", "ids", "occurrence")))
-        name = choose(self.backend, self.source.device)
-        executor, source = load(name), self.source
-        # the reference defines what recipes must give: it takes none
-        if params is None and name != "reference":
-            what = (source.channels, torch.uint8) if isinstance(source, Ragged) else (source.shape[1:], source.dtype)
-            kind, size = (name, self.policy._values()[1:], what), source.size if isinstance(source, Ragged) else None
-            recipes, build = self.policy._recipes, self.policy._builder(name)
-            prepared, mixes = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
-        else:
-            plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
-            prepared, mixes = _prepared(plan, executor)
-        out = executor.execute(prepared, source)
-        if self.labels is None:
-            return out, None
-        return out, targets.follow(mixes, self.labels, self.policy._classes)
-
-
-def _prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence]:
-    """What an executor prepares of a plan, and the passes that labels follow."""
-    mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
-    return executor.prepare(plan), mixes
-
-
 def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
     """A batch with what a call adds to it; nothing may come twice."""
     for name, value in given.items():
@@ -372,21 +347,6 @@ def _find_mixes(transform: Transform) -> list[Mixing]:
 def _check_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-
-
-def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:
-    """The frame of an input.  size: (H, W) or [N, 2]"""
-    if isinstance(size, Tensor):
-        if size.shape != (n, 2) or size.dtype.is_floating_point:
-            raise ValueError(f"size must be (H, W) or whole numbers [{n}, 2], got {size.dtype} {tuple(size.shape)}")
-        if size.device != device:
-            raise ValueError(f"size must be on the device of ids, got {size.device} and {device}")
-        if device.type == "cpu" and n and int(size.min()) < 1:
-            raise ValueError(f"size must be at least 1 by 1, got {int(size.min())}")
-        return ir.Frame(size.long(), None, channels, dtype)
-    height, width = arguments.size("size", size)
-    blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype)
-    return blank.resized((height, width))
 
 
 def _process() -> int:

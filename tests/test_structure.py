@@ -27,10 +27,10 @@ ROOT = Path(ga.__file__).parent.parent
 # a module imports only from the sets above its own
 LAYERS = [
     {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.traced", "gpuaug.photographs", "gpuaug.show"},
-    {"gpuaug.rng_host", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
-    {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
-    {"gpuaug.batch", "gpuaug.fuse", "gpuaug.targets", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
-    {"gpuaug.tape.record", "gpuaug.tape.machine"},
+    {"gpuaug.rng_host", "gpuaug.dtypes", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
+    {"gpuaug.rng", "gpuaug.images", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
+    {"gpuaug.batch", "gpuaug.fuse", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
+    {"gpuaug.targets", "gpuaug.tape.record", "gpuaug.tape.machine"},
     {"gpuaug.tape.tensor", "gpuaug.tape.host", "gpuaug.tape.device"},
     {"gpuaug.tape.aten"},
     {"gpuaug.tape.axes"},
@@ -57,6 +57,7 @@ LAYERS = [
     {"gpuaug.transforms", "gpuaug.exec.rows.entry"},
     {"gpuaug.exec.cpu", "gpuaug.exec.triton"},
     {"gpuaug.exec", "gpuaug.serial"},
+    {"gpuaug.call"},
     {"gpuaug.policy", "gpuaug.functional"},
     {"gpuaug.demo"},
     {"gpuaug.cli"},

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir, rng
-from gpuaug.batch import Images, Ragged
 from gpuaug.fuse import Launch, Plan
+from gpuaug.images import Images, Ragged
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
 

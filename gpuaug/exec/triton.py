@@ -14,12 +14,12 @@ from gpuaug_kernels.chain import Source
 from torch import Tensor
 
 from gpuaug import fuse, ir
-from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
 from gpuaug.exec.normal import BlurColumns, BlurRows, normal
 from gpuaug.exec.statistics import kinds
 from gpuaug.fuse import Launch, Plan
+from gpuaug.images import Images, Ragged
 
 
 def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
@@ -144,5 +144,8 @@ def _source(images: Any) -> Source:
     if isinstance(images, Tensor):
         return Source(images, images.dtype, images.shape[1], ragged=False)
     if not isinstance(images, Ragged):
-        images = Ragged(tuple(i.permute(1, 2, 0).contiguous() for i in images))
+        images = Ragged.of(tuple(i.permute(1, 2, 0).contiguous() for i in images))
+    elif not all(i.is_contiguous() for i in images.images):
+        # on a GPU they are: this is the interpreter on a host
+        images = Ragged.of(tuple(i.contiguous() for i in images.images))
     return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)
