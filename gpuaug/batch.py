@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments
-from gpuaug.images import Ragged, as_images, as_one, chosen, from_array, is_tv, put, resolved, short
+from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
+from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
 
 
@@ -57,7 +58,7 @@ class Batch:
     def _mapped(self, do: Callable[[Any], Any]) -> "Batch":
         images = self.images
         if not isinstance(images, Tensor | Ragged):
-            one = as_one(images)
+            one = single(images)
             images = as_images(images) if one is None else one[0]
         return Batch(**{f.name: _each(images if f.name == "images" else getattr(self, f.name), do) for f in fields(self)})
 

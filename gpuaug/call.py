@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir, rng, targets
+from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
 from gpuaug.fuse import Plan
-from gpuaug.images import Images, Ragged, as_one, is_tv
+from gpuaug.images import Images, Planar, Ragged, as_one
 from gpuaug.transforms import ToDtype, ToTensor, Transform
 from gpuaug.transforms.base import Drawn, lower_each
 
@@ -122,19 +123,19 @@ def frame_for(size: Any, n: int, channels: int, dtype: torch.dtype, device: torc
 # ---- one image
 
 
-def one_of(images: Any) -> Tensor | None:
+def one_of(images: Any) -> Tensor | Planar | None:
     """The images of a call as a batch of one where they are a single image, in a Batch too."""
     return as_one(images.images if isinstance(images, Batch) else images)
 
 
-def alone(call: Callable[..., Any], one: Tensor, labels: Any, ids: Any = None, occurrence: Any = None, **options: Any) -> Any:
+def alone(call: Callable[..., Any], one: Tensor | Planar, labels: Any, ids: Any = None, occurrence: Any = None, **options: Any) -> Any:
     """What a call gives for one image [1, C, H, W]: an image [C, H, W], and its label where it came with one."""
     numbers = {name: _number(value) for name, value in (("ids", ids), ("occurrence", occurrence)) if value is not None}
     out = call(one, labels=_row(labels), **numbers, **options)
     return out[0] if labels is None else (out[0][0], out[1][0])
 
 
-def batch_of_one(sample: Batch, one: Tensor) -> Batch:
+def batch_of_one(sample: Batch, one: Tensor | Planar) -> Batch:
     """A Batch of one image with the first axis that it came without."""
     return sample.replace(images=one, labels=_row(sample.labels), ids=_number(sample.ids), occurrence=_number(sample.occurrence))
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, fuse, ir, rng
+from gpuaug.arrays import from_array, put, resolved
 from gpuaug.batch import as_epoch, as_integers
 from gpuaug.dtypes import DTYPES, through
 from gpuaug.exec import choose, load
-from gpuaug.images import as_images, from_array, put, resolved
+from gpuaug.images import as_images
 
 __all__ = ["cutmix", "erase", "mixup", "normalize", "salt_and_pepper"]
 

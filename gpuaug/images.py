@@ -1,15 +1,15 @@
 """What a user has as images: a tensor, an array, a list of images of different sizes, or one image, with channels first or last."""
 
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 
 # how many channels tell an axis of channels from one of pixels
@@ -165,6 +165,8 @@ def as_images(images: Any) -> Images:
     """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of images."""
     if isinstance(images, Ragged):
         return images
+    if isinstance(images, Planar):
+        return _batch(images.pixels, known=True)
     if isinstance(images, list | tuple):
         ragged = Ragged.of(_together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
@@ -173,18 +175,19 @@ def as_images(images: Any) -> Images:
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}")
-    return _batch(_plain("images", images), array=False)
+    # a tv_tensor is [N, C, H, W] by definition
+    return _batch(_plain("images", images), known=is_tv(images))
 
 
-def _batch(images: Tensor, array: bool) -> Tensor:
-    """A dense batch, checked.  array: whether it came as one"""
+def _batch(images: Tensor, array: bool = False, known: bool = False) -> Tensor:
+    """A dense batch, checked.  array: whether it came as one; known: whether its axes need no check"""
     shape = tuple(images.shape)
     if images.ndim != 4:
         raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {shape}; {_advice(shape, array)}")
     _check_pixels("images", images)
     if min(shape[1:]) < 1:
         raise ValueError(f"images must have at least one channel, row and column, got shape {shape}")
-    if shape[3] in CHANNELS and shape[1] not in CHANNELS:
+    if not known and _reversed(shape):
         raise ValueError(
             f"images must be [N, C, H, W], got shape {shape}, whose last axis looks like channels; pass x.permute(0, 3, 1, 2), or, where it is a width, "
             'gpuaug.Ragged(x, layout="chw")'
@@ -192,15 +195,32 @@ def _batch(images: Tensor, array: bool) -> Tensor:
     return images
 
 
-def as_one(image: Any) -> Tensor | None:
+class Planar(NamedTuple):
+    """Images known to be [N, C, H, W], whatever their shape looks like."""
+
+    pixels: Tensor
+
+
+def as_one(image: Any) -> Tensor | Planar | None:
     """One image as a batch of one, [1, C, H, W]; None for what is no single image: a PIL image, a tensor [C, H, W] or an array [H, W, C]."""
+    one = single(image)
+    return one if one is None or not _reversed(one.shape) else Planar(one)
+
+
+def single(image: Any) -> Tensor | None:
+    """The pixels of one image, [1, C, H, W]; None for what is none."""
     if isinstance(image, Tensor):
         if image.ndim != 3 or not (_planar(image.shape) or is_tv(image)):
             return None
         return _plain("image", image)[None]
     if isinstance(image, np.ndarray):
         return from_array("image", image).permute(2, 0, 1)[None] if image.ndim == 3 and image.shape[2] in CHANNELS else None
-    return _from_pil("the image", image).permute(2, 0, 1)[None] if is_pil(image) else None
+    return from_pil("the image", image).permute(2, 0, 1)[None] if is_pil(image) else None
+
+
+def _reversed(shape: Sequence[int]) -> bool:
+    """Whether four axes are taken for [N, H, W, C]."""
+    return shape[3] in CHANNELS and shape[1] not in CHANNELS
 
 
 def _planar(shape: Sequence[int]) -> bool:
@@ -251,7 +271,7 @@ def _one(item: Any, n: int, layout: str | None) -> Tensor:
     """One image of a list as [H, W, C] of any strides."""
     name = f"image {n} of the list"
     if is_pil(item):
-        return _from_pil(name, item)
+        return from_pil(name, item)
     array = isinstance(item, np.ndarray)
     item = from_array(name, item) if array else item
     if not isinstance(item, Tensor):
@@ -304,79 +324,3 @@ def _plain(name: str, images: Tensor) -> Tensor:
             raise TypeError(f"{name} must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to")
         images = images.as_subclass(Tensor)
     return resolved(images)
-
-
-def resolved(values: Tensor) -> Tensor:
-    """Values as they lie in memory, not to be read negated or conjugated."""
-    return values.resolve_conj().resolve_neg()
-
-
-# ---- arrays, PIL images and tv_tensors
-
-
-def from_array(name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor in an array's memory, copied where torch cannot read it: it warns of what is read-only, and refuses strides below 0 and foreign byte orders."""
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if not array.flags.writeable or any(s < 0 for s in array.strides):
-        array = array.copy()
-    try:
-        return torch.from_numpy(array)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}") from None
-
-
-def _from_pil(name: str, image: Any) -> Tensor:
-    """[H, W, C] uint8."""
-    mode = image.mode
-    if mode not in ("L", "LA", "RGB", "RGBA"):
-        raise TypeError(f"{name} has PIL mode {mode!r}, whose values are not 8-bit colours; {_pil_advice(mode)}")
-    pixels = from_array(name, np.asarray(image))
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def _pil_advice(mode: str) -> str:
-    """Which conversion loses nothing: `convert('RGB')` clips what has more than 8 bits."""
-    if mode.startswith("I;16"):
-        return "pass np.asarray(image)[:, :, None], which is uint16"
-    if mode == "I":
-        return "pass np.asarray(image).astype(np.uint16)[:, :, None] if it holds 16-bit values, as files of 16 bits do"
-    if mode == "F":
-        return "pass np.asarray(image)[:, :, None], whose values must run from 0 to 1"
-    return f"use image.convert({ {'1': 'L', 'La': 'LA', 'PA': 'RGBA', 'RGBa': 'RGBA'}.get(mode, 'RGB')!r})"
-
-
-def is_pil(value: Any) -> bool:
-    """Whether a value is a PIL image, without importing PIL: there is none while nobody has."""
-    return isinstance(value, getattr(sys.modules.get("PIL.Image"), "Image", ()))
-
-
-def is_tv(value: Any) -> bool:
-    """Whether a value is a tv_tensor, without importing torchvision."""
-    return isinstance(value, getattr(sys.modules.get("torchvision.tv_tensors"), "TVTensor", ()))
-
-
-# ---- on the way to a device
-
-
-def put(values: Any, device: torch.device) -> Tensor:
-    """A tensor of what is on the host, on a device; from pinned memory, so that nothing waits for it."""
-    host = torch.as_tensor(values)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def chosen(index: Any, n: int) -> list[int]:
-    """Rows by number or by mask, as a list.  index: integers, or n booleans"""
-    rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
-    if rows.dtype == bool:
-        if rows.shape != (n,):
-            raise IndexError(f"a mask must have one value per image, {n}, got shape {rows.shape}")
-        return [int(i) for i in rows.nonzero()[0]]
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise IndexError(f"an index must be a number, a slice, a list of numbers or a mask, got {rows.dtype} of shape {rows.shape}")
-    return [int(i) for i in rows]
-
-
-def short(dtype: torch.dtype) -> str:
-    """Its name without the module's."""
-    return str(dtype).removeprefix("torch.")

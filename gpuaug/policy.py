@@ -13,7 +13,7 @@ from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels
 from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
-from gpuaug.images import Images, Ragged, as_images
+from gpuaug.images import Images, Planar, Ragged, as_images
 from gpuaug.recipes import Build, Recipes, check_values, find
 from gpuaug.transforms import Mixing, Transform
 from gpuaug.transforms.base import Drawn, numbered, sample_all, span
@@ -104,7 +104,7 @@ class Policy(nn.Module):
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
-    def _single(self, images: Any, one: Tensor, backend: str, **given: Any) -> Any:
+    def _single(self, images: Any, one: Tensor | Planar, backend: str, **given: Any) -> Any:
         """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
         if isinstance(images, Batch):
             return self.forward(batch_of_one(_joined(images, given), one), backend=backend)[0]

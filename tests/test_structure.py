@@ -27,7 +27,7 @@ ROOT = Path(ga.__file__).parent.parent
 # a module imports only from the sets above its own
 LAYERS = [
     {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.traced", "gpuaug.photographs", "gpuaug.show"},
-    {"gpuaug.rng_host", "gpuaug.dtypes", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
+    {"gpuaug.rng_host", "gpuaug.arrays", "gpuaug.dtypes", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
     {"gpuaug.rng", "gpuaug.images", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.batch", "gpuaug.fuse", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
     {"gpuaug.targets", "gpuaug.tape.record", "gpuaug.tape.machine"},
