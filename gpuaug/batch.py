@@ -14,6 +14,8 @@ from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
 from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -41,6 +43,8 @@ class Batch:
         n = len(self)
         if isinstance(index, int | np.integer) and not -n <= index < n:
             raise IndexError(f"a Batch of {n} samples has no sample {index}")
+        if getattr(index, "ndim", 0) > 1:
+            raise IndexError(f"an index must be a number, a slice, a list of numbers or a mask, got {index.ndim} dimensions")
         return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
 
     def __repr__(self) -> str:
@@ -71,8 +75,13 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     """What belongs to the samples of an index; what belongs to all of them stays."""
     if value is None or isinstance(value, Integral) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
         return value
-    if isinstance(value, Tensor | np.ndarray | Ragged):
-        return value[np.asarray(index.cpu()) if isinstance(value, np.ndarray) and isinstance(index, Tensor) else index]
+    # a tensor [C, H, W] is an image, an array is not
+    value = from_array(name, value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
+        # torch takes rows of no unsigned integers
+        return value.view(_SIGNED[value.dtype])[index].view(value.dtype)
+    if isinstance(value, Tensor | Ragged):
+        return value[index]
     if not isinstance(value, list | tuple):
         raise TypeError(f"{name} of a Batch must be a tensor, an array or a list to take samples of it, got {type(value).__name__}")
     if isinstance(index, int | np.integer | slice) or (isinstance(index, Tensor | np.ndarray) and not index.ndim):
@@ -216,5 +225,5 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
             f"epoch must be a number, or an integer tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}"
         )
     if device.type == "cpu":
-        arguments.integer("epoch", int(epoch), 0, MAX_EPOCH - 1)
+        arguments.integer("epoch", bounds(epoch)[0], 0, MAX_EPOCH - 1)
     return epoch.long()

@@ -36,7 +36,8 @@ def converted(images: Tensor, dtype: torch.dtype, scale: bool) -> Tensor:
     if images.dtype == dtype or not scale or (images.is_floating_point() and dtype.is_floating_point):
         return images.to(dtype)
     if dtype.is_floating_point:
-        return images.to(dtype) * (1.0 / largest(images.dtype))
+        # 65535 is none of float16's numbers
+        return (images.to(torch.promote_types(dtype, torch.float32)) * (1.0 / largest(images.dtype))).to(dtype)
     if images.is_floating_point():
         return _rounded(images, dtype)
     shift = _bits(dtype) - _bits(images.dtype)
