@@ -10,10 +10,9 @@ from torch import Tensor
 
 def from_array(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor in an array's memory, copied where torch cannot read it: it warns of what is read-only, and refuses strides below 0 and foreign byte orders."""
-    if array.dtype.kind in "iuf":
+    if not array.dtype.isnative or array.dtype.char in "qQ":
         # C has two types of 64 bits, and torch knows one
-        plain = np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}")
-        array = array if array.dtype.isnative and array.dtype.num == plain.num else array.astype(plain)
+        array = array.astype(np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}"))
     if not array.flags.writeable or any(s < 0 for s in array.strides):
         array = array.copy()
     try:

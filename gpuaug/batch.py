@@ -43,8 +43,8 @@ class Batch:
         n = len(self)
         if isinstance(index, int | np.integer) and not -n <= index < n:
             raise IndexError(f"a Batch of {n} samples has no sample {index}")
-        if getattr(index, "ndim", 0) > 1:
-            raise IndexError(f"an index must be a number, a slice, a list of numbers or a mask, got {index.ndim} dimensions")
+        if not isinstance(index, int | np.integer | slice) and (not isinstance(index, Tensor) or index.ndim > 1):
+            index = chosen(index, n)
         return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
 
     def __repr__(self) -> str:

@@ -52,15 +52,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "channels"), [("reference", 1), ("reference", 3), ("cpu", 1), ("cpu", 3), ("cpu", 4), ("triton", 3)])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_images_of_a_list_are_the_same_however_their_axes_lie(way, backend, channels):
     given = arrays(channels)
     policy = POLICY if channels != 4 else MOVES
     want = policy(given, ids=IDS, backend=backend)
     assert want.shape[1] == channels and len(want.unique()) > 50, "vacuous"
-    for images in (WAYS[way](given), tuple(WAYS[way](given)), ga.Ragged(WAYS[way](given)), ga.Batch(WAYS[way](given))):
+    for images in (WAYS[way](given), ga.Ragged(WAYS[way](given)), ga.Batch(tuple(WAYS[way](given)))):
         out = policy(images, ids=IDS, backend=backend)
         compare(out.images if isinstance(images, ga.Batch) else out, want, "exact", way)
 
