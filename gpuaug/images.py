@@ -250,7 +250,7 @@ def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
     """Images of a list as [H, W, C], all of the same channels, dtype and device."""
     if len(items) == 0:
         raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
-    images = tuple(i if layout is None and _ready(i) else _one(i, n, layout) for n, i in enumerate(items))
+    images = tuple(i if layout is None and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items))
     for what, do in (("channels", "convert them to RGB"), ("dtype", "convert them to one"), ("device", "move them to one")):
         found: list[Any] = [i.shape[2] if what == "channels" else getattr(i, what) for i in images]
         if len(set(found)) > 1:
@@ -265,6 +265,14 @@ def _ready(item: Any) -> bool:
         return False
     shape = item.shape
     return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[0] > 0 and shape[1] > 0
+
+
+def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:
+    """The layout of a tensor [1, 1, C], which fits both ways: that of the others, where every tensor among them is [H, W, C]."""
+    if type(item) is not Tensor or item.ndim != 3 or item.shape[:2] != (1, 1):
+        return None
+    others = [i.shape for i in items if isinstance(i, Tensor) and i.shape[:2] != (1, 1)]
+    return "hwc" if others and all(len(s) == 3 and s[2] in CHANNELS and s[0] not in CHANNELS for s in others) else None
 
 
 def _one(item: Any, n: int, layout: str | None) -> Tensor:

@@ -87,6 +87,15 @@ def test_a_layout_decides_where_both_fit():
     assert torch.equal(ga.Policy([])([tv_tensors.Image(x)])[0], x), "a tv_tensor is [C, H, W]"
 
 
+def test_a_single_pixel_has_the_layout_of_the_others():
+    pixel, other = torch.tensor([[[1, 2, 3]]], dtype=torch.uint8), torch.zeros(8, 9, 3, dtype=torch.uint8)
+    policy = ga.Policy([ga.Resize((1, 1))])
+    assert policy([other, pixel])[1].flatten().tolist() == [1, 2, 3]
+    for images in ([pixel], [pixel, other.permute(2, 0, 1)], [pixel, other, other.permute(2, 0, 1)]):
+        with pytest.raises(ValueError, match=r"image 0 .*\(1, 1, 3\)"):
+            policy(images)
+
+
 @pytest.mark.parametrize(
     ("images", "layout", "words"),
     [
