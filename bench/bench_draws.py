@@ -42,7 +42,7 @@ def measure(name: str, n: int, budget: Budget) -> dict[str, Any]:
     start = time.perf_counter()
     recipe = trace(frame, build)
     traced = time.perf_counter() - start
-    (got, _), (want, _) = recipe.fill(keys, size), build(keys, frame)
+    (got, *_), (want, *_) = recipe.fill(keys, size), build(keys, frame)
     if not all(torch.equal(getattr(a, t), getattr(b, t)) for a, b in zip(got, want, strict=True) for t in ("ints", "floats", "doubles")):
         raise AssertionError(f"{name}: the tables of the recipe are not those of its steps")
     taken = alternate({"steps": lambda: build(keys, frame), "recipe": lambda: recipe.fill(keys, size)}, torch.device("cpu"), budget)

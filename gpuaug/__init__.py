@@ -5,7 +5,8 @@ from pathlib import Path
 
 try:
     from gpuaug import data, functional
-    from gpuaug.batch import Batch, Params, Ragged
+    from gpuaug.batch import Batch, Params
+    from gpuaug.images import Ragged
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, Transform

@@ -1,9 +1,8 @@
-"""What goes in and what comes out: images (dense, or of different sizes), targets, and who each sample is."""
+"""What goes in and comes out beside the pixels: a batch with its targets, what was drawn, and who each sample is."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from os import PathLike
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -11,82 +10,22 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments
+from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
+from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
 
-DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Images of different sizes, as a decoder yields them: contiguous [H, W, C] uint8, one tensor a sample, on one device."""
-
-    images: tuple[Tensor, ...]
-    _sent: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def channels(self) -> int:
-        """C, the same for all."""
-        return self.images[0].shape[2]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the pixels are."""
-        return self.images[0].device
-
-    @cached_property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """(H, W, C) of every image, on the host."""
-        return [i.shape for i in self.images]
-
-    @property
-    def addresses(self) -> Tensor:
-        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives."""
-        return self._known()[: len(self)]
-
-    @property
-    def size(self) -> Tensor:
-        """(H, W) of every image: [N, 2] int64 on the device of the pixels."""
-        return self._known()[len(self) :].view(-1, 2)
-
-    def _known(self) -> Tensor:
-        """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
-
-        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this object does that, and
-        from then on new pixels go into the images in place.  Raises RuntimeError where they do not.
-        """
-        if self.device.type != "cuda":
-            return self._host
-        if torch.cuda.is_current_stream_capturing():
-            if not self._sent:
-                raise RuntimeError("a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before")
-            # all streams had come to an end when the capture began
-            return next(iter(self._sent.values()))
-        stream = torch.cuda.current_stream(self.device).cuda_stream
-        if stream not in self._sent:
-            self._sent[stream] = put(self._host, self.device)
-        return self._sent[stream]
-
-    @cached_property
-    def _host(self) -> Tensor:
-        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64, device="cpu")
-
-    def dense(self) -> Tensor:
-        """[N, C, H, W] uint8 in channels_last memory, if all sizes are equal."""
-        return torch.stack(self.images).permute(0, 3, 1, 2)
-
-
-Images = Tensor | Ragged
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A batch with its targets and the numbers of its samples.
 
-    images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N] int64.
-    key: what the draws are keyed by where that is not the policy's seed, as in a loader's worker that numbered the samples itself.
+    images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N] integers.
+    key: of the process that numbered the samples, where that was a loader's worker or a child; draws are keyed by it and the policy's seed.
+
+    batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host, give a Batch, and a loop
+    runs over the samples.
     """
 
     images: Any
@@ -97,11 +36,84 @@ class Batch:
     key: int | None = None
 
     def __len__(self) -> int:
+        if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:
+            raise TypeError("one sample of a Batch has no length")
         return len(self.images)
+
+    # without __iter__, which makes a loop no different: Lightning looks for the size of a batch in its fields, but where a batch can be iterated
+    def __getitem__(self, index: Any) -> "Batch":
+        n = len(self)
+        if isinstance(index, int | np.integer) and not -n <= index < n:
+            raise IndexError(f"a Batch of {n} samples has no sample {index}")
+        if not isinstance(index, int | np.integer | slice) and (not isinstance(index, Tensor) or index.ndim > 1):
+            index = chosen(index, n)
+        return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
+
+    def __repr__(self) -> str:
+        shown = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return f"Batch({', '.join(f'{name}={_shown(value)}' for name, value in shown if value is not None)})"
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """All of it on another device, lists and arrays as tensors."""
+        return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """All of it in memory that a GPU reads by itself, lists and arrays as tensors; where there is no GPU in memory as it is."""
+        return self._mapped(_pinned)
+
+    def _mapped(self, do: Callable[[Any], Any]) -> "Batch":
+        images = self.images
+        if not isinstance(images, Tensor | Ragged):
+            one = single(images)
+            images = as_images(images) if one is None else one[0]
+        return Batch(**{f.name: _each(images if f.name == "images" else getattr(self, f.name), do) for f in fields(self)})
 
     def replace(self, **changes: Any) -> "Batch":
         """The same batch with other fields."""
         return replace(self, **changes)
+
+
+def _taken(name: str, value: Any, index: Any, n: int) -> Any:
+    """What belongs to the samples of an index; what belongs to all of them stays."""
+    if value is None or isinstance(value, Integral) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
+        return value
+    # a tensor [C, H, W] is an image, an array is not
+    value = from_array(name, value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
+        # torch takes rows of no unsigned integers
+        return value.view(_SIGNED[value.dtype])[index].view(value.dtype)
+    if isinstance(value, Tensor | Ragged):
+        return value[index]
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{name} of a Batch must be a tensor, an array or a list to take samples of it, got {type(value).__name__}")
+    if isinstance(index, int | np.integer | slice) or (isinstance(index, Tensor | np.ndarray) and not index.ndim):
+        return value[index if isinstance(index, slice) else int(index)]
+    return [value[i] for i in chosen(index, n)]
+
+
+def _each(value: Any, do: Callable[[Any], Any]) -> Any:
+    """`do` to every tensor of a value, and to whatever else knows the way to a device."""
+    if isinstance(value, np.ndarray):
+        value = from_array("an array of a Batch", value)
+    if hasattr(value, "to"):
+        return do(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_each(v, do) for v in value])
+    return {k: _each(v, do) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, Tensor) and (value.device.type != "cpu" or not torch.cuda.is_available()):
+        return value
+    return value.pin_memory() if hasattr(value, "pin_memory") else value
+
+
+def _shown(value: Any) -> str:
+    """Shape, dtype and device of what holds many numbers."""
+    if isinstance(value, Tensor | np.ndarray):
+        place = f" on {value.device}" if isinstance(value, Tensor) and value.device.type != "cpu" else ""
+        return f"{short(value.dtype) if isinstance(value, Tensor) else value.dtype}{list(value.shape)}{place}"
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, list | tuple) else repr(value)
 
 
 class Params(Sequence[dict[str, Any]]):
@@ -128,7 +140,7 @@ class Params(Sequence[dict[str, Any]]):
         keys = [", ".join(d) or "-" for d in self._drawn]
         return f"Params(samples={len(self.ids)}, epoch={self.epoch}, drawn=[{'; '.join(keys)}])"
 
-    def to(self, device: torch.device | str) -> "Params":
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Params":
         """The same parameters on another device."""
 
         def moved(value: Any) -> Any:
@@ -136,96 +148,29 @@ class Params(Sequence[dict[str, Any]]):
                 return {k: moved(v) for k, v in value.items()}
             if isinstance(value, list):
                 return [moved(v) for v in value]
-            return value.to(device) if isinstance(value, Tensor) else value
+            return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
 
         keys = {k: moved(getattr(self, k)) for k in ("ids", "epoch", "occurrence", "size")}
         return Params([moved(d) for d in self._drawn], seed=self.seed, **keys)
 
 
-def as_images(images: Any) -> Images:
-    """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of images."""
-    if isinstance(images, Ragged):
-        return images
-    if isinstance(images, list | tuple):
-        return _from_list(images)
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(_writable(images))
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] uint8 images, got {arguments.named(images)}")
-    if images.ndim != 4:
-        raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {tuple(images.shape)}; use images[None] for a single one")
-    if images.dtype not in DTYPES:
-        raise TypeError(f"images must be uint8, float16, bfloat16 or float32, got {images.dtype}; convert them first")
-    if images.layout != torch.strided:
-        raise TypeError(f"images must be a dense tensor, got layout {images.layout}; use images.to_dense()")
-    if images.requires_grad:
-        raise ValueError("images require grad, and augmentation is not differentiable here; pass images.detach()")
-    if min(images.shape[1:]) < 1:
-        raise ValueError(f"images must have at least one channel, row and column, got shape {tuple(images.shape)}")
-    return images
+def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], bool]) -> Tensor:
+    """A tensor with a row per image on their device: a mix asks for more.
 
-
-def _from_list(items: Sequence[Any]) -> Images:
-    if not items:
-        raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
-    images = tuple(i if _ready(i) else _one(i, n) for n, i in enumerate(items))
-    ragged = Ragged(images)
-    channels, devices = [s[2] for s in ragged.shapes], [i.device for i in images]
-    if len(set(channels)) > 1:
-        n = next(n for n, c in enumerate(channels) if c != channels[0])
-        raise ValueError(f"images of a list must have the same channels, got {channels[0]} in image 0 and {channels[n]} in image {n}; convert them to RGB")
-    if len(set(devices)) > 1:
-        raise ValueError(f"images of a list must be on one device, got {devices[0]} and {next(d for d in devices if d != devices[0])}")
-    # the sizes are known here, so that equal ones need no step that fixes them
-    return ragged.dense() if len(set(ragged.shapes)) == 1 else ragged
-
-
-def _ready(item: Any) -> bool:
-    """Whether an image of a list is already what `_one` would make of it: hundreds are looked at in a call."""
-    return type(item) is Tensor and item.dtype == torch.uint8 and item.ndim == 3 and item.is_contiguous() and item.numel() > 0
-
-
-def _one(item: Any, n: int) -> Tensor:
-    """One image of a list as contiguous [H, W, C] uint8."""
-    if not isinstance(item, Tensor):
-        if isinstance(item, str | bytes | PathLike) or item is None:
-            raise TypeError(f"image {n} of the list must be an array, a tensor or a PIL image, got {arguments.named(item)}")
-        if getattr(item, "mode", "RGB") not in ("L", "LA", "RGB", "RGBA"):
-            raise TypeError(f"image {n} of the list has PIL mode {item.mode!r}, whose values are not 8-bit colours; use image.convert('RGB')")
-        array = np.asarray(item)
-        if array.dtype != np.uint8:
-            raise TypeError(
-                f"image {n} of the list must be uint8 [H, W, C] or an 8-bit PIL image, got {type(item).__name__} of {array.dtype}; convert it to RGB"
-            )
-        item = torch.from_numpy(_writable(array))
-    if item.dtype != torch.uint8:
-        raise TypeError(f"image {n} of the list must be uint8, got {item.dtype}; stack float images of one size into a tensor [N, C, H, W]")
-    if item.ndim == 2:
-        item = item[:, :, None]
-    if item.ndim != 3 or min(item.shape) < 1:
-        raise ValueError(f"image {n} of the list must have shape [H, W, C], each at least 1, got {tuple(item.shape)}")
-    image: Tensor = item.contiguous()
-    return image
-
-
-def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """torch warns of read-only memory and refuses negative strides; nothing here writes to it, so a copy is only made where torch needs one."""
-    return array if array.flags.writeable and all(s >= 0 for s in array.strides) else array.copy()
-
-
-def put(values: Any, device: torch.device) -> Tensor:
-    """A tensor of what is on the host, on a device; from pinned memory, so that nothing waits for it."""
-    host = torch.as_tensor(values, device=values.device if isinstance(values, Tensor) else "cpu")
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def as_labels(labels: Any, n: int, device: torch.device) -> Tensor:
-    """A tensor with a row per image on their device: a mix asks for more."""
-    out: Tensor = labels if isinstance(labels, Tensor) else put(arguments.array("labels", labels), device)
+    moves: whether the pixels change their places.  What lies among them, such as boxes and masks, is then refused by its type and rank alone.
+    """
+    refuse = "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: keep them out of this call"
+    within = next((type(v).__name__ for v in _parts(labels) if is_tv(v)), "")
+    if within and moves():
+        raise TypeError(f"labels must not be tv_tensors, got {within}, which {refuse}")
+    out = labels if isinstance(labels, Tensor) else put(from_array("labels", arguments.array("labels", labels)), device)
+    out = resolved(out.as_subclass(Tensor))
     if out.device != device:
         raise ValueError(f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})")
     if out.ndim < 1 or out.shape[0] != n:
         raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
+    if out.ndim > 2 and moves():
+        raise ValueError(f"labels must have at most 2 dimensions, got shape {tuple(out.shape)}: masks or boxes {refuse}")
     return out
 
 
@@ -236,29 +181,58 @@ _RANGES = {
 }
 
 
+def _parts(labels: Any) -> Sequence[Any]:
+    """What labels are made of, where they are no tensor."""
+    return list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [labels]
+
+
 def as_integers(name: str, values: Any, n: int | None, device: torch.device, limit: int) -> Tensor:
     """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no wait."""
-    try:
-        given: Tensor = values if isinstance(values, Tensor) else put(values, device)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be integers, got {values!r}") from None
+    given = values if isinstance(values, Tensor) else put(_integers(name, values, limit), device)
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {given.dtype}")
     if given.ndim != 1 or n not in (None, len(given)):
         raise ValueError(f"{name} must have shape [{'N' if n is None else n}], one per image, got {tuple(given.shape)}")
     if given.device != device:
         raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
-    if device.type == "cpu" and len(given) and not 0 <= int(given.min()) <= int(given.max()) < limit:
-        raise ValueError(f"{name} must be in [0, {limit}), got {int(given.min())} to {int(given.max())}; {_RANGES[name]}")
-    return given.long()
+    # torch orders no unsigned integers; one of uint64 beyond int64 comes out below 0
+    whole = given.as_subclass(Tensor).long()
+    if device.type == "cpu" and len(whole) and not 0 <= int(whole.min()) <= int(whole.max()) < limit:
+        low, high = bounds(given)
+        raise ValueError(f"{name} must be in [0, {limit}), got {low} to {high}; {_RANGES[name]}")
+    return whole
+
+
+def _integers(name: str, values: Any, limit: int) -> Tensor:
+    """A tensor of what is none."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be integers, got {values!r}") from None
+    if array.dtype.kind == "O" and array.size and all(isinstance(v, Integral) for v in array.flat):
+        raise ValueError(f"{name} must be in [0, {limit}), got {min(array.flat)} to {max(array.flat)}; {_RANGES[name]}")
+    if array.dtype.kind in "OSUV":
+        raise TypeError(f"{name} must be integers, got {values!r}")
+    # an empty list has no dtype of its own
+    return from_array(name, array if array.size or isinstance(values, np.ndarray) else array.astype(np.int64))
+
+
+def bounds(values: Tensor) -> tuple[int, int]:
+    """The least and the greatest of integers on the host, of any dtype."""
+    array = values.numpy()
+    return int(array.min()), int(array.max())
 
 
 def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
-    """A number in [0, 2^18), or a tensor that holds one on the device, where reading it would make the host wait."""
+    """A number in [0, 2^18), or an int64 tensor that holds one on the device, where reading it would make the host wait."""
+    if isinstance(epoch, np.ndarray) and not epoch.ndim:
+        epoch = epoch.item()
     if not isinstance(epoch, Tensor):
         return arguments.integer("epoch", epoch, 0, MAX_EPOCH - 1)
-    if epoch.ndim or epoch.dtype != torch.int64 or epoch.device != device:
-        raise ValueError(f"epoch must be a number, or an int64 tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}")
+    if epoch.ndim or epoch.dtype.is_floating_point or epoch.dtype.is_complex or epoch.dtype == torch.bool or epoch.device != device:
+        raise ValueError(
+            f"epoch must be a number, or an integer tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}"
+        )
     if device.type == "cpu":
-        arguments.integer("epoch", int(epoch), 0, MAX_EPOCH - 1)
-    return epoch
+        arguments.integer("epoch", bounds(epoch)[0], 0, MAX_EPOCH - 1)
+    return epoch.long()

@@ -1,6 +1,6 @@
 """Single operations for people with a pipeline of their own: on CUDA by the Triton kernels, on a CPU by the same bits.
 
-images: [N, C, H, W] uint8, float16, bfloat16 or float32 of any strides, values as `gpuaug.Policy` reads them (uint8 0 to 255 is 0 to 1).
+images: [N, C, H, W] of any strides and dtype that `gpuaug.Policy` takes, values as it reads them (uint8 0 to 255 is 0 to 1).
 Nothing is written to but a given `out`.
 """
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, fuse, ir, rng, traced
-from gpuaug.batch import DTYPES, as_epoch, as_images, as_integers, put
+from gpuaug.arrays import from_array, put, resolved
+from gpuaug.batch import as_epoch, as_integers
+from gpuaug.dtypes import DTYPES, through
 from gpuaug.exec import choose, load
+from gpuaug.images import as_images
 
 __all__ = ["cutmix", "erase", "mixup", "normalize", "salt_and_pepper"]
 
@@ -94,7 +97,7 @@ def normalize(
         raise ValueError(f"mean and std must have the same length and std no 0, got {mean} and {std}")
     dtype = dtype or (images.dtype if images.is_floating_point() else torch.float32)
     if dtype not in DTYPES or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
+        raise ValueError(f"dtype must be torch.float64, torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
     return _run((ir.Normalize(tuple(mean), tuple(std)),), images, dtype=dtype, memory_format=memory_format)
 
 
@@ -107,13 +110,14 @@ def _dense(images: Any) -> Tensor:
 
 def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
     """A tensor [N, *shape] on the device of the images."""
-    given: Tensor = values if isinstance(values, Tensor) else put(arguments.array(name, values), images.device)
+    given = values if isinstance(values, Tensor) else put(from_array(name, arguments.array(name, values)), images.device)
+    given = resolved(given.as_subclass(Tensor))
     if given.shape != (len(images), *shape):
         raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
     if given.device != images.device:
         raise ValueError(f"{name} must be on the device of the images, got {given.device} and {images.device}")
-    if whole and (given.is_floating_point() or given.dtype == torch.bool):
-        raise TypeError(f"{name} must be integers, got {given.dtype}")
+    if given.is_complex() or (whole and (given.is_floating_point() or given.dtype == torch.bool)):
+        raise TypeError(f"{name} must be {'integers' if whole else 'numbers'}, got {given.dtype}")
     return given.long() if whole else given
 
 
@@ -123,13 +127,15 @@ def _run(passes: ir.Sequence, images: Tensor, keys: rng.Keys | None = None, out:
     blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=images.device), None, images.shape[1], images.dtype)
     frame = blank.resized((images.shape[2], images.shape[3]))
     layout = torch.contiguous_format if out is None or out.is_contiguous() else torch.channels_last
-    end = ir.Finish(finish.get("dtype", images.dtype), finish.get("memory_format", layout))
+    every, how = through(passes, passes, (), frame, finish.get("dtype", images.dtype), finish.get("memory_format", layout))
     zero = torch.zeros(n, dtype=torch.int64, device=images.device)
-    plan = fuse.Plan((*passes, end), keys or rng.Keys(0, 0, zero, zero), frame)
+    plan = fuse.Plan(every, keys or rng.Keys(0, 0, zero, zero), frame if how is None else how.frame(frame), how)
     backend = choose("auto", images.device)
     # only the kernels write where they are told to
-    straight = out is not None and backend == "triton" and out.is_contiguous(memory_format=layout)
-    result: Tensor = load(backend).run(plan, images, **{"out": out} if straight else {})
+    straight = out is not None and how is None and backend == "triton" and out.is_contiguous(memory_format=layout) and not out.is_neg()
+    source = images if how is None else how.dense(images)
+    result: Tensor = load(backend).run(plan, source, **{"out": out} if straight else {})
+    result = result if how is None else how.after(result)
     return result if out is None or straight else out.copy_(result)
 
 

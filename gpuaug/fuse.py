@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir
+from gpuaug.dtypes import Through
 from gpuaug.rng import Keys, smooth
 
 
@@ -15,7 +16,8 @@ class Plan:
 
     passes: ir.Sequence
     keys: Keys
-    frame: ir.Frame  # of the input
+    frame: ir.Frame  # of the input, as it goes in
+    through: Through | None = None  # how images go through an executor that does not hold their dtype
 
 
 def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:

@@ -301,6 +301,20 @@ def is_pointwise(p: Pass) -> bool:
     return isinstance(p, Pointwise)
 
 
+def is_move(p: Pass) -> bool:
+    """Whether every pixel that comes out of a pass is one that came in, or its border."""
+    if isinstance(p, Choice):
+        return all(is_move(q) for branch in p.branches for q in branch)
+    return isinstance(p, CutMix) or (isinstance(p, Resample) and (p.moves or p.kernel == "floor")) or (isinstance(p, Warp) and p.kernel == "nearest")
+
+
+def is_linear(p: Pass) -> bool:
+    """Whether a pixel that comes out of a pass is a mean of some that came in, whatever their range."""
+    if isinstance(p, Choice):
+        return all(is_linear(q) for branch in p.branches for q in branch)
+    return isinstance(p, Resample | Warp | Project | Mix)
+
+
 def walk(passes: Sequence) -> Iterator[Pass]:
     """Every pass, those inside branches included."""
     for p in passes:

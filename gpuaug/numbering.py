@@ -1,7 +1,7 @@
 """Who a sample is when nobody says so: ids counted on from call to call, under a key that no other process has.
 
 The main process of a rank draws by the policy's seed, and its counter, `next_id`, goes through `state_dict`.  A process that shares the policy with others
-(a loader's worker, a child) has a key of its own, mixed from the seed and from what tells it apart, so that none of them draw alike.
+(a loader's worker, a child) has a key of its own, made of what tells it apart; draws are keyed by that and the seed, so that none of them draw alike.
 """
 
 import multiprocessing
@@ -84,18 +84,18 @@ def rank(recorded: int | None) -> int:
 
 
 class Origin(NamedTuple):
-    """Where calls without ids come from: the key of this process, None where it is the seed, and whether it is a loader's worker."""
+    """Where calls without ids come from: the key of this process, None where the seed is enough, and whether it is a loader's worker."""
 
     key: int | None
     worker: bool
 
 
-def origin(seed: int, recorded: int | None) -> Origin:
+def origin(recorded: int | None) -> Origin:
     """Of calls in this process.  recorded: the rank that the parent wrote down"""
     worker = torch.utils.data.get_worker_info()
     # a process that a worker forked is no worker, although it looks like one
     if worker is not None and worker is not _here.worker:
-        return Origin(mix(_WORKER, seed, worker.seed, rank(recorded)), True)
+        return Origin(mix(_WORKER, worker.seed, rank(recorded)), True)
     place = _place()
     distributed = torch.distributed
     ranked = distributed.is_available() and distributed.is_initialized() and not _here.ranked
@@ -103,7 +103,7 @@ def origin(seed: int, recorded: int | None) -> Origin:
     if not place or ranked:
         return Origin(None, False)
     # not from torch's seed: an unseeded process has one of its own, and a spawned one does not take its parent's
-    return Origin(mix(_CHILD, seed, 0 if worker is None else worker.seed, rank(recorded), *place), False)
+    return Origin(mix(_CHILD, 0 if worker is None else worker.seed, rank(recorded), *place), False)
 
 
 class Numbered(nn.Module):
@@ -133,9 +133,12 @@ class Numbered(nn.Module):
         """
         self._epoch = arguments.integer("epoch", epoch, 0, rng.MAX_EPOCH - 1)
 
-    def number(self, n: int, device: torch.device, next_id: Tensor) -> tuple[int, Tensor]:
-        """The key and the ids of n samples that nobody numbered.  next_id: advanced in place, but in a worker"""
-        key, worker = origin(self.seed, self._rank)
+    def number(self, n: int, device: torch.device, next_id: Tensor) -> tuple[int | None, Tensor]:
+        """The key of this process, None in the main one of a rank, and the ids of n samples that nobody numbered.
+
+        next_id: advanced in place, but in a worker.
+        """
+        key, worker = origin(self._rank)
         ids = torch.arange(n, device=device)
         if key is not None and worker:
             with _here.lock:
@@ -149,7 +152,7 @@ class Numbered(nn.Module):
             # a counter on the host must not make the device wait; one on the device can be captured in a graph
             before = next_id.clone() if next_id.device == device else int(next_id)
             next_id += n
-        return (self.seed, ids + rank(None) * 2**32 + before) if key is None else (key, ids + before)
+        return key, ids + before + (rank(None) * 2**32 if key is None else 0)
 
     # ---- copies
 

@@ -1,8 +1,7 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
-from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
+from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
-from gpuaug.numbering import Numbered
+from gpuaug.images import Images, Planar, Ragged, as_images
+from gpuaug.numbering import Numbered, mix
 from gpuaug.recipes import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
-from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
+from gpuaug.transforms.base import Drawn, numbered, sample_all, span
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -91,11 +92,15 @@ class Policy(Numbered):
     ) -> Any:
         """Augmented images; with labels (images, labels); of a Batch a Batch.
 
-        images: [N, C, H, W] uint8, float16, bfloat16 or float32, any strides; or a list of [H, W, C] uint8 arrays, tensors or PIL images of
-        different sizes.  labels: [N] class numbers, or [N, K] soft rows.  ids: [N] int64 in [0, 2^46), by default counted on from the last
-        call.  epoch: in [0, 2^18), by default that of `set_epoch`.  occurrence: [N] int64 in [0, 2^12), telling apart copies of one id.
-        backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
+        images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of different sizes; or one image: a
+        PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H, W].  labels: [N] class numbers, or [N, K] soft rows.
+        ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch: in [0, 2^18), by default that of `set_epoch`.
+        occurrence: [N] integers in [0, 2^12), telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton".
+        Raises ValueError or TypeError for what it cannot take.
         """
+        one = one_of(images)
+        if one is not None:
+            return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
         if torch.compiler.is_compiling():
             if isinstance(images, Tensor):
                 return traced.call(self, images, labels, ids, epoch, occurrence, backend)
@@ -108,12 +113,17 @@ class Policy(Numbered):
             batch = _joined(images, given)
             run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend, next_id=self.next_id, key=batch.key)
             out, soft = run.go(None)
-            key = None if run.keys.seed == self.seed else run.keys.seed
-            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence, key=key)
+            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence, key=run.key)
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
     _eagerly = traced.eagerly(_run)
+
+    def _single(self, images: Any, one: Tensor | Planar, backend: str, **given: Any) -> Any:
+        """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
+        if isinstance(images, Batch):
+            return self.forward(batch_of_one(_joined(images, given), one), backend=backend)[0]
+        return alone(self.forward, one, backend=backend, **given)
 
     def augment(
         self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
@@ -133,10 +143,10 @@ class Policy(Numbered):
         dtype: torch.dtype = torch.uint8,
         key: int | None = None,
     ) -> Params:
-        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a Batch's, in place of the seed."""
+        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a Batch's."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
-        keys = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
-        frame = _frame(size, len(ids), channels, dtype, ids.device)
+        keys, _ = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
+        frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
         return Params(drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
 
@@ -151,7 +161,10 @@ class Policy(Numbered):
             if names != drawn.keys():
                 raise ValueError(f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them")
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
-        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, key=params.seed)
+        one = one_of(images)
+        if one is not None:
+            return alone(self.replay, one, labels, params=params, backend=backend)
+        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed)
         # on a GPU the comparison would wait for the device
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
@@ -176,7 +189,7 @@ class Policy(Numbered):
         """
         check(backend)
         keys = self._one()
-        frame = _frame(torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu"))
+        frame = frame_for(torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu"))
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
         recipe = find(frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
@@ -198,22 +211,24 @@ class Policy(Numbered):
         need_labels: bool = True,
         next_id: Tensor | None = None,
         key: int | None = None,
-    ) -> "_Call":
+        seed: int | None = None,
+    ) -> Call:
         check(backend)
         source = as_images(images)
         n, device = len(source), source.device
         if labels is not None:
-            labels = as_labels(labels, n, device)
+            labels = as_labels(labels, n, device, lambda: self._moves(source))
         elif need_labels and self._mixes:
             raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
-        keys = self._keys(ids, epoch, occurrence, n, device, next_id, key)
-        return _Call(self, source, labels, keys, backend)
+        keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
+        return Call(self, source, labels, keys if seed is None else replace(keys, seed=seed), backend, key)
 
     def _keys(
         self, ids: Any, epoch: int | Tensor | None, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None, key: int | None = None
-    ) -> rng.Keys:
+    ) -> tuple[rng.Keys, int | None]:
+        """Who the samples are, and the key of the process that numbered them, where it has one."""
         if key is not None:
             key = arguments.integer("key", key, 0, 2**64 - 1)
             if ids is None:
@@ -228,11 +243,12 @@ class Policy(Numbered):
         # last, so that a call refused here takes no number
         if ids is None and next_id is not None:
             key, ids = self.number(n, device, next_id)
-        return rng.Keys(self.seed if key is None else key, epoch, ids, occurrence)
+        # mixed with the seed, so that a Batch that goes through two policies is drawn for apart, there as in the main process
+        return rng.Keys(self.seed if key is None else mix(self.seed, key), epoch, ids, occurrence), key
 
     def _one(self) -> rng.Keys:
         """The keys of one sample, where any will do."""
-        return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))
+        return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))[0]
 
     def _foresee(self) -> tuple[rng.Layout, list[set[str]]]:
         """Which words the transforms ask for, and what they draw, found by drawing for no samples."""
@@ -246,13 +262,18 @@ class Policy(Numbered):
         return sample_all(self.transforms, rng.Draw(keys, 0, self._layout.block(keys)), frame, 0)
 
     def _lower(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
-        passes, end = lower_all(self.transforms, drawn, frame, 0)
-        passes = (*passes, ir.Finish(end.dtype, self.memory_format))
-        ir.verify(passes, frame)
-        return passes
+        return lowered(self.transforms, drawn, frame, self.memory_format).passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        return Plan(fuse.fold(self._lower(frame, drawn), self.single_resample), keys, frame)
+        made = lowered(self.transforms, drawn, frame, self.memory_format)
+        return Plan(fuse.fold(made.passes, self.single_resample), keys, made.frame, made.through)
+
+    def _moves(self, source: Images) -> bool:
+        """Whether pixels of such images change their places, by the types of the passes alone."""
+        first = source.shapes[0][:2] if isinstance(source, Ragged) else source.shape[2:]
+        channels = source.channels if isinstance(source, Ragged) else source.shape[1]
+        frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
+        return targets.moves(self._lower(frame, self._draw(self._one(), frame)))
 
     def _builder(self, backend: str) -> Build:
         """From keys and a frame what an executor runs, and the passes that labels follow."""
@@ -261,7 +282,7 @@ class Policy(Numbered):
         def build(keys: rng.Keys, frame: ir.Frame) -> Any:
             if type(keys) is not rng.Keys:
                 check_values(self.transforms)
-            return _prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+            return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
 
         return build
 
@@ -308,67 +329,9 @@ class Policy(Numbered):
         return cls.from_dict(serial.read(path), transforms=transforms)
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One batch on its way through a policy."""
-
-    policy: Policy
-    source: Images
-    labels: Tensor | None
-    keys: rng.Keys
-    backend: str
-
-    @cached_property
-    def frame(self) -> ir.Frame:
-        """Of the source."""
-        n, device = len(self.source), self.source.device
-        if isinstance(self.source, Ragged):
-            return _frame(self.source.size, n, self.source.channels, torch.uint8, device)
-        return _frame((self.source.shape[2], self.source.shape[3]), n, self.source.shape[1], self.source.dtype, device)
-
-    def go(self, params: Params | None) -> tuple[Tensor, Tensor | None]:
-        """Images and labels, from given or fresh parameters."""
-        keys, name = self.keys, choose(self.backend, self.source.device)
-        executor, source = load(name), self.source
-        # the reference defines what recipes must give: it takes none
-        if params is None and name != "reference":
-            what = (source.channels, torch.uint8) if isinstance(source, Ragged) else (source.shape[1:], source.dtype)
-            kind, size = (name, self.policy._options(), what), source.size if isinstance(source, Ragged) else None
-            recipes, build = self.policy._recipes, self.policy._builder(name)
-            prepared, mixes = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
-        else:
-            plan = self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame))
-            prepared, mixes = _prepared(plan, executor)
-        out = executor.execute(prepared, source)
-        if self.labels is None:
-            return out, None
-        return out, targets.follow(mixes, self.labels, self.policy._classes)
-
-
-def _prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence]:
-    """What an executor prepares of a plan, and the passes that labels follow."""
-    mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
-    return executor.prepare(plan), mixes
-
-
 def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
     """A batch with what a call adds to it; nothing may come twice."""
     for name, value in given.items():
         if value is not None and getattr(batch, name) is not None:
             raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
     return batch.replace(**{name: value for name, value in given.items() if value is not None})
-
-
-def _frame(size: Any, n: int, channels: int, dtype: torch.dtype, device: torch.device) -> ir.Frame:
-    """The frame of an input.  size: (H, W) or [N, 2]"""
-    if isinstance(size, Tensor):
-        if size.shape != (n, 2) or size.dtype.is_floating_point:
-            raise ValueError(f"size must be (H, W) or whole numbers [{n}, 2], got {size.dtype} {tuple(size.shape)}")
-        if size.device != device:
-            raise ValueError(f"size must be on the device of ids, got {size.device} and {device}")
-        if device.type == "cpu" and n and int(size.min()) < 1:
-            raise ValueError(f"size must be at least 1 by 1, got {int(size.min())}")
-        return ir.Frame(size.long(), None, channels, dtype)
-    height, width = arguments.size("size", size)
-    blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype)
-    return blank.resized((height, width))

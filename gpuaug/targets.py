@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir
+from gpuaug.batch import bounds
 
 
 def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tensor:
@@ -13,6 +14,11 @@ def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tens
     if not any(isinstance(p, ir.Mix) for p in ir.walk(passes)):
         return labels
     return run(passes, soft(labels, num_classes))
+
+
+def moves(passes: ir.Sequence) -> bool:
+    """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's function may do anything."""
+    return any(isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix | ir.Custom) for p in ir.walk(passes))
 
 
 def run(passes: ir.Sequence, labels: Tensor) -> Tensor:
@@ -32,10 +38,13 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
         raise TypeError(f"labels to mix must be [N] whole numbers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}")
     if num_classes is None:
         raise ValueError("num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]")
+    # torch orders and compares no unsigned integers
+    whole = labels.long()
     # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
-    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels must be in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}; check num_classes")
-    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
+    if labels.device.type == "cpu" and len(labels) and not 0 <= int(whole.min()) <= int(whole.max()) < num_classes:
+        low, high = bounds(labels)
+        raise ValueError(f"labels must be in [0, {num_classes}), got {low} to {high}; check num_classes")
+    return (whole[:, None] == torch.arange(num_classes, device=labels.device)).float()
 
 
 def mixed(labels: Tensor, partner: Tensor, weight: Tensor) -> Tensor:

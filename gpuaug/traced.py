@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir, rng
-from gpuaug.batch import DTYPES, put
+from gpuaug.arrays import put
+from gpuaug.dtypes import DTYPES
 from gpuaug.transforms.base import Transform, numbered
 
 # handles are never used twice in a process, and a policy that is gone is forgotten

@@ -10,6 +10,7 @@ import torch
 from build import build
 from catalogue import CASES
 from PIL import Image
+from torchvision import tv_tensors
 
 import gpuaug as ga
 
@@ -94,10 +95,20 @@ INVERT = ga.Policy([ga.RandomInvert()])
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (X[0], ("4 dimensions", "(3, 20, 30)", "images[None]")),
-        (X[None], ("4 dimensions", "(1, 4, 3, 20, 30)")),
+        # one image [H, W, C], one that may be either, batches without a channel axis, frames of videos
+        (X[0].permute(1, 2, 0), ("4 dimensions", "(20, 30, 3)", "x.permute(2, 0, 1)")),
+        (torch.zeros(3, 20, 4), ("4 dimensions", "(3, 20, 4)", "x[None]", "x.permute(2, 0, 1)[None]")),
+        (torch.zeros(60, 28, 28), ("4 dimensions", "(60, 28, 28)", "x[:, None]")),
+        (np.zeros((60, 28, 28), np.uint8), ("4 dimensions", "x[:, None]")),
+        (torch.zeros(28, 28), ("4 dimensions", "x[None, None]")),
+        (X[None], ("4 dimensions", "(1, 4, 3, 20, 30)", "x.flatten(0, 1)")),
+        # [N, H, W, C]
+        (X.permute(0, 2, 3, 1), ("(4, 20, 30, 3)", "x.permute(0, 3, 1, 2)")),
+        (X[:, :1].permute(0, 2, 3, 1), ("(4, 20, 30, 1)", "x.permute(0, 3, 1, 2)")),
+        (np.zeros((4, 20, 30, 4), np.uint8), ("(4, 20, 30, 4)", "x.permute(0, 3, 1, 2)")),
+        (tv_tensors.Mask(BYTES), ("images must be pixels", "Mask")),
         (torch.tensor(3.0), ("4 dimensions",)),
-        (X.double(), ("float64", "convert")),
+        (X.int(), ("int32", "convert")),
         (X.long(), ("int64",)),
         (X.bool(), ("bool",)),
         (X.to_sparse(), ("dense", "sparse")),
@@ -112,19 +123,28 @@ INVERT = ga.Policy([ga.RandomInvert()])
         ("picture.jpg", ("images must be", "str")),
         (3, ("images must be", "int")),
         ({"image": X}, ("images must be", "dict")),
-        (Image.new("RGB", (4, 4)), ("images must be", "Image")),
-        (np.zeros((4, 3, 5, 5)), ("float64",)),
+        (np.zeros((4, 3, 5, 5), np.int64), ("int64",)),
+        (np.array([["a"] * 4] * 4), ("images must hold numbers",)),
         (np.zeros((3, 5, 5), np.uint8), ("4 dimensions",)),
-        ([X[0], X[1]], ("image 0", "float32")),
-        ([np.zeros((5, 5, 3))], ("image 0", "float64")),
+        ([X[0], BYTES[1]], ("dtype", "float32 in image 0", "uint8 in image 1")),
+        ([X[0].int()], ("image 0", "int32")),
+        ([np.zeros((5, 5, 3), bool)], ("image 0", "bool")),
+        ([BYTES[0], torch.zeros(3, 9, 4, dtype=torch.uint8)], ("image 1", "(3, 9, 4)", "[C, H, W] or [H, W, C]", "layout")),
+        ([BYTES[0, :2]], ("image 0", "(2, 20, 30)", 'gpuaug.Ragged(images, layout="chw")')),
+        ([X[0, :2]], ("image 0", "(2, 20, 30)", "arrays [H, W, C]")),
+        ([np.zeros((3, 9, 8), np.uint8)], ("image 0", "(3, 9, 8)", "looks like [C, H, W]", "layout")),
+        ([tv_tensors.Mask(BYTES[0])], ("image 0", "Mask")),
         ([np.zeros((5, 5, 3), np.uint8), np.zeros((5, 5, 1), np.uint8)], ("channels", "3 in image 0", "1 in image 1")),
         ([np.zeros((5, 5, 3), np.uint8), np.zeros((0, 5, 3), np.uint8)], ("image 1", "at least 1")),
         ([np.zeros((2, 5, 5, 3), np.uint8)], ("image 0", "[H, W, C]")),
         ([np.zeros(5, np.uint8)], ("image 0",)),
-        ([Image.new("I", (4, 4))], ("image 0", "RGB")),
+        ([Image.new("I", (4, 4))], ("image 0", "np.uint16")),
+        ([Image.new("I;16", (4, 4))], ("image 0", "np.asarray(image)[:, :, None]", "uint16")),
+        ([Image.new("F", (4, 4))], ("image 0", "np.asarray(image)[:, :, None]")),
+        (Image.new("I;16", (4, 4)), ("the image", "I;16", "uint16")),
         ([Image.new("P", (4, 4))], ("image 0", "P", "RGB")),
         ([Image.new("CMYK", (4, 4))], ("image 0", "CMYK")),
-        ([Image.new("1", (4, 4))], ("image 0", "RGB")),
+        ([Image.new("1", (4, 4))], ("image 0", "'L'")),
         (["a.jpg"], ("image 0",)),
         ([None], ("image 0",)),
     ],
@@ -294,7 +314,7 @@ def test_what_does_not_fit_the_images_is_refused_by_name(run, words):
 def test_a_refused_call_numbers_no_sample():
     policy = ga.Policy([ga.CutMix(num_classes=3)])
     refused(lambda: policy(X), "labels")
-    refused(lambda: policy(X.double()), "float64")
+    refused(lambda: policy(X.int()), "int32")
     refused(lambda: policy(X, IDS[:1]), "labels")
     assert int(policy.next_id) == 0
 

@@ -160,7 +160,7 @@ def marshalled(chain, images, layout):
     from gpuaug.exec import triton as executor
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
-    source = executor._source(ga.batch.Ragged(images) if isinstance(images, tuple) else images)
+    source = executor._source(ga.Ragged(images) if isinstance(images, tuple) else images)
     sizes = torch.tensor([i.shape[:2] if isinstance(images, tuple) else i.shape[1:] for i in images])
     frame = ir.Frame(sizes, None if source.ragged else tuple(images.shape[2:]), source.channels, source.dtype)
     keys = rng.Keys(0, 0, torch.arange(2), torch.zeros(2, dtype=torch.int64))

@@ -73,7 +73,9 @@ def test_normalize_casts_and_lays_out():
         (lambda: F.erase(IMAGES, BOXES[:, :3]), "boxes must have shape"),
         (lambda: F.normalize(IMAGES, [0.5], [0.0]), "std no 0"),
         (lambda: F.normalize(IMAGES, [0.5], [0.5], dtype=torch.uint8), "dtype must be"),
-        (lambda: F.erase([IMAGES], BOXES), "must be uint8"),
+        (lambda: F.erase([IMAGES], BOXES), "must have shape"),
+        (lambda: F.erase(IMAGES[0], BOXES), "4 dimensions"),
+        (lambda: F.erase(IMAGES.permute(0, 2, 3, 1), BOXES), "permute"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(call, message):

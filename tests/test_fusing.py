@@ -8,8 +8,8 @@ from compare import changed, compare
 
 import gpuaug as ga
 from gpuaug import fuse, ir
-from gpuaug.batch import as_images
 from gpuaug.exec import reference
+from gpuaug.images import as_images
 
 RGB = (0.2, 0.7, 0.4)
 N = 5

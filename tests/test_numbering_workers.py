@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import loaded
 import pytest
 import torch
+from compare import changed
 from loaded import SAMPLES, SIZE, WORKERS
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data._utils import worker as workers
@@ -57,7 +58,7 @@ def test_workers_draw_afresh_in_every_epoch_and_apart(place, method, persistent)
         again = policy(ga.Batch(loaded.GREY, ids=batch.ids, epoch=batch.epoch, key=batch.key))
         assert torch.equal(again.images, batch.images) and again.key == batch.key
         params = policy.draw(batch.ids, epoch=batch.epoch, size=(6, 6), key=batch.key, dtype=torch.float32)
-        assert params.seed == batch.key and torch.equal(policy.replay(loaded.GREY, params), batch.images)
+        assert params.seed == numbering.mix(policy.seed, batch.key) and torch.equal(policy.replay(loaded.GREY, params), batch.images)
 
 
 @pytest.mark.parametrize(("place", "method", "persistent"), [EVERYWHERE[0], EVERYWHERE[-1], SPAWNED[0]])
@@ -109,7 +110,7 @@ def keys_of(seeds: list[int], policies: list[int], ranks: list[int], monkeypatch
         for p in policies:
             for rank in ranks:
                 monkeypatch.setenv("RANK", str(rank))
-                out.append(numbering.origin(p, None).key)
+                out.append(numbering.mix(p, numbering.origin(None).key))
     return out
 
 
@@ -124,7 +125,7 @@ def test_neighbouring_seeds_workers_and_ranks_never_share_a_key(monkeypatch):
 def test_two_policies_of_one_seed_draw_alike_in_a_worker_as_in_the_main_process(monkeypatch):
     monkeypatch.setattr(workers, "_worker_info", SimpleNamespace(seed=3, id=0, num_workers=2))
     (_, a), (_, b), (_, c) = (loaded.call(p) for p in (loaded.policy(), loaded.policy(), loaded.policy(seed=8)))
-    assert a.key == b.key != c.key and torch.equal(a.images, b.images) and not torch.equal(a.images, c.images)
+    assert a.key == b.key == c.key and torch.equal(a.images, b.images) and not torch.equal(a.images, c.images)
 
 
 def test_a_deep_copy_in_a_worker_counts_on(monkeypatch):
@@ -143,8 +144,16 @@ def test_a_key_goes_with_ids():
     for wrong, error in ((-1, ValueError), (2**64, ValueError), ("5", TypeError)):
         with pytest.raises(error, match="key"):
             policy(ga.Batch(loaded.GREY, ids=ids, key=wrong))
-    assert policy(ga.Batch(loaded.GREY, ids=ids, key=policy.seed)).key is None, "the policy's seed need not be said"
-    assert torch.equal(policy(ga.Batch(loaded.GREY, ids=ids, key=9)).images, loaded.policy(seed=9)(loaded.GREY, ids=ids))
+    seed = numbering.mix(policy.seed, 9)
+    assert torch.equal(policy(ga.Batch(loaded.GREY, ids=ids, key=9)).images, loaded.policy(seed=seed)(loaded.GREY, ids=ids))
+
+
+def test_a_batch_of_a_worker_that_goes_through_two_policies_is_drawn_for_apart(monkeypatch):
+    monkeypatch.setattr(workers, "_worker_info", SimpleNamespace(seed=3, id=0, num_workers=2))
+    batch = loaded.policy()(ga.Batch(loaded.GREY))
+    first, second = (loaded.policy(seed=s)(batch.replace(images=loaded.GREY)) for s in (loaded.policy().seed, 77))
+    assert torch.equal(first.images, batch.images) and first.key == second.key == batch.key
+    assert changed(second.images, first.images) > 0.1, "the second policy's own seed is not heard"
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
@@ -153,7 +162,7 @@ def test_a_recipe_serves_every_key_and_bakes_none_in(backend):
     labels, seen = torch.eye(SIZE, 4), []
     for key in (3, 2**64 - 1, 3, 5, 2**31, 2**63 + 7, 5):
         got = policy(ga.Batch(loaded.GREY, labels, ids, key=key), backend=backend)
-        want = ga.Policy(policy.transforms, seed=key)(ga.Batch(loaded.GREY, labels, ids), backend=backend)
+        want = ga.Policy(policy.transforms, seed=numbering.mix(policy.seed, key))(ga.Batch(loaded.GREY, labels, ids), backend=backend)
         assert torch.equal(got.images, want.images) and torch.equal(got.labels, want.labels), f"key {key}"
         seen.append(got.images.numpy().tobytes())
     assert len(set(seen)) == 5, "vacuous"

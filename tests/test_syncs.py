@@ -14,7 +14,7 @@ from policies import FLIP, MEAN, POLICIES, STD, WAITS, calls, mixes
 from waits import CARD, Card, Wait, card
 
 import gpuaug as ga
-import gpuaug.batch
+import gpuaug.images
 from gpuaug import functional as F
 
 N = 5
@@ -163,7 +163,7 @@ def test_the_sizes_of_a_batch_are_sent_once():
     policy = ga.Policy(POLICIES["weak"])
     with card() as on:
         batch = ga.Ragged(tuple(ragged()))
-        with mock.patch.object(gpuaug.batch, "put", wraps=gpuaug.batch.put) as sent:
+        with mock.patch.object(gpuaug.images, "put", wraps=gpuaug.images.put) as sent:
             watched(lambda: policy(batch, ids=whole()), on)
             assert batch.size.shape == (N, 2) and batch.addresses.shape == (N,)
             assert sent.call_count == 1

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from gpuaug import fuse, ir, rng
-from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
+from gpuaug.images import Images, Ragged
 
 # below this many pixels waking a thread costs more than it saves
 _WORTH_A_THREAD = 1 << 15
@@ -178,7 +178,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         tables = [step.code, step.consts, *columns, _sources(images), _keys(step.keys)]
         code, consts, ints, floats, doubles, sources, key = (a.ctypes.data for a in tables)
         inputs = np.zeros(memory.SLOTS, np.int64)
-        kind = int(isinstance(images, Ragged) or images.dtype == torch.uint8)
+        kind = int(images.dtype == torch.uint8)
         inputs[: memory.TARGET_KIND + 1] = (
             *(code, len(step.code), consts, ints, columns[0].strides[0], floats, columns[1].strides[0], doubles, columns[2].strides[0]),
             *(sources, kind, key, *step.channels, step.longest),
@@ -232,7 +232,8 @@ def _libc() -> ctypes.CDLL:
 def _sources(images: Images) -> np.ndarray[Any, Any]:
     """Address, H, W and strides in bytes of row, column and channel: [N, 6] int64."""
     if isinstance(images, Ragged):
-        rows = [(i.data_ptr(), h, w, w * c, c, 1) for i in images.images for h, w, c in (i.shape,)]
+        b = images.dtype.itemsize
+        rows = [(i.data_ptr(), h, w, b * y, b * x, b * c) for i in images.images for h, w, _ in (i.shape,) for y, x, c in (i.stride(),)]
         return np.array(rows, np.int64).reshape(-1, 6)
     sn, sc, sy, sx = (s * images.itemsize for s in images.stride())
     out = np.empty((len(images), 6), np.int64)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir, rng
-from gpuaug.batch import Images, Ragged
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.fuse import Plan
+from gpuaug.images import Images, Ragged
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
 

@@ -14,13 +14,13 @@ from gpuaug_kernels.chain import Source
 from torch import Tensor
 
 from gpuaug import ir
-from gpuaug.batch import Images, Ragged
 from gpuaug.exec import reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
 from gpuaug.exec.normal import BlurColumns, BlurRows, is_source, normal
 from gpuaug.exec.statistics import halves, kinds, reduced
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.fuse import Plan
+from gpuaug.images import Images, Ragged
 
 # the kernel of torch that makes room for statistics
 ZEROS = "fill with zeros"
@@ -197,5 +197,8 @@ def _source(images: Any) -> Source:
     if isinstance(images, Tensor):
         return Source(images, images.dtype, images.shape[1], ragged=False)
     if not isinstance(images, Ragged):
-        images = Ragged(tuple(i.permute(1, 2, 0).contiguous() for i in images))
+        images = Ragged.of(tuple(i.permute(1, 2, 0).contiguous() for i in images))
+    elif not all(i.is_contiguous() for i in images.images):
+        # on a GPU they are: this is the interpreter on a host
+        images = Ragged.of(tuple(i.contiguous() for i in images.images))
     return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)

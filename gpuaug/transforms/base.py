@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,6 +35,13 @@ class Transform:
         """The frame after the transform."""
         return frame
 
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """No transform is called by itself: it has no count of samples, and would draw alike for ever."""
+        raise TypeError(
+            f"{type(self).__name__} is not called by itself, for it has no seed and no count of samples, and would draw alike for ever; make a policy "
+            f"once, policy = ga.Policy([{self!r}]), and call policy(images)"
+        )
+
 
 def span(transform: Transform) -> int:
     """Slots that a transform takes: its own and those of its children."""
@@ -60,13 +67,20 @@ def sample_all(transforms: Sequence[Transform], draw: Draw, frame: ir.Frame, fir
 def lower_all(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int) -> tuple[ir.Sequence, ir.Frame]:
     """The passes of a row of transforms, and the frame after them."""
     passes: list[ir.Pass] = []
+    for _, lowered, after in lower_each(transforms, drawn, frame, first):
+        passes += lowered
+        frame = after
+    return tuple(passes), frame
+
+
+def lower_each(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int) -> Iterator[tuple[Transform, ir.Sequence, ir.Frame]]:
+    """Each of a row of transforms with its passes and the frame after it."""
     for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
         lowered = t.lower(params, frame, slot)
         if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
             raise ValueError(f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
-        passes += lowered
         frame = t.after(frame, params)
-    return tuple(passes), frame
+        yield t, lowered, frame
 
 
 def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:

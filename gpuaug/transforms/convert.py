@@ -5,16 +5,19 @@ from dataclasses import dataclass
 import torch
 
 from gpuaug import arguments, ir
+from gpuaug.dtypes import DTYPES, largest
 from gpuaug.transforms.base import Drawn, Transform, with_dtype
 
 __all__ = ["Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
 
-DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-
 
 @dataclass(frozen=True)
 class ToDtype(Transform):
-    """The dtype from here on.  With `scale` ranges follow it: uint8 0 to 255 is 0 to 1; without, uint8 becomes 0.0 to 255.0, as in torchvision."""
+    """The dtype from here on: uint8, int16, uint16, or any of floats.
+
+    With `scale` ranges follow it, where the largest of an integer dtype is 1; without, numbers stay, so that uint8 becomes 0.0 to 255.0, as in
+    torchvision.
+    """
 
     dtype: torch.dtype
     scale: bool = False
@@ -28,11 +31,14 @@ class ToDtype(Transform):
         arguments.flag("scale", self.scale)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        if self.scale or self.dtype.is_floating_point == frame.dtype.is_floating_point:
+        if self.scale or self.dtype == frame.dtype or (self.dtype.is_floating_point and frame.dtype.is_floating_point):
             return ()
-        if not self.dtype.is_floating_point:
+        share = largest(frame.dtype) / largest(self.dtype)
+        if frame.dtype.is_floating_point:
             raise ValueError(f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all become 0")
-        row = ir.rows((255.0,), frame.size, torch.float32)
+        if share > 1 and not self.dtype.is_floating_point:
+            raise ValueError(f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it larger values would wrap around")
+        row = ir.rows((share,), frame.size, torch.float32)
         return (ir.Affine(row, torch.zeros_like(row), clamp=False),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:

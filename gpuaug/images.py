@@ -1,0 +1,334 @@
+"""What a user has as images: a tensor, an array, a list of images of different sizes, or one image, with channels first or last."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
+from gpuaug.dtypes import DTYPES
+
+# how many channels tell an axis of channels from one of pixels
+CHANNELS = (1, 3, 4)
+_LAYOUTS = ("chw", "hwc")
+
+
+class Ragged:
+    """Images of different sizes, as a decoder yields them: uint8 of the same channels, one tensor [H, W, C] a sample, on one device.
+
+    images: a sequence of tensors, arrays or PIL images.  layout: "chw" or "hwc" for its tensors and arrays; None as in a list that a policy is
+    given: an array is [H, W, C]; a tensor is [C, H, W] where its first axis is 1, 3 or 4 and its last is not, or where it is a tv_tensor.
+    On a host every image is read by its strides, and nothing is copied; on a GPU one that is not contiguous [H, W, C] is copied once, here.
+    Raises TypeError or ValueError that name the image which does not fit.
+    """
+
+    images: tuple[Tensor, ...]
+
+    def __init__(self, images: Sequence[Any], layout: str | None = None):
+        if layout not in (None, *_LAYOUTS):
+            raise ValueError(f'layout must be "chw", "hwc" or None, got {layout!r}')
+        if isinstance(images, str) or not isinstance(images, Sequence | Tensor | np.ndarray):
+            raise TypeError(f"images must be a sequence of images, got {type(images).__name__}; pass a list")
+        for n, image in enumerate(images):
+            if isinstance(image, Tensor | np.ndarray) and image.ndim != 3:
+                raise ValueError(f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; pass image[:, :, None] for a grey one")
+        self._set(_together(images, layout))
+        if self.dtype != torch.uint8:
+            raise TypeError(f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself")
+
+    @classmethod
+    def of(cls, images: tuple[Tensor, ...]) -> "Ragged":
+        """From images [H, W, C] that are known to belong together; of other dtypes than uint8 too."""
+        made = cls.__new__(cls)
+        made._set(images)
+        return made
+
+    def _set(self, images: tuple[Tensor, ...]) -> None:
+        if not images:
+            raise IndexError("a gpuaug.Ragged must hold at least one image: without any its channels are unknown")
+        self._sent: dict[int, Tensor] = {}
+        # the one piece of memory that all lie in, contiguous and in order, where it is known
+        self._piece: Tensor | None = None
+        self.images = tuple(i.contiguous() for i in images) if images[0].device.type == "cuda" else images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what was sent to a device stays there
+        return Ragged.of, (self.images,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One image [C, H, W]; or by a slice, numbers or a mask, on the host, a Ragged."""
+        if isinstance(index, slice):
+            return Ragged.of(self.images[index])
+        if isinstance(index, int | np.integer) or (isinstance(index, Tensor) and index.ndim == 0):
+            return self.images[int(index)].permute(2, 0, 1)
+        return Ragged.of(tuple(self.images[i] for i in chosen(index, len(self))))
+
+    def __repr__(self) -> str:
+        sides = sorted({s[:2] for s in self.shapes})
+        span = " to ".join("x".join(map(str, s)) for s in dict.fromkeys((sides[0], sides[-1])))
+        return f"Ragged({len(self)} images, {short(self.dtype)}, {self.channels} channels, {span}, {self.device})"
+
+    @property
+    def channels(self) -> int:
+        """C, the same for all."""
+        return self.images[0].shape[2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the pixels."""
+        return self.images[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.images[0].device
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """(H, W, C) of every image, on the host."""
+        return [i.shape for i in self.images]
+
+    @property
+    def addresses(self) -> Tensor:
+        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives, for what is contiguous."""
+        return self._known()[: len(self)]
+
+    @property
+    def size(self) -> Tensor:
+        """(H, W) of every image: [N, 2] int64 on the device of the pixels."""
+        return self._known()[len(self) :].view(-1, 2)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
+        """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits for them."""
+        if torch.device(device) == self.device:
+            return self
+        piece = self._piece
+        if piece is None:
+            return Ragged.of(tuple(i.to(device, non_blocking=non_blocking) for i in self.images))
+        return self._laid_out(piece.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Ragged":
+        """The same images in one piece of memory that a GPU can read; as they are where there is no GPU."""
+        if self.device.type != "cpu" or not torch.cuda.is_available() or self._piece is not None:
+            return self
+        pinned = torch.empty(sum(i.numel() for i in self.images), dtype=self.dtype, device="cpu", pin_memory=True)
+        made = self._laid_out(pinned)
+        for to, image in zip(made.images, self.images, strict=True):
+            to.copy_(image)
+        return made
+
+    def _laid_out(self, piece: Tensor) -> "Ragged":
+        """Images of these sizes one after the other in a piece of memory.  piece: [pixels of all]"""
+        ends = [0, *accumulate(i.numel() for i in self.images)]
+        made = Ragged.of(tuple(piece[a:b].view(shape) for (a, b), shape in zip(pairwise(ends), self.shapes, strict=True)))
+        made._piece = piece
+        return made
+
+    def _known(self) -> Tensor:
+        """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
+
+        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this object does that, and
+        from then on new pixels go into the images in place.  Raises RuntimeError where they do not.
+        """
+        if self.device.type != "cuda":
+            return self._host
+        if torch.cuda.is_current_stream_capturing():
+            if not self._sent:
+                raise RuntimeError("a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before")
+            # all streams had come to an end when the capture began
+            return next(iter(self._sent.values()))
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        if stream not in self._sent:
+            self._sent[stream] = put(self._host, self.device)
+        return self._sent[stream]
+
+    @cached_property
+    def _host(self) -> Tensor:
+        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64, device="cpu")
+
+    def dense(self) -> Tensor:
+        """[N, C, H, W] in channels_last memory, if all sizes are equal."""
+        return torch.stack(self.images).permute(0, 3, 1, 2)
+
+
+Images = Tensor | Ragged
+
+
+def as_images(images: Any) -> Images:
+    """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of images."""
+    if isinstance(images, Ragged):
+        return images
+    if isinstance(images, Planar):
+        return _batch(images.pixels, known=True)
+    if isinstance(images, list | tuple):
+        ragged = Ragged.of(_together(images, None))
+        # the sizes are known here, so that equal ones need no step that fixes them
+        return ragged.dense() if len(set(ragged.shapes)) == 1 else ragged
+    if isinstance(images, np.ndarray):
+        return _batch(from_array("images", images), array=True)
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}")
+    # a tv_tensor is [N, C, H, W] by definition
+    return _batch(_plain("images", images), known=is_tv(images))
+
+
+def _batch(images: Tensor, array: bool = False, known: bool = False) -> Tensor:
+    """A dense batch, checked.  array: whether it came as one; known: whether its axes need no check"""
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {shape}; {_advice(shape, array)}")
+    _check_pixels("images", images)
+    if min(shape[1:]) < 1:
+        raise ValueError(f"images must have at least one channel, row and column, got shape {shape}")
+    if not known and _reversed(shape):
+        raise ValueError(
+            f"images must be [N, C, H, W], got shape {shape}, whose last axis looks like channels; pass x.permute(0, 3, 1, 2), or, where it is a width, "
+            'gpuaug.Ragged(x, layout="chw")'
+        )
+    return images
+
+
+class Planar(NamedTuple):
+    """Images known to be [N, C, H, W], whatever their shape looks like."""
+
+    pixels: Tensor
+
+
+def as_one(image: Any) -> Tensor | Planar | None:
+    """One image as a batch of one, [1, C, H, W]; None for what is no single image: a PIL image, a tensor [C, H, W] or an array [H, W, C]."""
+    one = single(image)
+    return one if one is None or not _reversed(one.shape) else Planar(one)
+
+
+def single(image: Any) -> Tensor | None:
+    """The pixels of one image, [1, C, H, W]; None for what is none."""
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or not (_planar(image.shape) or is_tv(image)):
+            return None
+        return _plain("image", image)[None]
+    if isinstance(image, np.ndarray):
+        return from_array("image", image).permute(2, 0, 1)[None] if image.ndim == 3 and image.shape[2] in CHANNELS else None
+    return from_pil("the image", image).permute(2, 0, 1)[None] if is_pil(image) else None
+
+
+def _reversed(shape: Sequence[int]) -> bool:
+    """Whether four axes are taken for [N, H, W, C]."""
+    return shape[3] in CHANNELS and shape[1] not in CHANNELS
+
+
+def _planar(shape: Sequence[int]) -> bool:
+    """Whether three axes are taken for [C, H, W]."""
+    return shape[0] in CHANNELS and shape[2] not in CHANNELS
+
+
+def _advice(shape: tuple[int, ...], array: bool) -> str:
+    """What to do about a shape that is neither a batch nor one image."""
+    if len(shape) == 2:
+        return "use x[None, None] for one grey image"
+    if len(shape) == 5:
+        return "use x.flatten(0, 1) to join the first two, such as the frames of videos"
+    if len(shape) != 3:
+        return "stack images of one size, or pass a list"
+    first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
+    if array:
+        return "use x[None] for one image [C, H, W], as one array is [H, W, C]" if first else "use x[:, None] for a batch [N, H, W] without a channel axis"
+    if first and last:
+        return "use x[None] for one image [C, H, W], x.permute(2, 0, 1)[None] for one [H, W, C]"
+    if last:
+        return "use x.permute(2, 0, 1) for one image [H, W, C]"
+    return "use x[:, None] for a batch [N, H, W] without a channel axis, x[None] for one image [C, H, W]"
+
+
+def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
+    """Images of a list as [H, W, C], all of the same channels, dtype and device."""
+    if len(items) == 0:
+        raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
+    images = tuple(i if layout is None and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items))
+    for what, do in (("channels", "convert them to RGB"), ("dtype", "convert them to one"), ("device", "move them to one")):
+        found: list[Any] = [i.shape[2] if what == "channels" else getattr(i, what) for i in images]
+        if len(set(found)) > 1:
+            n = next(n for n, value in enumerate(found) if value != found[0])
+            raise ValueError(f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; {do}")
+    return images
+
+
+def _ready(item: Any) -> bool:
+    """Whether an image of a list is already what `_one` would make of it: hundreds are looked at in a call."""
+    if type(item) is not Tensor or item.dtype != torch.uint8:
+        return False
+    shape = item.shape
+    return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[0] > 0 and shape[1] > 0
+
+
+def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:
+    """The layout of a tensor [1, 1, C], which fits both ways: that of the others, where every tensor among them is [H, W, C]."""
+    if type(item) is not Tensor or item.ndim != 3 or item.shape[:2] != (1, 1):
+        return None
+    others = [i.shape for i in items if isinstance(i, Tensor) and i.shape[:2] != (1, 1)]
+    return "hwc" if others and all(len(s) == 3 and s[2] in CHANNELS and s[0] not in CHANNELS for s in others) else None
+
+
+def _one(item: Any, n: int, layout: str | None) -> Tensor:
+    """One image of a list as [H, W, C] of any strides."""
+    name = f"image {n} of the list"
+    if is_pil(item):
+        return from_pil(name, item)
+    array = isinstance(item, np.ndarray)
+    item = from_array(name, item) if array else item
+    if not isinstance(item, Tensor):
+        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {type(item).__name__}")
+    first = _channels_first(name, item, array, layout)
+    item = _plain(name, item)
+    _check_pixels(name, item)
+    if item.ndim == 2:
+        item = item[:, :, None]
+    if item.ndim != 3 or min(item.shape) < 1:
+        raise ValueError(f"{name} must have shape [H, W, C] or [C, H, W], each at least 1, got {tuple(item.shape)}")
+    image: Tensor = item.permute(1, 2, 0) if first else item
+    return image
+
+
+def _channels_first(name: str, item: Tensor, array: bool, layout: str | None) -> bool:
+    """Whether an image is [C, H, W]; refused where nothing says so."""
+    if item.ndim != 3:
+        return False
+    shape, tv = tuple(item.shape), is_tv(item)
+    if layout is not None:
+        if tv and layout == "hwc":
+            raise ValueError(f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; leave layout out, or pass it as_subclass(torch.Tensor)')
+        return layout == "chw"
+    if tv or (_planar(shape) and not array):
+        return True
+    if array and not _planar(shape):
+        return False
+    if not array and shape[2] in CHANNELS and shape[0] not in CHANNELS:
+        return False
+    ways = "an array is [H, W, C], and this looks like [C, H, W]" if array else "may be [C, H, W] or [H, W, C]"
+    # floats go in a list alone, where an array says what it is
+    do = 'gpuaug.Ragged(images, layout="chw") or layout="hwc"' if item.dtype == torch.uint8 else "arrays [H, W, C], which are read as they are"
+    raise ValueError(f"{name} of shape {shape} {ways}; pass {do}")
+
+
+def _check_pixels(name: str, images: Tensor) -> None:
+    if images.dtype not in DTYPES:
+        raise TypeError(f"{name} must be of {', '.join(map(short, DTYPES))}, got {images.dtype}; convert first")
+    if images.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {images.layout}; use .to_dense()")
+    if images.requires_grad:
+        raise ValueError(f"{name} requires grad, and augmentation is not differentiable here; pass .detach()")
+
+
+def _plain(name: str, images: Tensor) -> Tensor:
+    """A tensor of torch's own class with its values as they lie in memory: a bit may say that they are to be read negated or conjugated."""
+    if type(images) is not Tensor:
+        if is_tv(images) and type(images).__name__ not in ("Image", "Video"):
+            raise TypeError(f"{name} must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to")
+        images = images.as_subclass(Tensor)
+    return resolved(images)
