@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpuaug import ir, rng
 from gpuaug.batch import Images, Ragged
+from gpuaug.exec import bounds
 from gpuaug.fuse import Launch, Plan
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
@@ -23,6 +24,7 @@ def run(plan: Plan, source: Images) -> Tensor:
 
 def prepare(plan: Plan) -> tuple[ir.Sequence, rng.Keys]:
     """What there is to know of a plan without its images."""
+    bounds.check(plan.passes, plan.frame)
     return plan.passes, plan.keys
 
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from gpuaug import fuse, ir
 from gpuaug.batch import Images, Ragged
-from gpuaug.exec import reference, rules
+from gpuaug.exec import bounds, reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
 from gpuaug.exec.normal import BlurColumns, BlurRows, normal
 from gpuaug.exec.statistics import kinds
 from gpuaug.fuse import Launch, Plan
+from gpuaug.rng import Keys
 
 
 def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
@@ -31,6 +32,9 @@ def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The launches of a plan, in order, with nothing of the images in them."""
     made: list[Prepared | Fallback] = []
     frame = plan.frame
+    # for a GPU a tape would look at values that nobody reads: the kernels themselves stay inside the batch
+    if type(plan.keys) is Keys and frame.size.device.type == "cpu":
+        bounds.check(plan.passes, frame)
     for one in regroup(plan.launches):
         made.append(Fallback(one.passes, plan.keys) if lacks(one, frame) else rules.prepare(one.passes, frame, plan.keys))
         frame = ir.verify(one.passes, frame)

@@ -177,6 +177,8 @@ def chain(
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
+        # a row that the batch does not have is nobody's memory: the sample is its own partner then
+        partner = tl.where((partner >= 0) & (partner < tl.num_programs(0) // FORMAT[2]), partner, n)
     first, last = sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE, TILE), tl.float32)
     g = r
