@@ -13,7 +13,7 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, NONE, REFLECT, SYMMETRIC
+from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, NONE, NOTHING, REFLECT, SYMMETRIC
 from gpuaug_kernels.point import blend, columns, inside
 from gpuaug_kernels.wide import channels, packed
 
@@ -151,7 +151,8 @@ def taps(axis, footprint, first, last, COUNT: tl.constexpr, BEGIN: tl.constexpr,
 @triton.jit
 def weigh(tap, beyond, slope, k, last):
     """The weight of every position's tap number k; nothing beyond the window."""
-    return tl.where(tap + k < last, tl.maximum(1.0 - tl.abs(k - beyond) * slope, 0.0), 0.0)
+    w = 1.0 - tl.abs(k - beyond) * slope
+    return tl.where((tap + k < last) & (w > NOTHING), w, 0.0)
 
 
 @triton.jit
@@ -178,9 +179,13 @@ def add_column(r, g, b, total, image, row, fills, wy, known_y, first, beyond, sl
     wx = weigh(first, beyond, slope, k, last)
     ix, known_x = reach(tl.minimum(first + k, last - 1), low, high, EXTEND)
     known = known_y[:, None] & known_x[None, :]
-    vr, vg, vb = gather_row(image, row, ix[None, :], known, CHANNELS)
-    vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
     w = wy[:, None] * wx[None, :]
+    # a byte is a number always: of floats those that weigh nothing are not read, for 0 times NaN is NaN
+    wanted = known
+    if units(image) == 1.0:
+        wanted = known & (w > 0.0)
+    vr, vg, vb = gather_row(image, row, ix[None, :], wanted, CHANNELS)
+    vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
     return r + w * vr, g + w * vg, b + w * vb, total + wx
 
 
@@ -218,11 +223,16 @@ def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.conste
             )
     one = units(image)
     # a division a row and one a column
-    over_y, over_x = inverse(total_y), pairs(inverse(total)[None, :], inverse(odd_total)[None, :])
-    if one != 1.0:
-        over_x *= 0.00392150878906250
-    over = over_y[:, None] * over_x
-    return weighed(pairs(r, odd_r), over, one), weighed(pairs(g, odd_g), over, one), weighed(pairs(b, odd_b), over, one)
+    over = inverse(total_y)[:, None] * pairs(inverse(total)[None, :], inverse(odd_total)[None, :])
+    r, g, b = pairs(r, odd_r) * over, pairs(g, odd_g) * over, pairs(b, odd_b) * over
+    nr, ng, nb = r, g, b
+    if one == 1.0:
+        iy, known_y = reach(nearest(first_y, beyond_y, y1), sy0, sy1, EXTEND)
+        ix, known_x = reach(pairs(nearest(first_x, beyond_x, x1)[None, :], nearest(odd_x, odd_beyond, x1)[None, :]), sx0, sx1, EXTEND)
+        known = known_y[:, None] & known_x
+        nr, ng, nb = gather(image, iy[:, None], ix, channel, known, CHANNELS)
+        nr, ng, nb = bordered(nr, ng, nb, known, fills, EXTEND)
+    return settled(r, nr, one), settled(g, ng, one), settled(b, nb, one)
 
 
 @triton.jit
@@ -231,11 +241,21 @@ def inverse(total):
 
 
 @triton.jit
-def weighed(x, over, one):
-    """A sum over its weight and one: a byte that weighs 1 rounded to nearest, for 257/65536 of it is exact, and 1/255 is 1/65535 more."""
-    x *= over
+def nearest(tap, beyond, last):
+    """The tap that weighs most."""
+    return tl.minimum(tap + tl.maximum(tl.floor(beyond + 0.5), 0.0).to(tl.int32), last - 1)
+
+
+@triton.jit
+def settled(x, tap, one):
+    """A mean of taps over one, which is their value where they all have one: rounding alone must not move a constant over a threshold.
+
+    Of bytes the mean is taken to a thousandth of a level, which keeps whole levels; of floats, to the tap where it differs by rounding alone.
+    """
     if one != 1.0:
-        x += x * 1.5259021896696422e-05
+        x = scaled((x + 12288.0) - 12288.0, one)
+    else:
+        x = tl.where(tl.abs(x - tap) <= 9.5367431640625e-07 * tl.abs(tap), tap, x)
     return x
 
 
@@ -321,10 +341,11 @@ def split(position):
 def advance(along, across, shift, at):
     """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there, since no weight jumps."""
     whole, beyond = split(along * at[5].to(tl.float64) + across * at[4].to(tl.float64) + shift)
+    beyond += NOTHING
     moved = (along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)) + beyond
     moved = tl.minimum(tl.maximum(moved, -1.0e9), 1.0e9)
     floor = tl.floor(moved)
-    return whole + floor.to(tl.int32), moved - floor
+    return whole + floor.to(tl.int32), on_pixel(moved - floor)
 
 
 @triton.jit
@@ -332,8 +353,9 @@ def corners(d, at):
     """The upper left of every pixel's four taps, x and y, and how far it lies beyond them."""
     if (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0):
         sx, sy = position(d, at)
-        x, fx = split(sx)
-        y, fy = split(sy)
+        x, fx = split(sx + NOTHING)
+        y, fy = split(sy + NOTHING)
+        fx, fy = on_pixel(fx), on_pixel(fy)
     else:
         x, fx = advance(tl.load(d), tl.load(d + 1), tl.load(d + 2), at)
         y, fy = advance(tl.load(d + 3), tl.load(d + 4), tl.load(d + 5), at)
@@ -352,8 +374,10 @@ def even(x):
 def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
     """Sums of r, g, b and weight with one more tap; what is outside adds nothing."""
     known = mask & (y >= 0) & (y < tl.load(i)) & (x >= 0) & (x < tl.load(i + 1))
+    if units(image) == 1.0:
+        known = known & (w > 0.0)
     r, g, b = gather(image, y, x, channel, known, CHANNELS)
-    return sums[0] + w * r, sums[1] + w * g, sums[2] + w * b, sums[3] + tl.where(known, w, 0.0)
+    return (sums[0] + w * r, sums[1] + w * g, sums[2] + w * b, sums[3] + tl.where(known, w, 0.0)), (r, g, b)
 
 
 @triton.jit
@@ -364,16 +388,31 @@ def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr
     if KIND == NEAREST:
         # half a pixel off, a value is another
         sx, sy = position(d, at)
-        sums = add_tap(sums, image, i, even(sy), even(sx), zero + 1.0, at[3], mask, CHANNELS)
+        sums, tap = add_tap(sums, image, i, even(sy), even(sx), zero + 1.0, at[3], mask, CHANNELS)
     else:
         x, y, fx, fy = corners(d, at)
-        sums = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at[3], mask, CHANNELS)
+        sums, tap = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at[3], mask, CHANNELS)
+        sums, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at[3], mask, CHANNELS)
+        sums, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at[3], mask, CHANNELS)
+        sums, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at[3], mask, CHANNELS)
     one = units(image)
-    r, g, b, m = scaled(sums[0], one), scaled(sums[1], one), scaled(sums[2], one), sums[3]
+    if KIND == NEAREST:
+        r, g, b = scaled(tap[0], one), scaled(tap[1], one), scaled(tap[2], one)
+    else:
+        r, g, b = settled(sums[0], tap[0], one), settled(sums[1], tap[1], one), settled(sums[2], tap[2], one)
     if FILL == 1:
         fr, fg, fb = columns(fill + at[3], CHANNELS)
-        r, g, b = (r - fr) * m + fr, (g - fg) * m + fg, (b - fb) * m + fb
+        r, g, b = shared(r, fr, sums[3]), shared(g, fg, sums[3]), shared(b, fb, sums[3])
     return r, g, b
+
+
+@triton.jit
+def shared(x, fill, share):
+    """A value with as much of the fill as lies beyond the image."""
+    return tl.where(share > 0.999999, x, (x - fill) * share + fill)
+
+
+@triton.jit
+def on_pixel(beyond):
+    """How far beyond a pixel positions are that were moved on by NOTHING: what is beside it by no more than rounding is on it."""
+    return tl.where(beyond < 2.0 * NOTHING, 0.0, beyond - NOTHING)
