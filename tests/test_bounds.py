@@ -102,8 +102,8 @@ def test_what_fits_a_large_batch_is_looked_at_again_in_a_small_one(backend):
     for _ in range(3):
         assert policy(X, ids=IDS, backend=backend).shape == X.shape
     if backend != "triton":
-        with pytest.raises(ValueError, match="row of this batch|must be a row"):
+        with pytest.raises(ValueError, match="row of this batch"):
             policy(X[:2], ids=IDS[:2], backend=backend)
     else:
         # the kernel reads nothing beyond the batch: who has no partner there is its own
-        assert torch.equal(policy(X[:2], ids=IDS[:2], backend=backend), ga.Policy([WithAnother(row=1, shift=0)])(X[1:2].expand(2, -1, -1, -1), ids=IDS[:2])) or True
+        assert torch.equal(policy(X[:2], ids=IDS[:2], backend=backend), X[:2])
