@@ -184,11 +184,12 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
 def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
     """Columns of a row of floats from sums that are no numbers, and of sums that are all the same."""
     reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
-    turned, finite = load_double(reals) == 0.0, all_finite(sums, columns * c)
+    finite = all_finite(sums, columns * c)
     for k in range(c):
         to, at = row + k * pitch, sums + k * channel
         if not finite:
-            along, scratch = load_double(reals + (8 if turned else 0)), floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
+            # of the two steps along x that of the other axis is 0
+            along, scratch = load_double(reals) + load_double(reals + 8), floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
             footprint, offset = load_double(reals + 48), load_double(reals + 16)
             columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
         settle_columns(to, at, longs(get(t, AT), w), first, last)
