@@ -3,7 +3,6 @@
 Images are a dense float32 tensor [N, C, H, W], or a list of [C, H, W] where sizes differ.
 """
 
-import math
 from functools import singledispatch
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from gpuaug import ir, rng
 from gpuaug.batch import Images, Ragged
 from gpuaug.exec import bounds
+from gpuaug.exec.taps import between, weighed
 from gpuaug.fuse import Launch, Plan
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
@@ -106,22 +106,11 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
         ix, iy = (v.floor().long().clamp(first, last - 1) - first for v, first, last in ((px, x0, x1), (py, y0, y1)))
         out = tile[:, iy[:, None], ix]
     else:
-        out = _weighed(_weights(py, y0, y1, p.footprint[n, 1]), tile, _weights(px, x0, x1, p.footprint[n, 0]).T)
+        out = weighed(_weights(py, y0, y1, p.footprint[n, 1]), tile, _weights(px, x0, x1, p.footprint[n, 0]).T)
     out = out.transpose(1, 2) if turned else out
     lx0, ly0, lx1, ly1 = p.live[n]
     live = (ox >= lx0) & (ox < lx1) & ((oy >= ly0) & (oy < ly1))[:, None]
     return torch.where(live, out, fill)
-
-
-def _weighed(wy: Tensor, tile: Tensor, wx: Tensor) -> Tensor:
-    """wy tile wx, in float64 so that no setting of the matrix units and no order of the sum is seen; a weight of 0 takes no part, whatever it meets."""
-    finite = tile.isfinite()
-    out = (wy @ torch.where(finite, tile, 0.0).double() @ wx).float()
-    if tile.device.type == "cpu" and bool(finite.all()):
-        return out
-    high, low, none = ((wy > 0).double() @ kind.double() @ (wx > 0).double() > 0 for kind in (tile == math.inf, tile == -math.inf, tile.isnan()))
-    out = torch.where(high, math.inf, torch.where(low, -math.inf, out))
-    return torch.where(none | (high & low), math.nan, out)
 
 
 def _weights(position: Tensor, first: int, last: int, footprint: Tensor) -> Tensor:
@@ -168,19 +157,13 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
     fx, fy = (sx - x0).float()[:, None], (sy - y0).float()[:, None]
 
     def weighted(image: Tensor) -> Tensor:
-        upper, lower = (_between(_tap(image, x0, y), _tap(image, x0 + 1, y), fx) for y in (y0, y0 + 1))
-        return _between(upper, lower, fy)
+        upper, lower = (between(_tap(image, x0, y), _tap(image, x0 + 1, y), fx) for y in (y0, y0 + 1))
+        return between(upper, lower, fy)
 
     if p.fill is None:
         return weighted(images)
     fill, value, share = paint(p.fill, images), weighted(images), weighted(inside)
     return torch.where(share == 1, value, (value - fill) * share + fill)
-
-
-def _between(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """(1 - share) a + share b, in the form that keeps a value which both hold; a difference of infinities has no number, and needs the other form."""
-    out = a + share * (b - a)
-    return torch.where(out.isfinite(), out, torch.where(share == 0, a, a * (1 - share) + b * share))
 
 
 @apply.register

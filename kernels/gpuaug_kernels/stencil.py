@@ -8,7 +8,8 @@ import triton.language as tl
 
 from gpuaug_kernels.codes import NOTHING, REFLECT
 from gpuaug_kernels.point import columns
-from gpuaug_kernels.source import gather, limited, position, reach, scaled, settled, shared, units
+from gpuaug_kernels.source import gather, limited, reach, scaled, settled, units
+from gpuaug_kernels.warp import position, shared
 
 
 @triton.jit
