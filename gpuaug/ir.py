@@ -4,6 +4,10 @@ Conventions.  The first axis of every tensor is the sample.  x runs right, y dow
 Rectangles are [N, 4] int64 (x0, y0, x1, y1) with exclusive far edges.  Matrices are [N, 3, 3] float64 on (x, y, 1) and map an output
 position to an input position.  Values are float32, nominally in [0, 1] before any Normalize.  No pass holds randomness: noise is named by
 the slot that keys it.
+
+A tap that weighs nothing is not multiplied, so that NaN and Inf stay where pixels only move and reach no further than the weights do.  A weight
+below `NOTHING` of the most that a tap can have is none: that is what rounding leaves of a zero.  And where all taps hold one value, that is the
+result to the bit: a constant is no different after it was resampled, and stays on its side of every threshold.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +18,7 @@ import torch
 from torch import Tensor
 
 Sequence = tuple["Pass", ...]
+NOTHING = 2.0**-15
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,8 +61,10 @@ def apply(p: ir.Pass, labels: Tensor) -> Tensor:
 
 @apply.register
 def _(p: ir.CutMix, labels: Tensor) -> Tensor:
-    x0, y0, x1, y1 = p.box.double().unbind(1)
-    return mixed(labels, p.partner, 1 - (x1 - x0) * (y1 - y0) / p.size.double().prod(1))
+    # of a box that somebody drew, what lies in the image counts
+    far = p.size.flip(1)
+    sides = (torch.minimum(p.box[:, 2:], far) - torch.maximum(p.box[:, :2], torch.zeros_like(far))).clamp(min=0).double()
+    return mixed(labels, p.partner, 1 - sides.prod(1) / p.size.double().prod(1))
 
 
 @apply.register

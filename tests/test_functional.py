@@ -65,7 +65,7 @@ def test_normalize_casts_and_lays_out():
     [
         (lambda: F.salt_and_pepper(IMAGES, 2.0, seed=0, ids=IDS), "amount must be in"),
         (lambda: F.salt_and_pepper(IMAGES, 0.1, seed=0, ids=IDS[:2]), "ids must have shape"),
-        (lambda: F.cutmix(IMAGES, torch.tensor([9, 0, 0, 0, 0]), BOXES), "partner must be rows"),
+        (lambda: F.cutmix(IMAGES, torch.tensor([9, 0, 0, 0, 0]), BOXES), "partner must be a row of this batch"),
         (lambda: F.cutmix(IMAGES, IDS.float(), BOXES), "partner must be integers"),
         (lambda: F.cutmix(IMAGES, torch.zeros(5).long(), BOXES, out=IMAGES.byte()), "out must be"),
         (lambda: F.cutmix(IMAGES, torch.zeros(5).long(), BOXES, out=IMAGES), "out must not share memory"),

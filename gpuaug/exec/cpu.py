@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import reference
+from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.images import Images, Ragged
 
@@ -61,6 +61,7 @@ def run(plan: fuse.Plan, source: Images, threads: int | None = None) -> Tensor:
 
 def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
+    bounds.check(plan.passes, plan.frame)
     return tuple(Fallback(s.passes, plan.keys) if s.fallback else _rows(s.passes, s.frame, ir.after(s.passes, s.frame), plan.keys) for s in steps(plan))
 
 
@@ -186,6 +187,8 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         )
         pixels = n * step.shape[1] * step.shape[2]
         size = int(lay_out(inputs, n))
+        if size < 0:
+            raise ValueError(f"the partner of sample {-size - 1} must be a row of this batch, in [0, {n}), but is not; look at the transform that mixes")
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its samples
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
         _spread(workers, n, -(-n * _WORTH_A_THREAD // pixels))

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir, rng
+from gpuaug.exec import bounds
 from gpuaug.exec.steps import Step, one_by_one
+from gpuaug.exec.taps import between, weighed
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Ragged
 
@@ -29,6 +31,7 @@ def steps(plan: Plan) -> tuple[Step, ...]:
 
 def prepare(plan: Plan) -> tuple[ir.Sequence, rng.Keys]:
     """What there is to know of a plan without its images."""
+    bounds.check(plan.passes, plan.frame)
     return tuple(p for step in steps(plan) for p in step.passes), plan.keys
 
 
@@ -98,22 +101,24 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
     turned = xx == 0
     cx, cy = torch.where(turned, xy, xx), torch.where(turned, yx, yy)
     along_x, along_y = (oy, ox) if turned else (ox, oy)
-    wx = _weights(cx * along_x + x, x0, x1, p.footprint[n, 0], p.kernel)
-    wy = _weights(cy * along_y + y, y0, y1, p.footprint[n, 1], p.kernel)
-    # float64, so that no setting of the matrix units and no order of the sum is seen
-    out = (wy @ tile.double() @ wx.T).float()
+    px, py = cx * along_x + x, cy * along_y + y
+    if p.moves or p.kernel == "floor":
+        # nothing is computed with what is only moved
+        ix, iy = (v.floor().long().clamp(first, last - 1) - first for v, first, last in ((px, x0, x1), (py, y0, y1)))
+        out = tile[:, iy[:, None], ix]
+    else:
+        out = weighed(_weights(py, y0, y1, p.footprint[n, 1]), tile, _weights(px, x0, x1, p.footprint[n, 0]).T)
     out = out.transpose(1, 2) if turned else out
     lx0, ly0, lx1, ly1 = p.live[n]
     live = (ox >= lx0) & (ox < lx1) & ((oy >= ly0) & (oy < ly1))[:, None]
     return torch.where(live, out, fill)
 
 
-def _weights(position: Tensor, first: int, last: int, footprint: Tensor, kernel: str) -> Tensor:
+def _weights(position: Tensor, first: int, last: int, footprint: Tensor) -> Tensor:
     """Weights of the taps first to last - 1 at each position: [positions, taps] float64, rows that sum to 1."""
     taps = torch.arange(first, last, dtype=torch.float64, device=position.device)
-    if kernel == "floor":
-        return (taps == position.floor().clamp(first, last - 1)[:, None]).double()
-    w = (1 - (taps - position[:, None]).abs() / footprint).clamp(min=0)
+    w = 1 - (taps - position[:, None]).abs() / footprint
+    w = torch.where(w < ir.NOTHING, 0.0, w)
     return w / w.sum(1, keepdim=True)
 
 
@@ -147,17 +152,19 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
     if p.kernel == "nearest":
         value, weight = (_tap(v, sx.round(), sy.round()) for v in (images, inside))
         return value if p.fill is None else torch.where(weight > 0, value, paint(p.fill, images))
+    # beside a pixel by no more than rounding is on it
+    sx, sy = (torch.where((v - v.round()).abs() < ir.NOTHING, v.round(), v) for v in (sx, sy))
     x0, y0 = sx.floor(), sy.floor()
     fx, fy = (sx - x0).float()[:, None], (sy - y0).float()[:, None]
 
     def weighted(image: Tensor) -> Tensor:
-        upper = _tap(image, x0, y0) * (1 - fx) + _tap(image, x0 + 1, y0) * fx
-        return upper * (1 - fy) + (_tap(image, x0, y0 + 1) * (1 - fx) + _tap(image, x0 + 1, y0 + 1) * fx) * fy
+        upper, lower = (between(_tap(image, x0, y), _tap(image, x0 + 1, y), fx) for y in (y0, y0 + 1))
+        return between(upper, lower, fy)
 
     if p.fill is None:
         return weighted(images)
-    fill = paint(p.fill, images)
-    return (weighted(images) - fill) * weighted(inside) + fill
+    fill, value, share = paint(p.fill, images), weighted(images), weighted(inside)
+    return torch.where(share == 1, value, (value - fill) * share + fill)
 
 
 @apply.register
@@ -175,9 +182,10 @@ def _project(p: ir.Project, n: int, image: Tensor, window: list[int]) -> Tensor:
     value, inside, every = torch.zeros(image.shape[0], *p.fixed, dtype=torch.float64, device=image.device), torch.zeros_like(sx), torch.zeros_like(sx)
     for ty in (first_y + j for j in range(int(2 * high) + 1)):
         for tx in (first_x + i for i in range(int(2 * wide) + 1)):
-            w = (1 - (tx - sx).abs() / wide).clamp(min=0) * (1 - (ty - sy).abs() / high).clamp(min=0)
+            wx, wy = 1 - (tx - sx).abs() / wide, 1 - (ty - sy).abs() / high
+            w = torch.where((wx < ir.NOTHING) | (wy < ir.NOTHING), 0.0, wx * wy)
             known = w * ((tx >= x0) & (tx < x1) & (ty >= y0) & (ty < y1))
-            value += known * image[:, ty.clamp(y0, y1 - 1).long(), tx.clamp(x0, x1 - 1).long()]
+            value += torch.where(known > 0, known * image[:, ty.clamp(y0, y1 - 1).long(), tx.clamp(x0, x1 - 1).long()], 0.0)
             inside, every = inside + known, every + w
     if p.fill is None:
         return (value / inside).float()
@@ -366,7 +374,7 @@ def _(p: ir.CutMix, images: Tensor, keys: rng.Keys) -> Tensor:
 @apply.register
 def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
     lam = per_sample(p.lam)
-    return lam * images + (1 - lam) * images[p.partner]
+    return torch.where(lam == 0, 0.0, lam * images) + torch.where(lam == 1, 0.0, (1 - lam) * images[p.partner])
 
 
 @apply.register

@@ -14,13 +14,14 @@ from gpuaug_kernels.chain import Source
 from torch import Tensor
 
 from gpuaug import ir
-from gpuaug.exec import reference, rules
+from gpuaug.exec import bounds, reference, rules
 from gpuaug.exec.marshal import Fallback, Prepared
 from gpuaug.exec.normal import BlurColumns, BlurRows, is_source, normal
 from gpuaug.exec.statistics import halves, kinds, reduced
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Ragged
+from gpuaug.rng import Keys
 
 # the kernel of torch that makes room for statistics
 ZEROS = "fill with zeros"
@@ -33,6 +34,9 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
+    # for a GPU a tape would look at values that nobody reads: the kernels themselves stay inside the batch
+    if type(plan.keys) is Keys and plan.frame.size.device.type == "cpu":
+        bounds.check(plan.passes, plan.frame)
     return tuple(Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys) for s in steps(plan))
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +71,18 @@ def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel
     return ir.Choice(torch.where(op > last, op - last + 1, (op > 0).long())[:, None], branches)
 
 
+def spaced(first: float, last: float, count: int, place: int) -> float:
+    """One of `count` float32 numbers at equal distances, to the bit of torch.linspace, which counts from the nearer end.
+
+    A translation is cut to an integer, and most products that are one would be a last bit below it if they were formed in another order.
+    """
+    start, end = np.float32(first), np.float32(last)
+    step = float((end - start) / np.float32(count - 1))
+    near, steps = (start, place) if place < count // 2 else (end, place - (count - 1))
+    # a float32 times a small integer is exact in float64: it is rounded once, as a fused multiply-add rounds it
+    return float(np.float32(float(near) + step * steps))
+
+
 @dataclass(frozen=True)
 class RandAugment(Transform):
     """`num_ops` operations per sample, uniform with replacement, at one magnitude (Cubuk et al., 2020; torchvision's table)."""
@@ -93,18 +106,20 @@ class RandAugment(Transform):
         op = (words[:, : self.num_ops] * len(RANDAUGMENT)) >> 32
         return {"op": op, "sign": 1 - 2 * (words[:, self.num_ops :] >> 31)}
 
-    def _strength(self, name: str, frame: ir.Frame) -> tuple[bool, float | Tensor]:
+    def _strength(self, name: str, frame: ir.Frame) -> tuple[bool, float]:
         """Whether a sign applies, and the size of the magnitude."""
-        share = self.magnitude / (self.num_magnitude_bins - 1)
+        place, bins = self.magnitude, self.num_magnitude_bins
         if name.startswith("Translate"):
-            return True, 150.0 / 331.0 * share * frame.size[:, 1 if name[-1] == "X" else 0].double()
+            # without a common size the caller refuses it
+            side = (frame.fixed or (0, 0))[1 if name[-1] == "X" else 0]
+            return True, spaced(0.0, 150.0 / 331.0 * side, bins, place)
         if name.startswith("Shear"):
             # torchvision shears by the angle whose tangent the magnitude is
-            return True, math.atan(0.3 * share)
+            return True, math.atan(spaced(0.0, 0.3, bins, place))
         signed = {"Rotate": 30.0, "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9}
         if name in signed:
-            return True, signed[name] * share
-        return False, {"Posterize": float(round(8 - 4 * share)), "Solarize": 1.0 - share}.get(name, 0.0)
+            return True, spaced(0.0, signed[name], bins, place)
+        return False, {"Posterize": float(round(8 - place / ((bins - 1) / 4))), "Solarize": spaced(1.0, 0.0, bins, place)}.get(name, 0.0)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)

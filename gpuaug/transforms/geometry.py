@@ -326,7 +326,7 @@ class RandomRot90(Transform):
         return {"apply": draw.coin(self.p), "k": draw.integer(0, 4)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        k = torch.where(params["apply"], params["k"], 0)
+        k = torch.where(params["apply"], params["k"] % 4, 0)
         cos, sin = ((k == 0).double() - (k == 2).double()), ((k == 1).double() - (k == 3).double())
         height, width = frame.size.double().unbind(1)
         # a counter-clockwise turn reads, at output (x, y), input x = W-1-y, y = x

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from gpuaug.transforms.geometry import matrix
 __all__ = ["RandomAffine", "RandomRotation"]
 
 _KERNELS = ("nearest", "bilinear")
+_TOLERANCE = 1e-4
 
 
 def about(frame: ir.Frame, center: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
@@ -38,13 +40,18 @@ def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[A
     angle, sx, sy = angle + zero, shear[0] + zero, shear[1] + zero
     # few calls on one table: each costs more than its numbers
     turns = torch.stack([angle, angle - sy, sx, sy])
-    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = smooth("sin", turns).unbind(), smooth("cos", turns).unbind()
+    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = (_clean(smooth(name, turns)).unbind() for name in ("sin", "cos"))
     tan = sin_x / cos_x
     a, c = cos / cos_y, sin / cos_y
     b, d = -a * tan - sin_angle, cos_angle - c * tan
     ia, ib, ic, id_ = (torch.stack([d, -b, -c, a]) / scale).unbind()
     x, y = cx + translate[0], cy + translate[1]
     return matrix(ia, ib, cx - ia * x - ib * y, ic, id_, cy - ic * x - id_ * y, cx)
+
+
+def _clean(x: Tensor) -> Tensor:
+    """What pi leaves of a zero is none: after a quarter turn pixels stand on pixels, and nothing is weighed."""
+    return torch.where(x.abs() < 2.0**-44, 0.0, x)
 
 
 def warp(frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
@@ -149,25 +156,22 @@ class RandomRotation(Transform):
 def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float] | None) -> tuple[int, int]:
     """(H, W) of the hull of a turned image (torchvision.transforms.v2.functional.rotate, its transposition by quarter turns included)."""
     height, width = size
+    # an angle is drawn as float32, and so is the one angle of a range without width
+    degrees = float(np.float32(degrees)) % 360
     if center is None and degrees % 90 == 0:
         return size if degrees % 180 == 0 else (width, height)
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    cx, cy = (0.0, 0.0) if center is None else (center[0] - width / 2, center[1] - height / 2)
-    # torchvision moves the corners by the inverse map, the turn about `center` included
-    corners = [(x - cx, y - cy) for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)]
-    xs = [cos * x - sin * y + cx for x, y in corners]
-    ys = [sin * x + cos * y + cy for x, y in corners]
-
-    def length(values: list[float], side: int) -> int:
-        # torchvision rounds the far ends outwards about the middle, to a tolerance of 1e-4
-        low, high = min(values) + side / 2, max(values) + side / 2
-        return int(math.ceil(_trunc(high)) - math.floor(_trunc(low)))
-
-    return length(ys, height), length(xs, width)
-
-
-def _trunc(value: float) -> float:
-    return math.trunc(value / 1e-4) * 1e-4
+    turn = math.radians(degrees)
+    cos, sin = math.cos(turn), math.sin(turn)
+    cx, cy = (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
+    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32, where a quarter turn's are integers again
+    inverse = torch.tensor([[cos, -sin, cx - (cos * cx - sin * cy)], [sin, cos, cy - (sin * cx + cos * cy)]], dtype=torch.float32, device="cpu")
+    middle = torch.tensor([width / 2, height / 2], dtype=torch.float32, device="cpu")
+    signs = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]], dtype=torch.float32, device="cpu")
+    corners = torch.cat([signs * middle, torch.ones_like(signs[:, :1])], 1) @ inverse.T
+    low, high = (corners.amin(0) + middle, corners.amax(0) + middle)
+    # the far ends are rounded outwards, to a tolerance of 1e-4
+    wide, high_side = ((high * (1 / _TOLERANCE)).trunc() * _TOLERANCE).ceil() - ((low * (1 / _TOLERANCE)).trunc() * _TOLERANCE).floor()
+    return int(high_side), int(wide)
 
 
 def _shear(value: Any) -> tuple[float, ...]:

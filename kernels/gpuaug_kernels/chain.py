@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
-from gpuaug_kernels.point import clamp, inside, walk
+from gpuaug_kernels.point import inside, walk
 from gpuaug_kernels.read import read
 from gpuaug_kernels.wide import spread, spread_pairs
 
@@ -89,6 +89,8 @@ def sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
     first = 0
     last = 1
     if MIX == MIXUP:
+        # a side without weight is not multiplied
+        first = (tl.load(lam) == 0.0).to(tl.int32)
         last = 2 - (tl.load(lam) == 1.0).to(tl.int32)
     elif MIX == CUTMIX:
         bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
@@ -103,7 +105,8 @@ def sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
 def rounded(x, TYPE: tl.constexpr):
     """To the output's type: 16 bits to nearest even, 8 bits as torchvision does."""
     if TYPE == tl.uint8:
-        x = tl.floor(clamp(x) * 255.999)
+        # what is no number has to become one
+        x = tl.floor(tl.minimum(tl.maximum(x, 0.0), 1.0) * 255.999)
     return x.to(TYPE)
 
 
@@ -177,6 +180,8 @@ def chain(
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
+        # a row that the batch does not have is nobody's memory: the sample is its own partner then
+        partner = tl.where((partner >= 0) & (partner < tl.num_programs(0) // FORMAT[2]), partner, n)
     first, last = sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE, TILE), tl.float32)
     g = r

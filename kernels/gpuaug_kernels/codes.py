@@ -15,6 +15,8 @@ Record 0 is the source, record 1 the mix, then come the stages before the mix, t
 import triton.language as tl
 
 RECORD = tl.constexpr(5)
+# a tap that weighs less, of the 1 that it can, weighs nothing (gpuaug.ir.NOTHING), and is not multiplied
+NOTHING = tl.constexpr(2.0**-15)
 
 # sources
 PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = (tl.constexpr(i) for i in range(10))

@@ -35,7 +35,8 @@ from gpuaug_kernels.statistics import add_counts, add_mean, add_range, level
 
 @triton.jit
 def clamp(x):
-    return tl.minimum(tl.maximum(x, 0.0), 1.0)
+    """x in [0, 1]; what is no number stays none."""
+    return tl.minimum(tl.maximum(x, 0.0, tl.PropagateNan.ALL), 1.0, tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -84,7 +85,8 @@ def turn_hue(r, g, b, shift):
 
 @triton.jit
 def quantise(x, levels):
-    return tl.minimum(tl.maximum(tl.floor(x * levels), 0.0), levels - 1.0) * (1.0 / levels)
+    level = tl.maximum(tl.floor(x * levels), 0.0, tl.PropagateNan.ALL)
+    return tl.minimum(level, levels - 1.0, tl.PropagateNan.ALL) * (1.0 / levels)
 
 
 @triton.jit

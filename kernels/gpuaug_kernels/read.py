@@ -16,8 +16,9 @@ from gpuaug_kernels.codes import (
     SWITCH,
     TRIANGLE,
 )
-from gpuaug_kernels.source import moved, pixel, resample, sharpen, warp
+from gpuaug_kernels.source import moved, pixel, resample, sharpen
 from gpuaug_kernels.stencil import blur, project
+from gpuaug_kernels.warp import warp
 
 
 @triton.jit

@@ -1,7 +1,7 @@
-"""Where a chain's pixels come from: the pixel itself, an antialiased resample, a warp, or a pixel among its neighbours.
+"""Where a chain's pixels come from: the pixel itself, an antialiased resample, or a pixel among its neighbours.
 
 Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet it, from the first cache
-after the first; a warp four values or one; a sharpening nine.  Positions are float64 where a whole number comes of them, weights float32.
+after the first; a sharpening nine.  Positions are float64 where a whole number comes of them, weights float32.
 
 What the functions here are handed:
 
@@ -13,7 +13,7 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NEAREST, NONE, REFLECT, SYMMETRIC
+from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NONE, NOTHING, REFLECT, SYMMETRIC
 from gpuaug_kernels.point import blend, columns, inside
 from gpuaug_kernels.wide import channels, packed
 
@@ -151,7 +151,8 @@ def taps(axis, footprint, first, last, COUNT: tl.constexpr, BEGIN: tl.constexpr,
 @triton.jit
 def weigh(tap, beyond, slope, k, last):
     """The weight of every position's tap number k; nothing beyond the window."""
-    return tl.where(tap + k < last, tl.maximum(1.0 - tl.abs(k - beyond) * slope, 0.0), 0.0)
+    w = 1.0 - tl.abs(k - beyond) * slope
+    return tl.where((tap + k < last) & (w > NOTHING), w, 0.0)
 
 
 @triton.jit
@@ -178,9 +179,13 @@ def add_column(r, g, b, total, image, row, fills, wy, known_y, first, beyond, sl
     wx = weigh(first, beyond, slope, k, last)
     ix, known_x = reach(tl.minimum(first + k, last - 1), low, high, EXTEND)
     known = known_y[:, None] & known_x[None, :]
-    vr, vg, vb = gather_row(image, row, ix[None, :], known, CHANNELS)
-    vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
     w = wy[:, None] * wx[None, :]
+    # a byte is a number always: of floats those that weigh nothing are not read, for 0 times NaN is NaN
+    wanted = known
+    if units(image) == 1.0:
+        wanted = known & (w > 0.0)
+    vr, vg, vb = gather_row(image, row, ix[None, :], wanted, CHANNELS)
+    vr, vg, vb = bordered(vr, vg, vb, known, fills, EXTEND)
     return r + w * vr, g + w * vg, b + w * vb, total + wx
 
 
@@ -218,11 +223,16 @@ def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.conste
             )
     one = units(image)
     # a division a row and one a column
-    over_y, over_x = inverse(total_y), pairs(inverse(total)[None, :], inverse(odd_total)[None, :])
-    if one != 1.0:
-        over_x *= 0.00392150878906250
-    over = over_y[:, None] * over_x
-    return weighed(pairs(r, odd_r), over, one), weighed(pairs(g, odd_g), over, one), weighed(pairs(b, odd_b), over, one)
+    over = inverse(total_y)[:, None] * pairs(inverse(total)[None, :], inverse(odd_total)[None, :])
+    r, g, b = pairs(r, odd_r) * over, pairs(g, odd_g) * over, pairs(b, odd_b) * over
+    nr, ng, nb = r, g, b
+    if one == 1.0:
+        iy, known_y = reach(nearest(first_y, beyond_y, y1), sy0, sy1, EXTEND)
+        ix, known_x = reach(pairs(nearest(first_x, beyond_x, x1)[None, :], nearest(odd_x, odd_beyond, x1)[None, :]), sx0, sx1, EXTEND)
+        known = known_y[:, None] & known_x
+        nr, ng, nb = gather(image, iy[:, None], ix, channel, known, CHANNELS)
+        nr, ng, nb = bordered(nr, ng, nb, known, fills, EXTEND)
+    return settled(r, nr, one), settled(g, ng, one), settled(b, nb, one)
 
 
 @triton.jit
@@ -231,11 +241,21 @@ def inverse(total):
 
 
 @triton.jit
-def weighed(x, over, one):
-    """A sum over its weight and one: a byte that weighs 1 rounded to nearest, for 257/65536 of it is exact, and 1/255 is 1/65535 more."""
-    x *= over
+def nearest(tap, beyond, last):
+    """The tap that weighs most."""
+    return tl.minimum(tap + tl.maximum(tl.floor(beyond + 0.5), 0.0).to(tl.int32), last - 1)
+
+
+@triton.jit
+def settled(x, tap, one):
+    """A mean of taps over one, which is their value where they all have one: rounding alone must not move a constant over a threshold.
+
+    Of bytes the mean is taken to a thousandth of a level, which keeps whole levels; of floats, to the tap where it differs by rounding alone.
+    """
     if one != 1.0:
-        x += x * 1.5259021896696422e-05
+        x = scaled((x + 12288.0) - 12288.0, one)
+    else:
+        x = tl.where(tl.abs(x - tap) <= 9.5367431640625e-07 * tl.abs(tap), tap, x)
     return x
 
 
@@ -292,88 +312,4 @@ def moved(image, fill, i, d, at, height, CHANNELS: tl.constexpr, EXTEND: tl.cons
         r, g, b = channels(packed(image, (y + down)[:, None], (x + across)[None, :], back))
         one = units(image)
         r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
-    return r, g, b
-
-
-@triton.jit
-def position(d, at):
-    """Input x and y of every pixel, float64."""
-    y, x = at[0].to(tl.float64), at[1].to(tl.float64)
-    sx = (tl.load(d) * x + tl.load(d + 1) * y) + tl.load(d + 2)
-    sy = (tl.load(d + 3) * x + tl.load(d + 4) * y) + tl.load(d + 5)
-    p, q, s = tl.load(d + 6), tl.load(d + 7), tl.load(d + 8)
-    # an affine map divides by 1: a division of doubles is not paid for
-    if (p != 0.0) | (q != 0.0) | (s != 1.0):
-        sz = (p * x + q * y) + s
-        sz = tl.where(sz == 0.0, 1.0e-300, sz)
-        sx, sy = sx / sz, sy / sz
-    return tl.minimum(tl.maximum(sx, -1.0e9), 1.0e9), tl.minimum(tl.maximum(sy, -1.0e9), 1.0e9)
-
-
-@triton.jit
-def split(position):
-    """A position's whole part as int32 and what lies beyond it as float32.  position: float64"""
-    whole = tl.floor(position)
-    return limited(whole), (position - whole).to(tl.float32)
-
-
-@triton.jit
-def advance(along, across, shift, at):
-    """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there, since no weight jumps."""
-    whole, beyond = split(along * at[5].to(tl.float64) + across * at[4].to(tl.float64) + shift)
-    moved = (along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)) + beyond
-    moved = tl.minimum(tl.maximum(moved, -1.0e9), 1.0e9)
-    floor = tl.floor(moved)
-    return whole + floor.to(tl.int32), moved - floor
-
-
-@triton.jit
-def corners(d, at):
-    """The upper left of every pixel's four taps, x and y, and how far it lies beyond them."""
-    if (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0):
-        sx, sy = position(d, at)
-        x, fx = split(sx)
-        y, fy = split(sy)
-    else:
-        x, fx = advance(tl.load(d), tl.load(d + 1), tl.load(d + 2), at)
-        y, fy = advance(tl.load(d + 3), tl.load(d + 4), tl.load(d + 5), at)
-    return x, y, fx, fy
-
-
-@triton.jit
-def even(x):
-    """The nearest whole number as int32, half to even.  x: float64"""
-    low = tl.floor(x)
-    out, over = low.to(tl.int32), x - low
-    return out + ((over > 0.5) | ((over == 0.5) & (out % 2 != 0))).to(tl.int32)
-
-
-@triton.jit
-def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
-    """Sums of r, g, b and weight with one more tap; what is outside adds nothing."""
-    known = mask & (y >= 0) & (y < tl.load(i)) & (x >= 0) & (x < tl.load(i + 1))
-    r, g, b = gather(image, y, x, channel, known, CHANNELS)
-    return sums[0] + w * r, sums[1] + w * g, sums[2] + w * b, sums[3] + tl.where(known, w, 0.0)
-
-
-@triton.jit
-def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
-    """Four taps, or the nearest."""
-    zero = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
-    sums = (zero, zero, zero, zero)
-    if KIND == NEAREST:
-        # half a pixel off, a value is another
-        sx, sy = position(d, at)
-        sums = add_tap(sums, image, i, even(sy), even(sx), zero + 1.0, at[3], mask, CHANNELS)
-    else:
-        x, y, fx, fy = corners(d, at)
-        sums = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at[3], mask, CHANNELS)
-        sums = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at[3], mask, CHANNELS)
-    one = units(image)
-    r, g, b, m = scaled(sums[0], one), scaled(sums[1], one), scaled(sums[2], one), sums[3]
-    if FILL == 1:
-        fr, fg, fb = columns(fill + at[3], CHANNELS)
-        r, g, b = (r - fr) * m + fr, (g - fg) * m + fg, (b - fb) * m + fb
     return r, g, b

@@ -6,9 +6,10 @@ Bytes read: each value as often as taps of the tile meet it, from the first cach
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import REFLECT
+from gpuaug_kernels.codes import NOTHING, REFLECT
 from gpuaug_kernels.point import columns
-from gpuaug_kernels.source import gather, limited, position, reach, scaled, units
+from gpuaug_kernels.source import gather, limited, reach, scaled, settled, units
+from gpuaug_kernels.warp import position, shared
 
 
 @triton.jit
@@ -61,7 +62,8 @@ def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.conste
     # the weight of all taps and of those in the window, along each axis
     every_x, every_y, inside_x, inside_y = r, r, r, r
     for j in range(taps_y):
-        wy = tl.maximum(1.0 - tl.abs(j - beyond_y) * slope_y, 0.0)
+        wy = 1.0 - tl.abs(j - beyond_y) * slope_y
+        wy = tl.where(wy > NOTHING, wy, 0.0)
         y = first_y + j
         within = (y >= y0) & (y < y1)
         every_y += wy
@@ -69,23 +71,26 @@ def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.conste
         every_x = tl.zeros_like(r)
         inside_x = tl.zeros_like(r)
         for k in range(taps_x):
-            wx = tl.maximum(1.0 - tl.abs(k - beyond_x) * slope_x, 0.0)
+            wx = 1.0 - tl.abs(k - beyond_x) * slope_x
+            wx = tl.where(wx > NOTHING, wx, 0.0)
             x = first_x + k
             known = (x >= x0) & (x < x1)
             every_x += wx
             inside_x += tl.where(known, wx, 0.0)
-            vr, vg, vb = gather(image, y, x, at[3], mask & within & known, CHANNELS)
             w = wy * wx
+            vr, vg, vb = gather(image, y, x, at[3], mask & within & known & (w > 0.0), CHANNELS)
             r, g, b = r + w * vr, g + w * vg, b + w * vb
     one = units(image)
-    r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
     every, inside = every_x * every_y, inside_x * inside_y
+    over = 1.0 / tl.where(inside > 0.0, inside, 1.0)
+    nr, ng, nb = r, g, b
+    if one == 1.0:
+        # the tap that weighs most
+        y, x = first_y + tl.floor(beyond_y + 0.5).to(tl.int32), first_x + tl.floor(beyond_x + 0.5).to(tl.int32)
+        nr, ng, nb = gather(image, y, x, at[3], mask & (y >= y0) & (y < y1) & (x >= x0) & (x < x1), CHANNELS)
+    r, g, b = settled(r * over, nr, one), settled(g * over, ng, one), settled(b * over, nb, one)
     if FILL == 1:
         fr, fg, fb = columns(fill + at[3], CHANNELS)
-        over = 1.0 / tl.where(every > 0.0, every, 1.0)
-        rest = 1.0 - inside * over
-        r, g, b = r * over + rest * fr, g * over + rest * fg, b * over + rest * fb
-    else:
-        over = 1.0 / tl.where(inside > 0.0, inside, 1.0)
-        r, g, b = r * over, g * over, b * over
+        share = inside / tl.where(every > 0.0, every, 1.0)
+        r, g, b = shared(r, fr, share), shared(g, fg, share), shared(b, fb, share)
     return r, g, b

@@ -5,7 +5,7 @@ from numba import njit
 
 from gpuaug.compiled import kernel
 from gpuaug.exec.rows import memory as m
-from gpuaug.exec.rows.codes import BLUR, RESAMPLE, WARP, WIDTH
+from gpuaug.exec.rows.codes import BLUR, CUTMIX, MIXUP, RESAMPLE, WARP, WIDTH
 from gpuaug.exec.rows.memory import get, load_double, load_long, put
 from gpuaug.exec.rows.resample import run_most, taps_most
 from gpuaug.exec.rows.vectors import LANES, ROWS
@@ -22,7 +22,10 @@ def _raise(most, h, w):
 
 @njit
 def _measure(t, first, last, most):
-    """The most that any sample needs: floats of a plane, width, window columns, columns read, taps, rows of weights."""
+    """The most that any sample needs: floats of a plane, width, window columns, columns read, taps, rows of weights.
+
+    Gives -1, or the first sample whose partner is none of them: there is no other look at an address before it is read.
+    """
     for n in range(first, last):
         source = get(t, m.SOURCES) + 48 * n
         ints, reals = get(t, m.INTS) + n * get(t, m.INT_BYTES), get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES)
@@ -32,6 +35,9 @@ def _measure(t, first, last, most):
             op = load_long(code)
             if op == WARP:
                 _raise(most, load_long(code + 56), load_long(code + 64))
+            elif op == CUTMIX or op == MIXUP:
+                if not first <= load_long(ints + 8 * load_long(code + 16)) < last:
+                    return n
             elif op == BLUR:
                 most[_BAND] = max(most[_BAND], (load_long(code + 56) + load_long(code + 64)) // LANES + 1)
             elif op == RESAMPLE:
@@ -44,6 +50,7 @@ def _measure(t, first, last, most):
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
                 step = max(abs(load_double(d)), abs(load_double(d + 8)))
                 most[_BAND] = max(most[_BAND], (max(h, w) + LANES - 1) // LANES * min(run_most(step, fx), columns + 1))
+    return -1
 
 
 @njit
@@ -93,11 +100,15 @@ def _lay_out(t, most):
 def lay_out(inputs, samples):
     """Fill in the places of the workspace, counted from 0; gives the bytes that one thread needs for any of the samples.
 
+    Where the partner of sample n is none of them, it gives -1 - n.
+
     inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
     """
     most = np.ones(6, np.int64)
     t = inputs.ctypes.data
-    _measure(t, 0, samples, most)
+    stray = _measure(t, 0, samples, most)
+    if stray >= 0:
+        return -1 - stray
     return _lay_out(t, most)
 
 

@@ -16,8 +16,9 @@ _R, _G, _B = float32(0.2989), float32(0.587), float32(0.114)
 
 @njit(fastmath=_FAST, inline="always")
 def clamp(x):
-    """x in [0, 1]."""
-    return min(max(x, _0), _1)
+    """x in [0, 1]; what is no number stays none."""
+    x = _0 if x < _0 else x
+    return _1 if x > _1 else x
 
 
 @njit(fastmath=_FAST)
@@ -79,7 +80,9 @@ def solarize(x, w, threshold):
 def posterize(x, w, levels):
     top, share = levels - _1, _1 / levels
     for i in range(w):
-        x[i] = min(max(np.floor(x[i] * levels), _0), top) * share
+        level = np.floor(x[i] * levels)
+        level = _0 if level < _0 else level
+        x[i] = (top if level > top else level) * share
 
 
 @njit
@@ -160,8 +163,11 @@ def equalizing_table(counts, pixels, table):
 @njit(fastmath=_FAST)
 def blend(x, other, w, lam):
     rest = _1 - lam
+    # what has no weight is not multiplied
+    if rest == _0:
+        return
     for i in range(w):
-        x[i] = lam * x[i] + rest * other[i]
+        x[i] = lam * x[i] + rest * other[i] if lam != _0 else other[i]
 
 
 @njit

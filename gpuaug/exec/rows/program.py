@@ -116,7 +116,7 @@ def _(p: ir.Resample, program: Program) -> None:
         i=program.column("ints", p.window, p.source, live, p.size),
         k=program.constants(*p.fill),
         count=len(p.fill),
-        flag=int(p.kernel == "floor"),
+        flag=int(p.kernel == "floor" or p.moves),
         a=EXTENDS.index(p.extend),
     )
 

@@ -2,13 +2,17 @@
 
 import math
 
-from numba import float32, int64, njit
+from numba import float32, int32, int64, njit
 
 from gpuaug.exec.rows.memory import load_byte, load_float, load_long, store_float
 from gpuaug.exec.rows.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
 
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
 _0 = float32(0.0)
+NOTHING = 2.0**-15  # ir.NOTHING
+# values that differ by less, as a part of one of them, differ by what rounding does to a sum
+_ROUNDING = float32(2.0**-20)
+_LARGEST = float32(3.4e38)
 
 
 @njit
@@ -35,8 +39,10 @@ def taps_at(position, footprint, first, last, floor, out):
     if floor:
         out[0] = float32(1.0)
         return min(max(int64(math.floor(position)), first), last - 1), int64(1)
-    low = max(int64(math.floor(position - footprint)) + 1, first)
-    high = min(int64(math.ceil(position + footprint)), last)
+    # a tap that weighs next to nothing is none: the others are all that is multiplied
+    half = footprint * (1.0 - NOTHING)
+    low = max(int64(math.floor(position - half)) + 1, first)
+    high = min(int64(math.ceil(position + half)), last)
     count = max(min(high - low, len(out)), 0)
     total = 0.0
     inverse = 1.0 / footprint
@@ -115,6 +121,42 @@ def weigh_strided(to, rows, by, taps, count, step, kind):
             at = load_long(rows + 8 * k) + x * step
             pixel = float32(load_byte(at)) if kind else load_float(at)
             total += load_float(by + 4 * k) * pixel
+        store_float(to + 4 * x, total)
+
+
+@njit
+def settle(to, near, count, step):
+    """The value of the nearest row where a sum of rows differs from it by rounding alone.  to, near: addresses of floats, near `step` bytes apart"""
+    for x in range(count):
+        value, tap = load_float(to + 4 * x), load_float(near + x * step)
+        store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
+
+
+@njit
+def settle_columns(to, source, places, first, last):
+    """The same of the columns [first, last) of a row.  places: bytes from `source` to the nearest column of each"""
+    for x in range(first, last):
+        value, tap = load_float(to + 4 * x), load_float(source + places[x])
+        store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
+
+
+@njit
+def all_finite(at, count):
+    """Whether floats in a row are numbers, all of them."""
+    lost = int32(0)
+    for x in range(count):
+        lost |= int32(0) if abs(load_float(at + 4 * x)) <= _LARGEST else int32(1)
+    return lost == 0
+
+
+@njit
+def columns_of_few(to, source, column, step, offset, footprint, first, last, live_first, live_last, scratch):
+    """A row of outputs one at a time, by the taps that weigh something only: what a band multiplies by 0 may be no number."""
+    for x in range(live_first, live_last):
+        tap, count = taps_at(step * x + offset, footprint, first, last, 0, scratch)
+        total = _0
+        for k in range(count):
+            total += scratch[k] * load_float(source + (tap - first + k) * column)
         store_float(to + 4 * x, total)
 
 

@@ -1,9 +1,12 @@
 """A resample at work: what its rows share, and a few of its rows at a time."""
 
+import math
+
 from numba import float32, int64, njit
 
 from gpuaug.exec.rows.memory import (
     ADDRESSES,
+    AT,
     BYTES,
     CHANNEL,
     COLUMN,
@@ -47,7 +50,20 @@ from gpuaug.exec.rows.memory import (
     store_long,
 )
 from gpuaug.exec.rows.produce import is_turned, size
-from gpuaug.exec.rows.resample import CONSTANT, NONE, band_rows, band_table, reach, taps_at, weigh_rows, weigh_strided
+from gpuaug.exec.rows.resample import (
+    CONSTANT,
+    NONE,
+    all_finite,
+    band_rows,
+    band_table,
+    columns_of_few,
+    reach,
+    settle,
+    settle_columns,
+    taps_at,
+    weigh_rows,
+    weigh_strided,
+)
 
 PLANES, PIXELS, STRIDED = 0, 1, 2
 _255 = float32(255.0)
@@ -81,6 +97,10 @@ def prepare(t, code, c):
     reals = get(t, REALS) + 8 * load_long(code + 24)
     put(t, PLACE, reals)
     along, groups = load_double(reals + (8 if turned else 0)), (w + 15) // 16
+    if not get(t, BYTES):
+        _places(t, code, along, load_double(reals + 16), w, c)
+        if load_long(code + 48):
+            return
     runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
     scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
     x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), load_long(code + 48)
@@ -88,9 +108,52 @@ def prepare(t, code, c):
 
 
 @njit
+def _places(t, code, step, offset, w, c):
+    """Where floats are, in bytes: of what is moved, each column in a row of the source, or -1 for fill; else the nearest column among the sums."""
+    table, moves, extend = longs(get(t, AT), w), load_long(code + 48), load_long(code + 56)
+    x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
+    for x in range(w):
+        position = step * x + offset
+        i = min(max(int64(math.floor(position if moves else position + 0.5)), x0), x1 - 1)
+        if moves:
+            j = reach(i, low, high, extend)
+            table[x] = j * get(t, COLUMN) if j >= 0 else int64(-1)
+        else:
+            table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
+
+
+@njit
+def _row_position(reals, y):
+    """The position of output row y among input rows."""
+    turned = load_double(reals) == 0.0
+    return load_double(reals + (24 if turned else 32)) * y + load_double(reals + 40)
+
+
+@njit
+def _move_row(t, code, row, pitch, y, w, c, fill, fills):
+    """A row of floats that are only moved: each is copied, whatever it is."""
+    first, last = min(get(t, LX0), w), min(get(t, LX1), w)
+    i = min(max(int64(math.floor(_row_position(get(t, PLACE), y))), get(t, Y0)), get(t, Y1) - 1)
+    j = reach(i, get(t, SY0), get(t, SY1), load_long(code + 56))
+    if not get(t, LY0) <= y < get(t, LY1) or last <= first or j < 0:
+        first, last = w, w
+    table = longs(get(t, AT), w)
+    for k in range(c):
+        at, value = get(t, HERE) + j * get(t, ROW) + k * get(t, CHANNEL), load_float(fill + 4 * min(k, fills - 1))
+        for x in range(first, last):
+            store_float(row + k * pitch + 4 * x, load_float(at + table[x]) if table[x] >= 0 else value)
+    if first > 0 or last < w:
+        _outside(row, pitch, c, w, first, last, fill, fills)
+
+
+@njit
 def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
     """Rows y0 to y0 + count - 1, at `tile`, planes `pitch` and rows `down` bytes apart."""
     fill, fills = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
+    if load_long(code + 48) and not get(t, BYTES):
+        for r in range(count):
+            _move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
+        return
     columns, live = get(t, X1) - get(t, X0), False
     middle, mapped = get(t, MIDDLE), get(t, MAPPED)
     for r in range(count):
@@ -106,11 +169,30 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         divisor = _255 if get(t, BYTES) else float32(1.0)
         weights, groups = get(t, WEIGHTS), (w + 15) // 16
         band_rows(tile, pitch, down, middle, 4 * columns * c, column, channel, get(t, RUNS), weights, groups, c, divisor)
+        if not get(t, BYTES):
+            for r in range(count):
+                if get(t, LY0) <= y0 + r < get(t, LY1):
+                    _settle_row(t, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
     for r in range(count):
         inside = get(t, LY0) <= y0 + r < get(t, LY1)
         first, last = (get(t, LX0), get(t, LX1)) if inside else (w, w)
         if first > 0 or last < w:
             _outside(tile + r * down, pitch, c, w, first, last, fill, fills)
+
+
+@njit
+def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
+    """Columns of a row of floats from sums that are no numbers, and of sums that are all the same."""
+    reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
+    finite = all_finite(sums, columns * c)
+    for k in range(c):
+        to, at = row + k * pitch, sums + k * channel
+        if not finite:
+            # of the two steps along x that of the other axis is 0
+            along, scratch = load_double(reals) + load_double(reals + 8), floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
+            footprint, offset = load_double(reals + 48), load_double(reals + 16)
+            columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
+        settle_columns(to, at, longs(get(t, AT), w), first, last)
 
 
 @njit
@@ -128,8 +210,7 @@ def _outside(row, pitch, c, w, first, last, fill, fills):
 def _taps(t, code, y):
     """Addresses and weights of the input rows of output row y: (number, weight of the rows that are fill)."""
     reals = get(t, PLACE)
-    turned = load_double(reals) == 0.0
-    position = load_double(reals + (24 if turned else 32)) * y + load_double(reals + 40)
+    position = _row_position(reals, y)
     most = get(t, SCRATCH_LONG)
     weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
     low, count = taps_at(position, load_double(reals + 56), get(t, Y0), get(t, Y1), load_long(code + 48), weights)
@@ -142,7 +223,7 @@ def _taps(t, code, y):
         else:
             addresses[found], weights[found] = start + j * step, weights[k]
             found += 1
-    return found, missing
+    return found, missing if found else float32(1.0)
 
 
 @njit
@@ -156,6 +237,12 @@ def _weigh(t, code, to, y, c, fill, fills):
             weigh_strided(to + 4 * k * count, addresses, weights, taps, count, get(t, COLUMN), kind)
         else:
             weigh_rows(to + 4 * k * count, addresses, weights, taps, count * c if layout == PIXELS else count, kind)
+        if not kind and taps and missing == float32(0.0):
+            near = int64(0)
+            for i in range(taps):
+                near = i if load_float(weights + 4 * i) > load_float(weights + 4 * near) else near
+            step = get(t, COLUMN) if layout == STRIDED else int64(4)
+            settle(to + 4 * k * count, load_long(addresses + 8 * near), count * c if layout == PIXELS else count, step)
         for i in range(taps):
             store_long(addresses + 8 * i, load_long(addresses + 8 * i) + get(t, CHANNEL))
     if missing != float32(0.0):

@@ -13,6 +13,7 @@ ROWS = 4  # output rows resampled together, so that weights are read once for al
 _F32, _I64, _I32, _I8 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
 _VEC = ir.VectorType(_F32, LANES)
 _FUSED = ("contract",)
+_GRID = 12288.0  # floats about it are 2^-10 apart
 
 
 @intrinsic
@@ -103,6 +104,8 @@ def _band(channels):
             totals = [[cgutils.alloca_once(builder, _VEC) for _ in range(channels)] for _ in range(ROWS)]
             by = _splat(builder, divisor)
             inverse = builder.fdiv(ir.Constant(_VEC, [1.0] * LANES), by)
+            bytes_ = builder.fcmp_ordered("!=", divisor, ir.Constant(_F32, 1.0))
+            grid = builder.select(bytes_, ir.Constant(_VEC, [_GRID] * LANES), ir.Constant(_VEC, [0.0] * LANES))
             with cgutils.for_range(builder, groups, intp=_I64) as outer:
                 # runs: [groups, 3] int64 (first input column, columns, first row of weights)
                 about = builder.add(runs, _times(builder, outer.index, 24))
@@ -123,7 +126,9 @@ def _band(channels):
                 for r in range(ROWS):
                     for c in range(channels):
                         place = builder.add(to, builder.add(_times(builder, out_row, r), _times(builder, out_channel, c)))
-                        _store(builder, _divide(builder, builder.load(totals[r][c], typ=_VEC), by, inverse), place)
+                        # a sum of weighted bytes to a thousandth of a level: what is constant is a whole level again
+                        total = builder.fsub(builder.fadd(builder.load(totals[r][c], typ=_VEC), grid), grid)
+                        _store(builder, builder.select(bytes_, _divide(builder, total, by, inverse), total), place)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 10, types.float32), codegen

@@ -5,9 +5,11 @@ right and below are zero, so that a tap beside the image needs no test.
 """
 
 import numpy as np
-from numba import float32, int64, njit, uint64
+from numba import float32, int32, int64, njit, uint64
 
 _0, _1 = float32(0.0), float32(1.0)
+NOTHING = 2.0**-15  # ir.NOTHING
+_LARGEST = float32(3.4e38)
 
 
 @njit
@@ -30,6 +32,13 @@ def _inside(p, most):
     return p if p < most else most
 
 
+@njit(inline="always")
+def _on_pixel(p):
+    """A position that is beside a pixel by no more than rounding is on it."""
+    whole = np.rint(p)
+    return whole if abs(p - whole) < NOTHING else p
+
+
 @njit
 def nearest_taps(w, h, w_in, pitch, px, py, at, share):
     """Where the nearest pixel is, half to even, and whether it is inside."""
@@ -45,7 +54,7 @@ def bilinear_taps(w, h, w_in, pitch, px, py, at, fx, fy, share):
     """Where the upper left tap is, the distance from it, and the weight of the taps that are inside."""
     right, low = float(w_in), float(h)
     for x in range(w):
-        sx, sy = _inside(px[x], right), _inside(py[x], low)
+        sx, sy = _on_pixel(_inside(px[x], right)), _on_pixel(_inside(py[x], low))
         ix, iy = np.floor(sx), np.floor(sy)
         at[x] = (int64(iy) + 1) * pitch + int64(ix) + 1
         ax, ay = float32(sx - ix), float32(sy - iy)
@@ -62,12 +71,31 @@ def nearest_row(image, plane, w, at, to):
 
 @njit
 def bilinear_row(image, plane, pitch, w, at, fx, fy, to):
-    one, down = uint64(1), uint64(pitch)
+    """In the form that keeps a value which all taps hold; where that gives no number, in the one that needs no difference."""
+    one, down, lost = uint64(1), uint64(pitch), int32(0)
     for x in range(w):
         i = uint64(plane + at[x])
         a, b, p, q = image[i], image[i + one], image[i + down], image[i + down + one]
         ax, ay = fx[x], fy[x]
-        to[x] = (a * (_1 - ax) + b * ax) * (_1 - ay) + (p * (_1 - ax) + q * ax) * ay
+        upper, lower = a + ax * (b - a), p + ax * (q - p)
+        value = upper + ay * (lower - upper)
+        lost |= int32(0) if abs(value) <= _LARGEST else int32(1)
+        to[x] = value
+    if lost == 0:
+        return
+    for x in range(w):
+        i = uint64(plane + at[x])
+        upper = _between(image[i], image[i + one], fx[x])
+        to[x] = _between(upper, _between(image[i + down], image[i + down + one], fx[x]), fy[x])
+
+
+@njit(inline="always")
+def _between(a, b, share):
+    """(1 - share) a + share b, of which a part of 0 is not multiplied."""
+    value = a + share * (b - a)
+    if abs(value) <= _LARGEST:
+        return value
+    return a if share == _0 else a * (_1 - share) + b * share
 
 
 @njit
@@ -79,7 +107,7 @@ def nearest_fill(to, share, w, fill):
 @njit
 def bilinear_fill(to, share, w, fill):
     for x in range(w):
-        to[x] = (to[x] - fill) * share[x] + fill
+        to[x] = to[x] if share[x] == _1 else (to[x] - fill) * share[x] + fill
 
 
 @njit
