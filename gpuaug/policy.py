@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
-from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
+from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels, blank, joined
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.recipes import Build, Recipes, check_values, find
@@ -93,7 +93,7 @@ class Policy(nn.Module):
             return traced.call(self, images, labels, ids, epoch, occurrence, backend)
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
-            batch = _joined(images, given)
+            batch = joined(images, given)
             run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend)
             out, soft = run.go(None)
             return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence)
@@ -113,6 +113,15 @@ class Policy(nn.Module):
         end = ir.verify(self._lower(frame, self._draw(keys, frame)), frame)
         height, width = end.fixed or (0, 0)
         return (end.channels, height, width), end.dtype, self._classes
+
+    def warmup(self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu") -> "Policy":
+        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a batch as a call takes it"""
+        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
+        images = as_images(batch.images)
+        # a recipe is found at the second batch of a kind
+        for ids in [torch.arange(len(images), device=images.device)] * 2:
+            self._prepare(images, batch.labels, ids, batch.epoch, None, backend, need_labels=False).go(None)
+        return self
 
     def draw(
         self,
@@ -354,14 +363,6 @@ def _prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence]:
     """What an executor prepares of a plan, and the passes that labels follow."""
     mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
     return executor.prepare(plan), mixes
-
-
-def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
-    """A batch with what a call adds to it; nothing may come twice."""
-    for name, value in given.items():
-        if value is not None and getattr(batch, name) is not None:
-            raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
-    return batch.replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def _find_mixes(transform: Transform) -> list[Mixing]:

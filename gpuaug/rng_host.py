@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import uint32, uint64
 
-from gpuaug.compiled import kernel
+from gpuaug.compiled import kernel, njit
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def philox_words(k0, k1, c0, c1, c2, c3):
     """Four uint32 words of one counter.  All arguments uint32."""
     for _ in range(10):

@@ -30,7 +30,7 @@ LAYERS = [
     {"gpuaug.rng_host", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
     {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.batch", "gpuaug.fuse", "gpuaug.targets", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},
-    {"gpuaug.tape.record", "gpuaug.tape.machine"},
+    {"gpuaug.tape.record", "gpuaug.tape.machine", "gpuaug.exec.rows.project"},
     {"gpuaug.tape.tensor", "gpuaug.tape.host", "gpuaug.tape.device"},
     {"gpuaug.tape.aten"},
     {"gpuaug.tape.axes"},

@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from numba import float32, int32, njit, uint32
+from numba import float32, int32, uint32
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows.memory import words
 from gpuaug.exec.rows.vectors import bits_float, float_bits
 from gpuaug.rng_host import philox_words
@@ -36,7 +37,7 @@ def salt_pepper(x, w, word, salt, amount):
         x[i] = spot if u < amount else x[i]
 
 
-@njit(fastmath={"contract"}, inline="always")
+@njit(fastmath={"contract"}, forceinline=True)
 def _log(x):
     """Natural logarithm of a float32 in (0, 1]: the exponent, and atanh of the mantissa in [sqrt(1/2), sqrt(2))."""
     bits = float_bits(x)
@@ -55,7 +56,7 @@ def _log(x):
     return s * series + e * _LN2
 
 
-@njit(fastmath={"contract"}, inline="always")
+@njit(fastmath={"contract"}, forceinline=True)
 def _sine(turn):
     """sin(2 pi turn) for |turn| <= 1/4."""
     t = turn * turn

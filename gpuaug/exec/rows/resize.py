@@ -1,7 +1,8 @@
 """A resample at work: what its rows share, and a few of its rows at a time."""
 
-from numba import float32, int64, njit
+from numba import float32, int64
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows.memory import (
     ADDRESSES,
     BYTES,

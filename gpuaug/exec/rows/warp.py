@@ -5,7 +5,9 @@ right and below are zero, so that a tap beside the image needs no test.
 """
 
 import numpy as np
-from numba import float32, int64, njit, uint64
+from numba import float32, int64, uint64
+
+from gpuaug.compiled import njit
 
 _0, _1 = float32(0.0), float32(1.0)
 
@@ -23,7 +25,7 @@ def positions(m, y, w, px, py):
         px[x], py[x] = (m[0] * x + bx + m[2]) / z, (m[3] * x + by + m[5]) / z
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def _inside(p, most):
     """A position clamped to the frame of zeros; what is no number goes there too."""
     p = p if p > -1.0 else -1.0
