@@ -147,13 +147,10 @@ def _say(text: str) -> None:
 
 
 class _Unfinished(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a part: optimised and made machine code where it is linked into an entry point, not before.
+    """The code of a part: optimised as a whole and made machine code where it is linked into an entry point, not before.
 
     Numba does both for every function by itself, and again for every function that calls it.
     """
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
         pass

@@ -8,7 +8,7 @@ from numba import uint32, uint64
 from gpuaug.compiled import kernel, njit
 
 
-@njit(forceinline=True)
+@njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
     """Four uint32 words of one counter.  All arguments uint32."""
     for _ in range(10):

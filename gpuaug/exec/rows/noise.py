@@ -37,7 +37,7 @@ def salt_pepper(x, w, word, salt, amount):
         x[i] = spot if u < amount else x[i]
 
 
-@njit(fastmath={"contract"}, forceinline=True)
+@njit(fastmath={"contract"}, inline="always")
 def _log(x):
     """Natural logarithm of a float32 in (0, 1]: the exponent, and atanh of the mantissa in [sqrt(1/2), sqrt(2))."""
     bits = float_bits(x)
@@ -56,7 +56,7 @@ def _log(x):
     return s * series + e * _LN2
 
 
-@njit(fastmath={"contract"}, forceinline=True)
+@njit(fastmath={"contract"}, inline="always")
 def _sine(turn):
     """sin(2 pi turn) for |turn| <= 1/4."""
     t = turn * turn

@@ -25,7 +25,7 @@ def positions(m, y, w, px, py):
         px[x], py[x] = (m[0] * x + bx + m[2]) / z, (m[3] * x + by + m[5]) / z
 
 
-@njit(forceinline=True)
+@njit(inline="always")
 def _inside(p, most):
     """A position clamped to the frame of zeros; what is no number goes there too."""
     p = p if p > -1.0 else -1.0
