@@ -12,6 +12,7 @@ import torch
 
 import gpuaug as ga
 from gpuaug import recipes
+from gpuaug.tape import tensor
 
 ROOT = Path(ga.__file__).parent.parent
 STEPS = [ga.RandomResizedCrop(12), ga.RandomHorizontalFlip(), ga.ColorJitter(0.2, 0.2), ga.CutMix(num_classes=5)]
@@ -51,6 +52,30 @@ def test_a_warmup_counts_no_samples_and_changes_no_pixel():
 def test_a_shape_that_is_none_is_refused_by_name(shape):
     with pytest.raises(ValueError, match=r"shape must be \(N, C, H, W\).*got"):
         ga.Policy(STEPS).warmup(shape)
+
+
+def test_a_new_size_asks_torch_for_few_shapes_again():
+    policy = ga.Policy(STEPS)
+    policy.warmup((2, 3, 20, 30))
+    known = tensor._outcome.cache_info()
+    policy.warmup((2, 3, 21, 31))
+    now = tensor._outcome.cache_info()
+    asked, again = now.misses - known.misses, now.hits - known.hits
+    assert again > 100, "vacuous: nothing was traced"
+    assert asked < again / 10
+
+
+def test_what_is_remembered_of_shapes_depends_on_the_type_of_a_number_and_on_the_default_dtype():
+    like, add = tensor._described((torch.zeros(4, dtype=torch.int64), 1)), torch.ops.aten.add.Tensor
+    none, half = tensor._described({}), tensor._described((torch.zeros(4, dtype=torch.int64), 1.0))
+    found = [tensor._outcome(add, args, none, torch.get_default_dtype()).dtype for args in (like, half)]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found.append(tensor._outcome(add, half, none, torch.get_default_dtype()).dtype)
+    finally:
+        torch.set_default_dtype(before)
+    assert found == [torch.int64, torch.float32, torch.float64]
 
 
 # ---- processes that start together
