@@ -236,3 +236,20 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
     if device.type == "cpu":
         arguments.integer("epoch", bounds(epoch)[0], 0, MAX_EPOCH - 1)
     return epoch.long()
+
+
+def joined(batch: Batch, given: dict[str, Any]) -> Batch:
+    """A batch with what a call adds to it; nothing may come twice."""
+    for name, value in given.items():
+        if value is not None and getattr(batch, name) is not None:
+            raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
+    return batch.replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def blank(what: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """Black images where a shape is given, else what is given."""
+    if not isinstance(what, tuple | list) or not what or not all(isinstance(v, int) for v in what):
+        return what
+    if len(what) != 4 or min(what) < 1:
+        raise ValueError(f"a shape must be (N, C, H, W), each at least 1, got {tuple(what)}")
+    return torch.zeros(tuple(what), dtype=dtype, device=device)

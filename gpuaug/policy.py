@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
-from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels
+from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, blank, joined
 from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
@@ -110,7 +110,7 @@ class Policy(Numbered):
     def _run(self, images: Any, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
-            batch = _joined(images, given)
+            batch = joined(images, given)
             run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend, next_id=self.next_id, key=batch.key)
             out, soft = run.go(None)
             return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence, key=run.key)
@@ -122,7 +122,7 @@ class Policy(Numbered):
     def _single(self, images: Any, one: Tensor | Planar, backend: str, **given: Any) -> Any:
         """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
         if isinstance(images, Batch):
-            return self.forward(batch_of_one(_joined(images, given), one), backend=backend)[0]
+            return self.forward(batch_of_one(joined(images, given), one), backend=backend)[0]
         return alone(self.forward, one, backend=backend, **given)
 
     def augment(
@@ -130,6 +130,17 @@ class Policy(Numbered):
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
+
+    def warmup(self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu") -> "Policy":
+        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a batch as a call takes it"""
+        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
+        one = one_of(batch)
+        batch = batch if one is None else batch_of_one(batch, one)
+        images = as_images(batch.images)
+        # a recipe is found at the second batch of a kind
+        for ids in [torch.arange(len(images), device=images.device)] * 2:
+            self._prepare(images, batch.labels, ids, batch.epoch, None, backend, need_labels=False).go(None)
+        return self
 
     @traced.eagerly
     def draw(
@@ -327,11 +338,3 @@ class Policy(Numbered):
     def load(cls, path: str | Path, *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
         """Read a policy that `save` wrote, or a person.  transforms: classes of your own that it names; nothing is imported for a file."""
         return cls.from_dict(serial.read(path), transforms=transforms)
-
-
-def _joined(batch: Batch, given: dict[str, Any]) -> Batch:
-    """A batch with what a call adds to it; nothing may come twice."""
-    for name, value in given.items():
-        if value is not None and getattr(batch, name) is not None:
-            raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
-    return batch.replace(**{name: value for name, value in given.items() if value is not None})

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import uint32, uint64
 
-from gpuaug.compiled import kernel
+from gpuaug.compiled import kernel, njit
 
 
 @njit(inline="always")

@@ -51,7 +51,7 @@ def images(draw) -> torch.Tensor | list[np.ndarray]:
     return x if dtype == torch.uint8 else (x.float() / 255).to(dtype)
 
 
-POLICIES = st.tuples(st.lists(st.sampled_from(POOL), min_size=1, max_size=8), st.booleans(), st.integers(0, 2**64 - 1), st.booleans())
+POLICIES = st.tuples(st.lists(st.sampled_from(POOL), min_size=1, max_size=8), st.booleans(), st.integers(0, 2**64 - 1), st.booleans(), st.booleans())
 
 
 def outcome(policy: ga.Policy, x: torch.Tensor | list[np.ndarray], ids: torch.Tensor, backend: str) -> torch.Tensor | Exception:
@@ -62,12 +62,13 @@ def outcome(policy: ga.Policy, x: torch.Tensor | list[np.ndarray], ids: torch.Te
         return error
 
 
-def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], bool, int, bool]) -> bool:
+def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], bool, int, bool, bool]) -> bool:
     """Whether there was an image to look at; raises where the executors differ."""
-    transforms, floats, seed, last = drawn
+    transforms, floats, seed, last, single = drawn
     layout = torch.channels_last if last else torch.contiguous_format
     try:
-        policy = ga.Policy([*([ga.ToDtype(torch.float32, scale=True)] if floats else []), *transforms], seed, memory_format=layout)
+        steps = [*([ga.ToDtype(torch.float32, scale=True)] if floats else []), *transforms]
+        policy = ga.Policy(steps, seed, memory_format=layout, single_resample=single)
     except (ValueError, TypeError):
         return False
     ids = torch.arange(len(x)) * 2**33 + seed % 1000

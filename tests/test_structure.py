@@ -44,7 +44,7 @@ LAYERS = [
         "gpuaug.exec.rows.resample",
         "gpuaug.exec.rows.warp",
     },
-    {"gpuaug.targets", "gpuaug.tape.record", "gpuaug.tape.machine", "gpuaug.exec.bounds", "gpuaug.exec.taps"},
+    {"gpuaug.targets", "gpuaug.tape.record", "gpuaug.tape.machine", "gpuaug.exec.bounds", "gpuaug.exec.taps", "gpuaug.exec.rows.project"},
     {"gpuaug.tape.tensor", "gpuaug.tape.host", "gpuaug.tape.device"},
     {"gpuaug.tape.aten"},
     {"gpuaug.tape.axes"},

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit, uint32
+from numba import uint32
 
-from gpuaug.compiled import kernel
+from gpuaug.compiled import kernel, njit
 from gpuaug.rng_host import philox_words
 
 BLOCK = 64
@@ -25,7 +25,7 @@ CODES = {name: code for code, name in enumerate(_NAMES)}
 (FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
 
 
-@njit(inline="always")
+@njit
 def _words(i, to, c1, c0, seed, counter):
     """The four words of a counter for a block of samples.  seed: the key; counter: occurrence << 16, c2 and c3 of every sample"""
     a, b, c, d = i[to[0]], i[to[1]], i[to[2]], i[to[3]]
@@ -35,7 +35,7 @@ def _words(i, to, c1, c0, seed, counter):
         a[j], b[j], c[j], d[j] = w0, w1, w2, w3
 
 
-@njit(inline="always")
+@njit
 def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partners):
     """What is known of the samples."""
     for j in range(count):
@@ -58,7 +58,7 @@ def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partn
             out[j] = partners[x, n]
 
 
-@njit(inline="always")
+@njit
 def _wholes(op, out, a, b, c):
     """Whole numbers and truth values."""
     if op == IADD:
@@ -105,7 +105,7 @@ def _wholes(op, out, a, b, c):
             out[j] = b[j] if a[j] != 0 else c[j]
 
 
-@njit(inline="always")
+@njit
 def _reals(op, out, a, b):
     """Fractions."""
     if op == DADD:
@@ -150,7 +150,7 @@ def _reals(op, out, a, b):
             out[j] = np.float64(np.float32(a[j]))
 
 
-@njit(inline="always")
+@njit
 def _functions(op, out, a, count):
     """Functions of the library, by those of `rng_host`."""
     for j in range(count):
@@ -164,7 +164,7 @@ def _functions(op, out, a, count):
             out[j] = math.cos(a[j])
 
 
-@njit(inline="always")
+@njit
 def _between(op, i, d, to, x, y, z):
     """From one kind of number to the other."""
     if op == DLT:
@@ -187,7 +187,7 @@ def _between(op, i, d, to, x, y, z):
             d[to, j] = np.float64(i[x, j])
 
 
-@njit(inline="always")
+@njit
 def _store(op, at, width, count, i, d, y, buffers):
     """A column of a table."""
     floats, ints, doubles, longs = buffers

@@ -4,7 +4,9 @@ A symbol holds an array of instruction numbers of the tensor's own shape, but fo
 slicing and writing in place are then NumPy's.  Samples are told by their count, which no other axis has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,10 +61,10 @@ class Symbol(Tensor):
             return parts
         options = dict(kwargs or {})
         tape = next(a.tape for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
-        changed = {"device": "meta"} if "device" in options else {}
         if options.pop("pin_memory", None):
             raise Untraceable("pinned memory is of the host")
-        out = func(*_meta(args), **{k: v for k, v in _meta(options).items() if k != "pin_memory"} | changed)
+        there = {"device": "meta"} if "device" in options else {}
+        out = _outcome(func, _described(args), _described(options | there), torch.get_default_dtype())
         return handler(tape, out, *args, **{k: v for k, v in options.items() if k not in ("device", "layout", "memory_format", "non_blocking")})
 
     def tolist(self) -> Any:
@@ -84,13 +86,41 @@ def _flat(values: Any) -> list[Any]:
     return [w for v in values for w in (_flat(v) if isinstance(v, list | tuple) else (v,))]
 
 
-def _meta(value: Any) -> Any:
-    """Arguments with every tensor on the meta device."""
+@dataclass(frozen=True)
+class _Like:
+    """What an operation's result depends on of a tensor, but for its numbers."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _described(value: Any) -> Hashable:
+    """Arguments as a key, from which `_meta` makes them again.  Beside a number its type, on which dtypes depend: 1 is True is 1.0 to a dict."""
     if isinstance(value, Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return _Like(tuple(value.shape), value.stride(), value.dtype)
     if isinstance(value, list | tuple):
-        return type(value)(_meta(v) for v in value)
-    return {k: _meta(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return type(value), tuple(_described(v) for v in value)
+    if isinstance(value, dict):
+        return dict, tuple((k, _described(v)) for k, v in value.items())
+    return None, (type(value), value)
+
+
+def _meta(key: Any) -> Any:
+    """Arguments from their key, with every tensor on the meta device."""
+    if isinstance(key, _Like):
+        return torch.empty_strided(key.shape, key.stride, dtype=key.dtype, device="meta")
+    kind, parts = key
+    if kind is None:
+        return parts[1]
+    return {k: _meta(v) for k, v in parts} if kind is dict else kind(_meta(v) for v in parts)
+
+
+# the same few hundred come again for every kind of batch, and torch takes up to a millisecond for one
+@lru_cache(maxsize=4096)
+def _outcome(func: Any, args: Any, options: Any, default: torch.dtype) -> Any:
+    """What an operation makes, on the meta device: of a shape, strides and a dtype, and never written to.  default: torch's, on which it depends"""
+    return func(*_meta(args), **_meta(options))
 
 
 def collapsed(shape: Any) -> tuple[int, ...]:

@@ -1,11 +1,10 @@
 """The one compiled entry point: samples first to last of a batch through a plan."""
 
 import numpy as np
-from numba import njit
 
-from gpuaug.compiled import kernel
+from gpuaug.compiled import kernel, njit
 from gpuaug.exec.rows import memory as m
-from gpuaug.exec.rows.codes import BLUR, CUTMIX, MIXUP, RESAMPLE, WARP, WIDTH
+from gpuaug.exec.rows.codes import BLUR, CUTMIX, MIXUP, PROJECT, RESAMPLE, WARP, WIDTH
 from gpuaug.exec.rows.memory import get, load_double, load_long, put
 from gpuaug.exec.rows.resample import run_most, taps_most
 from gpuaug.exec.rows.vectors import LANES, ROWS
@@ -38,6 +37,10 @@ def _measure(t, first, last, most):
             elif op == CUTMIX or op == MIXUP:
                 if not first <= load_long(ints + 8 * load_long(code + 16)) < last:
                     return n
+            elif op == PROJECT:
+                _raise(most, load_long(code + 56), load_long(code + 64))
+                at = reals + 8 * load_long(code + 24)
+                most[_TAPS] = max(most[_TAPS], max(taps_most(load_double(at + 72)), taps_most(load_double(at + 80))))
             elif op == BLUR:
                 most[_BAND] = max(most[_BAND], (load_long(code + 56) + load_long(code + 64)) // LANES + 1)
             elif op == RESAMPLE:

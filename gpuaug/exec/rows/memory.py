@@ -4,23 +4,26 @@ Arrays of Numba carry seven fields and a reference count each; handing thirty of
 """
 
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 _POINTER = ir.PointerType()
 
 
 def _array(element):
     @intrinsic
-    def pointer(typingctx, address):
+    def array(typingctx, address, length):
+        """An array that lies at an address.  It owns nothing."""
+        made, size = types.Array(element, 1, "C"), element.bitwidth // 8
+
         def codegen(context, builder, signature, args):
-            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+            out = context.make_array(made)(context, builder)
+            data = builder.inttoptr(args[0], out.data.type)
+            populate_array(out, data, (args[1],), (ir.IntType(64)(size),), ir.IntType(64)(size), None)
+            return out._getvalue()
 
-        return types.CPointer(element)(types.int64), codegen
-
-    @njit(inline="always")
-    def array(address, length):
-        return carray(pointer(address), (length,))
+        return made(types.int64, types.int64), codegen
 
     return array
 
@@ -82,13 +85,28 @@ A, B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGH
 PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, TODO, STACK, SLOTS = range(62, 79)
 
 
-@njit(inline="always")
-def get(t, slot):
+def _slot(builder, args):
+    place = builder.add(args[0], builder.mul(args[1], ir.Constant(ir.IntType(64), 8)))
+    return builder.inttoptr(place, _POINTER)
+
+
+# not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew
+@intrinsic
+def get(typingctx, t, slot):
     """A number of the table at address t."""
-    return load_long(t + 8 * slot)
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_slot(builder, args), align=8, typ=ir.IntType(64))
+
+    return types.int64(types.int64, types.int64), codegen
 
 
-@njit(inline="always")
-def put(t, slot, value):
+@intrinsic
+def put(typingctx, t, slot, value):
     """Set a number of the table at address t."""
-    store_long(t + 8 * slot, value)
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], _slot(builder, args), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen

@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from numba import float32, int32, njit, uint32
+from numba import float32, int32, uint32
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows.memory import words
 from gpuaug.exec.rows.vectors import bits_float, float_bits
 from gpuaug.rng_host import philox_words

@@ -5,7 +5,9 @@ contracted and reordered; comparisons that decide a pixel are exact.
 """
 
 import numpy as np
-from numba import float32, njit
+from numba import float32
+
+from gpuaug.compiled import njit
 
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 _0, _1, _2, _4, _6 = (float32(v) for v in (0, 1, 2, 4, 6))
@@ -14,7 +16,7 @@ _SIXTH = float32(1 / 6)
 _R, _G, _B = float32(0.2989), float32(0.587), float32(0.114)
 
 
-@njit(fastmath=_FAST, inline="always")
+@njit(fastmath=_FAST, forceinline=True)
 def clamp(x):
     """x in [0, 1]; what is no number stays none."""
     x = _0 if x < _0 else x

@@ -1,9 +1,10 @@
 """Where the rows of a pass over the image come from: the image as it is, a warp, a stencil, or a mix (`resize` has the resample)."""
 
-from numba import float32, int64, njit
+from numba import float32, int64
 
-from gpuaug.exec.rows import points, warp
-from gpuaug.exec.rows.codes import BLUR, CUTMIX, MIXUP, RESAMPLE, SHARPNESS, WARP
+from gpuaug.compiled import njit
+from gpuaug.exec.rows import points, project, warp
+from gpuaug.exec.rows.codes import BLUR, CUTMIX, MIXUP, PROJECT, RESAMPLE, SHARPNESS, WARP
 from gpuaug.exec.rows.memory import (
     AT,
     BUFFER,
@@ -53,7 +54,7 @@ def is_turned(t, code):
 def size(t, code):
     """(rows, columns) that a producer makes; of a turned resample before the turn."""
     op = load_long(code)
-    if op == WARP:
+    if op == WARP or op == PROJECT:
         return load_long(code + 56), load_long(code + 64)
     if op == RESAMPLE:
         at = get(t, WHOLE) + 8 * load_long(code + 16)
@@ -76,6 +77,8 @@ def produce_row(t, code, row, pitch, y, h, w, c):
     op = load_long(code)
     if op == WARP:
         _warp(t, code, row, pitch, y, w, c)
+    elif op == PROJECT:
+        project.project_row(t, code, row, pitch, y, w, c)
     elif op == SHARPNESS or op == BLUR:
         _stencil(t, code, row, pitch, y, h, w, c)
     else:

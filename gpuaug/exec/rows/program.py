@@ -136,6 +136,20 @@ def _(p: ir.Warp, program: Program) -> None:
 
 
 @emit.register
+def _(p: ir.Project, program: Program) -> None:
+    fill = p.fill or ()
+    program.add(
+        codes.PROJECT,
+        d=program.column("doubles", p.inverse.reshape(-1, 9), p.footprint),
+        i=program.column("ints", p.window),
+        k=program.constants(*fill),
+        count=len(fill),
+        a=p.fixed[0],
+        b=p.fixed[1],
+    )
+
+
+@emit.register
 def _(p: ir.Sharpness, program: Program) -> None:
     program.add(codes.SHARPNESS, f=program.column("floats", p.factor))
 

@@ -2,8 +2,9 @@
 
 import math
 
-from numba import float32, int32, int64, njit
+from numba import float32, int32, int64
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows.memory import load_byte, load_float, load_long, store_float
 from gpuaug.exec.rows.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
 

@@ -2,8 +2,9 @@
 
 import math
 
-from numba import float32, int64, njit
+from numba import float32, int64
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows.memory import (
     ADDRESSES,
     AT,

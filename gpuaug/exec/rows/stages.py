@@ -1,7 +1,8 @@
 """One stage on one row, by its instruction; and the statistics that stages read.  A row: `c` planes of floats, `pitch` bytes apart."""
 
-from numba import float32, int64, njit
+from numba import float32, int64
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows import noise, points
 from gpuaug.exec.rows.codes import (
     AFFINE,

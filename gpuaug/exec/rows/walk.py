@@ -1,9 +1,10 @@
 """One sample through a whole plan: which stages share a pass over its rows, where the rows come from and where they go."""
 
-from numba import float32, int64, njit
+from numba import float32, int64
 
+from gpuaug.compiled import njit
 from gpuaug.exec.rows import points, produce, resize, stages
-from gpuaug.exec.rows.codes import BLUR, CHOICE, HALT, MIXUP, RESAMPLE, RETURN, SHARPNESS, WARP, WIDTH
+from gpuaug.exec.rows.codes import BLUR, CHOICE, HALT, PROJECT, RESAMPLE, RETURN, SHARPNESS, WARP, WIDTH
 from gpuaug.exec.rows.memory import (
     BUFFER,
     BYTES,
@@ -78,7 +79,7 @@ def linearise(code, ints, todo, stack):
 
 @njit
 def _produces(op):
-    return RESAMPLE <= op <= MIXUP
+    return RESAMPLE <= op <= PROJECT
 
 
 @njit
@@ -91,7 +92,7 @@ def start(t, n):
     put(t, BUFFER, 0)
 
 
-@njit(inline="always")
+@njit
 def sample(t, n):
     """Run the instructions of sample n, from its source to its output."""
     todo = longs(get(t, TODO), 1 << 40)
@@ -132,7 +133,7 @@ def sample(t, n):
         i = j
 
 
-@njit(inline="always")
+@njit
 def _render(t, n, producer, local, i, j, to, following, c_in, turned):
     """Every row: produce, run the stages todo[i .. j), gather the next statistic, write.  Gives the channels after it."""
     h, w = produce.size(t, producer)

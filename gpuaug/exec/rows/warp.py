@@ -5,7 +5,9 @@ right and below are zero, so that a tap beside the image needs no test.
 """
 
 import numpy as np
-from numba import float32, int32, int64, njit, uint64
+from numba import float32, int32, int64, uint64
+
+from gpuaug.compiled import njit
 
 _0, _1 = float32(0.0), float32(1.0)
 NOTHING = 2.0**-15  # ir.NOTHING
