@@ -1,0 +1,1 @@
+"""Loading: which samples, in which order, read from where, decoded by what."""
