@@ -1,17 +1,18 @@
 """The one interface of all decoders: encoded files in, images of different sizes or reasons out, slot by slot.
 
 A `Decoder` says which images it takes and decodes those together; all others, and those that it fails at, go to Pillow one by one.  So every bad file of a
-batch is found at once, which files are bad does not depend on the decoder, and nothing depends on who else is in the batch.
+batch is found at once, each with a reason, and nothing depends on who else is in the batch.  Damage inside a scan is no error to every decoder.
 """
 
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ class Decoder(ABC):
     """
 
     name: str
+    # what else was thought of, and why it was not taken
+    others: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, num_threads: int | None = None, max_pixels: int = MAX_PIXELS):
         if num_threads is not None and num_threads < 1:
@@ -73,8 +76,8 @@ class Decoder(ABC):
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}; the default is {MAX_PIXELS}")
         self.num_threads, self.max_pixels = num_threads or cores(), max_pixels
         self.device = torch.device("cpu")
-        self._pid, self._pool, self._lock = os.getpid(), None, Lock()
-        self._pool: ThreadPoolExecutor | None
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid, self._lock = os.getpid(), Lock()
 
     # ---- what a decoder is
 
@@ -87,8 +90,12 @@ class Decoder(ABC):
         """Upright [h, w, 3] uint8 images of the windows (within the images), or what went wrong, without raising."""
 
     @abstractmethod
-    def describe(self) -> str:
+    def _what(self) -> str:
         """One sentence: what decodes what, on which device, with how many threads."""
+
+    def describe(self) -> str:
+        """What decodes, where, and why the other decoders don't."""
+        return "\n".join((self._what(), *(f"not {name}: {why}" for name, why in self.others.items())))
 
     def close(self) -> None:
         """End the threads; the decoder can't be used afterwards."""
@@ -113,7 +120,8 @@ class Decoder(ABC):
         except Undecodable as error:
             return error
         if header.height * header.width > self.max_pixels:
-            return Undecodable(f"its header says {header.height} x {header.width} pixels, more than max_pixels={self.max_pixels}; raise that if the image is genuine")
+            size = f"{header.height} x {header.width} pixels"
+            return Undecodable(f"its header says {size}, more than max_pixels={self.max_pixels}; raise that if the image is genuine")
         return header
 
     def decode(self, items: Sequence[Item], windows: Any = None, heads: Sequence[Header | Exception] | None = None) -> Decoded:

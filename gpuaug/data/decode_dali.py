@@ -41,9 +41,8 @@ class Pipe:
         self.capacity, self._region, self._cuda = capacity, region, device.type == "cuda"
         # said and not left to a default: an output type of "any" ends the process at a gray JPEG, and on a GPU chroma would be repeated, not interpolated
         options = {"device": "mixed" if self._cuda else "cpu", "output_type": types.RGB, "adjust_orientation": True, "jpeg_fancy_upsampling": True}
-        self._pipeline = Pipeline(
-            batch_size=capacity, num_threads=threads, device_id=device.index if self._cuda else None, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False
-        )
+        index = device.index if self._cuda else None
+        self._pipeline = Pipeline(capacity, threads, index, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False)
         with self._pipeline:
             encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
             if region:
@@ -131,8 +130,8 @@ class DaliDecoder(Decoder):
             return header.plain
         if header.kind != "jpeg" or not header.plain or header.bits != 8 or header.coding not in ("baseline", "extended", "progressive"):
             return False
-        # CMYK on its side is converted with other roundings than upright
-        return header.channels in (1, 3) or (header.channels == 4 and header.orientation == 1)
+        # CMYK is converted with roundings of its own
+        return header.channels in (1, 3)
 
     def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
         return self._pipes.run(_buffers(data), _whole(heads) if windows is None else windows)
@@ -141,8 +140,8 @@ class DaliDecoder(Decoder):
         super().close()
         self._pipes.close()
 
-    def describe(self) -> str:
-        return f"{version()} on the CPU, {self.num_threads} threads, of each JPEG the window alone; WebP, BMP, TIFF, GIF, PNM and odd headers by Pillow"
+    def _what(self) -> str:
+        return f"{version()} on the CPU, {self.num_threads} threads, of each JPEG the window alone; CMYK, WebP, BMP, TIFF, GIF, PNM and odd headers by Pillow"
 
 
 class CudaDaliDecoder(CudaDecoder):
@@ -171,7 +170,7 @@ class CudaDaliDecoder(CudaDecoder):
         super().close()
         self._pipes.close()
 
-    def describe(self) -> str:
+    def _what(self) -> str:
         how = "of each JPEG the window alone" if self._region else f"whole images and then the window ({self._why})"
         return f"{version()} on {self.device}, {self.num_threads} threads, {how}; CMYK, 12 bits and all else by Pillow on the CPU"
 

@@ -56,10 +56,11 @@ def _pixels(image: Image.Image, header: Header) -> np.ndarray[Any, Any]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _deep(data: Encoded, image: Image.Image) -> np.ndarray[Any, Any]:
+def _deep(data: Encoded, image: Any) -> np.ndarray[Any, Any]:
     """[H, W, 3] uint8 of a 16-bit PNG in colours or with alpha: its samples are unpacked as bytes, then rounded."""
     unpackers, halves = BYTES[str(image.tile[0].args)], []
     for unpacker in unpackers:
+        again: Any
         with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
             again.tile = [again.tile[0]._replace(args=unpacker)]
             halves.append(np.array(again).astype(np.uint32))

@@ -16,8 +16,11 @@ from gpuaug.data.decode_batch import MAX_PIXELS, Decoded, Decoder, EachDecoder, 
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Encoded, Header, Undecodable
 
+# codings of a JPEG that nvJPEG knows
+SEQUENTIAL = ("baseline", "extended", "progressive")
 # places of an image that are looked at to see whether a GPU has written it
 PROBES = 64
+REST = "CMYK, 12 bits and all else by Pillow on the CPU"
 
 
 class PillowDecoder(Decoder):
@@ -32,7 +35,7 @@ class PillowDecoder(Decoder):
     def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
         raise AssertionError("nothing is taken")
 
-    def describe(self) -> str:
+    def _what(self) -> str:
         import PIL
 
         return f"Pillow {PIL.__version__} on the CPU, {self.num_threads} threads, whole images and then the window"
@@ -55,7 +58,7 @@ class TorchvisionDecoder(EachDecoder):
         image = self._ops.decode_image(tensor(data), 3, False).permute(1, 2, 0)
         return image if header.orientation == 1 else torch.from_numpy(turn(image.numpy(), header.orientation))
 
-    def describe(self) -> str:
+    def _what(self) -> str:
         return f"{_torchvision_version()} on the CPU, {self.num_threads} threads, whole images and then the window; BMP, TIFF, GIF, PNM and 16 bits by Pillow"
 
 
@@ -80,7 +83,7 @@ class TorchcodecDecoder(EachDecoder):
         image: Tensor = self._image(tensor(data), mode="RGB")
         return image.permute(1, 2, 0)
 
-    def describe(self) -> str:
+    def _what(self) -> str:
         return f"{_torchcodec_version()} on the CPU, {self.num_threads} threads, whole images and then the window; BMP, TIFF, GIF and PNM by Pillow"
 
 
@@ -93,12 +96,12 @@ class CudaDecoder(Decoder):
     def __init__(self, device: torch.device, num_threads: int | None = None, max_pixels: int = MAX_PIXELS):
         super().__init__(num_threads, max_pixels)
         self.device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-        self._stream = torch.cuda.Stream(self.device)
+        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         # one list at a time: nvJPEG's state and the stream are one
         self._turn = Lock()
 
     def takes(self, header: Header) -> bool:
-        return header.kind == "jpeg" and header.plain and header.bits == 8 and header.channels in (1, 3) and header.coding in ("baseline", "extended", "progressive")
+        return header.kind == "jpeg" and header.plain and header.bits == 8 and header.channels in (1, 3) and header.coding in SEQUENTIAL
 
     def _here(self) -> ExitStack:
         """Device and stream, which every thread must set for itself."""
@@ -116,7 +119,7 @@ class CudaDecoder(Decoder):
             return image.to(self.device)
 
     def _ready(self) -> Any:
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event
 
@@ -158,8 +161,8 @@ class CudaTorchcodecDecoder(CudaDecoder):
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
         return [image.permute(1, 2, 0) for image in self._jpeg(data, mode="RGB", device=self.device)]
 
-    def describe(self) -> str:
-        return f"{_torchcodec_version()} on {self.device}: JPEG as lists by nvJPEG, whole images and then the window; CMYK, 12 bits and all else by Pillow on the CPU"
+    def _what(self) -> str:
+        return f"{_torchcodec_version()} on {self.device}: JPEG as lists by nvJPEG, whole images and then the window; {REST}"
 
 
 class CudaTorchvisionDecoder(CudaDecoder):
@@ -173,7 +176,9 @@ class CudaTorchvisionDecoder(CudaDecoder):
         super().__init__(device, num_threads, max_pixels)
         owner = CudaTorchvisionDecoder._owner
         if owner not in (None, self.device):
-            raise ValueError(f"torchvision decodes on one GPU of a process, {owner} already, got {self.device}; use decoder='torchcodec', or a process for each GPU")
+            raise ValueError(
+                f"torchvision decodes on one GPU of a process, {owner} already, got {self.device}; pass decoder='torchcodec', or start a process for each"
+            )
         CudaTorchvisionDecoder._owner = self.device
         self._ops = _torchvision()
 
@@ -183,10 +188,9 @@ class CudaTorchvisionDecoder(CudaDecoder):
         self._stream.synchronize()
         return [upright(image.permute(1, 2, 0), head.orientation) for image, head in zip(images, heads, strict=True)]
 
-    def describe(self) -> str:
+    def _what(self) -> str:
         return (
-            f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before and after, whole images and then the window; "
-            "CMYK, 12 bits and all else by Pillow on the CPU"
+            f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before and after, whole images and then the window; {REST}"
         )
 
 
@@ -201,8 +205,8 @@ def upright(image: Tensor, orientation: int) -> Tensor:
 def unwritten(images: list[Tensor | Exception]) -> list[int]:
     """Slots whose images have one value wherever one looks.
 
-    A GPU decoder may call an image decoded that it has skipped: its memory is then what it was, zeros as a rule.  An honest image of one colour is found too, and
-    only costs its second decoding.  Waits for the images.
+    A GPU decoder may call an image decoded that it has skipped: its memory is then what it was, zeros as a rule.  An honest image of one colour is found too,
+    which costs no more than its second decoding.  Waits for the images.
     """
     slots, rows = [], []
     for i, image in enumerate(images):

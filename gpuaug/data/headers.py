@@ -32,8 +32,8 @@ class Header(NamedTuple):
     channels: int = 3
     bits: int = 8
     coding: str = ""
-    # one frame, at most one EXIF block and nothing between the segments: all readers of such a file see the same size.  DALI 2.4 writes past its memory
-    # where two blocks disagree about the orientation
+    # one frame, one EXIF block at most, well formed, and nothing between the segments: all readers of such a file see the same size.  DALI 2.4 writes past
+    # its memory where two blocks disagree about the orientation
     plain: bool = True
 
     @property
@@ -47,10 +47,8 @@ def read(data: Encoded) -> Header:
     head = bytes(data[:16])
     if not head:
         raise Undecodable("the file is empty")
-    for signature, parse in SIGNATURES:
-        if head.startswith(signature):
-            break
-    else:
+    parse = next((parse for signature, parse in SIGNATURES if head.startswith(signature)), None)
+    if parse is None:
         raise Undecodable(f"not an image of a known kind: it begins with {head!r}; JPEG, PNG, WebP, BMP, TIFF, GIF and PNM are read")
     try:
         header = parse(memoryview(data))
@@ -65,24 +63,25 @@ def read(data: Encoded) -> Header:
 
 
 def orientation(tiff: memoryview) -> tuple[int, bool]:
-    """What the first directory of a TIFF structure says is up, 1 to 8, and whether it says so once at most; 1 where it says nothing that makes sense.
+    """What the first directory of a TIFF structure says is up, 1 to 8, 1 where it says nothing that makes sense; and whether all readers must see the same.
 
     The value is read as 16 bits whatever type is given for it, as all decoders here do.
     """
-    order = {b"II": "<", b"MM": ">"}.get(bytes(tiff[:2]))
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(tiff[:4]))
     if order is None or len(tiff) < 8:
-        return 1, True
-    found = []
+        return 1, False
+    found, clear = [], True
     try:
         at = struct.unpack_from(f"{order}I", tiff, 4)[0]
         for k in range(struct.unpack_from(f"{order}H", tiff, at)[0]):
-            entry = at + 2 + 12 * k
-            if struct.unpack_from(f"{order}H", tiff, entry)[0] == ORIENTATION:
-                found.append(struct.unpack_from(f"{order}H", tiff, entry + 8)[0])
+            tag, form, count, value = struct.unpack_from(f"{order}HHIH", tiff, at + 2 + 12 * k)
+            if tag == ORIENTATION:
+                found.append(value)
+                clear = clear and form == 3 and count == 1
     except struct.error:
         # a directory that is cut off says what it said until there
-        pass
-    return (found[0] if found and 1 <= found[0] <= 8 else 1), len(found) < 2
+        clear = False
+    return (found[0] if found and 1 <= found[0] <= 8 else 1), clear and len(found) < 2
 
 
 # ---- kinds
