@@ -165,3 +165,24 @@ def fuzzed(count: int) -> list[bytes]:
                 data[at:at] = data[at // 2 : at // 2 + 64]
         out.append(bytes(data))
     return out
+
+
+def segment(payload: bytes, code: int = 0xE1) -> bytes:
+    """A segment of a JPEG."""
+    return bytes((0xFF, code)) + struct.pack(">H", len(payload) + 2) + payload
+
+
+def tagged(*tags: tuple[int, int, int, int], order: str = "MM", magic: int = 42) -> bytes:
+    """An EXIF block with a directory of (tag, type, count, value)."""
+    mark = ">" if order == "MM" else "<"
+    body = order.encode() + struct.pack(f"{mark}HIH", magic, 8, len(tags))
+    for tag, form, count, value in tags:
+        packed = struct.pack(f"{mark}I", value) if form == 4 else struct.pack(f"{mark}HH", value, 0)
+        body += struct.pack(f"{mark}HHI", tag, form, count) + packed
+    return b"Exif\0\0" + body + bytes(4)
+
+
+def with_segments(*payloads: bytes) -> bytes:
+    """The photograph as a JPEG with segments after its first marker."""
+    whole = encode(photograph(), quality=92)
+    return whole[:2] + b"".join(segment(p) for p in payloads) + whole[2:]

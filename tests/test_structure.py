@@ -27,6 +27,14 @@ ROOT = Path(ga.__file__).parent.parent
 # a module imports only from the sets above its own
 LAYERS = [
     {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.traced", "gpuaug.photographs", "gpuaug.show"},
+    {"gpuaug.data.headers", "gpuaug.data.reads"},
+    {"gpuaug.data.decode_pillow", "gpuaug.data.source", "gpuaug.data.storage"},
+    {"gpuaug.data.decode_batch", "gpuaug.data.sources_dataset", "gpuaug.data.sources_files", "gpuaug.data.sources_tar"},
+    {"gpuaug.data.decode_torch", "gpuaug.data.sources"},
+    {"gpuaug.data.decode_dali"},
+    {"gpuaug.data.decode_check"},
+    {"gpuaug.data.decode"},
+    {"gpuaug.data"},
     {"gpuaug.rng_host", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
     {"gpuaug.rng", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
     {"gpuaug.batch", "gpuaug.fuse", "gpuaug.targets", "gpuaug.transforms.base", "gpuaug.exec.rows.noise", "gpuaug.exec.rows.resample", "gpuaug.exec.rows.warp"},

@@ -34,7 +34,8 @@ Item = Encoded | Tensor | Exception
 class Decoded:
     """What became of a batch, slot by slot.
 
-    images: [H, W, 3] uint8 tensors, of the window alone where one was asked for; an exception, never raised, where there is no image.
+    images: [H, W, 3] uint8 tensors, of the window alone where one was asked for, contiguous on the CPU and of any strides (planar, say) on a GPU; an exception,
+    never raised, where there is no image.
     full: [N, 2] height and width of the whole upright images, 0 where there is none.
     windows: [N, 4] top, left, height and width of what `images` shows of them: what was asked for, clipped.
     ready: the CUDA event after which the pixels are there; None on the CPU, where they are.  Keep this object until the kernels that read it are done.
@@ -165,7 +166,7 @@ class Decoder(ABC):
             image = colours(item) if isinstance(item, Tensor) else decode_pillow.decode(item, header)
         except Undecodable as error:
             return error
-        return self._checked(self._place(cropped(image, box)), box)
+        return self._checked(self._place(cropped(image, box).contiguous()), box)
 
     def _place(self, image: Tensor) -> Tensor:
         """An image of the host's memory on this decoder's device."""
@@ -216,12 +217,23 @@ class EachDecoder(Decoder):
         def each(i: int) -> None:
             try:
                 image = self._decode_one(data[i], heads[i])
-                images[i] = image if windows is None else cropped(image, windows[i])
+                images[i] = (image if windows is None else cropped(image, windows[i])).contiguous()
             except Exception as error:
                 images[i] = Undecodable(str(error))
 
         _finish(self._start(each, range(len(data))))
         return images
+
+
+def halved(decode: Callable[[slice], list[Tensor]], begin: int, end: int) -> list[Tensor | Exception]:
+    """A list of which one bad image fails all: decoded together, or else by halves, until the bad ones are alone."""
+    try:
+        return list(decode(slice(begin, end)))
+    except RuntimeError as error:
+        if end - begin == 1:
+            return [Undecodable(" ".join(str(error).split()))]
+        half = (begin + end) // 2
+        return halved(decode, begin, half) + halved(decode, half, end)
 
 
 def _finish(started: list[Future[None]]) -> None:
@@ -248,10 +260,10 @@ def clipped(windows: Any, full: Ints) -> Ints:
 
 
 def cropped(image: Tensor, box: Ints) -> Tensor:
-    """A window of [H, W, C], contiguous, so that the rest's memory is not kept."""
+    """A window of [H, W, C]: the image itself where that is the window, else a copy, so that the rest's memory is not kept."""
     top, left, height, width = box.tolist()
     if (height, width) == tuple(image.shape[:2]):
-        return image.contiguous()
+        return image
     return image[top : top + height, left : left + width].contiguous()
 
 

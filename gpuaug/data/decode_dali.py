@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, Ints, cropped
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, Ints, cropped, halved
 from gpuaug.data.decode_torch import CudaDecoder, unwritten
 from gpuaug.data.headers import Encoded, Header, Undecodable
 
@@ -92,19 +92,10 @@ class Pipes:
         if pipe is None or pipe.capacity < len(data):
             pipe = Pipe(max(CAPACITY, 1 << (len(data) - 1).bit_length()), self._threads, self._device, self._region)
         try:
-            return self._halving(pipe, data, windows, stream)
+            return halved(lambda part: pipe.run(data[part], windows[part], stream), 0, len(data))
         finally:
             with self._lock:
                 self._free.append(pipe)
-
-    def _halving(self, pipe: Pipe, data: list[Any], windows: Ints, stream: Any) -> list[Tensor | Exception]:
-        try:
-            return list(pipe.run(data, windows, stream))
-        except RuntimeError as error:
-            if len(data) == 1:
-                return [Undecodable(str(error))]
-            half = len(data) // 2
-            return self._halving(pipe, data[:half], windows[:half], stream) + self._halving(pipe, data[half:], windows[half:], stream)
 
     def close(self) -> None:
         with self._lock:

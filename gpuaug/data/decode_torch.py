@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.data.decode_batch import MAX_PIXELS, Decoded, Decoder, EachDecoder, Ints, cropped
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoded, Decoder, EachDecoder, Ints, cropped, halved
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Encoded, Header, Undecodable
 
@@ -124,23 +124,14 @@ class CudaDecoder(Decoder):
         return event
 
     def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
-        images = self._together(data, heads)
+        bytes_of = [tensor(d) for d in data]
+        images = halved(lambda part: self._list(bytes_of[part], heads[part]), 0, len(data))
         written: list[Tensor | Exception] = list(images)
         for i in unwritten(images):
             written[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
         if windows is None:
             return written
         return [image if isinstance(image, Exception) else cropped(image, window) for image, window in zip(written, windows, strict=True)]
-
-    def _together(self, data: list[Encoded], heads: list[Header]) -> list[Tensor | Exception]:
-        """All in one call; where that fails, as it does for one bad image, halves of it, down to single images."""
-        try:
-            return list(self._list([tensor(d) for d in data], heads))
-        except RuntimeError as error:
-            if len(data) == 1:
-                return [Undecodable(str(error))]
-            half = len(data) // 2
-            return self._together(data[:half], heads[:half]) + self._together(data[half:], heads[half:])
 
     @abstractmethod
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:

@@ -143,6 +143,9 @@ class Storage:
                 work = partial(self._one, spans, near)
                 for i, result in self._pool(near).run(lists, work, self.timeout, 0 if near else self.retries):
                     results[i] = self._words(spans[i], result)
+        read = [len(r) for r in results if not isinstance(r, Exception)]
+        with self._lock:
+            self.bytes_read, self.requests = self.bytes_read + sum(read), self.requests + len(read)
         return results
 
     def _words(self, span: Span, result: Any) -> Encoded | Unreadable:
@@ -168,18 +171,13 @@ class Storage:
         for attempt in range(self.retries + 1):
             alive(True)
             try:
-                data = local(span) if near else self._fetch(span)
+                return local(span) if near else self._fetch(span)
             except Exception as error:
                 if attempt == self.retries or not passing(error, near):
                     raise
                 # a pause is no stall
                 alive(False)
                 self._pause(attempt, span.path)
-            else:
-                with self._lock:
-                    self.bytes_read += len(data)
-                    self.requests += 1
-                return data
         raise AssertionError
 
     def _pause(self, attempt: int, path: str) -> None:
