@@ -83,7 +83,9 @@ def test_what_can_be_read_in_two_ways_is_not_plain():
     frame = whole.index(b"\xff\xc0")
     odd = {
         "two blocks": encoded.with_segments(six, three),
-        "a block before and one after the frame": (d := encoded.with_segments(six))[: d.index(b"\xff\xda")] + encoded.segment(three) + d[d.index(b"\xff\xda") :],
+        "a block before and one after the frame": (d := encoded.with_segments(six))[: d.index(b"\xff\xda")]
+        + encoded.segment(three)
+        + d[d.index(b"\xff\xda") :],
         "two frames": whole[:scan] + whole[frame : frame + 19] + whole[scan:],
         "a second beginning": whole[:2] + whole[:2] + whole[2:],
         "fill bytes": whole[:2] + b"\xff\xff\xff" + whole[2:],
@@ -125,14 +127,15 @@ def test_pixels_that_are_no_8_or_16_bit_integers_are_refused_by_name():
 
 
 def test_any_part_of_any_file_gets_a_header_or_a_reason():
-    parts = 0
+    parts = silent = 0
     for data in [*FILES.values(), *BAD.values()]:
         for end in [*range(min(len(data), 200)), *range(200, len(data), 97)]:
             try:
                 assert isinstance(headers.read(data[:end]), Header)
             except Undecodable as error:
-                assert str(error)
+                silent += not str(error)
             parts += 1
+    assert not silent
     random = np.random.Generator(np.random.Philox(11))
     for signature, _ in headers.SIGNATURES:
         for _ in range(200):

@@ -16,6 +16,8 @@ CODINGS = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossl
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # markers without a length: TEM, the restart markers
 BARE = {0x01, *range(0xD0, 0xD8)}
+# a marker and the length after it
+MARKER = struct.Struct(">HH").unpack_from
 
 
 class Undecodable(ValueError):
@@ -90,8 +92,9 @@ def orientation(tiff: memoryview) -> tuple[int, bool]:
 def _jpeg(data: memoryview) -> Header:
     at, end, frame, exifs, plain, turned = 2, len(data), None, 0, True, 1
     while True:
-        code = data[at + 1]
-        if data[at] != 0xFF or code in (0x00, 0xFF):
+        marker, length = MARKER(data, at)
+        code = marker & 0xFF
+        if marker < 0xFF01 or code == 0xFF:
             # fill bytes, or what does not belong here: libjpeg looks for the next marker
             plain, at = False, at + 1
             continue
@@ -100,8 +103,8 @@ def _jpeg(data: memoryview) -> Header:
             continue
         if code == 0xD9:
             raise Undecodable("a JPEG without pixels")
-        after = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        if after > end or after < at + 4:
+        after = at + 2 + length
+        if after > end or length < 2:
             raise Undecodable("the header is cut off")
         if code == 0xDA:
             break

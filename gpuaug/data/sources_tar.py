@@ -103,7 +103,7 @@ class TarSource(Source):
 
     def describe(self) -> str:
         kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
-        skipped = f", {self.skipped} samples without an image left out" if self.skipped else ""
+        skipped = f", left out for want of an image: {self.skipped}" if self.skipped else ""
         how = f"neighbours are read in ranges of up to {RANGE >> 20} MB; {self._storage.describe()}"
         return f"{len(self)} samples in {len(self._shards)} tar shards, {kind}{skipped}; {how}"
 
