@@ -271,6 +271,8 @@ def test_a_hugging_face_data_set_is_read_without_decoding(tree):
     with pytest.raises(ValueError, match=r"2 columns that may be the image \(image, depth\); pass image="):
         as_source(hugging(tree, depth=more))
     assert as_source(hugging(tree, depth=more), columns=("depth", "label")).describe().count("'depth'") == 1
+    with pytest.raises(ValueError, match=r"holds 2 data sets, train, test; pass one of them, such as what\['train'\]"):
+        as_source({"train": hugging(tree), "test": hugging(tree)})
     with pytest.raises(ValueError, match="no column 'picture', only image, label"):
         as_source(hugging(tree), columns=("picture", "label"))
 

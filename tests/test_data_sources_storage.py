@@ -130,15 +130,22 @@ def test_a_server_that_is_down_gets_pauses_that_grow(monkeypatch):
     assert len(pauses) == 3 and pauses[1] == pytest.approx(2 * pauses[0]) and pauses[2] == pytest.approx(4 * pauses[0]) and 0.05 < pauses[0] < 0.2
 
 
+def ended(before: int) -> bool:
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return threading.active_count() <= before
+
+
 def test_threads_end_with_the_source_and_a_stuck_one_does_not_hold_the_process():
     before = threading.active_count()
     _, _, reading, _ = read({})
     assert threading.active_count() > before
     reading.close()
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    assert ended(before)
+    _, _, reading, _ = read({})
+    del reading
+    assert ended(before), "a source that nobody holds any more kept its threads"
     code = """if True:
         import time
         from gpuaug.data.storage import Span, Storage

@@ -111,14 +111,23 @@ class Reads:
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
-            for slot in list(task.slots):
-                task.alive(True)
-                try:
-                    result = task.call.work(slot, task.alive)
-                except BaseException as error:
-                    result = error
-                if not task.call.put(task, slot, result):
-                    # given up meanwhile: another thread is in this one's place
-                    with self._lock:
-                        self._lost -= 1
-                    return
+            if not _done(task):
+                # given up meanwhile: another thread is in this one's place
+                with self._lock:
+                    self._lost -= 1
+                return
+            # while this waits for the next, nothing of the last is held
+            del task
+
+
+def _done(task: Task) -> bool:
+    """Do a task's slots in turn; False if it was given up meanwhile."""
+    for slot in list(task.slots):
+        task.alive(True)
+        try:
+            result = task.call.work(slot, task.alive)
+        except BaseException as error:
+            result = error
+        if not task.call.put(task, slot, result):
+            return False
+    return True

@@ -44,7 +44,9 @@ def as_source(
         if not what or isinstance(what[0], (str, PurePath)) or (isinstance(what[0], (tuple, list)) and isinstance(what[0][0], (str, PurePath))):
             return pairs(what, storage, root)
         return DatasetSource(what)
-    if hasattr(what, "features") and hasattr(what, "cast_column"):
+    if isinstance(what, Mapping) and any(hasattr(part, "cast_column") for part in what.values()):
+        raise ValueError(f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as what[{next(iter(what))!r}]")
+    if hasattr(what, "features") and hasattr(what, "cast_column") and hasattr(what, "__getitem__"):
         return HuggingFaceSource(what, storage, *(columns or (None, label)))
     if _plain_folder(what):
         names = [os.path.relpath(path, what.root).replace(os.sep, "/") for path, _ in what.samples]

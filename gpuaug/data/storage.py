@@ -5,6 +5,7 @@ Nothing here raises for a file: what can't be read is an `Unreadable` in its pla
 
 import errno
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -65,6 +66,8 @@ class Storage:
         self._filesystem, self._systems = filesystem, dict[str, Any]()
         self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser(), cache_bytes)
         self._pools, self._lock, self._pid, self._closed = dict[bool, Reads](), Lock(), os.getpid(), Event()
+        # the threads of a source that nobody holds any more end as if it had been closed
+        weakref.finalize(self, _end, self._pools)
         self.bytes_read = self.requests = self.tried_again = 0
 
     # ---- which file system
@@ -160,7 +163,8 @@ class Storage:
         with self._lock:
             if self._pid != os.getpid():
                 # threads do not survive a fork
-                self._pools, self._pid = {}, os.getpid()
+                self._pools.clear()
+                self._pid = os.getpid()
             if near not in self._pools:
                 self._pools[near] = Reads(self._count or (LOCAL if near else REMOTE))
             return self._pools[near]
@@ -218,14 +222,18 @@ class Storage:
         """End the threads.  One that is stalled in a read ends when that does."""
         self._closed.set()
         with self._lock:
-            for pool in self._pools.values():
-                pool.close()
+            _end(self._pools)
 
     def describe(self) -> str:
         """How reads are made, in one line."""
         kept = "" if self._cache is None else f", {self._cache.describe()}"
         count = str(self._count) if self._count else f"{LOCAL} on a local disk, {REMOTE} elsewhere"
         return f"reads in flight: {count}; given up after {self.timeout:g} s, {self.retries} further tries{kept}"
+
+
+def _end(pools: dict[bool, Reads]) -> None:
+    while pools:
+        pools.popitem()[1].close()
 
 
 class Truncated(OSError):
