@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pickle
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -295,6 +296,21 @@ def test_the_fingerprint_changes_with_the_samples_and_not_with_their_place(tree,
     rows = [("x.jpg", 0), ("y.jpg", 1)]
     assert len({as_source(r).fingerprint for r in (rows, rows[::-1], [("x.jpg", 0), ("y.jpg", 0)], rows[:1])}) == 4
     assert as_source(Plain([(JPEG, 0)])).fingerprint != as_source(Plain([(JPEG, 0)] * 2)).fingerprint
+
+
+def test_a_source_can_be_sent_to_another_process(tree):
+    sources = [
+        as_source(tree, Storage(reads_in_flight=2)),
+        as_source([(str(tree / "b/2.jpg"), "dog")]),
+        as_source(Plain([(JPEG, 3)])),
+        as_source({"a": (JPEG, 1)}),
+    ]
+    for source in sources:
+        source.read([0])
+        sent = pickle.loads(pickle.dumps(source))
+        assert len(sent) == len(source) and sent.fingerprint == source.fingerprint and sent.key(0) == source.key(0)
+        assert bytes(sent.read([0])[0]) == bytes(source.read([0])[0]) and sent.classes == source.classes
+        assert sent.describe() == source.describe()
 
 
 def test_a_source_stays_as_it_is():

@@ -39,6 +39,7 @@ class Decoded:
     full: [N, 2] height and width of the whole upright images, 0 where there is none.
     windows: [N, 4] top, left, height and width of what `images` shows of them: what was asked for, clipped.
     ready: the CUDA event after which the pixels are there; None on the CPU, where they are.  Keep this object until the kernels that read it are done.
+    DALI's images share one piece of memory: one that is kept keeps its whole batch.
     """
 
     images: list[Tensor | Exception]

@@ -14,7 +14,20 @@ from gpuaug.data.source import Item, Source, as_labels, checked, digest
 from gpuaug.data.storage import Span, Storage, Unreadable, reason
 
 
-class DatasetSource(Source):
+class Locked(Source):
+    """A source that is read by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
+
+
+class DatasetSource(Locked):
     """A map-style data set: dataset[i] is (image, target), or an image alone; a mapping is read by its keys, sorted, so that its order is no matter.
 
     An image is the file's bytes, a PIL image, an [H, W] or [H, W, C] uint8 array, or a [C, H, W] uint8 tensor.  Data sets know nothing of threads: they are
@@ -22,7 +35,8 @@ class DatasetSource(Source):
     """
 
     def __init__(self, dataset: Any):
-        self._dataset, self._lock = dataset, Lock()
+        super().__init__()
+        self._dataset = dataset
         self._names = sorted(dataset) if isinstance(dataset, Mapping) else None
         if self._names is not None and not all(isinstance(name, str) for name in self._names):
             raise ValueError("the keys of a mapping must be strings; for numbers pass a list")
@@ -95,13 +109,14 @@ def image(value: Any) -> Item:
     return pixels
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(Locked):
     """A data set of the `datasets` package, by its column of images; they come encoded, whatever the column says about decoding.
 
     image, label: names of the columns; None takes the only column of images, and of class labels.
     """
 
     def __init__(self, dataset: Any, storage: Storage, image: str | None = None, label: str | None = None):
+        super().__init__()
         features = dict(dataset.features)
         images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
         labels = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
@@ -109,7 +124,7 @@ class HuggingFaceSource(Source):
         column = _one(label, labels, features, "label") if label is not None or labels else "label" if "label" in features else None
         kind = type(features[self._column])
         self._dataset = dataset.with_format(None).cast_column(self._column, kind(decode=False)).select_columns([self._column])
-        self._storage, self._lock = storage, Lock()
+        self._storage = storage
         if not len(dataset):
             raise ValueError("the data set is empty")
         if column is not None:

@@ -44,7 +44,7 @@ class Storage:
 
     reads_in_flight: how many reads run side by side; 4 on a local disk, 32 elsewhere.  timeout: seconds until a read that has not answered is given up and
     tried again.  retries: further tries after a time-out or an error that may pass, such as 503, with pauses of 0.1 s, 0.2 s, 0.4 s and so on.
-    cache_dir: a folder on a local disk where everything that was fetched is kept, up to `cache_bytes` of it.
+    cache_dir: a folder on a local disk where everything that was fetched is kept, up to `cache_bytes` of it (as one process counts).
     filesystem: an fsspec file system for all paths; without it a path says its own (s3://, gs://, memory://), or is local.
     """
 
@@ -63,12 +63,19 @@ class Storage:
         if not timeout > 0 or retries < 0:
             raise ValueError(f"timeout must be above 0 and retries at least 0, got {timeout} and {retries}")
         self.timeout, self.retries, self._count = timeout, retries, reads_in_flight
+        self._options = dict(
+            reads_in_flight=reads_in_flight, timeout=timeout, retries=retries, cache_dir=cache_dir, cache_bytes=cache_bytes, filesystem=filesystem
+        )
         self._filesystem, self._systems = filesystem, dict[str, Any]()
         self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser(), cache_bytes)
         self._pools, self._lock, self._pid, self._closed = dict[bool, Reads](), Lock(), os.getpid(), Event()
         # the threads of a source that nobody holds any more end as if it had been closed
         weakref.finalize(self, _end, self._pools)
         self.bytes_read = self.requests = self.tried_again = 0
+
+    def __reduce__(self) -> Any:
+        # another process gets one of its own: threads, connections and counts are not sent
+        return _storage, (self._options,)
 
     # ---- which file system
 
@@ -231,6 +238,10 @@ class Storage:
         return f"reads in flight: {count}; given up after {self.timeout:g} s, {self.retries} further tries{kept}"
 
 
+def _storage(options: dict[str, Any]) -> Storage:
+    return Storage(**options)
+
+
 def _end(pools: dict[bool, Reads]) -> None:
     while pools:
         pools.popitem()[1].close()
@@ -302,7 +313,7 @@ class Cache:
     """Fetched files and blocks in a folder, each with its length and a checksum at its end; a file appears whole or not at all."""
 
     def __init__(self, folder: Path, limit: int | None):
-        self.folder, self.limit, self.full = folder, limit, ""
+        self.folder, self.limit, self.full, self._lock = folder, limit, "", Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.held = sum(entry.stat().st_size for entry in folder.glob("??/*")) if limit is not None else 0
 
@@ -321,11 +332,12 @@ class Cache:
 
     def put(self, span: Span, data: Encoded) -> None:
         """Keep it, if there is room."""
-        if self.full:
-            return
-        if self.limit is not None and self.held + len(data) > self.limit:
-            self.full = f"full at {self.held / 1e9:.2f} GB, the rest is read anew"
-            return
+        with self._lock:
+            if not self.full and self.limit is not None and self.held + len(data) > self.limit:
+                self.full = f"full at {self.held / 1e9:.2f} GB, the rest is read anew"
+            if self.full:
+                return
+            self.held += len(data)
         place = self._place(span)
         part = place.with_name(f"{place.name}.{os.getpid()}.{id(data):x}.part")
         try:
@@ -334,7 +346,6 @@ class Cache:
                 file.write(data)
                 file.write(zlib.crc32(data).to_bytes(4, "little"))
             os.replace(part, place)
-            self.held += len(data)
         except OSError as error:
             self.full = f"not written any more: {reason(error)}"
             part.unlink(missing_ok=True)
