@@ -127,6 +127,9 @@ def unreadable() -> dict[str, bytes]:
         "a JPEG cut in its scan": whole[: scan + (len(whole) - scan) // 2],
         "a JPEG's header": whole[: scan + 14],
         "a JPEG cut in its header": whole[: whole.index(b"\xff\xc0") + 4],
+        # headers and ends are as they should be
+        "a JPEG with a broken table": whole.replace(b"\xff\xc4\x00\x1f\x00\x00\x01", b"\xff\xc4\x00\x1f\x00\xff\xff", 1),
+        "a PNG with broken pixels": readable()["PNG"].replace(b"IDAT", b"IDAT\0\0", 1),
         "a PNG cut in its pixels": readable()["PNG"][:4000],
         "a PNG's header": readable()["PNG"][:33],
         "a WebP cut": readable()["WebP"][:300],
@@ -145,9 +148,9 @@ def claiming(width: int, height: int, form: str = "JPEG") -> bytes:
     return bytes(whole)
 
 
-def fuzzed(count: int) -> list[bytes]:
-    """JPEG files with bytes flipped, cut out, doubled or cut off: from nothing but a counter, so the same ones everywhere."""
-    bases = [readable()[k] for k in ("JPEG 4:2:0", "JPEG progressive", "JPEG gray", "JPEG CMYK", "JPEG EXIF 6", "JPEG restart markers")]
+def fuzzed(count: int, form: str = "JPEG") -> list[bytes]:
+    """Files of a kind with bytes flipped, cut out, doubled or cut off: from nothing but a counter, so the same ones everywhere."""
+    bases = [data for what, data in readable().items() if what.startswith(form)]
     random, out = np.random.Generator(np.random.Philox(7)), []
     for k in range(count):
         data = bytearray(bases[k % len(bases)])

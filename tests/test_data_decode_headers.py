@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from gpuaug.data import decode, headers
+from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Header, Undecodable
 
 FILES, BAD = encoded.readable(), encoded.unreadable()
@@ -103,6 +104,30 @@ def test_what_can_be_read_in_two_ways_is_not_plain():
     assert headers.read(encoded.with_segments(b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>6", b"Exif")).plain
 
 
+def test_a_file_without_its_end_is_not_decoded_in_a_list():
+    """What a broken download leaves would fail the list, which then is decoded again in parts."""
+    for what in ("a JPEG cut in its scan", "a JPEG's header", "a PNG cut in its pixels", "a PNG's header"):
+        assert not headers.read(BAD[what]).plain, what
+    for more in (b"", b"\n", bytes(40)):
+        assert headers.read(FILES["JPEG 4:2:0"] + more).plain and headers.read(FILES["PNG"] + more).plain
+    for name in THERE:
+        assert decode.decoder(name, num_threads=1).decode([FILES["JPEG 4:2:0"] + bytes(400)]).images[0].shape == (67, 101, 3)
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_exif_is_found_wherever_it_stands_and_nothing_else_is_taken_for_it(turned):
+    """torchcodec looks into the first segment of its kind alone."""
+    block, other = encoded.tagged((TAG, 3, 1, turned)), b"http://ns.adobe.com/xap/1.0/\0<x/>"
+    for segments, wanted in (([other, block], turned), ([block, other], turned), ([block.replace(b"Exif", b"exif")], 1), ([other, other], 1)):
+        data = encoded.with_segments(*segments)
+        assert headers.read(data).orientation == wanted
+        plain = turn(decode.decoder("pillow", num_threads=1).decode([encoded.with_segments()]).images[0].numpy(), wanted)
+        for name in THERE:
+            assert np.array_equal(decode.decoder(name, num_threads=1).decode([data]).images[0].numpy(), plain), name
+    # what is usual stays with the decoder
+    assert headers.read(encoded.with_segments(block, other)).plain and headers.read(encoded.with_segments(other, encoded.tagged((0x010F, 3, 1, 7)))).plain
+
+
 def test_orientation_in_xmp_is_not_believed():
     text = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></x:xmpmeta>'
     for name in THERE:
@@ -153,9 +178,9 @@ faulthandler.enable()
 import encoded, numpy as np, torch
 from gpuaug.data import decode
 decoder = decode.decoder({name!r}, num_threads=2, max_pixels=10**6)
-files = encoded.fuzzed(200)
+files = encoded.fuzzed(200) + encoded.fuzzed(75, "PNG") + encoded.fuzzed(50, "WebP") + [d for w, d in encoded.unreadable().items() if "PNG" in w] * 25
 good, bad = 0, 0
-for k in range(0, 200, 25):
+for k in range(0, len(files) // 25 * 25, 25):
     whole = decoder.decode(files[k : k + 25])
     windows = np.array([[k % 30, i, 40, 40] for i in range(25)])
     parts = decoder.decode(files[k : k + 25], windows)

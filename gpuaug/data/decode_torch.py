@@ -42,7 +42,7 @@ class PillowDecoder(Decoder):
 
 
 class TorchvisionDecoder(EachDecoder):
-    """JPEG, PNG and WebP by torchvision.io; what is turned or of 16 bits there by Pillow."""
+    """JPEG by torchvision.io, and nothing else: its reader of PNG ends the process at a damaged file."""
 
     name = "torchvision"
 
@@ -51,15 +51,15 @@ class TorchvisionDecoder(EachDecoder):
         self._ops = _torchvision()
 
     def takes(self, header: Header) -> bool:
-        return header.bits <= 8 and (header.kind in ("jpeg", "png") or (header.kind == "webp" and header.coding != "animated"))
+        return header.kind == "jpeg" and header.plain and header.bits == 8
 
     def _decode_one(self, data: Encoded, header: Header) -> Tensor:
         # the operators themselves: their wrappers in Python warn at every call that they are deprecated.  3 is RGB; EXIF is ours to apply
-        image = self._ops.decode_image(tensor(data), 3, False).permute(1, 2, 0)
+        image = self._ops.decode_jpeg(tensor(data), 3, False).permute(1, 2, 0)
         return image if header.orientation == 1 else torch.from_numpy(turn(image.numpy(), header.orientation))
 
     def _what(self) -> str:
-        return f"{_torchvision_version()} on the CPU, {self.num_threads} threads, whole images and then the window; BMP, TIFF, GIF, PNM and 16 bits by Pillow"
+        return f"{_torchvision_version()} on the CPU, {self.num_threads} threads, whole JPEG images and then the window; all else by Pillow"
 
 
 class TorchcodecDecoder(EachDecoder):

@@ -14,6 +14,8 @@ ORIENTATION = 0x0112
 # frames of a JPEG: how the coefficients are coded, by the code of the marker
 CODINGS = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "lossless"}
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+# a JPEG's last marker, which never stands in a scan; a few bytes may follow it
+END = b"\xff\xd9"
 # markers without a length: TEM, the restart markers
 BARE = {0x01, *range(0xD0, 0xD8)}
 # a marker and the length after it
@@ -34,8 +36,8 @@ class Header(NamedTuple):
     channels: int = 3
     bits: int = 8
     coding: str = ""
-    # one frame, one EXIF block at most, well formed, and nothing between the segments: all readers of such a file see the same size.  DALI 2.4 writes past
-    # its memory where two blocks disagree about the orientation
+    # one frame, one EXIF block at most, well formed, nothing between the segments: all readers of such a file see the same size.  DALI 2.4 writes past its
+    # memory where two blocks disagree about the orientation.  And an end: a file that is cut off would fail the list that it is decoded in
     plain: bool = True
 
     @property
@@ -90,7 +92,8 @@ def orientation(tiff: memoryview) -> tuple[int, bool]:
 
 
 def _jpeg(data: memoryview) -> Header:
-    at, end, frame, exifs, plain, turned = 2, len(data), None, 0, True, 1
+    at, end, frame, plain, turned = 2, len(data), None, True, 1
+    exifs = others = 0
     while True:
         marker, length = MARKER(data, at)
         code = marker & 0xFF
@@ -118,8 +121,14 @@ def _jpeg(data: memoryview) -> Header:
             if bytes(data[at + 4 : at + 10]) == b"Exif\0\0":
                 exifs += 1
                 if exifs == 1:
-                    turned, once = orientation(data[at + 10 : after])
-                plain = plain and exifs == 1 and once
+                    turned, clear = orientation(data[at + 10 : after])
+                    # torchcodec looks into the first segment of this kind alone, whatever it calls itself
+                    plain = plain and clear and (turned == 1 or not others)
+                else:
+                    plain = False
+            else:
+                others += 1
+                plain = plain and bytes(data[at + 10 : at + 12]) not in (b"II", b"MM")
         elif code in (0xD8, 0xDC, 0xDE, 0xDF):
             # another image's beginning, or a size that is given again
             plain = False
@@ -127,6 +136,7 @@ def _jpeg(data: memoryview) -> Header:
     if frame is None:
         raise Undecodable("a JPEG without a frame")
     height, width, channels, bits, coding = frame
+    plain = plain and END in bytes(data[-64:])
     return Header("jpeg", height, width, turned, channels, bits, coding, plain)
 
 
@@ -146,6 +156,9 @@ def _png(data: memoryview) -> Header:
         elif name == b"IEND":
             break
         at += 12 + length
+    else:
+        # cut off
+        plain = False
     return Header("png", height, width, turned, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0), bits, "", plain)
 
 
