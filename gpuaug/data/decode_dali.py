@@ -1,0 +1,188 @@
+"""Decoding by NVIDIA DALI: batches in its own threads, of each JPEG the window alone; on a GPU by nvJPEG and the hardware's decoder.
+
+One pipeline holds one batch at a time, so that a batch that fails says nothing about the next; calls from several threads take a pipeline each.  Its outputs
+lie back to back in memory that is DALI's, and become tensors without a copy.
+"""
+
+from importlib import metadata
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, Ints, cropped, halved
+from gpuaug.data.decode_torch import CudaDecoder, unwritten
+from gpuaug.data.headers import Encoded, Header, Undecodable
+
+# the smallest batch that a pipeline is built for; a larger one builds another
+CAPACITY = 256
+
+
+class Memory:
+    """A batch's pixels in memory that DALI owns: kept while a tensor shows any of them."""
+
+    def __init__(self, pixels: Any, address: int, size: int, cuda: bool):
+        self.pixels = pixels
+        interface = {"shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None}
+        if cuda:
+            self.__cuda_array_interface__ = interface | {"stream": None}
+        else:
+            self.__array_interface__ = interface
+
+
+class Pipe:
+    """A pipeline of its own: bytes and windows in, pixels out."""
+
+    def __init__(self, capacity: int, threads: int, device: torch.device, region: bool):
+        from nvidia.dali import Pipeline, fn, types
+
+        self.capacity, self._region, self._cuda = capacity, region, device.type == "cuda"
+        # said and not left to a default: an output type of "any" ends the process at a gray JPEG, and on a GPU chroma would be repeated, not interpolated
+        options = {"device": "mixed" if self._cuda else "cpu", "output_type": types.RGB, "adjust_orientation": True, "jpeg_fancy_upsampling": True}
+        index = device.index if self._cuda else None
+        self._pipeline = Pipeline(capacity, threads, index, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False)
+        with self._pipeline:
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
+            if region:
+                start, shape = (fn.external_source(name=name, dtype=types.INT32, ndim=1) for name in ("start", "shape"))
+                pixels = fn.decoders.image_slice(encoded, start, shape, axis_names="HW", **options)
+            else:
+                pixels = fn.decoders.image(encoded, **options)
+            self._pipeline.set_outputs(pixels)
+        self._pipeline.build()
+
+    def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor]:
+        """[h, w, 3] uint8 of each; raises RuntimeError if any can't be decoded, after which the pipeline is as good as before."""
+        self._pipeline.feed_input("encoded", data)
+        if self._region:
+            narrow = windows.astype(np.int32)
+            self._pipeline.feed_input("start", np.ascontiguousarray(narrow[:, :2]))
+            self._pipeline.feed_input("shape", np.ascontiguousarray(narrow[:, 2:]))
+        # the GIL is released while this waits
+        self._pipeline.schedule_run()
+        (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
+        self._pipeline.release_outputs()
+        return self._views(pixels)
+
+    def _views(self, pixels: Any) -> list[Tensor]:
+        shapes = pixels.shape()
+        sizes = [h * w * c for h, w, c in shapes]
+        begins = [pixels[i].data_ptr() for i in range(len(shapes))]
+        ends = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+        memory = Memory(pixels, min(begins), max(ends) - min(begins), self._cuda)
+        flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
+        first = min(begins)
+        return [flat.as_strided((h, w, c), (w * c, c, 1), begin - first) for (h, w, c), begin in zip(shapes, begins, strict=True)]
+
+
+class Pipes:
+    """Pipelines alike, one for each caller at a time."""
+
+    def __init__(self, threads: int, device: torch.device, region: bool):
+        self._threads, self._device, self._region = threads, device, region
+        self._free: list[Pipe] = []
+        self._lock = Lock()
+
+    def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor | Exception]:
+        """Images, or why there is none.  A batch fails as a whole where one of it does: it is halved until the bad ones are alone."""
+        with self._lock:
+            pipe = self._free.pop() if self._free else None
+        if pipe is None or pipe.capacity < len(data):
+            pipe = Pipe(max(CAPACITY, 1 << (len(data) - 1).bit_length()), self._threads, self._device, self._region)
+        try:
+            return halved(lambda part: pipe.run(data[part], windows[part], stream), 0, len(data))
+        finally:
+            with self._lock:
+                self._free.append(pipe)
+
+    def close(self) -> None:
+        with self._lock:
+            self._free.clear()
+
+
+def _buffers(data: list[Encoded]) -> list[Any]:
+    return [np.frombuffer(d, np.uint8) for d in data]
+
+
+class DaliDecoder(Decoder):
+    """JPEG and PNG by DALI on the CPU, of each the window alone."""
+
+    name = "dali"
+
+    def __init__(self, num_threads: int | None = None, max_pixels: int = MAX_PIXELS):
+        super().__init__(num_threads, max_pixels)
+        self._pipes = Pipes(self.num_threads, self.device, region=True)
+
+    def takes(self, header: Header) -> bool:
+        """What DALI decodes as Pillow does, without harm from a header that can be read in two ways."""
+        if header.kind == "png":
+            return header.plain
+        if header.kind != "jpeg" or not header.plain or header.bits != 8 or header.coding not in ("baseline", "extended", "progressive"):
+            return False
+        # CMYK is converted with roundings of its own
+        return header.channels in (1, 3)
+
+    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+        return self._pipes.run(_buffers(data), _whole(heads) if windows is None else windows)
+
+    def close(self) -> None:
+        super().close()
+        self._pipes.close()
+
+    def _what(self) -> str:
+        return f"{version()} on the CPU, {self.num_threads} threads, of each JPEG the window alone; CMYK, WebP, BMP, TIFF, GIF, PNM and odd headers by Pillow"
+
+
+class CudaDaliDecoder(CudaDecoder):
+    """JPEG by DALI on a GPU.  `region`: decode the window alone, which needs a version that can; otherwise it is cut out of the whole image."""
+
+    name = "dali"
+
+    def __init__(self, device: torch.device, num_threads: int | None = None, max_pixels: int = MAX_PIXELS, *, region: bool = False, why: str = ""):
+        super().__init__(device, num_threads, max_pixels)
+        self._region, self._why = region, why
+        self._pipes = Pipes(self.num_threads, self.device, region)
+
+    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+        boxes = _whole(heads) if windows is None else windows
+        images = self._pipes.run(_buffers(data), boxes, self._stream)
+        for i in unwritten(images):
+            images[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
+        if self._region or windows is None:
+            return images
+        return [image if isinstance(image, Exception) else cropped(image, box) for image, box in zip(images, boxes, strict=True)]
+
+    def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
+        raise AssertionError("DALI is fed by its pipeline")
+
+    def close(self) -> None:
+        super().close()
+        self._pipes.close()
+
+    def _what(self) -> str:
+        how = "of each JPEG the window alone" if self._region else f"whole images and then the window ({self._why})"
+        return f"{version()} on {self.device}, {self.num_threads} threads, {how}; CMYK, 12 bits and all else by Pillow on the CPU"
+
+
+def _whole(heads: list[Header]) -> Ints:
+    return np.array([(0, 0, *head.size) for head in heads], np.int64)
+
+
+# ---- what is installed
+
+
+def version() -> str:
+    """DALI as it is installed, under either name."""
+    found = {name: metadata.version(name) for name in ("nvidia-dali-cuda120", "nvidia-dali-cuda130") if installed(name)}
+    return "DALI " + ", ".join(f"{v} ({name})" for name, v in found.items())
+
+
+def installed(name: str) -> bool:
+    """Whether a distribution is."""
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,205 @@
+"""Sources with a file for each sample: class folders, lists, and tables in CSV or Parquet."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from gpuaug.data.source import Item, Labels, Names, Source, as_labels, checked, digest
+from gpuaug.data.storage import Span, Storage, plain
+
+# torchvision.datasets.folder.IMG_EXTENSIONS: which files of a folder count decides every id
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class FileSource(Source):
+    """A file for each sample.
+
+    names: paths below `root`, or whole ones where that is empty.  sizes: of the files, where a listing has told them; a read that gives less is tried again.
+    """
+
+    def __init__(
+        self, names: Sequence[str], labels: Labels | None, classes: tuple[str, ...] | None, storage: Storage, root: str = "", sizes: Sequence[int] | None = None
+    ):
+        if not names:
+            raise ValueError("there are no samples")
+        self._names = names if isinstance(names, Names) else Names(names)
+        self.labels, self.classes, self._storage, self._root = labels, classes, storage, root
+        self._sizes = None if sizes is None else np.array(sizes, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def key(self, id: int) -> str:
+        return str(self._names[checked([id], len(self))[0]])
+
+    def path(self, id: int) -> str:
+        """Where a sample's file is."""
+        name = self.key(id)
+        if not self._root or "://" in name or os.path.isabs(name):
+            return name
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def read(self, ids: Sequence[int]) -> list[Item]:
+        return list(self._storage.read([Span(self.path(i), 0, None if self._sizes is None else int(self._sizes[i])) for i in checked(ids, len(self))]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest("files", self._names.data, self._names.ends, b"" if self.labels is None else self.labels, *(self.classes or ()))
+
+    def describe(self) -> str:
+        kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
+        note = ""
+        if not self._storage.is_local(self.path(0)):
+            note = (
+                "\none object an image over a network: every image costs a request of its own; WebDataset shards are read in ranges of megabytes, "
+                "and cache_dir= keeps what was read on a local disk"
+            )
+        return f"{len(self)} files, {kind}; {self._storage.describe()}{note}"
+
+    def stats(self) -> dict[str, int]:
+        return {"bytes_read": self._storage.bytes_read, "reads": self._storage.requests, "tried_again": self._storage.tried_again}
+
+    def close(self) -> None:
+        self._storage.close()
+
+
+# ---- class folders
+
+
+def folder(root: str, storage: Storage, allow_empty: bool = False) -> FileSource:
+    """A folder of class folders, in the order and with the labels of torchvision's ImageFolder; one that holds images and no folders has no labels."""
+    if not storage.is_local(root):
+        return _remote_folder(root, storage, allow_empty)
+    root = os.path.expanduser(plain(root))
+    if not os.path.isdir(root):
+        raise ValueError(f"{root} is not a folder; pass a folder of class folders, a table, a list of (path, label) or tar shards")
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if not classes:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_file() and entry.name.lower().endswith(EXTENSIONS))
+        if not names:
+            raise ValueError(f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count")
+        return FileSource(names, None, None, storage, root)
+    names, counts = [], []
+    for name in classes:
+        before = len(names)
+        for place, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
+            below = os.path.relpath(place, root).replace(os.sep, "/")
+            names += [f"{below}/{file}" for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
+        counts.append(len(names) - before)
+    return _labelled(root, names, classes, counts, storage, allow_empty)
+
+
+def _remote_folder(root: str, storage: Storage, allow_empty: bool) -> FileSource:
+    _, inside = storage.system(root)
+    found = {path.removeprefix(inside).lstrip("/"): size for path, size in storage.find(root).items()}
+    images = {name: size for name, size in found.items() if name.lower().endswith(EXTENSIONS)}
+    # a folder's files come before those of the folders in it, and folders sort by their whole path: so does os.walk, sorted
+    names = sorted((n for n in images if "/" in n), key=lambda n: (n.split("/")[0], *n.rpartition("/")[::2]))
+    if not names:
+        names = sorted(images)
+        if not names:
+            raise ValueError(f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count")
+        return FileSource(names, None, None, storage, root, [images[n] for n in names])
+    classes = sorted({n.split("/")[0] for n in found if "/" in n})
+    held = [n.split("/")[0] for n in names]
+    return _labelled(root, names, classes, [held.count(c) for c in classes], storage, allow_empty, [images[n] for n in names])
+
+
+def _labelled(
+    root: str, names: list[str], classes: list[str], counts: list[int], storage: Storage, allow_empty: bool, sizes: list[int] | None = None
+) -> FileSource:
+    empty = [c for c, count in zip(classes, counts, strict=True) if not count]
+    if empty and not allow_empty:
+        raise ValueError(
+            f"no image in the class folders {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''} of {root}; "
+            f"files ending in {', '.join(EXTENSIONS)} count. Remove the folders, or pass allow_empty=True"
+        )
+    if not names:
+        raise ValueError(f"{root} holds no images; files ending in {', '.join(EXTENSIONS)} count")
+    return FileSource(names, np.repeat(np.arange(len(classes), dtype=np.int64), counts), tuple(classes), storage, root, sizes)
+
+
+# ---- lists and tables
+
+
+def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
+    """A list of paths, or of (path, label): labels are integers, names, or rows of floats.  Relative paths are below `root`."""
+    if not rows:
+        raise ValueError("the list of samples is empty")
+    if isinstance(rows[0], (str, PurePath)):
+        return FileSource([os.fspath(row) for row in rows], None, None, storage, root)
+    for k, row in enumerate(rows):
+        if not isinstance(row, (tuple, list)) or len(row) != 2 or not isinstance(row[0], (str, PurePath)):
+            raise ValueError(f"samples must be (path, label), got {row!r} at {k}")
+    labels, classes = as_labels([row[1] for row in rows])
+    return FileSource([os.fspath(row[0]) for row in rows], labels, classes, storage, root)
+
+
+def table(path: str, storage: Storage, columns: tuple[str, str] = ("path", "label")) -> FileSource:
+    """A CSV file with a head line, or a Parquet file: one column of paths, relative to the table's folder, and one of labels, if it is there."""
+    names, labels = (_parquet if path.lower().endswith(".parquet") else _csv)(path, storage, columns)
+    if not names:
+        raise ValueError(f"{path} has no rows")
+    root = path.rpartition("/")[0] if not storage.is_local(path) else os.path.dirname(os.path.abspath(os.path.expanduser(plain(path))))
+    if labels is None:
+        return FileSource(names, None, None, storage, root)
+    numbers, classes = as_labels(labels)
+    return FileSource(names, numbers, classes, storage, root)
+
+
+def _bytes(path: str, storage: Storage) -> bytes:
+    if storage.is_local(path):
+        path = os.path.expanduser(path)
+    (data,) = storage.read([Span(path)])
+    if isinstance(data, Exception):
+        raise ValueError(f"{path} can't be read: {data}")
+    return bytes(data)
+
+
+def _missing(path: str, column: str, there: Sequence[str]) -> ValueError:
+    return ValueError(f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with columns=(..., ...)")
+
+
+def _csv(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[list[str], list[Any] | None]:
+    text = io.StringIO(_bytes(path, storage).decode("utf-8-sig"), newline="")
+    reader = csv.reader(text, delimiter="\t" if path.lower().endswith(".tsv") else ",")
+    head = next(reader, [])
+    if columns[0] not in head:
+        raise _missing(path, columns[0], head)
+    rows = [row for row in reader if row]
+    for k, row in enumerate(rows):
+        if len(row) != len(head):
+            raise ValueError(f"{path}: row {k + 2} has {len(row)} fields, its head has {len(head)}")
+    names = [row[head.index(columns[0])] for row in rows]
+    if columns[1] not in head:
+        return names, None
+    labels: list[Any] = [row[head.index(columns[1])] for row in rows]
+    # numbers if all are; one name among them, and all are names
+    return names, [int(label) for label in labels] if all(_integer(label) for label in labels) else labels
+
+
+def _integer(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal()
+
+
+def _parquet(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[list[str], list[Any] | None]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"{path} is read by pyarrow, which is not installed; pip install pyarrow, or pass the table as CSV") from None
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(_bytes(path, storage)))
+        there = file.schema_arrow.names
+        if columns[0] not in there:
+            raise _missing(path, columns[0], there)
+        found = file.read(columns=[c for c in columns if c in there]).to_pydict()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is no Parquet file: {error}") from None
+    return found[columns[0]], found.get(columns[1])
