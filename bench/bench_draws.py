@@ -16,7 +16,7 @@ import torch
 import gpuaug as ga
 from bench.timing import Budget, Spread, alternate, ratio
 from gpuaug import ir, rng
-from gpuaug.tape.recipe import trace
+from gpuaug.trace.recipe import trace
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CROP = (ga.RandomResizedCrop(224), ga.RandomHorizontalFlip())

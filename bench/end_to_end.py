@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 import gpuaug as ga
+from bench.contenders.registry import Absent
 
 from . import checks, sources, timing
-from .contenders import Absent
 from .scenarios import MEAN, POLICIES, STD, Workload
 from .suite import Measured, Options, Row
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import instructions, report, scenarios, suite
+from bench import instructions, scenarios, suite
+from bench.report import results
+
 from .scenarios import Workload
 from .suite import Measured, Options
 from .timing import Budget, Spread
@@ -85,10 +87,10 @@ def stored(path: Path, options: Options) -> dict[str, Spread]:
     """The ratios of a file; raises ValueError where it is missing or was made under other conditions."""
     if not path.exists():
         raise ValueError(f"there are no stored results of this machine class, {path.stem}; run make bench and commit them")
-    data: dict[str, Any] = report.load(path)
+    data: dict[str, Any] = results.load(path)
     if data["conditions"]["threads"] != options.threads:
         raise ValueError(f"the stored results are of {data['conditions']['threads']} threads, this run is of {options.threads}")
-    return ratios(report.from_json(data))
+    return ratios(results.from_json(data))
 
 
 def main() -> int:
@@ -98,7 +100,7 @@ def main() -> int:
     options = Options("cuda" if torch.cuda.is_available() else "cpu", budget=Budget(2.0))
     options = replace(options, only=(suite.base(options.where), RIVAL))
     try:
-        before = stored(report.RESULTS / f"{report.machine_class(options.where)}.json", options)
+        before = stored(results.RESULTS / f"{results.machine_class(options.where)}.json", options)
     except ValueError as error:
         print(f"bench-check: {error}", file=sys.stderr)
         return 2
@@ -123,7 +125,7 @@ def _instructions() -> bool:
         print("instructions: none are stored; python -m bench.instructions counts them")
         return False
     try:
-        lines, more = instructions.compare(report.load(instructions.FILE), instructions.count())
+        lines, more = instructions.compare(results.load(instructions.FILE), instructions.count())
     except RuntimeError as error:
         lines, more = [f"instructions: {error}"], False
     print("\n".join(lines))

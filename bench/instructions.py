@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import report
+from bench.report import results
 
-FILE = report.RESULTS / "instructions.json"
+FILE = results.RESULTS / "instructions.json"
 COUNTED = ("moderate", "seed recipe 28 px grey")
 CALLS, IMAGES = 3, 32
 TOLERANCE = 1.01  # two counts of the same code differed by less than a hundredth of a per cent; drawing and allocation may move a little
@@ -71,8 +71,8 @@ def count() -> dict[str, Any]:
             said = _run([*valgrind, *_python(calls)], cache)
             totals.append(int(re.search(r"I +refs: +([\d,]+)", said)[1].replace(",", "")))  # type: ignore[index]
     counts = {name: round((total - totals[0]) / (CALLS * IMAGES)) for name, total in zip(COUNTED, totals[1:], strict=True)}
-    versions = {p: report._version(p) for p in ("numba", "llvmlite", "numpy", "torch")}
-    return {"instructions an image": counts, "processor": PROCESSOR["NUMBA_CPU_NAME"], "versions": versions, "commit": report.commit()}
+    versions = {p: results._version(p) for p in ("numba", "llvmlite", "numpy", "torch")}
+    return {"instructions an image": counts, "processor": PROCESSOR["NUMBA_CPU_NAME"], "versions": versions, "commit": results.commit()}
 
 
 def _python(calls: list[int]) -> list[str]:
@@ -97,5 +97,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         child([int(n) for n in sys.argv[2:]])
     else:
-        report.save(count(), FILE)
+        results.save(count(), FILE)
         print(FILE.read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 import gpuaug as ga
+from bench.contenders.registry import CONTENDERS, Absent, Contender, Run, Unsupported, base
 
 from . import checks, sources, timing
-from .contenders import CONTENDERS, Absent, Contender, Run, Unsupported, base
 from .scenarios import Workload
 from .timing import Budget
 

@@ -104,7 +104,7 @@ def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[flo
 def require(holds: Any, refuse: Callable[[], Exception]) -> None:
     """Raise what `refuse` makes unless `holds`, [N] bool, is true everywhere.
 
-    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.tape` sees to it for every batch to come.
+    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.trace` sees to it for every batch to come.
     """
     if hasattr(holds, "require"):
         holds.require()

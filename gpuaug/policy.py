@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
+from gpuaug import arguments, fuse, ir, rng, serial, targets, torch_compile
 from gpuaug.batch import Batch, Images, Params, Ragged, as_epoch, as_images, as_integers, as_labels
 from gpuaug.exec import BACKENDS, choose, describe, load
 from gpuaug.fuse import Plan
-from gpuaug.recipes import Build, Recipes, check_values, find
+from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Mixing, Transform
 from gpuaug.transforms.base import Drawn, lower_all, numbered, sample_all, span
 
@@ -59,7 +59,7 @@ class Policy(nn.Module):
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self._recipes = Recipes()
-        self.handle = traced.register(self)
+        self.handle = torch_compile.register(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # by name: the protocol of torch.save fails on a memory format
@@ -67,7 +67,7 @@ class Policy(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy is a policy of its own
-        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": traced.register(self), "_recipes": Recipes()}
+        changed = {"memory_format": getattr(torch, state["memory_format"]), "handle": torch_compile.register(self), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})  # type: ignore[no-untyped-call]
 
     # ---- calling
@@ -90,7 +90,7 @@ class Policy(nn.Module):
         backend: "auto", "reference", "cpu" or "triton".  Raises ValueError or TypeError for what it cannot take.
         """
         if torch.compiler.is_compiling() and isinstance(images, Tensor):
-            return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+            return torch_compile.call(self, images, labels, ids, epoch, occurrence, backend)
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = _joined(images, given)

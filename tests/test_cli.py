@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gpuaug as ga
-from gpuaug import demo, photographs, show
-from gpuaug.cli import app
+from gpuaug.apps import demo, photographs, show
+from gpuaug.apps.cli import app
 
 SIZES = {"blue/a.jpg": (60, 90), "blue/b.png": (81, 50), "red/c.jpg": (40, 40), "red/d.jpg": (33, 120), "red/e.jpg": (64, 48)}  # (H, W)
 
@@ -181,7 +181,7 @@ import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name in ("triton", "nvidia.dali") else find(name, *rest)
-from gpuaug.cli import main
+from gpuaug.apps.cli import main
 main()
 """
 
@@ -226,6 +226,6 @@ def test_version_is_the_packages() -> None:
 
 
 def test_the_command_starts_without_the_heavy_packages() -> None:
-    code = "import sys, gpuaug.cli; print(*sorted({'triton', 'numba', 'kornia', 'nvidia.dali', 'torchvision', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, gpuaug.apps.cli; print(*sorted({'triton', 'numba', 'kornia', 'nvidia.dali', 'torchvision', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -369,14 +369,14 @@ def test_a_folder_that_takes_no_compiled_code_is_survived(fault, tmp_path):
 def test_a_full_disk_while_saving_is_survived(tmp_path, monkeypatch):
     from numba import njit
 
-    from gpuaug import compiled
+    from gpuaug import numba_cache
 
     def refuse(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled.FunctionCache, "save_overload", refuse)
+    monkeypatch.setattr(numba_cache.FunctionCache, "save_overload", refuse)
 
-    @compiled.kernel
+    @numba_cache.kernel
     def twice(x):
         return 2 * x
 
@@ -384,12 +384,12 @@ def test_a_full_disk_while_saving_is_survived(tmp_path, monkeypatch):
 
 
 def test_a_change_in_any_compiled_file_makes_the_cache_stale():
-    from gpuaug import compiled
+    from gpuaug import numba_cache
 
-    names = {f.name for f in (Path(compiled.__file__).parent / "exec" / "rows").glob("*.py")}
+    names = {f.name for f in (Path(numba_cache.__file__).parent / "exec" / "cpu").glob("*.py")}
     assert {"walk.py", "points.py", "entry.py"} <= names
-    compiled._sources.cache_clear()
-    assert len(compiled._sources()) == 64
+    numba_cache._sources.cache_clear()
+    assert len(numba_cache._sources()) == 64
 
 
 def test_describe_says_what_runs_where():

@@ -37,7 +37,7 @@ def test_the_tests_for_a_card_pass_under_the_interpreter():
 
 def test_every_file_for_a_card_can_be_imported():
     files = sorted(f.stem for f in (ROOT / "tests" / "gpu").glob("*.py") if f.stem != "conftest")
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "support", ROOT / "tests" / "gpu")))
     done = ran("-c", f"import {', '.join(files)}", GPUAUG_DEVICE="cuda", PYTHONPATH=path)
     assert "test_gpu_streams" in files and done.returncode == 0, done.stderr
 

@@ -35,8 +35,8 @@ def lowered(name: str, args: dict, x: torch.Tensor, seed: int = SEED) -> tuple[t
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_a_transform_means_what_torchvision_says(name, i, images):
     args = case(name, i)
-    assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/oracles.py"
-    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/catalogue.py"
+    assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/support/oracles.py"
+    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/support/catalogue.py"
     different = 0.0
     for height, width in ((41, 41),) if name == "RandomRot90" else ((41, 53), (48, 37)):
         x = images(9, height, width)

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import gpuaug as ga
-from gpuaug import recipes
-from gpuaug.tape.recipe import Recipe
+from gpuaug.trace import cache
+from gpuaug.trace.recipe import Recipe
 
 N = 6
 IDS = torch.arange(N) * 2**33 + 1
@@ -143,10 +143,10 @@ def test_an_error_in_sample_reaches_the_caller_and_spoils_nothing(images):
 
 def test_many_sizes_are_not_traced_over_and_over(images, monkeypatch):
     traced: list[int] = []
-    find = recipes.find
-    monkeypatch.setattr(recipes, "find", lambda *a: traced.append(1) or find(*a))
-    monkeypatch.setattr(recipes, "_MOST", 4)
-    monkeypatch.setattr(recipes, "_RECENT", 50)
+    find = cache.find
+    monkeypatch.setattr(cache, "find", lambda *a: traced.append(1) or find(*a))
+    monkeypatch.setattr(cache, "_MOST", 4)
+    monkeypatch.setattr(cache, "_RECENT", 50)
     one, batches = ga.Policy([ga.RandomInvert()]), [images(1, h, 5) for h in range(1, 8)]
     numbers = torch.arange(140) * 5 % 7
     for k in numbers.tolist():

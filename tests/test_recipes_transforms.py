@@ -10,8 +10,8 @@ from torch import Tensor
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.recipes import agree, find
-from gpuaug.tape.recipe import Recipe
+from gpuaug.trace.cache import agree, find
+from gpuaug.trace.recipe import Recipe
 
 N = 70
 SEED = 2**63 + 5

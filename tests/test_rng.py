@@ -10,8 +10,8 @@ import triton.language as tl
 from oracles import philox as philox_in_numpy
 from scipy import stats
 
-from gpuaug import rng, rng_host
-from gpuaug.rng import MIX, PARAMETERS, PIXELS, SAMPLER, Block, Draw, Keys, Layout
+from gpuaug import rng
+from gpuaug.rng import MIX, PARAMETERS, PIXELS, SAMPLER, Block, Draw, Keys, Layout, host
 
 N = 40_000
 # Random123's kat_vectors: philox4x32-10
@@ -60,7 +60,7 @@ def test_numba_gives_the_bits_of_torch(seed):
     c0, c1 = g.integers(0, 2**32, 33, np.uint32), g.integers(0, 2**16, 33, np.uint32) | np.uint32(1 << 28)
     occurrence = g.integers(0, 2**12, 57, np.uint32)
     c2, c3 = g.integers(0, 2**32, 57, np.uint32), g.integers(0, 2**32, 57, np.uint32)
-    got = torch.from_numpy(rng_host.table(seed, c0, c1, occurrence, c2, c3))
+    got = torch.from_numpy(host.table(seed, c0, c1, occurrence, c2, c3))
     t0, t1, to, t2, t3 = (torch.from_numpy(x.astype(np.int64)) for x in (c0, c1, occurrence, c2, c3))
     want = torch.stack(rng.philox(seed, t0[None], t1[None] | (to << 16)[:, None], t2[:, None], t3[:, None]), -1)
     assert got.shape == (57, 33, 4)

@@ -49,7 +49,7 @@ def alike(a: np.ndarray, b: np.ndarray, what: str) -> None:
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
     args = case(name, i)
-    assert name in DRAWS, f"{name} has no oracle of its draws: add DRAWS[{name!r}] to tests/oracles.py"
+    assert name in DRAWS, f"{name} has no oracle of its draws: add DRAWS[{name!r}] to tests/support/oracles.py"
     size = ((41, 53), (48, 37), (12, 33))[i % 3] if "padding" not in args else (41, 53)
     ours = ga.Policy([build(name, args)], seed=5 + i).draw(torch.arange(N) + 2**33, epoch=2, size=size, dtype=torch.float32)[0]
     ours.pop("partner", None)  # drawn among the batch: see below

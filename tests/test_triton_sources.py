@@ -7,7 +7,7 @@ from executed import FINISH, both, falls, plan_of, planned, reasons, watched
 
 import gpuaug as ga
 from gpuaug import ir
-from gpuaug.exec.normal import gaussian
+from gpuaug.exec.triton.canonical import gaussian
 
 SIGMA = torch.tensor([[0.1, 2.0], [1.5, 0.6], [3.0, 3.0], [0.0, 1.0]])
 
