@@ -208,8 +208,11 @@ def gray(images: Tensor) -> Tensor:
     """[N, 1, H, W]."""
     if images.shape[1] == 1:
         return images
-    r, g, b = images.unbind(1)
-    return (0.2989 * r + 0.587 * g + 0.114 * b)[:, None]
+    from kornia.color import rgb_to_grayscale
+
+    weights = ir.rows((0.2989, 0.587, 0.114), images.new_empty(1), torch.float32)[0]
+    out: Tensor = rgb_to_grayscale(images, weights)
+    return out
 
 
 def blend(factor: Tensor, images: Tensor, other: Tensor) -> Tensor:
@@ -266,7 +269,10 @@ def _(p: ir.Gray, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
-    return torch.where(images >= per_sample(p.threshold), 1 - images, images)
+    from kornia.enhance import solarize
+
+    out: Tensor = solarize(images, p.threshold)
+    return out
 
 
 @apply.register
