@@ -156,8 +156,7 @@ def marshalled(chain, images, layout):
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
-    from gpuaug.exec import triton as executor
-    from gpuaug.exec.triton import rules
+    from gpuaug.exec.triton import executor, rules
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
     source = executor._source(ga.batch.Ragged(images) if isinstance(images, tuple) else images)

@@ -16,7 +16,8 @@ from compare import changed, compare
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import cpu, reference
+from gpuaug.exec import reference
+from gpuaug.exec.cpu import executor as cpu
 
 N = 5
 KEYS = rng.Keys(2**63 + 11, 7, torch.tensor([3, 2**40 + 1, 9, 2**45, 0]), torch.tensor([0, 1, 0, 2, 4095]))

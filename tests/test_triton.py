@@ -12,8 +12,7 @@ from gpuaug_kernels import launch, noise
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import triton as executor
-from gpuaug.exec.triton import rules
+from gpuaug.exec.triton import executor, rules
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((40, 50), (17, 9), (50, 21), (33, 64))

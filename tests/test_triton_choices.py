@@ -9,8 +9,7 @@ from executed import FINISH, IDS, both, falls, plan_of, planned, reasons, watche
 
 import gpuaug as ga
 from gpuaug import ir
-from gpuaug.exec import triton as executor
-from gpuaug.exec.triton import rules
+from gpuaug.exec.triton import executor, rules
 
 FLIPS = [ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)]
 TURN = ga.RandomRotation(90.0, fill=0.5)

@@ -56,7 +56,7 @@ def test_a_border_that_is_nearer_than_the_blur_reaches_is_reflected_again(images
     unrolled = [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     weights = gaussian(9, torch.tensor([4.0, 4.0]))[0]
     want = torch.stack([sum(w * x[..., unrolled[i + k]] for k, w in enumerate(weights)) for i in range(3)], -1)
-    from gpuaug.exec import triton as executor
+    from gpuaug.exec.triton import executor
 
     got = executor.run(plan_of((ir.GaussianBlur(torch.tensor([[4.0, 0.0]]).expand(2, 2), (9, 1)), FINISH), x), x)
     compare(got, want, "colour", "twice reflected")

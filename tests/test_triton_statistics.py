@@ -11,7 +11,7 @@ from gpuaug_kernels import launch
 import gpuaug as ga
 from gpuaug import ir
 from gpuaug.exec import reference
-from gpuaug.exec import triton as executor
+from gpuaug.exec.triton import executor
 
 FACTOR = torch.tensor([0.3, 1.8, 0.7, 1.2, 0.1, 2.5])
 STAGES = {"mean": lambda n: ir.Contrast(FACTOR[:n]), "range": lambda n: ir.Autocontrast(), "histogram": lambda n: ir.Equalize()}

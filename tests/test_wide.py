@@ -8,8 +8,7 @@ from gpuaug_kernels import launch, read, source
 import gpuaug as ga
 from gpuaug import ir, rng
 from gpuaug.exec import reference
-from gpuaug.exec import triton as executor
-from gpuaug.exec.triton import rules
+from gpuaug.exec.triton import executor, rules
 
 WIDTHS = (*range(1, 10), 16, 32, 33, 36, 48, 64)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)

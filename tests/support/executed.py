@@ -6,7 +6,7 @@ from gpuaug_kernels import launch
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
 from gpuaug.exec import reference
-from gpuaug.exec import triton as executor
+from gpuaug.exec.triton import executor
 
 IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
 FINISH = ir.Finish(torch.float32, torch.contiguous_format)

@@ -13,8 +13,7 @@ from gpuaug_kernels.chain import TILE
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import triton as executor
-from gpuaug.exec.triton import rules
+from gpuaug.exec.triton import executor, rules
 
 SAMPLES = 256
 KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
