@@ -45,13 +45,13 @@ $(BENCH): $(STAMP)
 
 bench: $(BENCH)
 	$(BIN)/gpuaug bench --store
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.report.readme
 
 bench-check: $(BENCH)
 	$(BIN)/python -m bench.guard
 
 readme: $(STAMP)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.report.readme
 
 install: $(STAMP)
 

@@ -1,4 +1,5 @@
-"""The CPU executor against torchvision v2 and albumentations, in one run, turn by turn: python bench/bench_cpu.py [--out FILE].
+"""The CPU executor against torchvision v2 and albumentations, in one run, turn by turn: python bench/bench_cpu.py
+[--out FILE].
 
 A call is timed whole: drawing, lowering and running; the others one image at a time, stacked to a batch at the end.
 """
@@ -55,7 +56,12 @@ def digits(n: int) -> Tensor:
 TO_FLOAT = [ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD)]
 WEAK = [ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), *TO_FLOAT]
 MODERATE = [*WEAK[:2], ga.ColorJitter(0.2, 0.2, 0.2, 0.05), *TO_FLOAT, ga.RandomErasing(0.25)]
-RECIPE = [ga.RandomAffine(90, (0.3, 0.3), (1, 2)), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip(), ga.SaltAndPepper(0.05)]
+RECIPE = [
+    ga.RandomAffine(90, (0.3, 0.3), (1, 2)),
+    ga.RandomHorizontalFlip(),
+    ga.RandomVerticalFlip(),
+    ga.SaltAndPepper(0.05),
+]
 
 
 def salt_and_pepper(image: Tensor) -> Tensor:
@@ -85,7 +91,12 @@ def albumentations_steps(name: str, threads: int) -> Callable[[np.ndarray], Tens
     cv2.setNumThreads(threads)
     steps: list[Any] = [A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]
     if name == "moderate":
-        steps += [A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.05, 0.05), p=1.0), A.Normalize(MEAN, STD), A.Erasing(p=0.25), ToTensorV2()]
+        steps += [
+            A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.05, 0.05), p=1.0),
+            A.Normalize(MEAN, STD),
+            A.Erasing(p=0.25),
+            ToTensorV2(),
+        ]
     else:
         steps += [A.Normalize(MEAN, STD), ToTensorV2()]
     compose = A.Compose(steps)
@@ -96,7 +107,10 @@ def contenders(name: str, images: Tensor, threads: int) -> dict[str, Work]:
     """Who augments these images, by name."""
     policy = ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name])
     each = torchvision_steps(name)
-    found: dict[str, Work] = {"gpuaug": lambda: policy(images, backend="cpu"), "torchvision": lambda: torch.stack([each(i) for i in images])}
+    found: dict[str, Work] = {
+        "gpuaug": lambda: policy(images, backend="cpu"),
+        "torchvision": lambda: torch.stack([each(i) for i in images]),
+    }
     if name != "seed recipe":
         other, arrays = albumentations_steps(name, threads), [i.permute(1, 2, 0).numpy() for i in images]
         found["albumentations"] = lambda: torch.stack([other(i) for i in arrays])
@@ -108,7 +122,10 @@ def contenders(name: str, images: Tensor, threads: int) -> dict[str, Work]:
 
 def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
     """Raise unless gpuaug equals its reference, and everybody's images have the same shape, type, mean and spread."""
-    policy, ids = ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name]), torch.arange(len(images))
+    policy, ids = (
+        ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name]),
+        torch.arange(len(images)),
+    )
     got, want = (policy(images, ids=ids, backend=b) for b in ("cpu", "reference"))
     wrong = ((got - want).abs() > 5e-4).double().mean().item()
     if wrong > 1e-3:
@@ -118,13 +135,17 @@ def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
         # everybody draws crops of their own, so that only the gross is compared: range, normalisation, shape
         close = abs(out.mean() - want.mean()) < 0.4 and abs(out.std() - want.std()) < 0.4
         if out.shape != want.shape or out.dtype != torch.float32 or not close:
-            raise AssertionError(f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}")
+            raise AssertionError(
+                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}"
+            )
 
 
 # ---- the clock
 
 
-def alternate(works: dict[str, Work], rounds: int, before: dict[str, Callable[[], Any]] | None = None) -> dict[str, np.ndarray]:
+def alternate(
+    works: dict[str, Work], rounds: int, before: dict[str, Callable[[], Any]] | None = None
+) -> dict[str, np.ndarray]:
     """Seconds of every contender in every round; who goes first changes."""
     names, taken = list(works), {name: [] for name in works}
     for name in names:
@@ -153,12 +174,23 @@ def against(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        for name, images in (("weak", photographs(32)), ("moderate", photographs(32)), ("seed recipe", digits(32)), ("seed recipe", digits(256))):
+        for name, images in (
+            ("weak", photographs(32)),
+            ("moderate", photographs(32)),
+            ("seed recipe", digits(32)),
+            ("seed recipe", digits(256)),
+        ):
             works = contenders(name, images, threads)
             check(name, images, works)
             seconds = alternate(works, rounds)
             for who, taken in seconds.items():
-                row = {"policy": name, "batch": len(images), "threads": threads, "who": who, "ms_per_image": spread(taken / len(images) * 1e3)}
+                row = {
+                    "policy": name,
+                    "batch": len(images),
+                    "threads": threads,
+                    "who": who,
+                    "ms_per_image": spread(taken / len(images) * 1e3),
+                }
                 row["gpuaug_is_faster_by"] = spread(taken / seconds["gpuaug"])
                 rows.append(row)
                 ratio = row["gpuaug_is_faster_by"]
@@ -173,11 +205,25 @@ def against(rounds: int) -> list[dict[str, Any]]:
 def scaling(rounds: int) -> list[dict[str, Any]]:
     """Two threads against one, turn by turn."""
     rows = []
-    for name, images in (("weak", photographs(32)), ("moderate", photographs(32)), ("moderate", photographs(128)), ("seed recipe", digits(256))):
+    for name, images in (
+        ("weak", photographs(32)),
+        ("moderate", photographs(32)),
+        ("moderate", photographs(128)),
+        ("seed recipe", digits(256)),
+    ):
         work = contenders(name, images, 1)["gpuaug"]
-        seconds = alternate({"one": work, "two": work}, rounds, {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)})
-        rows.append({"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])})
-        print(f"{name:12} x {len(images):3} two threads against one: {rows[-1]['two_threads_are_faster_by']['median']:.2f} x", flush=True)
+        seconds = alternate(
+            {"one": work, "two": work},
+            rounds,
+            {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)},
+        )
+        rows.append(
+            {"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])}
+        )
+        print(
+            f"{name:12} x {len(images):3} two threads against one: {rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
+            flush=True,
+        )
     return rows
 
 
@@ -195,8 +241,17 @@ def growth(rounds: int) -> list[dict[str, Any]]:
 
 def conditions() -> dict[str, Any]:
     """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    ).stdout.strip()
     packages = ("torch", "torchvision", "numba", "llvmlite", "numpy", "albumentations", "opencv-python-headless")
     return {
         "cpu": model,

@@ -1,4 +1,5 @@
-"""What a recipe saves: drawing, lowering and filling the tables of a batch by a tape, against step by step in torch, turn by turn.
+"""What a recipe saves: drawing, lowering and filling the tables of a batch by a tape, against step by step in torch,
+turn by turn.
 
 python -m bench.bench_draws [--out FILE].  No image is touched; one thread.
 """
@@ -16,14 +17,22 @@ import torch
 import gpuaug as ga
 from bench.timing import Budget, Spread, alternate, ratio
 from gpuaug import ir, rng
-from gpuaug.tape.recipe import trace
+from gpuaug.trace.recipe import trace
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CROP = (ga.RandomResizedCrop(224), ga.RandomHorizontalFlip())
 JITTER, ERASE = ga.ColorJitter(0.2, 0.2, 0.2, 0.05), ga.RandomErasing(0.25)
 # transforms, and the size of the images; None: they differ
 POLICIES: dict[str, tuple[tuple[ga.Transform, ...], tuple[int, int] | None]] = {
-    "seed recipe": ((ga.RandomAffine(90, (0.3, 0.3), (1, 2)), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip(), ga.SaltAndPepper(0.05)), (28, 28)),
+    "seed recipe": (
+        (
+            ga.RandomAffine(90, (0.3, 0.3), (1, 2)),
+            ga.RandomHorizontalFlip(),
+            ga.RandomVerticalFlip(),
+            ga.SaltAndPepper(0.05),
+        ),
+        (28, 28),
+    ),
     "weak": ((*CROP, FLOAT, NORMAL), None),
     "moderate": ((*CROP, JITTER, FLOAT, NORMAL, ERASE), None),
     "strong": ((*CROP, ga.RandAugment(2, 9), FLOAT, NORMAL, ERASE), None),
@@ -43,9 +52,15 @@ def measure(name: str, n: int, budget: Budget) -> dict[str, Any]:
     recipe = trace(frame, build)
     traced = time.perf_counter() - start
     (got, *_), (want, *_) = recipe.fill(keys, size), build(keys, frame)
-    if not all(torch.equal(getattr(a, t), getattr(b, t)) for a, b in zip(got, want, strict=True) for t in ("ints", "floats", "doubles")):
+    if not all(
+        torch.equal(getattr(a, t), getattr(b, t))
+        for a, b in zip(got, want, strict=True)
+        for t in ("ints", "floats", "doubles")
+    ):
         raise AssertionError(f"{name}: the tables of the recipe are not those of its steps")
-    taken = alternate({"steps": lambda: build(keys, frame), "recipe": lambda: recipe.fill(keys, size)}, torch.device("cpu"), budget)
+    taken = alternate(
+        {"steps": lambda: build(keys, frame), "recipe": lambda: recipe.fill(keys, size)}, torch.device("cpu"), budget
+    )
     times = ratio(taken["steps"], taken["recipe"])
     return {
         "policy": name,
@@ -66,9 +81,17 @@ def main() -> None:
     rows = [measure(name, n, Budget(1.5, 15, 60)) for name in POLICIES for n in (32, 256)]
     for r in rows:
         t = r["times as fast as step by step"]
-        print(f"{r['policy']:12s} x{r['batch']:<4d} {r['instructions']:5d} instructions: {t['median']:5.1f} times as fast ({t['low']:.1f} to {t['high']:.1f})")
+        print(
+            f"{r['policy']:12s} x{r['batch']:<4d} {r['instructions']:5d} instructions: {t['median']:5.1f} times as fast ({t['low']:.1f} to {t['high']:.1f})"
+        )
     if given.out:
-        about = {"machine": platform.machine(), "python": platform.python_version(), "torch": version("torch"), "numba": version("numba"), "threads": 1}
+        about = {
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "numba": version("numba"),
+            "threads": 1,
+        }
         given.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """What the order of an epoch costs: nanoseconds an id, by kind of order, turn by turn.
 
-python -m bench.bench_order [--out FILE].  One thread.  `torch.randperm`, which others use, is beside it: it draws and holds a whole epoch.
-"""
+python -m bench.bench_order [--out FILE].  One thread.  `torch.randperm`, which others use, is beside it: it draws and
+holds a whole epoch."""
 
 import argparse
 import json
@@ -32,7 +32,9 @@ def orders() -> dict[str, order.Order]:
         "10^9 samples": order.make(10**9),
         "10^9 samples in 100 000 shards": order.make(10**9, order="shards", shards=[10_000] * 100_000),
         "1 000 balanced classes of 1 281": order.make(IMAGENET, weights="balanced", labels=labels),
-        "100 000 balanced classes of 10": order.make(10**6, weights="balanced", labels=np.repeat(np.arange(100_000), 10)),
+        "100 000 balanced classes of 10": order.make(
+            10**6, weights="balanced", labels=np.repeat(np.arange(100_000), 10)
+        ),
     }
 
 
@@ -80,7 +82,13 @@ def main() -> None:
     for r in rows:
         print(f"{r['work']:36s} {r['median']:9.1f} {r['unit']} ({r['low']:.1f} to {r['high']:.1f}, n = {r['n']})")
     if given.out:
-        about = {"machine": platform.machine(), "python": platform.python_version(), "numpy": version("numpy"), "torch": version("torch"), "ids": IDS}
+        about = {
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "numpy": version("numpy"),
+            "torch": version("torch"),
+            "ids": IDS,
+        }
         given.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
-"""What the first calls cost, in a process with nothing kept on disk, in the next one, and for sizes that were not seen before.
+"""What the first calls cost, in a process with nothing kept on disk, in the next one, and for sizes that were not seen
+before.
 
-python -m bench.bench_start [--out FILE].  Seconds of CPU time of one thread: other processes on the machine then matter less.
-"""
+python -m bench.bench_start [--out FILE].  Seconds of CPU time of one thread: other processes on the machine then matter
+less."""
 
 import argparse
 import json
@@ -33,7 +34,13 @@ print(json.dumps({"first call": first, "second": second, "third": third, "two of
 
 def measure(cache: str) -> dict[str, float]:
     """The calls of a new process.  cache: the folder of what was compiled"""
-    made = subprocess.run([sys.executable, "-c", CALLS], env=os.environ | {"NUMBA_CACHE_DIR": cache}, capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        [sys.executable, "-c", CALLS],
+        env=os.environ | {"NUMBA_CACHE_DIR": cache},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {name: round(seconds, 4) for name, seconds in json.loads(made.stdout).items()}
 
 
@@ -47,7 +54,12 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:13s}", ", ".join(f"{what} {seconds:.3f} s" for what, seconds in row.items()))
     if given.out:
-        about = {"machine": platform.machine(), "python": platform.python_version(), "torch": version("torch"), "numba": version("numba")}
+        about = {
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "numba": version("numba"),
+        }
         given.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,5 @@
-"""The option `--benchmark`: run the bench, and only it.  Loaded by `addopts = -p`, so that it is there from any folder of the repository."""
+"""The option `--benchmark`: run the bench, and only it.  Loaded by `addopts = -p`, so that it is there from any folder
+of the repository."""
 
 from pathlib import Path
 
@@ -10,10 +11,20 @@ HERE = Path(__file__).parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the bench's own options; those of pytest-benchmark work beside them."""
     group = parser.getgroup("bench", "throughput of gpuaug and of other libraries")
-    group.addoption("--benchmark", action="store_true", help="run the bench in place of the tests, and print and save its report")
-    group.addoption("--bench-full", action="store_true", help="every batch and image size, larger batches of the policies too")
+    group.addoption(
+        "--benchmark", action="store_true", help="run the bench in place of the tests, and print and save its report"
+    )
+    group.addoption(
+        "--bench-full", action="store_true", help="every batch and image size, larger batches of the policies too"
+    )
     group.addoption("--bench-threads", type=int, default=1, metavar="N", help="threads of every contender [default: 1]")
-    group.addoption("--bench-seconds", type=float, default=4.0, metavar="S", help="time for each workload, all contenders together [default: 4]")
+    group.addoption(
+        "--bench-seconds",
+        type=float,
+        default=4.0,
+        metavar="S",
+        help="time for each workload, all contenders together [default: 4]",
+    )
     group.addoption("--bench-device", default="auto", metavar="D", help="cpu, cuda or auto [default: auto]")
 
 

@@ -1,7 +1,7 @@
 """A contender's output is checked before it is timed: a red check is printed in place of a number.
 
-Exact workloads are compared with gpuaug's reference value by value; random ones by the distribution of five statistics of an image.
-"""
+Exact workloads are compared with gpuaug's reference value by value; random ones by the distribution of five statistics
+of an image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,8 @@ def statistics(images: Tensor) -> np.ndarray:
 
 
 def separation(a: np.ndarray, b: np.ndarray, room: float = 0.0) -> float:
-    """Largest distance between two empirical distributions (Kolmogorov and Smirnov), over that which chance gives at one in a thousand.
+    """Largest distance between two empirical distributions (Kolmogorov and Smirnov), over that which chance gives at
+    one in a thousand.
 
     Values may be off by `room` without counting.
     """
@@ -68,7 +69,8 @@ class Reference:
         return 1 / min(STD) if self.workload.normalises else 1.0
 
     def judge(self, run: Run, source: Source, shared: bool) -> str:
-        """Why a contender's work is not the same; empty if it is.  shared: it says that it draws once for the whole batch."""
+        """Why a contender's work is not the same; empty if it is.  shared: it says that it draws once for the whole
+        batch."""
         out = run(source)
         if not isinstance(out, Tensor) or out.shape != self.output.shape or out.dtype != torch.float32:
             got = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
@@ -102,7 +104,11 @@ class Reference:
         within = residual.var(1).mean(0)
         between = residual.mean(1).var(0, ddof=1) * calls.shape[1]
         worst = float((between / np.maximum(within, 1e-12)).max())
-        return f"the images of a batch share a draw (variance between batches {worst:.0f} x that of independent images)" if worst > SHARED else ""
+        return (
+            f"the images of a batch share a draw (variance between batches {worst:.0f} x that of independent images)"
+            if worst > SHARED
+            else ""
+        )
 
 
 def _differ(out: Tensor, wanted: Tensor, limit: float, scale: float = 1.0) -> str:
@@ -116,7 +122,8 @@ def _differ(out: Tensor, wanted: Tensor, limit: float, scale: float = 1.0) -> st
 
 
 def _calls(run: Run, source: Source, images: int, calls: int) -> np.ndarray:
-    """Statistics of the first images in every call: [calls, images, 5].  A side is brighter as in the source, or the other way round: a flip shows."""
+    """Statistics of the first images in every call: [calls, images, 5].  A side is brighter as in the source, or the
+    other way round: a flip shows."""
     sides = np.sign(statistics(source.planar[:images])[:, 3:])
     found = np.stack([statistics(run(source)[:images]) for _ in range(calls)])
     found[..., 3:] *= sides

@@ -8,7 +8,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import end_to_end, page, report, scenarios, suite
+from bench import end_to_end, scenarios, suite
+from bench.report.results import page, results
+
 from .scenarios import Workload
 from .suite import Measured, Options
 from .timing import Budget
@@ -16,7 +18,8 @@ from .timing import Budget
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for.  groups: of workloads; empty for all.  store: keep the results beside the code as this machine's."""
+    """What is asked for.  groups: of workloads; empty for all.  store: keep the results beside the code as this
+    machine's."""
 
     output: Path = Path("bench_report")
     groups: tuple[str, ...] = ()
@@ -29,9 +32,9 @@ class Order:
 
 def workloads(order: Order) -> list[Workload]:
     """The workloads of the groups; raises ValueError for a group that does not exist."""
-    unknown = [g for g in order.groups if g not in report.GROUPS]
+    unknown = [g for g in order.groups if g not in results.GROUPS]
     if unknown:
-        raise ValueError(f"group must be one of {', '.join(report.GROUPS)}, got {unknown[0]!r}")
+        raise ValueError(f"group must be one of {', '.join(results.GROUPS)}, got {unknown[0]!r}")
     found = [*scenarios.workloads(order.full), end_to_end.WORKLOAD]
     return [w for w in found if not order.groups or w.group in order.groups]
 
@@ -54,22 +57,29 @@ def run(order: Order, console: Console) -> dict[str, Any]:
     if order.output.exists() and not order.output.is_dir():
         raise ValueError(f"{order.output} is a file; pass a folder")
     measured: list[Measured] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("workloads"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("workloads"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=len(chosen))
         for workload in chosen:
             measured.append(one(workload, how, lambda text: progress.update(task, description=text)))
             progress.advance(task)
-    data = report.to_json(measured, how)
-    for line in report.lines(data):
+    data = results.to_json(measured, how)
+    for line in results.lines(data):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for path in page.write(data, order.output):
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     if order.store:
-        path = report.RESULTS / f"{report.machine_class(how.where)}.json"
-        data = report.merged(report.load(path), data) if path.exists() and order.groups else data
-        report.save(data, path)
-        path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
+        path = results.RESULTS / f"{results.machine_class(how.where)}.json"
+        data = results.merged(results.load(path), data) if path.exists() and order.groups else data
+        results.save(data, path)
+        path.with_suffix(".md").write_text(results.markdown(data), encoding="utf-8")
         console.print(f"stored {path}", markup=False, highlight=False, soft_wrap=True)
     return data
 

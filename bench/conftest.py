@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from . import end_to_end, report, suite
+from bench import end_to_end, suite
+from bench.contenders.registry import base
+from bench.report.results import results
+
 from .benchmark_option import wanted
-from .contenders import base
 from .replay import CLOCK
 from .scenarios import Workload
 from .suite import Measured, Options
@@ -28,7 +30,11 @@ class Measurements:
     def of(self, workload: Workload) -> Measured:
         """The workload's measurement, made when first asked for: all contenders in turns."""
         if workload.name not in self.measured:
-            make = end_to_end.measure if workload.group == "end to end" else lambda options: suite.measure(workload, options)
+            make = (
+                end_to_end.measure
+                if workload.group == "end to end"
+                else lambda options: suite.measure(workload, options)
+            )
             # the base is always timed: ratios are against it
             only = (*sorted(self.chosen[workload.name]), base(self.options.where))
             self.measured[workload.name] = make(replace(self.options, only=only))
@@ -48,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def report_times(benchmark: Callable, pytestconfig: pytest.Config) -> Callable[[Workload, str], None]:
-    """report_times(workload, contender): measure if that is yet to be done, and hand the contender's times to pytest-benchmark."""
+    """report_times(workload, contender): measure if that is yet to be done, and hand the contender's times to
+    pytest-benchmark."""
 
     def give(workload: Workload, contender: str) -> None:
         measured = pytestconfig.stash[KEY].of(workload)
@@ -82,14 +89,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if found is None or not found.measured or not wanted(config):
         return
     measured = list(found.measured.values())
-    data = report.to_json(measured, found.options)
+    data = results.to_json(measured, found.options)
     terminalreporter.section("throughput")
-    terminalreporter.write_line(report.heading(data))
-    for line in report.lines(data):
+    terminalreporter.write_line(results.heading(data))
+    for line in results.lines(data):
         terminalreporter.write_line(line)
     path = _place(found, config)
-    report.save(data, path)
-    path.with_suffix(".md").write_text(report.markdown(data), encoding="utf-8")
+    results.save(data, path)
+    path.with_suffix(".md").write_text(results.markdown(data), encoding="utf-8")
     then = "" if path.stem == "selection" else "; make readme puts them into README"
     terminalreporter.write_line(f"saved {path} and {path.with_suffix('.md').name}{then}")
 
@@ -98,5 +105,5 @@ def _place(found: Measurements, config: pytest.Config) -> Path:
     from .bench_throughput import cases
 
     whole = all(name in found.chosen.get(workload.name, ()) for workload, name in cases(config))
-    name = report.machine_class(found.options.where) if whole and found.options.budget.least > 2 else "selection"
-    return report.RESULTS / f"{name}.json"
+    name = results.machine_class(found.options.where) if whole and found.options.budget.least > 2 else "selection"
+    return results.RESULTS / f"{name}.json"

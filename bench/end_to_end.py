@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 import gpuaug as ga
+from bench.contenders.registry import Absent
 
 from . import checks, sources, timing
-from .contenders import Absent
 from .scenarios import MEAN, POLICIES, STD, Workload
 from .suite import Measured, Options, Row
 
@@ -40,7 +40,12 @@ def _dataloader(folder: Path, workers: int, read: str) -> Epoch:
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms import v2
 
-    steps: list[Any] = [v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(MEAN), list(STD))]
+    steps: list[Any] = [
+        v2.RandomResizedCrop(SIDE),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(MEAN), list(STD)),
+    ]
     if read == "Pillow":
         data = ImageFolder(str(folder), v2.Compose([*steps[:2], v2.ToImage(), *steps[2:]]))
     else:
@@ -60,10 +65,14 @@ def _dali(folder: Path, workers: int) -> Epoch:
     def graph() -> Any:
         # in the order of ImageFolder: class by class, names sorted
         encoded, _ = fn.readers.file(file_root=str(folder), name="files")
-        pixels = fn.decoders.image_random_crop(encoded, output_type=types.RGB, random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3])
+        pixels = fn.decoders.image_random_crop(
+            encoded, output_type=types.RGB, random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3]
+        )
         small = fn.resize(pixels, size=[SIDE, SIDE])
         ends = {"mean": [m * 255 for m in MEAN], "std": [s * 255 for s in STD]}
-        return fn.crop_mirror_normalize(small, dtype=types.FLOAT, output_layout="CHW", mirror=fn.random.coin_flip(), **ends)
+        return fn.crop_mirror_normalize(
+            small, dtype=types.FLOAT, output_layout="CHW", mirror=fn.random.coin_flip(), **ends
+        )
 
     pipe = graph()
     pipe.build()
@@ -127,16 +136,30 @@ def _truth(folder: Path) -> tuple[checks.Reference, sources.Source]:
     return checks.reference(WORKLOAD, lambda s: policy(s.channels_last, backend="cpu"), source), source
 
 
-def _prepare(contender: str, note: str, make: Callable[[], Epoch], truth: tuple[checks.Reference, sources.Source]) -> tuple[Row, Epoch | None]:
+def _prepare(
+    contender: str, note: str, make: Callable[[], Epoch], truth: tuple[checks.Reference, sources.Source]
+) -> tuple[Row, Epoch | None]:
     unit = "batch" if contender.startswith(("gpuaug", "DALI")) else "one image at a time"
-    row = {"workload": WORKLOAD.name, "group": WORKLOAD.group, "contender": contender, "images": FILES, "unit": unit, "path": "JPEG to float32", "note": note}
+    row = {
+        "workload": WORKLOAD.name,
+        "group": WORKLOAD.group,
+        "contender": contender,
+        "images": FILES,
+        "unit": unit,
+        "path": "JPEG to float32",
+        "note": note,
+    }
     try:
         epoch = make()
     except Absent as reason:
         return Row(**row, status="absent", why=str(reason)), None
     reference, source = truth
     why = reference.judge(lambda _: torch.cat(list(epoch())), source, shared=False)
-    return (Row(**row, status="not comparable", why=why), None) if why else (Row(**row, status="ok", draws="each image its own"), epoch)
+    return (
+        (Row(**row, status="not comparable", why=why), None)
+        if why
+        else (Row(**row, status="ok", draws="each image its own"), epoch)
+    )
 
 
 def _drain(epoch: Epoch) -> None:

@@ -1,4 +1,5 @@
-"""The regression guard: gpuaug against torchvision now, and in the stored results of the same machine class.  Only ratios are compared.
+"""The regression guard: gpuaug against torchvision now, and in the stored results of the same machine class.  Only
+ratios are compared.
 
 Absolute times never are: another machine of the class, or the same one on another day, is faster or slower as a whole.
 """
@@ -9,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import instructions, report, scenarios, suite
+from bench import instructions, scenarios, suite
+from bench.report.results import results
+
 from .scenarios import Workload
 from .suite import Measured, Options
 from .timing import Budget, Spread
@@ -41,12 +44,14 @@ class Finding:
 
 
 def _error(s: Spread) -> float:
-    """The standard error of the logarithm of a median, from its quartiles: 1.2533 sigma / sqrt(n), sigma = IQR / 1.349."""
+    """The standard error of the logarithm of a median, from its quartiles: 1.2533 sigma / sqrt(n), sigma = IQR /
+    1.349."""
     return 0.929 * math.log(max(s.high, 1e-12) / max(s.low, 1e-12)) / math.sqrt(max(1, s.n))
 
 
 def judge(stored: dict[str, Spread], passes: list[dict[str, Spread]]) -> list[Finding]:
-    """Compare; a workload's noise is its own between passes, or the typical one if that is larger, and the stored run's."""
+    """Compare; a workload's noise is its own between passes, or the typical one if that is larger, and the stored
+    run's."""
     common = [name for name in stored if all(name in p for p in passes)]
     logs = {name: [math.log(p[name].median) for p in passes] for name in common}
     own = {name: _deviation(values) for name, values in logs.items()}
@@ -84,11 +89,15 @@ def guarded(workloads: list[Workload]) -> list[Workload]:
 def stored(path: Path, options: Options) -> dict[str, Spread]:
     """The ratios of a file; raises ValueError where it is missing or was made under other conditions."""
     if not path.exists():
-        raise ValueError(f"there are no stored results of this machine class, {path.stem}; run make bench and commit them")
-    data: dict[str, Any] = report.load(path)
+        raise ValueError(
+            f"there are no stored results of this machine class, {path.stem}; run make bench and commit them"
+        )
+    data: dict[str, Any] = results.load(path)
     if data["conditions"]["threads"] != options.threads:
-        raise ValueError(f"the stored results are of {data['conditions']['threads']} threads, this run is of {options.threads}")
-    return ratios(report.from_json(data))
+        raise ValueError(
+            f"the stored results are of {data['conditions']['threads']} threads, this run is of {options.threads}"
+        )
+    return ratios(results.from_json(data))
 
 
 def main() -> int:
@@ -98,7 +107,7 @@ def main() -> int:
     options = Options("cuda" if torch.cuda.is_available() else "cpu", budget=Budget(2.0))
     options = replace(options, only=(suite.base(options.where), RIVAL))
     try:
-        before = stored(report.RESULTS / f"{report.machine_class(options.where)}.json", options)
+        before = stored(results.RESULTS / f"{results.machine_class(options.where)}.json", options)
     except ValueError as error:
         print(f"bench-check: {error}", file=sys.stderr)
         return 2
@@ -123,7 +132,7 @@ def _instructions() -> bool:
         print("instructions: none are stored; python -m bench.instructions counts them")
         return False
     try:
-        lines, more = instructions.compare(report.load(instructions.FILE), instructions.count())
+        lines, more = instructions.compare(results.load(instructions.FILE), instructions.count())
     except RuntimeError as error:
         lines, more = [f"instructions: {error}"], False
     print("\n".join(lines))

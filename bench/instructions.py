@@ -1,8 +1,9 @@
-"""Instructions that the CPU executor takes for an image, counted by valgrind: a measure that no other work on the machine disturbs.
+"""Instructions that the CPU executor takes for an image, counted by valgrind: a measure that no other work on the
+machine disturbs.
 
-A process that calls a policy n + 1 times is compared with one that calls it once, so that imports and compilation cancel.  Numba compiles for one
-fixed processor, which valgrind can imitate: counts are comparable between machines with the same versions.
-"""
+A process that calls a policy n + 1 times is compared with one that calls it once, so that imports and compilation
+cancel.  Numba compiles for one fixed processor, which valgrind can imitate: counts are comparable between machines with
+the same versions."""
 
 import os
 import re
@@ -13,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import report
+from bench.report.results import results
 
-FILE = report.RESULTS / "instructions.json"
+FILE = results.RESULTS / "instructions.json"
 COUNTED = ("moderate", "seed recipe 28 px grey")
 CALLS, IMAGES = 3, 32
 TOLERANCE = 1.01  # two counts of the same code differed by less than a hundredth of a per cent; drawing and allocation may move a little
@@ -50,9 +51,13 @@ def child(calls: list[int]) -> None:
 
 def _run(command: list[str], cache: str) -> str:
     environment = {**os.environ, **PROCESSOR, "NUMBA_CACHE_DIR": cache}
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+        raise RuntimeError(
+            f"{command[0]} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+        )
     return done.stderr
 
 
@@ -70,9 +75,16 @@ def count() -> dict[str, Any]:
             calls = [1 + CALLS * (i == k) for i in range(len(COUNTED))]
             said = _run([*valgrind, *_python(calls)], cache)
             totals.append(int(re.search(r"I +refs: +([\d,]+)", said)[1].replace(",", "")))  # type: ignore[index]
-    counts = {name: round((total - totals[0]) / (CALLS * IMAGES)) for name, total in zip(COUNTED, totals[1:], strict=True)}
-    versions = {p: report._version(p) for p in ("numba", "llvmlite", "numpy", "torch")}
-    return {"instructions an image": counts, "processor": PROCESSOR["NUMBA_CPU_NAME"], "versions": versions, "commit": report.commit()}
+    counts = {
+        name: round((total - totals[0]) / (CALLS * IMAGES)) for name, total in zip(COUNTED, totals[1:], strict=True)
+    }
+    versions = {p: results._version(p) for p in ("numba", "llvmlite", "numpy", "torch")}
+    return {
+        "instructions an image": counts,
+        "processor": PROCESSOR["NUMBA_CPU_NAME"],
+        "versions": versions,
+        "commit": results.commit(),
+    }
 
 
 def _python(calls: list[int]) -> list[str]:
@@ -89,7 +101,9 @@ def compare(stored: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], boo
         if after is not None:
             more = after > before * TOLERANCE
             worse = worse or more
-            lines.append(f"{'REGRESSED' if more else 'ok':9s}  {name:24s}  {before:,} instructions an image stored, {after:,} now")
+            lines.append(
+                f"{'REGRESSED' if more else 'ok':9s}  {name:24s}  {before:,} instructions an image stored, {after:,} now"
+            )
     return lines, worse
 
 
@@ -97,5 +111,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         child([int(n) for n in sys.argv[2:]])
     else:
-        report.save(count(), FILE)
+        results.save(count(), FILE)
         print(FILE.read_text(encoding="utf-8"))

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 
 class Replay:
-    """A clock that shows times already measured: contenders took turns then, which pytest-benchmark by itself does not let them."""
+    """A clock that shows times already measured: contenders took turns then, which pytest-benchmark by itself does not
+    let them."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,5 @@
-"""What is timed.  A workload is a policy in gpuaug's words, a batch and an image size; contenders say the same in their own."""
+"""What is timed.  A workload is a policy in gpuaug's words, a batch and an image size; contenders say the same in their
+own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +32,14 @@ RECIPE = (
     TO_FLOAT,
 )
 H1 = (ga.RandomCrop(224), FLIP, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), ga.Normalize(MEAN, STD))
-H2 = (ga.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5), ga.RandomCrop(112), FLIP, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), ga.Normalize(MEAN, STD))
+H2 = (
+    ga.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5),
+    ga.RandomCrop(112),
+    FLIP,
+    ga.ColorJitter(0.2, 0.2, 0.2),
+    ga.RandomGrayscale(0.1),
+    ga.Normalize(MEAN, STD),
+)
 
 # arguments of the single transforms at 224, where those that the tests use are meant for tiny images
 AT_224: dict[str, dict[str, Any]] = {
@@ -82,7 +90,10 @@ class Workload:
         """Whether every transform does the same to every image at every call."""
         if self.part:
             return self.part == "exact"
-        return all(type(t).__name__ in SURE or type(t).__name__ in NOT_SINGLE or (getattr(t, "p", None) == 1.0 and _only_p(t)) for t in self.transforms)
+        return all(
+            type(t).__name__ in SURE or type(t).__name__ in NOT_SINGLE or (getattr(t, "p", None) == 1.0 and _only_p(t))
+            for t in self.transforms
+        )
 
     @property
     def normalises(self) -> bool:
@@ -96,17 +107,28 @@ class Workload:
 
     @property
     def parts(self) -> "tuple[Workload, ...]":
-        """What is checked by itself too, where a whole policy's variety would hide a difference: the first crop, and an automatic policy."""
+        """What is checked by itself too, where a whole policy's variety would hide a difference: the first crop, and an
+        automatic policy."""
         out = []
         first = self.transforms[0]
         if isinstance(first, ga.RandomResizedCrop) and not self.part:
             shape = self.size[1] / self.size[0]
             whole = ga.RandomResizedCrop(first.size, (1.0, 1.0), (shape, shape))
             steps = (whole,) if self.floats else (whole, TO_FLOAT)
-            out.append(replace(self, name="its crop, pinned to the whole image", transforms=steps, batch=min(self.batch, 8), part="exact"))
+            out.append(
+                replace(
+                    self,
+                    name="its crop, pinned to the whole image",
+                    transforms=steps,
+                    batch=min(self.batch, 8),
+                    part="exact",
+                )
+            )
         auto = [t for t in self.transforms if type(t).__module__.endswith(".auto")]
         if auto and len(self.transforms) > 2:
-            out.append(Workload(f"its {type(auto[0]).__name__}", "policy", (auto[0], TO_FLOAT), size=(224, 224), part="random"))
+            out.append(
+                Workload(f"its {type(auto[0]).__name__}", "policy", (auto[0], TO_FLOAT), size=(224, 224), part="random")
+            )
         return tuple(out)
 
     @property
@@ -122,7 +144,14 @@ def is_mix(t: Any) -> bool:
 
 def _only_p(t: Any) -> bool:
     """Whether a transform's only randomness is whether it applies."""
-    return type(t).__name__ in ("RandomHorizontalFlip", "RandomVerticalFlip", "RandomGrayscale", "RandomInvert", "RandomSolarize", "RandomPosterize")
+    return type(t).__name__ in (
+        "RandomHorizontalFlip",
+        "RandomVerticalFlip",
+        "RandomGrayscale",
+        "RandomInvert",
+        "RandomSolarize",
+        "RandomPosterize",
+    )
 
 
 def _single(name: str) -> Workload:
@@ -130,7 +159,11 @@ def _single(name: str) -> Workload:
     transform = cls(**AT_224.get(name, cls.example))
     source = (256, 256) if name in ("RandomResizedCrop", "Resize") else (224, 224)
     # a mean and a deviation are defined on floats; everywhere else the conversion is the last step
-    order = (TO_FLOAT, transform) if name in ("Normalize", "RandomErasing", "GaussianNoise") or is_mix(transform) else (transform, TO_FLOAT)
+    order = (
+        (TO_FLOAT, transform)
+        if name in ("Normalize", "RandomErasing", "GaussianNoise") or is_mix(transform)
+        else (transform, TO_FLOAT)
+    )
     return Workload(name, "transform", order, size=source)
 
 
@@ -146,11 +179,19 @@ def _growth() -> Iterator[Workload]:
         yield Workload(f"moderate, batch {n}", "batch", moderate, batch=n, quick=n in (1, 4, 16, 64))
     for side in (32, 64, 128, 224, 512, 1024):
         scaled = (ga.RandomResizedCrop(side), *moderate[1:])
-        yield Workload(f"moderate, {side} px", "size", scaled, batch=max(1, min(64, 2**20 // side**2)), size=(side, side), quick=side in (32, 128, 224, 512))
+        yield Workload(
+            f"moderate, {side} px",
+            "size",
+            scaled,
+            batch=max(1, min(64, 2**20 // side**2)),
+            size=(side, side),
+            quick=side in (32, 128, 224, 512),
+        )
 
 
 def workloads(full: bool = False) -> list[Workload]:
-    """Everything that is timed from images in memory; `full` adds the largest batches and images, and larger batches of the policies."""
+    """Everything that is timed from images in memory; `full` adds the largest batches and images, and larger batches of
+    the policies."""
     found = [Workload(name, "policy", transforms) for name, transforms in POLICIES.items()]
     found.append(Workload("seed recipe 28 px grey", "recipe", RECIPE, batch=256, size=(28, 28), channels=1))
     found.append(Workload("H1 of triton-augment", "recipe", H1, batch=64, size=(256, 256), floats=True))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 def photographs(n: int, height: int, width: int, channels: int, seed: int = 7) -> list[np.ndarray]:
-    """Pictures with the spectrum of photographs, a horizon of its own brightness each and a little grain: [H, W, C] uint8 arrays."""
+    """Pictures with the spectrum of photographs, a horizon of its own brightness each and a little grain: [H, W, C]
+    uint8 arrays."""
     rng = np.random.default_rng(seed)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     falloff = 1 / np.maximum(np.hypot(fy, fx), 1 / max(height, width))

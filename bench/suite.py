@@ -1,4 +1,5 @@
-"""One workload through all contenders: built, checked, then timed in turns.  What pytest, `gpuaug bench` and the guard all run."""
+"""One workload through all contenders: built, checked, then timed in turns.  What pytest, `gpuaug bench` and the guard
+all run."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 
 import gpuaug as ga
+from bench.contenders.registry import CONTENDERS, Absent, Contender, Run, Unsupported, base
 
 from . import checks, sources, timing
-from .contenders import CONTENDERS, Absent, Contender, Run, Unsupported, base
 from .scenarios import Workload
 from .timing import Budget
 
@@ -70,7 +71,11 @@ class Measured:
     def ratio(self, contender: str, over: str = "") -> timing.Spread | None:
         """How many times as long as `over` (the base if empty) a contender takes; None where either has no times."""
         theirs, ours = self.row(contender), self.row(over or self.base)
-        return timing.ratio(list(theirs.seconds), list(ours.seconds)) if theirs and ours and theirs.seconds and ours.seconds else None
+        return (
+            timing.ratio(list(theirs.seconds), list(ours.seconds))
+            if theirs and ours and theirs.seconds and ours.seconds
+            else None
+        )
 
     def rate(self, contender: str) -> timing.Spread | None:
         """Images per second."""
@@ -80,7 +85,11 @@ class Measured:
     def share(self, contender: str) -> timing.Spread | None:
         """Of the speed of the bound; None where there is no bound or no time."""
         row = self.row(contender)
-        return timing.Spread.of([b / s for b, s in zip(self.bound, row.seconds, strict=True)]) if row and row.seconds and self.bound else None
+        return (
+            timing.Spread.of([b / s for b, s in zip(self.bound, row.seconds, strict=True)])
+            if row and row.seconds and self.bound
+            else None
+        )
 
 
 @dataclass
@@ -126,7 +135,10 @@ def measure(workload: Workload, options: Options, say: Callable[[str], None] = l
 
 def _unjudged(workload: Workload, options: Options, why: str) -> Measured:
     """A workload that the reference itself cannot do: nobody is timed."""
-    rows = [Row(workload.name, workload.group, c.name, "not comparable", f"the reference fails: {why}", workload.batch) for c in asked(workload, options)]
+    rows = [
+        Row(workload.name, workload.group, c.name, "not comparable", f"the reference fails: {why}", workload.batch)
+        for c in asked(workload, options)
+    ]
     return Measured(workload.name, workload.group, describe(workload), tuple(rows), base=base(options.where))
 
 
@@ -143,14 +155,16 @@ def asked(workload: Workload, options: Options) -> Iterable[Contender]:
 
 @cache
 def _truth(workload: Workload, device: str, look: int = 0) -> tuple[checks.Reference, sources.Source]:
-    """The reference's side of the check of a workload, and the images that both sides get.  look: another one has other draws."""
+    """The reference's side of the check of a workload, and the images that both sides get.  look: another one has other
+    draws."""
     source = sources.make(replace(workload, batch=min(workload.batch, CHECKED)), torch.device(device))
     return checks.reference(workload, _reference(workload, torch.device(device), look), source), source
 
 
 @cache
 def verdict(contender: Contender, workload: Workload, device: str, threads: int) -> str:
-    """Why a contender's work is not the same, in the whole or in a part; empty if it is.  Raises Absent or Unsupported."""
+    """Why a contender's work is not the same, in the whole or in a part; empty if it is.  Raises Absent or
+    Unsupported."""
     run = contender.build(workload, torch.device(device), threads)
     for part in workload.parts:
         why = verdict(contender, part, device, threads)
@@ -175,10 +189,21 @@ def _reference(workload: Workload, device: torch.device, look: int) -> Run:
     return run
 
 
-def _prepare(contender: Contender, workload: Workload, options: Options, source: sources.Source, found: Prepared) -> None:
+def _prepare(
+    contender: Contender, workload: Workload, options: Options, source: sources.Source, found: Prepared
+) -> None:
     """Build and check one contender: a function to time and a row, or a row that says why not."""
-    note = "its mix draws once for the batch" if workload.mixes and contender.package in ("torchvision", "timm") else contender.note
-    regime = {"unit": contender.unit, "path": "float32" if workload.floats else contender.path, "draws": contender.draws, "note": note}
+    note = (
+        "its mix draws once for the batch"
+        if workload.mixes and contender.package in ("torchvision", "timm")
+        else contender.note
+    )
+    regime = {
+        "unit": contender.unit,
+        "path": "float32" if workload.floats else contender.path,
+        "draws": contender.draws,
+        "note": note,
+    }
     row = Row(workload.name, workload.group, contender.name, "ok", images=workload.batch, **regime)
     try:
         why = verdict(contender, workload, options.device, options.threads)
@@ -197,11 +222,14 @@ def _prepare(contender: Contender, workload: Workload, options: Options, source:
 
 
 def unavoidable(workload: Workload, output: torch.Tensor) -> int:
-    """Bytes that a batch must move: the part of each input that the first crop looks at, read once, and the output, written once."""
+    """Bytes that a batch must move: the part of each input that the first crop looks at, read once, and the output,
+    written once."""
     first, (height, width) = workload.transforms[0], workload.size
     share = 1.0
     if isinstance(first, ga.RandomResizedCrop):
-        drawn = ga.Policy(workload.transforms[:1], seed=3).draw(torch.arange(256), size=workload.size, channels=workload.channels)[0]
+        drawn = ga.Policy(workload.transforms[:1], seed=3).draw(
+            torch.arange(256), size=workload.size, channels=workload.channels
+        )[0]
         share = float((drawn["height"] * drawn["width"]).double().mean()) / (height * width)
     elif isinstance(first, ga.RandomCrop | ga.CenterCrop) and not getattr(first, "padding", None):
         share = float(np.prod(output.shape[-2:])) / (height * width)

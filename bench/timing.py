@@ -55,7 +55,8 @@ def once(work: Work, device: torch.device, repeat: int = 1) -> float:
 
 
 def alternate(works: Mapping[str, Work], device: torch.device, budget: Budget) -> dict[str, list[float]]:
-    """Seconds per call of every contender, round by round.  Who goes first changes, so that a machine that drifts hits all alike."""
+    """Seconds per call of every contender, round by round.  Who goes first changes, so that a machine that drifts hits
+    all alike."""
     names = list(works)
     first = {name: once(works[name], device) for name in names}
     repeat = {name: max(1, min(1000, int(SHORTEST / max(seconds, 1e-7)))) for name, seconds in first.items()}
@@ -82,7 +83,8 @@ def ratio(theirs: list[float], ours: list[float]) -> Spread:
 
 
 def copy_of(moved: int, device: torch.device) -> Work:
-    """A copy that reads and writes `moved` bytes in all: what no program on this machine can do the same work faster than."""
+    """A copy that reads and writes `moved` bytes in all: what no program on this machine can do the same work faster
+    than."""
     source = torch.zeros(max(1, moved // 2), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)

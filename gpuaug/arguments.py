@@ -44,14 +44,18 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def numbers(name: str, value: Any, lengths: tuple[int, ...] | None = None, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
+def numbers(
+    name: str, value: Any, lengths: tuple[int, ...] | None = None, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, ...]:
     """A sequence of finite numbers in [low, high], of one of these lengths."""
     values = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise TypeError(f"{name} must be a sequence of numbers, got {value!r}")
     items = tuple(number(f"{name}[{i}]", v, low, high) for i, v in enumerate(values))
     if not items or (lengths and len(items) not in lengths):
-        raise ValueError(f"{name} must have {' or '.join(map(str, lengths or ('at least 1',)))} values, got {len(items)}")
+        raise ValueError(
+            f"{name} must have {' or '.join(map(str, lengths or ('at least 1',)))} values, got {len(items)}"
+        )
     return items
 
 
@@ -97,7 +101,9 @@ def share(name: str, value: Any, call: str) -> float:
     """A value of a pixel, in [0, 1]; what is meant for 0 to 255 is told what to write.  call: "RandomSolarize({})" """
     if isinstance(value, Real) and not isinstance(value, bool) and 1 < float(value) <= 255:
         said = call.format(f"{float(value):g} / 255")
-        raise ValueError(f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; divide by 255: {said}")
+        raise ValueError(
+            f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; divide by 255: {said}"
+        )
     return number(name, value, 0.0, 1.0)
 
 
@@ -120,7 +126,9 @@ def array(name: str, values: Any) -> np.ndarray[Any, Any]:
             f"{name} must be numbers, got a {type(values).__name__} that is no array: {error}; pass a tensor, such as torch.stack makes one"
         ) from None
     except ValueError:
-        raise ValueError(f"{name} must have rows of one length, got a {type(values).__name__} whose rows differ; pass [N] numbers or [N, K] rows") from None
+        raise ValueError(
+            f"{name} must have rows of one length, got a {type(values).__name__} whose rows differ; pass [N] numbers or [N, K] rows"
+        ) from None
     if out.dtype.kind in "biuf":
         return out
     found = next((v for v in out.flat if not isinstance(v, Real)), values)
@@ -135,7 +143,9 @@ def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[flo
     if value is None and none:
         return None
     if isinstance(value, dict):
-        raise TypeError(f"{name} by type of input is not supported, got a dict; pass a number or one number per channel")
+        raise TypeError(
+            f"{name} by type of input is not supported, got a dict; pass a number or one number per channel"
+        )
     if isinstance(value, Real):
         return number(name, value)
     return numbers(name, value)
@@ -144,8 +154,8 @@ def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[flo
 def require(holds: Any, refuse: Callable[[], Exception]) -> None:
     """Raise what `refuse` makes unless `holds`, [N] bool, is true everywhere.
 
-    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.tape` sees to it for every batch to come.
-    """
+    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.trace` sees to it for
+    every batch to come."""
     if hasattr(holds, "require"):
         holds.require()
     elif holds.device.type == "cpu" and not bool(holds.all()):

@@ -1,4 +1,5 @@
-"""Tensors of what is none, arrays and PIL images, and of what is a tensor of another kind; and their way to a device."""
+"""Tensors of what is none, arrays and PIL images, and of what is a tensor of another kind; and their way to a
+device."""
 
 import sys
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 
 
 def from_array(name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor in an array's memory, copied where torch cannot read it: it warns of what is read-only, and refuses strides below 0 and foreign byte orders."""
+    """A tensor in an array's memory, copied where torch cannot read it: it warns of what is read-only, and refuses
+    strides below 0 and foreign byte orders."""
     if not array.dtype.isnative or array.dtype.char in "qQ":
         # C has two types of 64 bits, and torch knows one
         array = array.astype(np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}"))
@@ -65,7 +67,9 @@ def chosen(index: Any, n: int) -> list[int]:
             raise IndexError(f"a mask must have one value per image, {n}, got shape {rows.shape}")
         return [int(i) for i in rows.nonzero()[0]]
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise IndexError(f"an index must be a number, a slice, a list of numbers or a mask, got {rows.dtype} of shape {rows.shape}")
+        raise IndexError(
+            f"an index must be a number, a slice, a list of numbers or a mask, got {rows.dtype} of shape {rows.shape}"
+        )
     return [int(i) for i in rows]
 
 

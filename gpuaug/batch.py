@@ -21,12 +21,12 @@ _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: t
 class Batch:
     """A batch with its targets and the numbers of its samples.
 
-    images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N] integers.
-    key: of the process that numbered the samples, where that was a loader's worker or a child; draws are keyed by it and the policy's seed.
+    images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N]
+    integers. key: of the process that numbered the samples, where that was a loader's worker or a child; draws are
+    keyed by it and the policy's seed.
 
-    batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host, give a Batch, and a loop
-    runs over the samples.
-    """
+    batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host,
+    give a Batch, and a loop runs over the samples."""
 
     images: Any
     labels: Tensor | None = None
@@ -40,7 +40,8 @@ class Batch:
             raise TypeError("one sample of a Batch has no length")
         return len(self.images)
 
-    # without __iter__, which makes a loop no different: Lightning looks for the size of a batch in its fields, but where a batch can be iterated
+    # without __iter__, which makes a loop no different: Lightning looks for the size of a batch in its fields, but
+    # where a batch can be iterated
     def __getitem__(self, index: Any) -> "Batch":
         n = len(self)
         if isinstance(index, int | np.integer) and not -n <= index < n:
@@ -58,7 +59,8 @@ class Batch:
         return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """All of it in memory that a GPU reads by itself, lists and arrays as tensors; where there is no GPU in memory as it is."""
+        """All of it in memory that a GPU reads by itself, lists and arrays as tensors; where there is no GPU in memory
+        as it is."""
         return self._mapped(_pinned)
 
     def _mapped(self, do: Callable[[Any], Any]) -> "Batch":
@@ -66,7 +68,9 @@ class Batch:
         if not isinstance(images, Tensor | Ragged):
             one = single(images)
             images = as_images(images) if one is None else one[0]
-        return Batch(**{f.name: _each(images if f.name == "images" else getattr(self, f.name), do) for f in fields(self)})
+        return Batch(
+            **{f.name: _each(images if f.name == "images" else getattr(self, f.name), do) for f in fields(self)}
+        )
 
     def replace(self, **changes: Any) -> "Batch":
         """The same batch with other fields."""
@@ -85,7 +89,9 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     if isinstance(value, Tensor | Ragged):
         return value[index]
     if not isinstance(value, list | tuple):
-        raise TypeError(f"{name} of a Batch must be a tensor, an array or a list to take samples of it, got {type(value).__name__}")
+        raise TypeError(
+            f"{name} of a Batch must be a tensor, an array or a list to take samples of it, got {type(value).__name__}"
+        )
     if isinstance(index, int | np.integer | slice) or (isinstance(index, Tensor | np.ndarray) and not index.ndim):
         return value[index if isinstance(index, slice) else int(index)]
     return [value[i] for i in chosen(index, n)]
@@ -119,7 +125,16 @@ def _shown(value: Any) -> str:
 class Params(Sequence[dict[str, Any]]):
     """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for."""
 
-    def __init__(self, drawn: Sequence[dict[str, Any]], *, seed: int, ids: Tensor, epoch: int | Tensor, occurrence: Tensor, size: Tensor):
+    def __init__(
+        self,
+        drawn: Sequence[dict[str, Any]],
+        *,
+        seed: int,
+        ids: Tensor,
+        epoch: int | Tensor,
+        occurrence: Tensor,
+        size: Tensor,
+    ):
         self._drawn = tuple(drawn)
         self.seed, self.ids, self.epoch, self.occurrence, self.size = seed, ids, epoch, occurrence, size
 
@@ -157,8 +172,8 @@ class Params(Sequence[dict[str, Any]]):
 def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], bool]) -> Tensor:
     """A tensor with a row per image on their device: a mix asks for more.
 
-    moves: whether the pixels change their places.  What lies among them, such as boxes and masks, is then refused by its type and rank alone.
-    """
+    moves: whether the pixels change their places.  What lies among them, such as boxes and masks, is then refused by
+    its type and rank alone."""
     refuse = "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: keep them out of this call"
     within = next((type(v).__name__ for v in _parts(labels) if is_tv(v)), "")
     if within and moves():
@@ -166,11 +181,15 @@ def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], boo
     out = labels if isinstance(labels, Tensor) else put(from_array("labels", arguments.array("labels", labels)), device)
     out = resolved(out.as_subclass(Tensor))
     if out.device != device:
-        raise ValueError(f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})")
+        raise ValueError(
+            f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})"
+        )
     if out.ndim < 1 or out.shape[0] != n:
         raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
     if out.ndim > 2 and moves():
-        raise ValueError(f"labels must have at most 2 dimensions, got shape {tuple(out.shape)}: masks or boxes {refuse}")
+        raise ValueError(
+            f"labels must have at most 2 dimensions, got shape {tuple(out.shape)}: masks or boxes {refuse}"
+        )
     return out
 
 
@@ -183,18 +202,23 @@ _RANGES = {
 
 def _parts(labels: Any) -> Sequence[Any]:
     """What labels are made of, where they are no tensor."""
-    return list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [labels]
+    return (
+        list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [labels]
+    )
 
 
 def as_integers(name: str, values: Any, n: int | None, device: torch.device, limit: int) -> Tensor:
-    """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no wait."""
+    """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no
+    wait."""
     given = values if isinstance(values, Tensor) else put(_integers(name, values, limit), device)
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {given.dtype}")
     if given.ndim != 1 or n not in (None, len(given)):
         raise ValueError(f"{name} must have shape [{'N' if n is None else n}], one per image, got {tuple(given.shape)}")
     if given.device != device:
-        raise ValueError(f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})")
+        raise ValueError(
+            f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})"
+        )
     # torch orders no unsigned integers; one of uint64 beyond int64 comes out below 0
     whole = given.as_subclass(Tensor).long()
     if device.type == "cpu" and len(whole) and not 0 <= int(whole.min()) <= int(whole.max()) < limit:
@@ -224,12 +248,19 @@ def bounds(values: Tensor) -> tuple[int, int]:
 
 
 def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
-    """A number in [0, 2^18), or an int64 tensor that holds one on the device, where reading it would make the host wait."""
+    """A number in [0, 2^18), or an int64 tensor that holds one on the device, where reading it would make the host
+    wait."""
     if isinstance(epoch, np.ndarray) and not epoch.ndim:
         epoch = epoch.item()
     if not isinstance(epoch, Tensor):
         return arguments.integer("epoch", epoch, 0, MAX_EPOCH - 1)
-    if epoch.ndim or epoch.dtype.is_floating_point or epoch.dtype.is_complex or epoch.dtype == torch.bool or epoch.device != device:
+    if (
+        epoch.ndim
+        or epoch.dtype.is_floating_point
+        or epoch.dtype.is_complex
+        or epoch.dtype == torch.bool
+        or epoch.device != device
+    ):
         raise ValueError(
             f"epoch must be a number, or an integer tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}"
         )

@@ -28,7 +28,9 @@ class Lowered(NamedTuple):
     end: ir.Frame  # of what comes out
 
 
-def lowered(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, memory_format: torch.memory_format) -> Lowered:
+def lowered(
+    transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, memory_format: torch.memory_format
+) -> Lowered:
     """The passes of a policy, verified."""
     passes, moves, steps, end = [], [], [], frame  # type: list[ir.Pass], list[ir.Pass], list[tuple[torch.dtype, bool]], ir.Frame
     for t, made, after in lower_each(transforms, drawn, frame, 0):
@@ -45,7 +47,8 @@ def lowered(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.F
 
 
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
-    """What an executor prepares of a plan, the passes that labels follow, and how images go through: all of a call that needs no image."""
+    """What an executor prepares of a plan, the passes that labels follow, and how images go through: all of a call that
+    needs no image."""
     mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
     return executor.prepare(plan), mixes, plan.through
 
@@ -74,11 +77,16 @@ class Call:
         # the reference defines what recipes must give: it takes none
         if params is None and name != "reference":
             what = source.channels if isinstance(source, Ragged) else source.shape[1:]
-            kind, size = (name, self.policy._options(), what, source.dtype), source.size if isinstance(source, Ragged) else None
+            kind, size = (
+                (name, self.policy._options(), what, source.dtype),
+                source.size if isinstance(source, Ragged) else None,
+            )
             recipes, build = self.policy._recipes, self.policy._builder(name)
             steps, mixes, how = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
         else:
-            steps, mixes, how = prepared(self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor)
+            steps, mixes, how = prepared(
+                self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor
+            )
         out = executor.execute(steps, _readable(source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
@@ -117,7 +125,9 @@ def frame_for(size: Any, n: int, channels: int, dtype: torch.dtype, device: torc
             raise ValueError(f"size must be at least 1 by 1, got {int(size.min())}")
         return ir.Frame(size, None, channels, dtype)
     height, width = arguments.size("size", size)
-    blank = ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype)
+    blank = ir.Frame(
+        torch.zeros((n, 2), dtype=torch.int64, device=device), None, arguments.integer("channels", channels, 1), dtype
+    )
     return blank.resized((height, width))
 
 
@@ -129,7 +139,9 @@ def one_of(images: Any) -> Tensor | Planar | None:
     return as_one(images.images if isinstance(images, Batch) else images)
 
 
-def alone(call: Callable[..., Any], one: Tensor | Planar, labels: Any, ids: Any = None, occurrence: Any = None, **options: Any) -> Any:
+def alone(
+    call: Callable[..., Any], one: Tensor | Planar, labels: Any, ids: Any = None, occurrence: Any = None, **options: Any
+) -> Any:
     """What a call gives for one image [1, C, H, W]: an image [C, H, W], and its label where it came with one."""
     numbers = {name: _number(value) for name, value in (("ids", ids), ("occurrence", occurrence)) if value is not None}
     out = call(one, labels=_row(labels), **numbers, **options)
@@ -138,7 +150,9 @@ def alone(call: Callable[..., Any], one: Tensor | Planar, labels: Any, ids: Any 
 
 def batch_of_one(sample: Batch, one: Tensor | Planar) -> Batch:
     """A Batch of one image with the first axis that it came without."""
-    return sample.replace(images=one, labels=_row(sample.labels), ids=_number(sample.ids), occurrence=_number(sample.occurrence))
+    return sample.replace(
+        images=one, labels=_row(sample.labels), ids=_number(sample.ids), occurrence=_number(sample.occurrence)
+    )
 
 
 def _row(value: Any) -> Any:

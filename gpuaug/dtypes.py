@@ -1,7 +1,7 @@
 """The dtypes that images may have, their ranges, and how those that no executor holds go through one as float32.
 
-An integer stands for its share of the largest of its dtype, as in torchvision: 255 of uint8, 32767 of int16 and 65535 of uint16 are 1.
-"""
+An integer stands for its share of the largest of its dtype, as in torchvision: 255 of uint8, 32767 of int16 and 65535
+of uint16 are 1."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -51,7 +51,8 @@ def _bits(dtype: torch.dtype) -> int:
 
 
 def _rounded(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values up to 1 as integers: every one has an equal share of the range.  In float64: 65535.999 is none of float32's numbers."""
+    """Values up to 1 as integers: every one has an equal share of the range.  In float64: 65535.999 is none of
+    float32's numbers."""
     lowest = torch.iinfo(dtype).min / largest(dtype)
     return (images.double().clamp(lowest, 1) * (largest(dtype) + 0.999)).to(torch.int32).to(dtype)
 
@@ -63,9 +64,9 @@ def _rounded(images: Tensor, dtype: torch.dtype) -> Tensor:
 class Through:
     """How images of a dtype that no executor holds go through one, and what becomes of them.
 
-    way: "bits": pixels that only move, as planes of 16 bits each, to the last bit; "native": the same once they are of a dtype that executors
-    hold; "numbers": integers that are resampled, as the numbers that they are, rounded to the nearest; "unit": float32 in [0, 1].
-    """
+    way: "bits": pixels that only move, as planes of 16 bits each, to the last bit; "native": the same once they are of
+    a dtype that executors hold; "numbers": integers that are resampled, as the numbers that they are, rounded to the
+    nearest; "unit": float32 in [0, 1]."""
 
     way: str
     steps: tuple[tuple[torch.dtype, bool], ...]  # dtypes that they are converted to beforehand, and whether by range
@@ -93,7 +94,9 @@ class Through:
         if self.way != "bits":
             return values
         exact = torch.tensor(values if len(values) > 1 else values * self.channels, dtype=torch.float64, device="cpu")
-        numbers = (exact if self.dtype.is_floating_point else _rounded(exact, self.dtype)).numpy().astype(_NUMPY[self.dtype])
+        numbers = (
+            (exact if self.dtype.is_floating_point else _rounded(exact, self.dtype)).numpy().astype(_NUMPY[self.dtype])
+        )
         return tuple(float(v) for v in numbers.view(np.int16))
 
     def frame(self, frame: ir.Frame) -> ir.Frame:
@@ -128,7 +131,12 @@ class Through:
 
 
 def through(
-    passes: ir.Sequence, moves: ir.Sequence, steps: tuple[tuple[torch.dtype, bool], ...], frame: ir.Frame, end: torch.dtype, memory_format: torch.memory_format
+    passes: ir.Sequence,
+    moves: ir.Sequence,
+    steps: tuple[tuple[torch.dtype, bool], ...],
+    frame: ir.Frame,
+    end: torch.dtype,
+    memory_format: torch.memory_format,
 ) -> tuple[ir.Sequence, Through | None]:
     """The passes that an executor runs, and how images go through it, None where it holds their dtypes itself.
 

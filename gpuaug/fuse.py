@@ -12,7 +12,8 @@ from gpuaug.rng import Keys, smooth
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What an executor runs: passes in order, and who the samples are.  Which of them run together is the executor's business."""
+    """What an executor runs: passes in order, and who the samples are.  Which of them run together is the executor's
+    business."""
 
     passes: ir.Sequence
     keys: Keys
@@ -23,8 +24,8 @@ class Plan:
 def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
     """The same images from fewer resamples: moves of pixels melt exactly into the resample beside them.
 
-    With `single_resample`, neighbours that interpolate become one interpolation: fewer bytes and a sharper image, not torchvision's.
-    """
+    With `single_resample`, neighbours that interpolate become one interpolation: fewer bytes and a sharper image, not
+    torchvision's."""
     out: list[ir.Pass] = []
     for p in passes:
         both = _compose(out[-1], p) if out else None
@@ -57,7 +58,9 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     else:
         return None
     live = intersect(ir.map_rectangle(invert_move(b.inverse), a.live), b.live)
-    return replace(a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill)
+    return replace(
+        a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill
+    )
 
 
 def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
@@ -68,7 +71,15 @@ def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     source = intersect(ir.map_rectangle(a.inverse, a.live), a.source) if a.extend in ("none", "constant") else a.source
     footprint = (a.inverse[:, :2, :2].abs() * b.footprint[:, None, :]).sum(2)
     window = ir.map_rectangle(a.inverse, b.window)
-    return replace(b, inverse=ir.product(a.inverse, b.inverse), footprint=footprint, window=window, source=source, extend=a.extend, fill=a.fill)
+    return replace(
+        b,
+        inverse=ir.product(a.inverse, b.inverse),
+        footprint=footprint,
+        window=window,
+        source=source,
+        extend=a.extend,
+        fill=a.fill,
+    )
 
 
 def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:

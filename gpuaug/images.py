@@ -1,4 +1,5 @@
-"""What a user has as images: a tensor, an array, a list of images of different sizes, or one image, with channels first or last."""
+"""What a user has as images: a tensor, an array, a list of images of different sizes, or one image, with channels first
+or last."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,13 +19,14 @@ _LAYOUTS = ("chw", "hwc")
 
 
 class Ragged:
-    """Images of different sizes, as a decoder yields them: uint8 of the same channels, one tensor [H, W, C] a sample, on one device.
+    """Images of different sizes, as a decoder yields them: uint8 of the same channels, one tensor [H, W, C] a sample,
+    on one device.
 
-    images: a sequence of tensors, arrays or PIL images.  layout: "chw" or "hwc" for its tensors and arrays; None as in a list that a policy is
-    given: an array is [H, W, C]; a tensor is [C, H, W] where its first axis is 1, 3 or 4 and its last is not, or where it is a tv_tensor.
-    On a host every image is read by its strides, and nothing is copied; on a GPU one that is not contiguous [H, W, C] is copied once, here.
-    Raises TypeError or ValueError that name the image which does not fit.
-    """
+    images: a sequence of tensors, arrays or PIL images.  layout: "chw" or "hwc" for its tensors and arrays; None as in
+    a list that a policy is given: an array is [H, W, C]; a tensor is [C, H, W] where its first axis is 1, 3 or 4 and
+    its last is not, or where it is a tv_tensor. On a host every image is read by its strides, and nothing is copied; on
+    a GPU one that is not contiguous [H, W, C] is copied once, here. Raises TypeError or ValueError that name the image
+    which does not fit."""
 
     images: tuple[Tensor, ...]
 
@@ -35,10 +37,14 @@ class Ragged:
             raise TypeError(f"images must be a sequence of images, got {type(images).__name__}; pass a list")
         for n, image in enumerate(images):
             if isinstance(image, Tensor | np.ndarray) and image.ndim != 3:
-                raise ValueError(f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; pass image[:, :, None] for a grey one")
+                raise ValueError(
+                    f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; pass image[:, :, None] for a grey one"
+                )
         self._set(_together(images, layout))
         if self.dtype != torch.uint8:
-            raise TypeError(f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself")
+            raise TypeError(
+                f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself"
+            )
 
     @classmethod
     def of(cls, images: tuple[Tensor, ...]) -> "Ragged":
@@ -97,7 +103,8 @@ class Ragged:
 
     @property
     def addresses(self) -> Tensor:
-        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives, for what is contiguous."""
+        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives, for what is
+        contiguous."""
         return self._known()[: len(self)]
 
     @property
@@ -106,7 +113,8 @@ class Ragged:
         return self._known()[len(self) :].view(-1, 2)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
-        """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits for them."""
+        """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits
+        for them."""
         if torch.device(device) == self.device:
             return self
         piece = self._piece
@@ -127,21 +135,25 @@ class Ragged:
     def _laid_out(self, piece: Tensor) -> "Ragged":
         """Images of these sizes one after the other in a piece of memory.  piece: [pixels of all]"""
         ends = [0, *accumulate(i.numel() for i in self.images)]
-        made = Ragged.of(tuple(piece[a:b].view(shape) for (a, b), shape in zip(pairwise(ends), self.shapes, strict=True)))
+        made = Ragged.of(
+            tuple(piece[a:b].view(shape) for (a, b), shape in zip(pairwise(ends), self.shapes, strict=True))
+        )
         made._piece = piece
         return made
 
     def _known(self) -> Tensor:
         """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
 
-        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this object does that, and
-        from then on new pixels go into the images in place.  Raises RuntimeError where they do not.
-        """
+        A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
+        object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
+        not."""
         if self.device.type != "cuda":
             return self._host
         if torch.cuda.is_current_stream_capturing():
             if not self._sent:
-                raise RuntimeError("a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before")
+                raise RuntimeError(
+                    "a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before"
+                )
             # all streams had come to an end when the capture began
             return next(iter(self._sent.values()))
         stream = torch.cuda.current_stream(self.device).cuda_stream
@@ -151,7 +163,11 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        return torch.tensor([*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))], dtype=torch.int64, device="cpu")
+        return torch.tensor(
+            [*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))],
+            dtype=torch.int64,
+            device="cpu",
+        )
 
     def dense(self) -> Tensor:
         """[N, C, H, W] in channels_last memory, if all sizes are equal."""
@@ -162,7 +178,8 @@ Images = Tensor | Ragged
 
 
 def as_images(images: Any) -> Images:
-    """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of images."""
+    """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of
+    images."""
     if isinstance(images, Ragged):
         return images
     if isinstance(images, Planar):
@@ -174,7 +191,9 @@ def as_images(images: Any) -> Images:
     if isinstance(images, np.ndarray):
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}")
+        raise TypeError(
+            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}"
+        )
     # a tv_tensor is [N, C, H, W] by definition
     return _batch(_plain("images", images), known=is_tv(images))
 
@@ -202,7 +221,8 @@ class Planar(NamedTuple):
 
 
 def as_one(image: Any) -> Tensor | Planar | None:
-    """One image as a batch of one, [1, C, H, W]; None for what is no single image: a PIL image, a tensor [C, H, W] or an array [H, W, C]."""
+    """One image as a batch of one, [1, C, H, W]; None for what is no single image: a PIL image, a tensor [C, H, W] or
+    an array [H, W, C]."""
     one = single(image)
     return one if one is None or not _reversed(one.shape) else Planar(one)
 
@@ -214,7 +234,11 @@ def single(image: Any) -> Tensor | None:
             return None
         return _plain("image", image)[None]
     if isinstance(image, np.ndarray):
-        return from_array("image", image).permute(2, 0, 1)[None] if image.ndim == 3 and image.shape[2] in CHANNELS else None
+        return (
+            from_array("image", image).permute(2, 0, 1)[None]
+            if image.ndim == 3 and image.shape[2] in CHANNELS
+            else None
+        )
     return from_pil("the image", image).permute(2, 0, 1)[None] if is_pil(image) else None
 
 
@@ -238,7 +262,11 @@ def _advice(shape: tuple[int, ...], array: bool) -> str:
         return "stack images of one size, or pass a list"
     first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
     if array:
-        return "use x[None] for one image [C, H, W], as one array is [H, W, C]" if first else "use x[:, None] for a batch [N, H, W] without a channel axis"
+        return (
+            "use x[None] for one image [C, H, W], as one array is [H, W, C]"
+            if first
+            else "use x[:, None] for a batch [N, H, W] without a channel axis"
+        )
     if first and last:
         return "use x[None] for one image [C, H, W], x.permute(2, 0, 1)[None] for one [H, W, C]"
     if last:
@@ -249,13 +277,23 @@ def _advice(shape: tuple[int, ...], array: bool) -> str:
 def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
     """Images of a list as [H, W, C], all of the same channels, dtype and device."""
     if len(items) == 0:
-        raise ValueError("images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]")
-    images = tuple(i if layout is None and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items))
-    for what, do in (("channels", "convert them to RGB"), ("dtype", "convert them to one"), ("device", "move them to one")):
+        raise ValueError(
+            "images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]"
+        )
+    images = tuple(
+        i if layout is None and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
+    )
+    for what, do in (
+        ("channels", "convert them to RGB"),
+        ("dtype", "convert them to one"),
+        ("device", "move them to one"),
+    ):
         found: list[Any] = [i.shape[2] if what == "channels" else getattr(i, what) for i in images]
         if len(set(found)) > 1:
             n = next(n for n, value in enumerate(found) if value != found[0])
-            raise ValueError(f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; {do}")
+            raise ValueError(
+                f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; {do}"
+            )
     return images
 
 
@@ -268,7 +306,8 @@ def _ready(item: Any) -> bool:
 
 
 def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:
-    """The layout of a tensor [1, 1, C], which fits both ways: that of the others, where every tensor among them is [H, W, C]."""
+    """The layout of a tensor [1, 1, C], which fits both ways: that of the others, where every tensor among them is [H,
+    W, C]."""
     if type(item) is not Tensor or item.ndim != 3 or item.shape[:2] != (1, 1):
         return None
     others = [i.shape for i in items if isinstance(i, Tensor) and i.shape[:2] != (1, 1)]
@@ -302,7 +341,9 @@ def _channels_first(name: str, item: Tensor, array: bool, layout: str | None) ->
     shape, tv = tuple(item.shape), is_tv(item)
     if layout is not None:
         if tv and layout == "hwc":
-            raise ValueError(f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; leave layout out, or pass it as_subclass(torch.Tensor)')
+            raise ValueError(
+                f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; leave layout out, or pass it as_subclass(torch.Tensor)'
+            )
         return layout == "chw"
     if tv or (_planar(shape) and not array):
         return True
@@ -312,7 +353,11 @@ def _channels_first(name: str, item: Tensor, array: bool, layout: str | None) ->
         return False
     ways = "an array is [H, W, C], and this looks like [C, H, W]" if array else "may be [C, H, W] or [H, W, C]"
     # floats go in a list alone, where an array says what it is
-    do = 'gpuaug.Ragged(images, layout="chw") or layout="hwc"' if item.dtype == torch.uint8 else "arrays [H, W, C], which are read as they are"
+    do = (
+        'gpuaug.Ragged(images, layout="chw") or layout="hwc"'
+        if item.dtype == torch.uint8
+        else "arrays [H, W, C], which are read as they are"
+    )
     raise ValueError(f"{name} of shape {shape} {ways}; pass {do}")
 
 
@@ -326,9 +371,12 @@ def _check_pixels(name: str, images: Tensor) -> None:
 
 
 def _plain(name: str, images: Tensor) -> Tensor:
-    """A tensor of torch's own class with its values as they lie in memory: a bit may say that they are to be read negated or conjugated."""
+    """A tensor of torch's own class with its values as they lie in memory: a bit may say that they are to be read
+    negated or conjugated."""
     if type(images) is not Tensor:
         if is_tv(images) and type(images).__name__ not in ("Image", "Video"):
-            raise TypeError(f"{name} must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to")
+            raise TypeError(
+                f"{name} must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to"
+            )
         images = images.as_subclass(Tensor)
     return resolved(images)

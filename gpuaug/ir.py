@@ -1,14 +1,14 @@
 """The passes.  Transforms become these, executors run these; nothing else crosses that line.
 
-Conventions.  The first axis of every tensor is the sample.  x runs right, y down; positions are pixel centres: the first pixel is 0.
-Rectangles are [N, 4] int64 (x0, y0, x1, y1) with exclusive far edges.  Matrices are [N, 3, 3] float64 on (x, y, 1) and map an output
-position to an input position.  Values are float32, nominally in [0, 1] before any Normalize.  No pass holds randomness: noise is named by
-the slot that keys it.
+Conventions.  The first axis of every tensor is the sample.  x runs right, y down; positions are pixel centres: the
+first pixel is 0. Rectangles are [N, 4] int64 (x0, y0, x1, y1) with exclusive far edges.  Matrices are [N, 3, 3] float64
+on (x, y, 1) and map an output position to an input position.  Values are float32, nominally in [0, 1] before any
+Normalize.  No pass holds randomness: noise is named by the slot that keys it.
 
-A tap that weighs nothing is not multiplied, so that NaN and Inf stay where pixels only move and reach no further than the weights do.  A weight
-below `NOTHING` of the most that a tap can have is none: that is what rounding leaves of a zero.  And where all taps hold one value, that is the
-result to the bit: a constant is no different after it was resampled, and stays on its side of every threshold.
-"""
+A tap that weighs nothing is not multiplied, so that NaN and Inf stay where pixels only move and reach no further than
+the weights do.  A weight below `NOTHING` of the most that a tap can have is none: that is what rounding leaves of a
+zero.  And where all taps hold one value, that is the result to the bit: a constant is no different after it was
+resampled, and stays on its side of every threshold."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -46,7 +46,8 @@ class Frame:
 
 
 def rows(values: tuple[float, ...], like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
-    """The same row for every sample of `like`, made on its device without a copy that waits for it: [N, len(values)]."""
+    """The same row for every sample of `like`, made on its device without a copy that waits for it: [N,
+    len(values)]."""
     if like.device.type == "cpu":
         return torch.tensor([values], dtype=dtype, device="cpu").expand(len(like), -1)
     return torch.stack([torch.full((len(like),), v, dtype=dtype, device=like.device) for v in values], 1)
@@ -69,12 +70,12 @@ class Pointwise(Pass):
 
 @dataclass(frozen=True, eq=False)
 class Resample(Pass):
-    """Axis-aligned resampling: crop, resize, flip, quarter turn, pad.  The only pass that takes images of different sizes.
+    """Axis-aligned resampling: crop, resize, flip, quarter turn, pad.  The only pass that takes images of different
+    sizes.
 
-    An output pixel inside `live` is the mean, under a triangle of half width `footprint` around its input position, of the pixels of
-    `window`; weights are normalised over the window, so taps never leave it.  Where the window exceeds `source`, `extend` says what is
-    there.  An output pixel outside `live` is `fill`.
-    """
+    An output pixel inside `live` is the mean, under a triangle of half width `footprint` around its input position, of
+    the pixels of `window`; weights are normalised over the window, so taps never leave it.  Where the window exceeds
+    `source`, `extend` says what is there.  An output pixel outside `live` is `fill`."""
 
     inverse: Tensor  # [N, 3, 3] float64; the linear part is diagonal or antidiagonal
     footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1
@@ -93,9 +94,8 @@ class Resample(Pass):
 class Warp(Pass):
     """Projective resampling of images of one size: affine, rotation, perspective.
 
-    Outside the image is zero.  With `fill` None that is all; else the result is (S - fill) * m + fill, S the weighted sum of taps and m the
-    weight that fell inside the image (for "nearest": fill where the nearest tap is outside).
-    """
+    Outside the image is zero.  With `fill` None that is all; else the result is (S - fill) * m + fill, S the weighted
+    sum of taps and m the weight that fell inside the image (for "nearest": fill where the nearest tap is outside)."""
 
     inverse: Tensor  # [N, 3, 3] float64
     size: Tensor  # [N, 2] int64
@@ -109,9 +109,8 @@ class Warp(Pass):
 class Project(Pass):
     """Several resamples as one interpolation: a projective map under a triangle of half width `footprint`.
 
-    With S the weighted mean of the taps inside `window` and m their share of all the weight, the result is m S + (1 - m) fill; with `fill`
-    None it is S, for maps that stay inside.
-    """
+    With S the weighted mean of the taps inside `window` and m their share of all the weight, the result is m S + (1 -
+    m) fill; with `fill` None it is S, for maps that stay inside."""
 
     inverse: Tensor  # [N, 3, 3] float64
     footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1
@@ -236,7 +235,8 @@ class Stencil(Pass):
 
 @dataclass(frozen=True, eq=False)
 class Sharpness(Stencil):
-    """clamp(f x + (1 - f) blur(x)), blur = [[1,1,1],[1,5,1],[1,1,1]] / 13 with the border unchanged; H or W <= 2: unchanged."""
+    """clamp(f x + (1 - f) blur(x)), blur = [[1,1,1],[1,5,1],[1,1,1]] / 13 with the border unchanged; H or W <= 2:
+    unchanged."""
 
     factor: Tensor  # [N]
 
@@ -276,8 +276,8 @@ class MixUp(Mix):
 class Choice(Pass):
     """Step by step, each sample takes one branch: the only branching there is.
 
-    One step serves RandomChoice, RandomApply and an operation of RandAugment; several, a random order.  Branches keep size and channels.
-    """
+    One step serves RandomChoice, RandomApply and an operation of RandAugment; several, a random order.  Branches keep
+    size and channels."""
 
     index: Tensor  # [N, steps] int64
     branches: tuple[Sequence, ...]
@@ -310,7 +310,11 @@ def is_move(p: Pass) -> bool:
     """Whether every pixel that comes out of a pass is one that came in, or its border."""
     if isinstance(p, Choice):
         return all(is_move(q) for branch in p.branches for q in branch)
-    return isinstance(p, CutMix) or (isinstance(p, Resample) and (p.moves or p.kernel == "floor")) or (isinstance(p, Warp) and p.kernel == "nearest")
+    return (
+        isinstance(p, CutMix)
+        or (isinstance(p, Resample) and (p.moves or p.kernel == "floor"))
+        or (isinstance(p, Warp) and p.kernel == "nearest")
+    )
 
 
 def is_linear(p: Pass) -> bool:
@@ -335,14 +339,20 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
     for p in passes:
         for name, value in vars(p).items():
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
-                raise ValueError(f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}")
+                raise ValueError(
+                    f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}"
+                )
         if frame.fixed is None and not isinstance(p, Resample | Project):
-            raise ValueError("the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)")
+            raise ValueError(
+                "the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
+            )
         if isinstance(p, Choice):
             for branch in p.branches:
                 end = verify(branch, frame)
                 if (end.fixed, end.channels) != (frame.fixed, frame.channels):
-                    raise ValueError(f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}")
+                    raise ValueError(
+                        f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}"
+                    )
         frame = after((p,), frame)
     return frame
 
@@ -360,7 +370,8 @@ def after(passes: Sequence, frame: Frame) -> Frame:
 
 
 def map_rectangle(matrix: Tensor, rectangle: Tensor) -> Tensor:
-    """The rectangle that the pixels of another move to under a matrix of whole numbers with axis-aligned linear part."""
+    """The rectangle that the pixels of another move to under a matrix of whole numbers with axis-aligned linear
+    part."""
     near, far = rectangle[:, :2].double(), rectangle[:, 2:].double() - 1
     linear, shift = matrix[:, :2, :2], matrix[:, :2, 2]
     a, b = ((linear * corner[:, None, :]).sum(2) + shift for corner in (near, far))

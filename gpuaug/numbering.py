@@ -1,8 +1,8 @@
 """Who a sample is when nobody says so: ids counted on from call to call, under a key that no other process has.
 
-The main process of a rank draws by the policy's seed, and its counter, `next_id`, goes through `state_dict`.  A process that shares the policy with others
-(a loader's worker, a child) has a key of its own, made of what tells it apart; draws are keyed by that and the seed, so that none of them draw alike.
-"""
+The main process of a rank draws by the policy's seed, and its counter, `next_id`, goes through `state_dict`.  A process
+that shares the policy with others (a loader's worker, a child) has a key of its own, made of what tells it apart; draws
+are keyed by that and the seed, so that none of them draw alike."""
 
 import multiprocessing
 import os
@@ -21,7 +21,8 @@ _WORKER, _CHILD = 1, 2
 
 
 def mix(*numbers: int) -> int:
-    """64 bits that each of the numbers changes as a whole: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) over one after the other.
+    """64 bits that each of the numbers changes as a whole: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA
+    2014) over one after the other.
 
     Sums would not do: the seeds of neighbouring workers differ by one, as those of users do.
     """
@@ -66,14 +67,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def _place() -> tuple[int, ...]:
-    """This process among the children of its parent, and so on upwards; empty in a process that no other one shares its policies with."""
+    """This process among the children of its parent, and so on upwards; empty in a process that no other one shares its
+    policies with."""
     # where multiprocessing keeps the count of children, the same from run to run, other than the number of a process
     identity: tuple[int, ...] = getattr(multiprocessing.current_process(), "_identity", ())
     return (len(identity), *identity, *_here.path) if identity or _here.path else ()
 
 
 def rank(recorded: int | None) -> int:
-    """The rank: of torch.distributed; else, in a child, what its parent wrote down; else of the environment, as torchrun sets it."""
+    """The rank: of torch.distributed; else, in a child, what its parent wrote down; else of the environment, as
+    torchrun sets it."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
@@ -84,7 +87,8 @@ def rank(recorded: int | None) -> int:
 
 
 class Origin(NamedTuple):
-    """Where calls without ids come from: the key of this process, None where the seed is enough, and whether it is a loader's worker."""
+    """Where calls without ids come from: the key of this process, None where the seed is enough, and whether it is a
+    loader's worker."""
 
     key: int | None
     worker: bool
@@ -128,9 +132,8 @@ class Numbered(nn.Module):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the calls that name none: in [0, 2^18), 0 at first.
 
-        It is kept in `state_dict`.  Copies have an epoch of their own, those in the workers of a loader too; a captured CUDA graph keeps the
-        one that it was captured with, unless it was given a tensor.
-        """
+        It is kept in `state_dict`.  Copies have an epoch of their own, those in the workers of a loader too; a captured
+        CUDA graph keeps the one that it was captured with, unless it was given a tensor."""
         self._epoch = arguments.integer("epoch", epoch, 0, rng.MAX_EPOCH - 1)
 
     def number(self, n: int, device: torch.device, next_id: Tensor) -> tuple[int | None, Tensor]:
@@ -146,8 +149,11 @@ class Numbered(nn.Module):
                 self._counted = (key, first + n)
             return key, ids + first
         with _here.lock:
-            # captured graphs and the compiled operator hold the counter itself: it is replaced only where it cannot be advanced
-            if next_id is self.next_id and (next_id.is_meta or (next_id.is_inference() and not torch.is_inference_mode_enabled())):
+            # captured graphs and the compiled operator hold the counter itself: it is replaced only where it cannot be
+            # advanced
+            if next_id is self.next_id and (
+                next_id.is_meta or (next_id.is_inference() and not torch.is_inference_mode_enabled())
+            ):
                 next_id = self.next_id = _moved(next_id, torch.device("cpu") if next_id.is_meta else next_id.device)
             # a counter on the host must not make the device wait; one on the device can be captured in a graph
             before = next_id.clone() if next_id.device == device else int(next_id)
@@ -159,7 +165,12 @@ class Numbered(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # as a number: a tensor that goes to another process is shared with it, and two would count on it at once
         number = 0 if self.next_id.is_meta else int(self.next_id)
-        return {**self.__dict__, "next_id": number, "_from": (os.getpid(), str(self.next_id.device)), "_rank": rank(self._rank)}
+        return {
+            **self.__dict__,
+            "next_id": number,
+            "_from": (os.getpid(), str(self.next_id.device)),
+            "_rank": rank(self._rank),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         process, name = state["_from"]
@@ -177,7 +188,8 @@ class Numbered(nn.Module):
         yield (f"{prefix}.next_id" if prefix else "next_id"), self.next_id
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # only where to: the values are none after `to_empty`, rounded after `type`, and after `share_memory` other processes would count on them
+        # only where to: the values are none after `to_empty`, rounded after `type`, and after `share_memory` other
+        # processes would count on them
         self.next_id = _moved(self.next_id, fn(torch.empty((), dtype=torch.int64, device=self.next_id.device)).device)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
@@ -188,25 +200,39 @@ class Numbered(nn.Module):
                 destination[f"{prefix}{name}"] = torch.tensor(value, device=self.next_id.device)
 
     def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: Any, unexpected_keys: Any, error_msgs: Any
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: Any,
+        unexpected_keys: Any,
+        error_msgs: Any,
     ) -> None:
-        # a checkpoint from before the policy was there knows of no samples; one without values (on the meta device) says nothing
+        # a checkpoint from before the policy was there knows of no samples; one without values (on the meta device)
+        # says nothing
         fresh = {"next_id": 0, "epoch": 0, "draws": rng.VERSION}
         given = {name: state_dict.get(f"{prefix}{name}", value) for name, value in fresh.items()}
         known = {name: value for name, value in given.items() if not (isinstance(value, Tensor) and value.is_meta)}
         try:
             if int(known.get("draws", rng.VERSION)) != rng.VERSION:
-                error_msgs.append(f"{prefix}draws must be version {rng.VERSION}, got {int(known['draws'])}: {rng.OTHER_DRAWS}")
+                error_msgs.append(
+                    f"{prefix}draws must be version {rng.VERSION}, got {int(known['draws'])}: {rng.OTHER_DRAWS}"
+                )
             self.set_epoch(int(known.get("epoch", self._epoch)))
             if "next_id" in known:
                 number = arguments.integer("next_id", int(known["next_id"]), 0)
                 if self.next_id.is_meta or self.next_id.is_inference():
-                    self.next_id = _counter(number) if self.next_id.is_meta else _moved(_counter(number), self.next_id.device)
+                    self.next_id = (
+                        _counter(number) if self.next_id.is_meta else _moved(_counter(number), self.next_id.device)
+                    )
                 else:
                     self.next_id.fill_(number)
         except (TypeError, ValueError, RuntimeError) as error:
             error_msgs.append(f"While loading {prefix or 'a policy'}: {error}")
-        unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k.removeprefix(prefix) not in fresh]
+        unexpected_keys += [
+            k for k in state_dict if strict and k.startswith(prefix) and k.removeprefix(prefix) not in fresh
+        ]
 
 
 def _counter(value: int) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import arguments, fuse, ir, rng, serial, targets, traced
+from gpuaug import arguments, fuse, ir, rng, serial, targets, torch_compile
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, blank, joined
 from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
-from gpuaug.recipes import Build, Recipes, check_values, find
+from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, numbered, sample_all, span
 from gpuaug.transforms.mixes import mixes_in
@@ -26,27 +26,34 @@ _VALUES = ("transforms", "seed", "memory_format", "single_resample")
 class Policy(Numbered):
     """Augment batches by a list of transforms, each sample with its own draws.
 
-    Given `ids`, the result is a pure function of (seed, epoch, ids, occurrence, images): the same on any device, in any batch, on any rank
-    and after any restart.  Only the partner of a mix depends on which samples share the batch.  `eval()` changes nothing: a policy augments
-    whenever it is called, so do not call it in validation.
+    Given `ids`, the result is a pure function of (seed, epoch, ids, occurrence, images): the same on any device, in any
+    batch, on any rank and after any restart.  Only the partner of a mix depends on which samples share the batch.
+    `eval()` changes nothing: a policy augments whenever it is called, so do not call it in validation.
 
-    transforms: a list of gpuaug transforms.  seed: 0 to 2^64 - 1.
-    memory_format: of the output; torch.contiguous_format or torch.channels_last.
-    single_resample: compose neighbouring resamples (crop, then rotation) into one interpolation: fewer bytes and a sharper image, where
-    torchvision interpolates twice.
-    """
+    transforms: a list of gpuaug transforms.  seed: 0 to 2^64 - 1. memory_format: of the output; torch.contiguous_format
+    or torch.channels_last. single_resample: compose neighbouring resamples (crop, then rotation) into one
+    interpolation: fewer bytes and a sharper image, where torchvision interpolates twice."""
 
     def __init__(
-        self, transforms: Sequence[Transform], seed: int = 0, *, memory_format: torch.memory_format = torch.contiguous_format, single_resample: bool = False
+        self,
+        transforms: Sequence[Transform],
+        seed: int = 0,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        single_resample: bool = False,
     ):
         super().__init__()
         if isinstance(transforms, Transform) or not isinstance(transforms, Sequence):
             raise TypeError(f"transforms must be a list of gpuaug transforms, got {type(transforms).__name__}")
         for t in transforms:
             if not isinstance(t, Transform):
-                raise TypeError(f"transforms must be gpuaug transforms, got {t!r}; gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop")
+                raise TypeError(
+                    f"transforms must be gpuaug transforms, got {t!r}; gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
+                )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
-            raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}")
+            raise ValueError(
+                f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}"
+            )
         if sum(span(t) for t in transforms) > rng.MAX_SLOT:
             raise ValueError(f"a policy holds at most {rng.MAX_SLOT} transforms, nested ones included")
         self.transforms = tuple(transforms)
@@ -60,11 +67,13 @@ class Policy(Numbered):
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self._recipes = Recipes()
-        self.outline = traced.register(self, self._classes)
+        self.outline = torch_compile.register(self, self._classes)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _VALUES and name in self.__dict__:
-            raise AttributeError(f"{name} of a policy cannot be set: a policy is a value, and what was prepared for it would not follow; make a new Policy")
+            raise AttributeError(
+                f"{name} of a policy cannot be set: a policy is a value, and what was prepared for it would not follow; make a new Policy"
+            )
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,7 +85,7 @@ class Policy(Numbered):
         # a copy is a policy of its own
         changed = {"memory_format": getattr(torch, state["memory_format"]), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})
-        self.outline = traced.register(self, self._classes)
+        self.outline = torch_compile.register(self, self._classes)
 
     # ---- calling
 
@@ -92,18 +101,18 @@ class Policy(Numbered):
     ) -> Any:
         """Augmented images; with labels (images, labels); of a Batch a Batch.
 
-        images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of different sizes; or one image: a
-        PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H, W].  labels: [N] class numbers, or [N, K] soft rows.
-        ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch: in [0, 2^18), by default that of `set_epoch`.
-        occurrence: [N] integers in [0, 2^12), telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton".
-        Raises ValueError or TypeError for what it cannot take.
-        """
+        images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of
+        different sizes; or one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C,
+        H, W].  labels: [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on
+        from the last call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12),
+        telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError
+        for what it cannot take."""
         one = one_of(images)
         if one is not None:
             return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
         if torch.compiler.is_compiling():
             if isinstance(images, Tensor):
-                return traced.call(self, images, labels, ids, epoch, occurrence, backend)
+                return torch_compile.call(self, images, labels, ids, epoch, occurrence, backend)
             return self._eagerly(images, labels, ids, epoch, occurrence, backend)
         return self._run(images, labels, ids, epoch, occurrence, backend)
 
@@ -111,13 +120,29 @@ class Policy(Numbered):
         if isinstance(images, Batch):
             given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
             batch = joined(images, given)
-            run = self._prepare(batch.images, batch.labels, batch.ids, batch.epoch, batch.occurrence, backend, next_id=self.next_id, key=batch.key)
+            run = self._prepare(
+                batch.images,
+                batch.labels,
+                batch.ids,
+                batch.epoch,
+                batch.occurrence,
+                backend,
+                next_id=self.next_id,
+                key=batch.key,
+            )
             out, soft = run.go(None)
-            return batch.replace(images=out, labels=soft, ids=run.keys.ids, epoch=run.keys.epoch, occurrence=run.keys.occurrence, key=run.key)
+            return batch.replace(
+                images=out,
+                labels=soft,
+                ids=run.keys.ids,
+                epoch=run.keys.epoch,
+                occurrence=run.keys.occurrence,
+                key=run.key,
+            )
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
 
-    _eagerly = traced.eagerly(_run)
+    _eagerly = torch_compile.eagerly(_run)
 
     def _single(self, images: Any, one: Tensor | Planar, backend: str, **given: Any) -> Any:
         """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
@@ -126,13 +151,23 @@ class Policy(Numbered):
         return alone(self.forward, one, backend=backend, **given)
 
     def augment(
-        self, images: Any, labels: Any, ids: Any, epoch: int | Tensor | None, occurrence: Any, backend: str, next_id: Tensor
+        self,
+        images: Any,
+        labels: Any,
+        ids: Any,
+        epoch: int | Tensor | None,
+        occurrence: Any,
+        backend: str,
+        next_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
 
-    def warmup(self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu") -> "Policy":
-        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a batch as a call takes it"""
+    def warmup(
+        self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu"
+    ) -> "Policy":
+        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a
+        batch as a call takes it"""
         batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
         one = one_of(batch)
         batch = batch if one is None else batch_of_one(batch, one)
@@ -142,7 +177,7 @@ class Policy(Numbered):
             self._prepare(images, batch.labels, ids, batch.epoch, None, backend, need_labels=False).go(None)
         return self
 
-    @traced.eagerly
+    @torch_compile.eagerly
     def draw(
         self,
         ids: Tensor,
@@ -154,36 +189,48 @@ class Policy(Numbered):
         dtype: torch.dtype = torch.uint8,
         key: int | None = None,
     ) -> Params:
-        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a Batch's."""
+        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a
+        Batch's."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys, _ = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
         frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
-        return Params(drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size)
+        return Params(
+            drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size
+        )
 
-    @traced.eagerly
+    @torch_compile.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
-        """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a mix."""
+        """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a
+        mix."""
         if not isinstance(params, Params):
             raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
         if len(params) != len(self.transforms):
-            raise ValueError(f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them")
+            raise ValueError(
+                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them"
+            )
         for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
             if names != drawn.keys():
-                raise ValueError(f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them")
+                raise ValueError(
+                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them"
+                )
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         one = one_of(images)
         if one is not None:
             return alone(self.replay, one, labels, params=params, backend=backend)
-        run = self._prepare(images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed)
+        run = self._prepare(
+            images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed
+        )
         # on a GPU the comparison would wait for the device
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
-            raise ValueError(f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images")
+            raise ValueError(
+                f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images"
+            )
         out, soft = run.go(params)
         return out if labels is None else (out, soft)
 
-    @traced.eagerly
+    @torch_compile.eagerly
     def describe(
         self,
         size: tuple[int, int] | None = None,
@@ -193,14 +240,16 @@ class Policy(Numbered):
         backend: str = "auto",
         device: torch.device | str = "cpu",
     ) -> str:
-        """What really runs, as text: the backend's steps, the bytes that each reads and writes, why it is one, its kernels, and what falls back.
+        """What really runs, as text: the backend's steps, the bytes that each reads and writes, why it is one, its
+        kernels, and what falls back.
 
-        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Mixed labels, and samples that the policy numbers,
-        take a few torch operations more.
-        """
+        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Mixed labels, and
+        samples that the policy numbers, take a few torch operations more."""
         check(backend)
         keys = self._one()
-        frame = frame_for(torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu"))
+        frame = frame_for(
+            torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu")
+        )
         plan = self._plan(keys, frame, self._draw(keys, frame))
         name = choose(backend, torch.device(device))
         recipe = find(frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
@@ -237,13 +286,22 @@ class Policy(Numbered):
         return Call(self, source, labels, keys if seed is None else replace(keys, seed=seed), backend, key)
 
     def _keys(
-        self, ids: Any, epoch: int | Tensor | None, occurrence: Any, n: int, device: torch.device, next_id: Tensor | None = None, key: int | None = None
+        self,
+        ids: Any,
+        epoch: int | Tensor | None,
+        occurrence: Any,
+        n: int,
+        device: torch.device,
+        next_id: Tensor | None = None,
+        key: int | None = None,
     ) -> tuple[rng.Keys, int | None]:
         """Who the samples are, and the key of the process that numbered them, where it has one."""
         if key is not None:
             key = arguments.integer("key", key, 0, 2**64 - 1)
             if ids is None:
-                raise ValueError("key came without ids, which it was counted under; pass both as the Batch had them, or neither")
+                raise ValueError(
+                    "key came without ids, which it was counted under; pass both as the Batch had them, or neither"
+                )
         if ids is not None or next_id is None:
             ids = as_integers("ids", ids, n, device, rng.MAX_ID)
         if occurrence is None:
@@ -254,7 +312,8 @@ class Policy(Numbered):
         # last, so that a call refused here takes no number
         if ids is None and next_id is not None:
             key, ids = self.number(n, device, next_id)
-        # mixed with the seed, so that a Batch that goes through two policies is drawn for apart, there as in the main process
+        # mixed with the seed, so that a Batch that goes through two policies is drawn for apart, there as in the main
+        # process
         return rng.Keys(self.seed if key is None else mix(self.seed, key), epoch, ids, occurrence), key
 
     def _one(self) -> rng.Keys:
@@ -310,7 +369,8 @@ class Policy(Numbered):
             return NotImplemented
         return self._values() == other._values()
 
-    # by identity, although equality is by value: nn.Module keeps its children in sets, and two equal policies are still two modules
+    # by identity, although equality is by value: nn.Module keeps its children in sets, and two equal policies are still
+    # two modules
     __hash__ = nn.Module.__hash__
 
     def __repr__(self) -> str:
@@ -322,11 +382,17 @@ class Policy(Numbered):
         """Plain lists, dicts, numbers and strings, from which `from_dict` makes an equal policy."""
         layout = str(self.memory_format).removeprefix("torch.")
         options = {"seed": self.seed, "memory_format": layout, "single_resample": self.single_resample}
-        return {"version": 1, "draws": rng.VERSION, **options, "transforms": [serial.to_dict(t) for t in self.transforms]}
+        return {
+            "version": 1,
+            "draws": rng.VERSION,
+            **options,
+            "transforms": [serial.to_dict(t) for t in self.transforms],
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
-        """The policy that `to_dict` wrote; raises ValueError for an unknown version, key, transform or argument.  transforms: as for `load`."""
+        """The policy that `to_dict` wrote; raises ValueError for an unknown version, key, transform or argument.
+        transforms: as for `load`."""
         made, options = serial.policy_fields(data, transforms)
         return cls(made, **options)
 
@@ -336,5 +402,6 @@ class Policy(Numbered):
 
     @classmethod
     def load(cls, path: str | Path, *, transforms: Sequence[type[Transform]] = ()) -> "Policy":
-        """Read a policy that `save` wrote, or a person.  transforms: classes of your own that it names; nothing is imported for a file."""
+        """Read a policy that `save` wrote, or a person.  transforms: classes of your own that it names; nothing is
+        imported for a file."""
         return cls.from_dict(serial.read(path), transforms=transforms)

@@ -24,10 +24,17 @@ def to_dict(transform: Transform) -> dict[str, Any]:
     kind = type(transform)
     name = kind.__name__
     if REGISTRY.get(name, kind) is not kind:
-        raise ValueError(f"{kind.__module__}.{name} has the name of a transform of gpuaug, which a file would stand for; give the class another name")
+        raise ValueError(
+            f"{kind.__module__}.{name} has the name of a transform of gpuaug, which a file would stand for; give the class another name"
+        )
     if not is_dataclass(transform):
-        raise TypeError(f"{name} is no dataclass, so that its arguments are unknown and cannot be written; decorate it with @dataclass(frozen=True)")
-    return {"name": name, **{f.name: _plain(f"{name}.{f.name}", getattr(transform, f.name)) for f in fields(transform) if f.init}}
+        raise TypeError(
+            f"{name} is no dataclass, so that its arguments are unknown and cannot be written; decorate it with @dataclass(frozen=True)"
+        )
+    return {
+        "name": name,
+        **{f.name: _plain(f"{name}.{f.name}", getattr(transform, f.name)) for f in fields(transform) if f.init},
+    }
 
 
 def from_dict(data: Any, own: Sequence[type[Transform]] = ()) -> Transform:
@@ -60,7 +67,9 @@ def _named(own: Sequence[type[Transform]]) -> dict[str, type[Transform]]:
                 f"transforms must be classes of gpuaug.Transform that are dataclasses, got {cls!r}; pass the class, RandomGain and not RandomGain()"
             )
         if {**REGISTRY, **out}.get(cls.__name__, cls) is not cls:
-            raise ValueError(f"two transforms are called {cls.__name__}, and a file tells them apart by name; give {cls.__module__}.{cls.__name__} another")
+            raise ValueError(
+                f"two transforms are called {cls.__name__}, and a file tells them apart by name; give {cls.__module__}.{cls.__name__} another"
+            )
         out[cls.__name__] = cls
     return out
 
@@ -73,7 +82,9 @@ def policy_fields(data: Any, own: Sequence[type[Transform]] = ()) -> tuple[list[
     known = ("version", "draws", "seed", "memory_format", "single_resample", "transforms")
     unknown = data.keys() - set(known)
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are {', '.join(known)}")
+        raise ValueError(
+            f"unknown keys {', '.join(sorted(map(str, unknown)))} in a policy; known are {', '.join(known)}"
+        )
     if data.get("version", 1) != 1:
         raise ValueError(f"policy version {data['version']!r} is not known here, expected 1; update gpuaug")
     if data.get("draws", rng.VERSION) != rng.VERSION:
@@ -100,9 +111,13 @@ def read(path: str | Path) -> Any:
     except IsADirectoryError:
         raise IsADirectoryError(f"{path} is a folder; pass the path of a policy that Policy.save wrote") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no policy: byte {error.start} is not UTF-8 text; pass a YAML file, saved as UTF-8") from None
+        raise ValueError(
+            f"{path} is no policy: byte {error.start} is not UTF-8 text; pass a YAML file, saved as UTF-8"
+        ) from None
     except OSError as error:
-        raise type(error)(f"{path} cannot be read: {error.strerror}; pass the path of a policy that Policy.save wrote") from None
+        raise type(error)(
+            f"{path} cannot be read: {error.strerror}; pass the path of a policy that Policy.save wrote"
+        ) from None
     return from_yaml(text)
 
 
@@ -118,7 +133,9 @@ def from_yaml(text: str) -> Any:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ValueError(f"not a policy: {error.problem or error.context}{f', line {mark.line + 1}, column {mark.column + 1}' if mark else ''}") from None
+        raise ValueError(
+            f"not a policy: {error.problem or error.context}{f', line {mark.line + 1}, column {mark.column + 1}' if mark else ''}"
+        ) from None
     except yaml.YAMLError as error:
         raise ValueError(f"not a policy: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -159,7 +176,9 @@ def _check_size(root: Any, parts: Callable[[Any], list[Any]]) -> None:
             sizes[id(node)] = None
             known = sizes[id(node)] = 1 + sum(map(size, parts(node)))
             if known > _MOST:
-                raise ValueError(f"not a policy: with its aliases written out it has more than {_MOST} values; write out what it needs")
+                raise ValueError(
+                    f"not a policy: with its aliases written out it has more than {_MOST} values; write out what it needs"
+                )
         return known
 
     try:
@@ -177,7 +196,9 @@ def _plain(name: str, value: Any) -> Any:
         return str(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise TypeError(f"{name} must be numbers, text, dtypes, transforms or tuples of them to be written, got {type(value).__name__}; convert it when it is made")
+    raise TypeError(
+        f"{name} must be numbers, text, dtypes, transforms or tuples of them to be written, got {type(value).__name__}; convert it when it is made"
+    )
 
 
 def _rich(name: str, value: Any, own: Sequence[type[Transform]]) -> Any:
@@ -196,5 +217,7 @@ def _rich(name: str, value: Any, own: Sequence[type[Transform]]) -> Any:
     if exponent:
         sign, digits, way, power = exponent.groups()
         better = f"{sign}{digits if '.' in digits else digits + '.0'}e{way or '+'}{power}"
-        raise ValueError(f"{name} must be a number, got the text {value!r}: YAML wants a point and a sign in a number with an exponent; write {better}")
+        raise ValueError(
+            f"{name} must be a number, got the text {value!r}: YAML wants a point and a sign in a number with an exponent; write {better}"
+        )
     return value

@@ -17,7 +17,8 @@ def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tens
 
 
 def moves(passes: ir.Sequence) -> bool:
-    """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's function may do anything."""
+    """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's
+    function may do anything."""
     return any(isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix | ir.Custom) for p in ir.walk(passes))
 
 
@@ -32,12 +33,18 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
     """[N, K] float rows: one-hot float32 from class numbers [N], or the rows that came."""
     if labels.ndim == 2 and labels.dtype.is_floating_point:
         if num_classes is not None and labels.shape[1] != num_classes:
-            raise ValueError(f"soft labels must have {num_classes} columns, the mix's num_classes, got shape {tuple(labels.shape)}")
+            raise ValueError(
+                f"soft labels must have {num_classes} columns, the mix's num_classes, got shape {tuple(labels.shape)}"
+            )
         return labels
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        raise TypeError(f"labels to mix must be [N] whole numbers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise TypeError(
+            f"labels to mix must be [N] whole numbers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
     if num_classes is None:
-        raise ValueError("num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]")
+        raise ValueError(
+            "num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]"
+        )
     # torch orders and compares no unsigned integers
     whole = labels.long()
     # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
@@ -63,7 +70,9 @@ def apply(p: ir.Pass, labels: Tensor) -> Tensor:
 def _(p: ir.CutMix, labels: Tensor) -> Tensor:
     # of a box that somebody drew, what lies in the image counts
     far = p.size.flip(1)
-    sides = (torch.minimum(p.box[:, 2:], far) - torch.maximum(p.box[:, :2], torch.zeros_like(far))).clamp(min=0).double()
+    sides = (
+        (torch.minimum(p.box[:, 2:], far) - torch.maximum(p.box[:, :2], torch.zeros_like(far))).clamp(min=0).double()
+    )
     return mixed(labels, p.partner, 1 - sides.prod(1) / p.size.double().prod(1))
 
 

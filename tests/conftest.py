@@ -16,7 +16,14 @@ from PIL import Image
 # images here are tiny: threads of torch would wait for each other, ten times as long where cores are shared
 torch.set_num_threads(1)
 
-PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "coffee.png",
+    "chelsea.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "hubble_deep_field.jpg",
+)
 
 
 @cache
@@ -36,7 +43,8 @@ def crop_of_photograph(number: int, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def images() -> Callable[..., torch.Tensor]:
-    """images(n, h, w, channels=3, dtype=torch.float32): photographs, and every third one noise.  Floats are in [0, 1]."""
+    """images(n, h, w, channels=3, dtype=torch.float32): photographs, and every third one noise.  Floats are in [0,
+    1]."""
 
     def make(n: int, height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         noise = np.random.default_rng(5)
@@ -46,7 +54,10 @@ def images() -> Callable[..., torch.Tensor]:
                 # off the grid of 1/255, unlike a photograph
                 out[i] = torch.from_numpy(noise.random((channels, height, width), dtype=np.float32))
             else:
-                rgb = torch.from_numpy(crop_of_photograph(i - i // 3, height, width).copy()).permute(2, 0, 1).float() / 255
+                rgb = (
+                    torch.from_numpy(crop_of_photograph(i - i // 3, height, width).copy()).permute(2, 0, 1).float()
+                    / 255
+                )
                 out[i] = rgb.repeat(-(-channels // 3), 1, 1)[:channels]
         return (out * 255).round().to(torch.uint8) if dtype == torch.uint8 else out.to(dtype)
 

@@ -1,4 +1,5 @@
-"""What the kernels cost, counted in machine code on a machine without a GPU: nothing spills, and instructions per pixel have a ceiling."""
+"""What the kernels cost, counted in machine code on a machine without a GPU: nothing spills, and instructions per pixel
+have a ceiling."""
 
 import json
 import os
@@ -6,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import draw_programs
 import pytest
+import sass
 import specialisations
-import tapes
-from gpuaug_kernels import aot, aot_tape, codes, sass
+from gpuaug_kernels import aot, codes
 
 ROOT = Path(__file__).parents[1]
 # thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
@@ -45,7 +47,14 @@ CEILINGS = {
 def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | more
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
-    return subprocess.run([sys.executable, "-m", "gpuaug_kernels.aot", *arguments], env=env, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "kernels" / "tools" / "aot_report.py"), *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+    )
 
 
 @pytest.fixture(scope="module", params=aot.TARGETS, ids=lambda t: f"sm_{t}")
@@ -56,7 +65,7 @@ def report(request) -> list[dict]:
 
 
 def test_the_list_is_what_policies_make_today():
-    assert aot.FILE.read_text(encoding="utf-8") == specialisations.text(), "run python tests/specialisations.py"
+    assert aot.FILE.read_text(encoding="utf-8") == specialisations.text(), "run python tests/support/specialisations.py"
 
 
 def test_no_kernel_spills(report):
@@ -69,7 +78,11 @@ def test_a_thread_writes_sixteen_bytes_where_the_layout_allows(report):
     images = [e for e in aot.specialisations() if not e["reduction"]]
     flat = {e["name"] for e in images if not e["out"]["channels_last"]}
     # a source that only moves bytes of a width that is a multiple of sixteen
-    moved = {e["name"] for e in images if e["program"]["records"][0] in (codes.PIXEL.value, codes.FLOOR.value) and e["source"]["dtype"] == "uint8"}
+    moved = {
+        e["name"]
+        for e in images
+        if e["program"]["records"][0] in (codes.PIXEL.value, codes.FLOOR.value) and e["source"]["dtype"] == "uint8"
+    }
     assert len(flat) >= 3 and moved >= {"flip + normalise", "salt and pepper"}, "vacuous"
     for r in report:
         if r["name"] in flat | moved:
@@ -82,15 +95,21 @@ def test_instructions_per_pixel_stay_below_their_ceilings(report):
     assert [r["not counted"] for r in report] == [""] * len(CEILINGS)
     counted = {r["name"]: r["per pixel"] for r in report}
     assert counted.keys() == CEILINGS.keys()
-    assert {k: v for k, v in counted.items() if not 0.5 * CEILINGS[k] < v <= CEILINGS[k]} == {}, "too many; or far fewer: lower the ceiling"
+    assert {k: v for k, v in counted.items() if not 0.5 * CEILINGS[k] < v <= CEILINGS[k]} == {}, (
+        "too many; or far fewer: lower the ceiling"
+    )
 
 
 def test_the_list_of_tapes_is_what_policies_make_today():
-    assert aot_tape.FILE.read_text(encoding="utf-8") == tapes.text(), "run python tests/tapes.py"
+    assert aot.DRAW_FILE.read_text(encoding="utf-8") == draw_programs.text(), (
+        "run python tests/support/draw_programs.py"
+    )
 
 
 def test_the_kernels_of_tapes_compile_and_spill_nothing():
-    done = run("--json", *(v for name in ("draws of seed recipe", "draws of weak", aot_tape.PARTNER) for v in ("--only", name)))
+    done = run(
+        "--json", *(v for name in ("draws of seed recipe", "draws of weak", aot.PARTNER) for v in ("--only", name))
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     check_draws(json.loads(done.stdout), 9)
 
@@ -99,7 +118,7 @@ def test_the_kernels_of_tapes_compile_and_spill_nothing():
 def test_the_kernels_of_long_tapes_spill_nothing():
     done = run("--json", "--kind", "draws")
     assert done.returncode == 0, done.stderr[-3000:]
-    check_draws(json.loads(done.stdout), 3 * len(aot_tape.names()))
+    check_draws(json.loads(done.stdout), 3 * len(aot.draw_names()))
 
 
 def check_draws(rows: list[dict], count: int) -> None:
@@ -107,13 +126,16 @@ def check_draws(rows: list[dict], count: int) -> None:
     for r in rows:
         assert r["spills"] == 0 and 16 <= r["registers"] <= 255, r
         # a few machine instructions for a number, a few dozen for four words of Philox or a sine
-        assert r["name"] == aot_tape.PARTNER or 2 * r["numbers"] < r["static"] < 12 * r["numbers"] > 500, r
+        assert r["name"] == aot.PARTNER or 2 * r["numbers"] < r["static"] < 12 * r["numbers"] > 500, r
 
 
 def test_it_refuses_to_run_beside_the_interpreter():
     done = run(TRITON_INTERPRET="1")
     assert done.returncode == 2
-    assert done.stderr == "error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; unset it and run this again\n"
+    assert (
+        done.stderr
+        == "error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; unset it and run this again\n"
+    )
 
 
 def test_a_name_that_is_unknown_is_told():
@@ -126,14 +148,18 @@ def test_a_name_that_is_unknown_is_told():
 
 def code(*lines: tuple[str, int] | str) -> str:
     """What nvdisasm would print: labels, and instructions of a line of source.py."""
-    out, path = [], Path(sass.__file__).with_name("source.py")
+    out, path = [], Path(aot.__file__).with_name("source.py")
     for item in lines:
-        out += [item] if isinstance(item, str) else [f'\t//## File "{path}", line {item[1]}', f"        /*0000*/   {item[0]} ;"]
+        out += (
+            [item]
+            if isinstance(item, str)
+            else [f'\t//## File "{path}", line {item[1]}', f"        /*0000*/   {item[0]} ;"]
+        )
     return "\n".join(out)
 
 
 def test_a_loop_counts_as_often_as_it_runs():
-    path = str(Path(sass.__file__).with_name("source.py"))
+    path = str(Path(aot.__file__).with_name("source.py"))
     loop = next(r for r in sass.regions(path) if r.loop and r.name == "triangle_taps.k")
     body = [("FADD R0, R0, R1", loop.first), ("FADD R0, R0, R1", loop.first), ("@P0 BRA `(.L_x_0)", loop.first)]
     text = code(("MOV R0, R1", 1), ".L_x_0:", *body, ("EXIT", 1), ("FADD R1, R1, R1", 1))
@@ -144,7 +170,7 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 
 def test_the_body_of_an_if_counts_by_its_chance():
-    path = str(Path(sass.__file__).with_name("source.py"))
+    path = str(Path(aot.__file__).with_name("source.py"))
     turned = next(r for r in sass.regions(path) if r.name == "resample: turned")
     text = code(("MOV R0, R1", 1), ("@P0 BRA `(.L_x_0)", 1), ("FADD R0, R0, R1", turned.first), ".L_x_0:", ("EXIT", 1))
     assert sass.count(text, {}, {"resample: turned": 0.25})[0] == 3.25

@@ -1,4 +1,5 @@
-"""Integers that come of a product or a hull are torchvision's, for every size: formed in another order they are one pixel off."""
+"""Integers that come of a product or a hull are torchvision's, for every size: formed in another order they are one
+pixel off."""
 
 import random
 
@@ -24,9 +25,13 @@ def test_magnitudes_are_torchvisions_to_the_bit(bins):
         assert [spaced(0.0, 150.0 / 331.0 * width, bins, m) for m in range(bins)] == want, width
     for name in ("ShearX", "Rotate", "Brightness", "Color", "Contrast", "Sharpness", "Solarize", "Posterize"):
         want = table[name][0](bins, 1, 1).tolist()
-        got = [ga.RandAugment(magnitude=m, num_magnitude_bins=bins)._strength(name, _frame(1, 1))[1] for m in range(bins)]
+        got = [
+            ga.RandAugment(magnitude=m, num_magnitude_bins=bins)._strength(name, _frame(1, 1))[1] for m in range(bins)
+        ]
         # a shear is given by its angle
-        assert [np.float32(np.tan(v)) if name == "ShearX" else v for v in got] == pytest.approx(want, rel=1e-7 if name == "ShearX" else 0, abs=0), name
+        assert [np.float32(np.tan(v)) if name == "ShearX" else v for v in got] == pytest.approx(
+            want, rel=1e-7 if name == "ShearX" else 0, abs=0
+        ), name
 
 
 @pytest.mark.parametrize(("magnitude", "pixels"), [(11, 55), (30, 150), (1, 5)])
@@ -42,15 +47,40 @@ def test_a_translation_of_an_image_331_wide_is_whole(magnitude, pixels):
 
 def test_an_expanded_image_has_torchvisions_size():
     rng = random.Random(0)
-    angles = (0, 90, 180, 270, -90, -180, -270, 360, 450, 89.99999, 90.00001, 90.0000001, 45, 30, -117.5, 1e-5, 179.9999, 33.3)
+    angles = (
+        0,
+        90,
+        180,
+        270,
+        -90,
+        -180,
+        -270,
+        360,
+        450,
+        89.99999,
+        90.00001,
+        90.0000001,
+        45,
+        30,
+        -117.5,
+        1e-5,
+        179.9999,
+        33.3,
+    )
     for _ in range(6000):
         h, w = rng.randint(1, 40), rng.randint(1, 40)
         angle = float(rng.choice(angles)) if rng.random() < 0.8 else rng.uniform(-720, 720)
-        center = rng.choice([None, (w / 2, h / 2), (5.5, 8.5), (0.0, 0.0), (rng.randint(-5, 50) / 2, rng.randint(-5, 50) / 2)])
+        center = rng.choice(
+            [None, (w / 2, h / 2), (5.5, 8.5), (0.0, 0.0), (rng.randint(-5, 50) / 2, rng.randint(-5, 50) / 2)]
+        )
         # a draw is float32
         drawn = float(np.float32(angle))
         try:
-            want = tuple(F.rotate(torch.zeros(1, h, w), drawn, expand=True, center=None if center is None else list(center)).shape[1:])
+            want = tuple(
+                F.rotate(
+                    torch.zeros(1, h, w), drawn, expand=True, center=None if center is None else list(center)
+                ).shape[1:]
+            )
         except RuntimeError:
             continue
         assert _expanded((h, w), angle, center) == want, (h, w, angle, center)
@@ -61,7 +91,9 @@ def test_an_expanded_image_has_torchvisions_size():
 def test_an_expanded_quarter_turn_has_torchvisions_pixels(degrees, center):
     x = torch.rand(1, 3, 17, 11, generator=torch.Generator().manual_seed(0))
     policy = ga.Policy([ga.RandomRotation((degrees, degrees), "bilinear", expand=True, center=center)])
-    want = F.rotate(x, degrees, v2.InterpolationMode.BILINEAR, expand=True, center=None if center is None else list(center), fill=0)
+    want = F.rotate(
+        x, degrees, v2.InterpolationMode.BILINEAR, expand=True, center=None if center is None else list(center), fill=0
+    )
     for backend in ("reference", "cpu", "triton"):
         got = policy(x, ids=torch.arange(1), backend=backend)
         assert got.shape == want.shape and torch.allclose(got, want, atol=1e-4)

@@ -33,14 +33,35 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
             *({"hue": v} for v in (-0.1, 0.6, NAN, (-0.6, 0.1), (0.2, 0.1), (0.1, 0.7), "0.1", (0.1,))),
         ],
     ),
-    "CutMix": ({"num_classes": 3}, [*({"alpha": v} for v in (0, -1.0, NAN, INF, "1", True)), *({"num_classes": v} for v in (0, -1, 2.5, "3", True))]),
-    "GaussianNoise": ({}, [*({"mean": v} for v in (NAN, INF, "0")), *({"sigma": v} for v in (-0.1, NAN, INF, None)), {"clip": 1}, {"clip": "no"}]),
+    "CutMix": (
+        {"num_classes": 3},
+        [
+            *({"alpha": v} for v in (0, -1.0, NAN, INF, "1", True)),
+            *({"num_classes": v} for v in (0, -1, 2.5, "3", True)),
+        ],
+    ),
+    "GaussianNoise": (
+        {},
+        [
+            *({"mean": v} for v in (NAN, INF, "0")),
+            *({"sigma": v} for v in (-0.1, NAN, INF, None)),
+            {"clip": 1},
+            {"clip": "no"},
+        ],
+    ),
     "Grayscale": ({}, [{"num_output_channels": v} for v in (0, 2, 4, "3", None, 1.5)]),
     "Normalize": (
         {"mean": (0.5,) * 3, "std": (0.2,) * 3},
-        [*({k: v} for k in ("mean", "std") for v in ((), (NAN,) * 3, (0.1, 0.2), "abc", 0.5, None)), {"std": (0.1, 0, 0.1)}, {"inplace": 1}],
+        [
+            *({k: v} for k in ("mean", "std") for v in ((), (NAN,) * 3, (0.1, 0.2), "abc", 0.5, None)),
+            {"std": (0.1, 0, 0.1)},
+            {"inplace": 1},
+        ],
     ),
-    "Pad": ({"padding": 2}, [*PADDINGS, {"padding": None}, *FILLS, {"fill": None}, *({"padding_mode": v} for v in ("wrap", None, 1))]),
+    "Pad": (
+        {"padding": 2},
+        [*PADDINGS, {"padding": None}, *FILLS, {"fill": None}, *({"padding_mode": v} for v in ("wrap", None, 1))],
+    ),
     "PILToTensor": ({}, []),
     "RandAugment": (
         {},
@@ -66,7 +87,13 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
     ),
     "RandomApply": (
         {"transforms": [ga.RandomInvert()]},
-        [*({"transforms": v} for v in ([], None, 3, "RandomInvert", ga.RandomInvert(), [ga.RandomInvert], [3], [None], [lambda x: x])), *P],
+        [
+            *(
+                {"transforms": v}
+                for v in ([], None, 3, "RandomInvert", ga.RandomInvert(), [ga.RandomInvert], [3], [None], [lambda x: x])
+            ),
+            *P,
+        ],
     ),
     "RandomChoice": (
         {"transforms": [ga.RandomInvert(), ga.RandomInvert()]},
@@ -77,7 +104,15 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
     ),
     "RandomCrop": (
         {"size": 8},
-        [*({"size": v} for v in WHOLE), *PADDINGS, {"pad_if_needed": 1}, {"pad_if_needed": None}, *FILLS, {"fill": None}, {"padding_mode": "wrap"}],
+        [
+            *({"size": v} for v in WHOLE),
+            *PADDINGS,
+            {"pad_if_needed": 1},
+            {"pad_if_needed": None},
+            *FILLS,
+            {"fill": None},
+            {"padding_mode": "wrap"},
+        ],
     ),
     "RandomErasing": (
         {},
@@ -92,7 +127,10 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
     "RandomGrayscale": ({}, P),
     "RandomHorizontalFlip": ({}, P),
     "RandomInvert": ({}, P),
-    "RandomOrder": ({"transforms": [ga.RandomInvert()]}, [{"transforms": v} for v in ([], None, [3], ga.RandomInvert(), [ga.RandomInvert])]),
+    "RandomOrder": (
+        {"transforms": [ga.RandomInvert()]},
+        [{"transforms": v} for v in ([], None, [3], ga.RandomInvert(), [ga.RandomInvert])],
+    ),
     "RandomPosterize": ({"bits": 3}, [*P, *({"bits": v} for v in (-1, 9, 2.5, "3", NAN, True, None))]),
     "RandomResizedCrop": (
         {"size": 8},
@@ -131,11 +169,21 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
     ),
     "SaltAndPepper": (
         {},
-        [*({k: v} for k in ("amount", "salt_vs_pepper") for v in (-0.1, 1.1, NAN, "0.1", None, True)), {"per_channel": 1}, {"per_channel": None}],
+        [
+            *({k: v} for k in ("amount", "salt_vs_pepper") for v in (-0.1, 1.1, NAN, "0.1", None, True)),
+            {"per_channel": 1},
+            {"per_channel": None},
+        ],
     ),
     "ToDtype": (
         {"dtype": torch.float32},
-        [*({"dtype": v} for v in (torch.int64, torch.float64, torch.bool, "float32", None, {torch.Tensor: torch.float32}, int)), {"scale": 1}],
+        [
+            *(
+                {"dtype": v}
+                for v in (torch.int64, torch.float64, torch.bool, "float32", None, {torch.Tensor: torch.float32}, int)
+            ),
+            {"scale": 1},
+        ],
     ),
     "ToImage": ({}, []),
     "ToTensor": ({}, []),
@@ -143,7 +191,9 @@ BAD: dict[str, tuple[dict, list[dict]]] = {
 
 
 def rows() -> list:
-    return [pytest.param(name, fine, bad, id=f"{name}-{bad}") for name, (fine, all_) in sorted(BAD.items()) for bad in all_]
+    return [
+        pytest.param(name, fine, bad, id=f"{name}-{bad}") for name, (fine, all_) in sorted(BAD.items()) for bad in all_
+    ]
 
 
 def values(bad: object) -> set[str]:
@@ -155,7 +205,9 @@ def values(bad: object) -> set[str]:
         out.add("got a dict")
     if isinstance(bad, list | tuple):
         flat = f"({', '.join(f'{v:g}' for v in bad if isinstance(v, float | int))})"
-        out |= {f"got {len(bad)}", f"got 3 and {len(bad)}", f"got {len(bad)} and 3", flat} | {s for v in bad for s in values(v)}
+        out |= {f"got {len(bad)}", f"got 3 and {len(bad)}", f"got {len(bad)} and 3", flat} | {
+            s for v in bad for s in values(v)
+        }
     return out
 
 
@@ -174,7 +226,9 @@ def test_a_bad_argument_is_refused_by_name_and_value(name, fine, bad):
     assert key in text or (key == "num_magnitude_bins" and "magnitude" in text), f"{text!r} does not name {key}"
     assert "got" in text, f"{text!r} does not say what it got"
     # a magnitude of 9 is what fewer bins do not have, expand wants other degrees, and max_size another size
-    shown = values(bad[key]) | {"num_magnitude_bins": {"9"}, "expand": {"(-10.0, 10.0)"}, "max_size": {"(8, 9)"}}.get(key, set())
+    shown = values(bad[key]) | {"num_magnitude_bins": {"9"}, "expand": {"(-10.0, 10.0)"}, "max_size": {"(8, 9)"}}.get(
+        key, set()
+    )
     assert any(v in text for v in shown), f"{text!r} does not show {bad[key]!r}"
     assert len(text) < 400 and "Traceback" not in text
 
@@ -187,7 +241,11 @@ def test_an_unknown_argument_is_refused(name):
 
 def test_numbers_of_other_kinds_are_numbers():
     """numpy's scalars, fractions and tensors' items are what users have in their hands."""
-    assert ga.RandomHorizontalFlip(np.float32(0.5)) == ga.RandomHorizontalFlip(0.5) == ga.RandomHorizontalFlip(Fraction(1, 2))
+    assert (
+        ga.RandomHorizontalFlip(np.float32(0.5))
+        == ga.RandomHorizontalFlip(0.5)
+        == ga.RandomHorizontalFlip(Fraction(1, 2))
+    )
     assert ga.CenterCrop(np.int64(7)) == ga.CenterCrop(7) == ga.CenterCrop([7, 7]) == ga.CenterCrop((7,))
     assert ga.Normalize(np.array([0.5, 0.25]), torch.tensor([0.5, 0.25])) == ga.Normalize((0.5, 0.25), (0.5, 0.25))
     assert ga.RandomHorizontalFlip(1) == ga.RandomHorizontalFlip(1.0)

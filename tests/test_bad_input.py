@@ -31,7 +31,20 @@ def refused(call: Callable[[], object], *words: str, kind: type[Exception] | tup
 
 
 @pytest.mark.parametrize(
-    "bad", [None, 3, "RandomInvert", ga.RandomInvert(), [ga.RandomInvert], [None], [3], [torch.nn.Identity()], {"a": 1}, [[ga.RandomInvert()]]], ids=repr
+    "bad",
+    [
+        None,
+        3,
+        "RandomInvert",
+        ga.RandomInvert(),
+        [ga.RandomInvert],
+        [None],
+        [3],
+        [torch.nn.Identity()],
+        {"a": 1},
+        [[ga.RandomInvert()]],
+    ],
+    ids=repr,
 )
 def test_a_policy_takes_a_list_of_transforms_and_nothing_else(bad):
     refused(lambda: ga.Policy(bad), "transforms must be", "gpuaug", "got")
@@ -129,7 +142,10 @@ INVERT = ga.Policy([ga.RandomInvert()])
         ([X[0], BYTES[1]], ("dtype", "float32 in image 0", "uint8 in image 1")),
         ([X[0].int()], ("image 0", "int32")),
         ([np.zeros((5, 5, 3), bool)], ("image 0", "bool")),
-        ([BYTES[0], torch.zeros(3, 9, 4, dtype=torch.uint8)], ("image 1", "(3, 9, 4)", "[C, H, W] or [H, W, C]", "layout")),
+        (
+            [BYTES[0], torch.zeros(3, 9, 4, dtype=torch.uint8)],
+            ("image 1", "(3, 9, 4)", "[C, H, W] or [H, W, C]", "layout"),
+        ),
         ([BYTES[0, :2]], ("image 0", "(2, 20, 30)", 'gpuaug.Ragged(images, layout="chw")')),
         ([X[0, :2]], ("image 0", "(2, 20, 30)", "arrays [H, W, C]")),
         ([np.zeros((3, 9, 8), np.uint8)], ("image 0", "(3, 9, 8)", "looks like [C, H, W]", "layout")),
@@ -153,7 +169,11 @@ INVERT = ga.Policy([ga.RandomInvert()])
 @pytest.mark.parametrize("call", ["forward", "replay", "Batch"])
 def test_what_is_no_batch_of_images_is_refused(images, words, call):
     params = INVERT.draw(IDS, size=(20, 30))
-    calls = {"forward": lambda: INVERT(images), "replay": lambda: INVERT.replay(images, params), "Batch": lambda: INVERT(ga.Batch(images))}
+    calls = {
+        "forward": lambda: INVERT(images),
+        "replay": lambda: INVERT.replay(images, params),
+        "Batch": lambda: INVERT(ga.Batch(images)),
+    }
     refused(calls[call], *words)
 
 
@@ -206,7 +226,19 @@ def test_what_says_who_a_sample_is_is_checked(key, value, words):
 
 @pytest.mark.parametrize(
     "size",
-    [(0, 5), (5, -1), 0, (1, 2, 3), "ab", None, 2.5, (NAN, 3), torch.zeros(4, 2, dtype=torch.int64), torch.ones(3, 2, dtype=torch.int64), torch.ones(4, 2)],
+    [
+        (0, 5),
+        (5, -1),
+        0,
+        (1, 2, 3),
+        "ab",
+        None,
+        2.5,
+        (NAN, 3),
+        torch.zeros(4, 2, dtype=torch.int64),
+        torch.ones(3, 2, dtype=torch.int64),
+        torch.ones(4, 2),
+    ],
     ids=str,
 )
 def test_sizes_to_draw_for_are_checked(size):

@@ -1,4 +1,5 @@
-"""A Batch travels, is indexed and printed; labels, ids and epochs may have every dtype of integers; what lies among pixels is no label."""
+"""A Batch travels, is indexed and printed; labels, ids and epochs may have every dtype of integers; what lies among
+pixels is no label."""
 
 import pickle
 from dataclasses import fields
@@ -47,7 +48,12 @@ def test_an_index_takes_the_same_rows_of_all_that_belongs_to_samples(kind):
         ([False, True, False, False, False], [1]),
     ):
         part = batch[index]
-        assert isinstance(part, ga.Batch) and len(part) == len(rows) and part.epoch == 3 and torch.equal(part.labels, torch.tensor(rows))
+        assert (
+            isinstance(part, ga.Batch)
+            and len(part) == len(rows)
+            and part.epoch == 3
+            and torch.equal(part.labels, torch.tensor(rows))
+        )
         assert torch.equal(FLIP(part).images, out.images[rows])
     for n, sample in enumerate(batch):
         assert int(sample.labels) == n and sample.labels.ndim == sample.ids.ndim == 0
@@ -63,7 +69,11 @@ def test_an_index_takes_rows_of_unsigned_integers():
     batch = ga.Batch(X.to(torch.uint16), labels=torch.arange(N).to(torch.uint32), ids=IDS.to(torch.uint64))
     for index in ([2, 1], torch.tensor([False, True, True, False, False]), torch.tensor([1, 2])):
         part = batch[index]
-        assert part.images.dtype == torch.uint16 and part.labels.dtype == torch.uint32 and sorted(part.ids.tolist()) == [1, 2**40]
+        assert (
+            part.images.dtype == torch.uint16
+            and part.labels.dtype == torch.uint32
+            and sorted(part.ids.tolist()) == [1, 2**40]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,18 +127,23 @@ def test_a_batch_comes_out_of_a_loader(workers):
 
 
 def test_a_batch_is_moved_as_lightning_moves_one():
-    """It moves whatever has `to`, by that alone, and takes no dataclass apart that is frozen; a size it looks for in fields, but where it can iterate."""
+    """It moves whatever has `to`, by that alone, and takes no dataclass apart that is frozen; a size it looks for in
+    fields, but where it can iterate."""
     from collections.abc import Iterable, Mapping, Sequence
 
     batch = whole()
     assert callable(getattr(type(batch), "to", None)) and callable(getattr(ga.Ragged, "to", None))
     assert isinstance(batch.to(torch.device("meta")), ga.Batch), "a move that gives None is taken for none"
-    assert not isinstance(batch, Iterable | Mapping | Sequence) and not isinstance(ga.Ragged(MANY), Iterable | Mapping | Sequence)
+    assert not isinstance(batch, Iterable | Mapping | Sequence) and not isinstance(
+        ga.Ragged(MANY), Iterable | Mapping | Sequence
+    )
     assert next(getattr(batch, f.name).size(0) for f in fields(batch)) == N
 
 
 def test_a_repr_is_short_and_looks_at_nothing():
-    big = ga.Batch(torch.zeros(256, 3, 64, 64), labels=torch.zeros(256, 10), ids=torch.arange(256), epoch=torch.tensor(3))
+    big = ga.Batch(
+        torch.zeros(256, 3, 64, 64), labels=torch.zeros(256, 10), ids=torch.arange(256), epoch=torch.tensor(3)
+    )
     assert repr(big) == "Batch(images=float32[256, 3, 64, 64], labels=float32[256, 10], ids=int64[256], epoch=int64[])"
     assert repr(big.to("meta")).count("on meta") == 4
     assert repr(ga.Batch(MANY)) == "Batch(images=list of 5)" and "Ragged(5 images" in repr(whole(ga.Ragged(MANY)))
@@ -139,7 +154,13 @@ def test_a_repr_is_short_and_looks_at_nothing():
 
 def of(values: torch.Tensor, dtype: torch.dtype, way: str):
     given = values.to(dtype)
-    return given if way == "tensor" else given.numpy() if way == "array" else given.numpy().astype(given.numpy().dtype.newbyteorder(">"))
+    return (
+        given
+        if way == "tensor"
+        else given.numpy()
+        if way == "array"
+        else given.numpy().astype(given.numpy().dtype.newbyteorder(">"))
+    )
 
 
 @pytest.mark.parametrize("way", ["tensor", "array", "array of the other byte order"])
@@ -159,7 +180,12 @@ def test_ids_occurrences_epochs_and_labels_are_any_integers(dtype, way):
     assert plain.dtype == dtype and plain.tolist() == list(range(N)), "labels that nothing mixes stay as they are"
     partner = of(torch.tensor([1, 2, 3, 4, 0]), dtype, way)
     assert torch.equal(ga.functional.mixup(X, partner, torch.ones(N)), X)
-    assert ga.functional.salt_and_pepper(X, 0.1, seed=0, ids=of(ids, dtype, way), epoch=of(torch.tensor(4), dtype, way)).shape == X.shape
+    assert (
+        ga.functional.salt_and_pepper(
+            X, 0.1, seed=0, ids=of(ids, dtype, way), epoch=of(torch.tensor(4), dtype, way)
+        ).shape
+        == X.shape
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +234,9 @@ def test_a_negative_bit_is_resolved_at_the_door(backend):
     assert torch.equal(FLIP(x[0], ids=3, backend=backend), FLIP(x[0].resolve_neg(), ids=3, backend=backend))
     rows = negated((N, 6))
     mixing = ga.Policy([ga.CutMix(1.0, 6)], seed=3)
-    assert torch.equal(mixing(x, rows, ids=IDS, backend=backend)[1], mixing(x, rows.resolve_neg(), ids=IDS, backend=backend)[1])
+    assert torch.equal(
+        mixing(x, rows, ids=IDS, backend=backend)[1], mixing(x, rows.resolve_neg(), ids=IDS, backend=backend)[1]
+    )
 
 
 def test_a_negative_bit_is_resolved_in_single_operations():
@@ -262,12 +290,20 @@ def moving(policy: ga.Policy) -> bool:
     static = {"ToDtype", "ToTensor", "ToImage", "PILToTensor", "RandomGrayscale", "RandomPosterize"}
     names = {type(t).__name__ for t in policy.transforms} - static
     inner = {type(c).__name__ for t in policy.transforms for c in t.children}
-    geometric = {n for n in ga.REGISTRY if any(w in n for w in ("Crop", "Flip", "Resize", "Pad", "Rot", "Affine", "CutMix", "RandAugment"))}
+    geometric = {
+        n
+        for n in ga.REGISTRY
+        if any(w in n for w in ("Crop", "Flip", "Resize", "Pad", "Rot", "Affine", "CutMix", "RandAugment"))
+    }
     return bool((names | inner) & geometric)
 
 
 def test_some_transforms_move_and_some_do_not():
-    assert moving(FLIP) and not moving(ga.Policy([ga.RandomApply([ga.RandomInvert()])])) and moving(ga.Policy([ga.RandomApply([ga.RandomHorizontalFlip()])]))
+    assert (
+        moving(FLIP)
+        and not moving(ga.Policy([ga.RandomApply([ga.RandomInvert()])]))
+        and moving(ga.Policy([ga.RandomApply([ga.RandomHorizontalFlip()])]))
+    )
 
 
 def test_rows_of_four_floats_stay_legal_labels():
@@ -276,6 +312,11 @@ def test_rows_of_four_floats_stay_legal_labels():
 
 
 def test_one_image_with_its_boxes_is_refused_too():
-    for labels in (WITHIN["Mask"][0], tv_tensors.Mask(torch.zeros(12, 11)), WITHIN["a list of boxes"][1], torch.zeros(12, 11)):
+    for labels in (
+        WITHIN["Mask"][0],
+        tv_tensors.Mask(torch.zeros(12, 11)),
+        WITHIN["a list of boxes"][1],
+        torch.zeros(12, 11),
+    ):
         with pytest.raises((TypeError, ValueError), match="labels must"):
             FLIP(X[0], labels)

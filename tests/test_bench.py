@@ -1,4 +1,5 @@
-"""The bench is fair and cannot flatter: checks are red where work is not equal, ratios are paired, and README says what was measured."""
+"""The bench is fair and cannot flatter: checks are red where work is not equal, ratios are paired, and README says what
+was measured."""
 
 import json
 import math
@@ -13,14 +14,21 @@ import pytest
 import torch
 
 import gpuaug as ga
-from bench import checks, contenders, guard, instructions, page, plots, readme, report, scenarios, sources, suite, timing
+from bench import checks, guard, instructions, scenarios, sources, suite, timing
+from bench.contenders.registry import registry
+from bench.report.results import page, plots, readme, results
 from bench.scenarios import TO_FLOAT, Workload
 from bench.suite import Measured, Options, Row
 from bench.timing import Budget, Spread
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-SMALL = Workload("small", "policy", (ga.RandomResizedCrop(48), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4), TO_FLOAT), size=(64, 80))
+SMALL = Workload(
+    "small",
+    "policy",
+    (ga.RandomResizedCrop(48), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4), TO_FLOAT),
+    size=(64, 80),
+)
 SURE = Workload("sure", "policy", (ga.Resize((32, 40)), TO_FLOAT), batch=4, size=(64, 80))
 
 
@@ -36,7 +44,9 @@ def test_the_option_runs_the_bench_and_only_it_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     table, own = done.stdout.index("benchmark 'RandomInvert'"), done.stdout.index("= throughput =")
     assert table < own, "the report comes after pytest-benchmark's table"
-    assert re.search(r"^  torchvision +[\d ,.]+ \(.*\) x .* %  +\d+  CPU, 1 thread, one image at a time", done.stdout, re.M)
+    assert re.search(
+        r"^  torchvision +[\d ,.]+ \(.*\) x .* %  +\d+  CPU, 1 thread, one image at a time", done.stdout, re.M
+    )
     assert re.search(r"^  gpuaug triton +absent: ", done.stdout, re.M), "an absent contender is named"
     saved = json.loads((ROOT / "bench" / "results" / "selection.json").read_text())
     assert {"device", "versions", "commit", "threads"} <= saved["conditions"].keys()
@@ -58,18 +68,28 @@ def test_without_the_option_the_bench_does_not_run():
 
 def test_every_transform_and_level_is_a_workload():
     found = {w.name for w in scenarios.workloads()}
-    assert {"none", "weak", "moderate", "strong", "very strong", "seed recipe 28 px grey", "H1 of triton-augment"} <= found
+    assert {
+        "none",
+        "weak",
+        "moderate",
+        "strong",
+        "very strong",
+        "seed recipe 28 px grey",
+        "H1 of triton-augment",
+    } <= found
     assert set(ga.REGISTRY) - set(scenarios.NOT_SINGLE) <= found
     full = scenarios.workloads(full=True)
-    assert {w.batch for w in full if w.group == "batch"} >= {1, 1024} and {w.size[0] for w in full if w.group == "size"} >= {32, 1024}
-    assert {w.group for w in full} <= report.GROUPS.keys()
+    assert {w.batch for w in full if w.group == "batch"} >= {1, 1024} and {
+        w.size[0] for w in full if w.group == "size"
+    } >= {32, 1024}
+    assert {w.group for w in full} <= results.GROUPS.keys()
 
 
 @pytest.mark.parametrize("workload", [SMALL, SURE], ids=lambda w: w.name)
 def test_equal_work_passes_its_check(workload):
     source = sources.make(workload, CPU)
     truth = checks.reference(workload, policy_run(workload), source)
-    torchvision = next(c for c in contenders.CONTENDERS if c.name == "torchvision").build(workload, CPU, 1)
+    torchvision = next(c for c in registry.CONTENDERS if c.name == "torchvision").build(workload, CPU, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         for run in (torchvision, policy_run(replace(workload))):
@@ -86,7 +106,9 @@ UNEQUAL = {
     "no flip": altered(CROP, JITTER),
     "no random crop": altered(ga.Resize((48, 48)), FLIP, JITTER),
     "stronger jitter": altered(CROP, FLIP, ga.ColorJitter(0.9, 0.9, 0.4)),
-    "one draw for the batch": lambda source: ga.Policy(SMALL.transforms)(source.channels_last, ids=torch.zeros(16, dtype=torch.int64), epoch=counted()),
+    "one draw for the batch": lambda source: ga.Policy(SMALL.transforms)(
+        source.channels_last, ids=torch.zeros(16, dtype=torch.int64), epoch=counted()
+    ),
     "uint8 out": lambda source: (policy_run(SMALL)(source) * 255).byte(),
     "another size": altered(ga.RandomResizedCrop(47), FLIP, JITTER),
     "NaN": lambda source: policy_run(SMALL)(source) * math.nan,
@@ -115,7 +137,11 @@ def test_a_resize_without_antialias_is_not_comparable():
 
 
 def test_a_red_check_prints_its_reason_in_place_of_a_number():
-    odd = replace(next(c for c in contenders.CONTENDERS if c.name == "torchvision"), name="odd", make=lambda *_: lambda source: source.planar / 255)
+    odd = replace(
+        next(c for c in registry.CONTENDERS if c.name == "torchvision"),
+        name="odd",
+        make=lambda *_: lambda source: source.planar / 255,
+    )
     gone = replace(odd, name="gone", package="no-such-package")
     broken = replace(odd, name="broken", make=lambda *_: lambda source: 1 // 0)
     found = suite.Prepared()
@@ -124,7 +150,7 @@ def test_a_red_check_prints_its_reason_in_place_of_a_number():
     assert not found.works, "nothing that failed is timed"
     assert [r.status for r in found.rows] == ["not comparable", "absent", "not comparable"]
     assert "ZeroDivisionError" in found.rows[2].why
-    text = report.table(Measured("sure", "policy", "", tuple(found.rows), base="gpuaug cpu"), "CPU")
+    text = results.table(Measured("sure", "policy", "", tuple(found.rows), base="gpuaug cpu"), "CPU")
     assert "not comparable: it returns" in text and "gone (no-such-package is not installed" in text
 
 
@@ -139,41 +165,57 @@ def test_contenders_take_turns_and_ratios_are_paired():
 
 
 def test_the_device_is_waited_for_in_one_place():
-    found = [p.name for p in sorted((ROOT / "bench").glob("*.py")) if "synchronize" in p.read_text() and p.name != "bench_cpu.py"]
+    found = [
+        p.name
+        for p in sorted((ROOT / "bench").glob("*.py"))
+        if "synchronize" in p.read_text() and p.name != "bench_cpu.py"
+    ]
     assert found == ["timing.py"]
 
 
 def measured(name: str = "moderate", group: str = "policy") -> Measured:
     rows = [
-        Row(name, group, c, "ok", images=16, unit="batch", path="uint8", seconds=(s, s * 1.5, s * 2)) for c, s in (("gpuaug cpu", 0.01), ("torchvision", 0.04))
+        Row(name, group, c, "ok", images=16, unit="batch", path="uint8", seconds=(s, s * 1.5, s * 2))
+        for c, s in (("gpuaug cpu", 0.01), ("torchvision", 0.04))
     ]
     rows.append(Row(name, group, "Kornia", "not comparable", "its crop: no antialias"))
-    return Measured(name, group, "16 x 3 x 8 x 8 uint8: Nothing", tuple(rows), (0.001, 0.001, 0.001), 1000, "gpuaug cpu")
+    return Measured(
+        name, group, "16 x 3 x 8 x 8 uint8: Nothing", tuple(rows), (0.001, 0.001, 0.001), 1000, "gpuaug cpu"
+    )
 
 
 def test_results_survive_their_file_and_every_row_is_reported(tmp_path):
-    data = report.to_json([measured()], Options())
-    report.save(data, tmp_path / "results.json")
-    assert report.from_json(report.load(tmp_path / "results.json")) == [measured()]
-    assert data["workloads"][0]["contenders"][1]["time over gpuaug cpu"] == {"median": 4.0, "low": 4.0, "high": 4.0, "n": 3}
-    for text in (report.markdown(data), page.html(data), "\n".join(report.lines(data))):
-        assert all(word in text for word in ("gpuaug cpu", "torchvision", "not comparable: its crop: no antialias", "MixUp"))
+    data = results.to_json([measured()], Options())
+    results.save(data, tmp_path / "results.json")
+    assert results.from_json(results.load(tmp_path / "results.json")) == [measured()]
+    assert data["workloads"][0]["contenders"][1]["time over gpuaug cpu"] == {
+        "median": 4.0,
+        "low": 4.0,
+        "high": 4.0,
+        "n": 3,
+    }
+    for text in (results.markdown(data), page.html(data), "\n".join(results.lines(data))):
+        assert all(
+            word in text for word in ("gpuaug cpu", "torchvision", "not comparable: its crop: no antialias", "MixUp")
+        )
 
 
 def test_a_later_run_of_some_workloads_leaves_the_others():
-    old = report.to_json([measured("weak"), measured("moderate")], Options())
-    new = report.to_json([replace(measured("moderate"), description="anew")], Options())
+    old = results.to_json([measured("weak"), measured("moderate")], Options())
+    new = results.to_json([replace(measured("moderate"), description="anew")], Options())
     old["conditions"]["commit"], new["conditions"]["commit"] = "a", "b"
-    both = report.merged(old, new)
+    both = results.merged(old, new)
     assert [(w["name"], w["description"] == "anew") for w in both["workloads"]] == [("weak", False), ("moderate", True)]
     assert both["conditions"]["commit"] == "a, b"
-    other = report.to_json([measured("moderate")], Options(threads=2))
-    assert report.merged(old, other) == other, "two threads are not compared with one"
+    other = results.to_json([measured("moderate")], Options(threads=2))
+    assert results.merged(old, other) == other, "two threads are not compared with one"
 
 
 def test_pictures_are_drawn_for_both_pages_and_carry_their_results(tmp_path):
-    growth = [measured(f"moderate, batch {n}", "batch") for n in (1, 4)] + [measured(f"moderate, {n} px", "size") for n in (32, 64)]
-    data = report.to_json([measured(), *growth], Options())
+    growth = [measured(f"moderate, batch {n}", "batch") for n in (1, 4)] + [
+        measured(f"moderate, {n} px", "size") for n in (32, 64)
+    ]
+    data = results.to_json([measured(), *growth], Options())
     paths = plots.write(data, tmp_path)
     assert {p.name for p in paths} == {f"{n}_{t}.png" for n in plots.PICTURES for t in plots.THEMES}
     for path in paths:
@@ -204,7 +246,9 @@ def test_more_instructions_are_a_regression_and_other_versions_compare_nothing()
     for count, regressed in ((1000, False), (1005, False), (1100, True), (900, False)):
         lines, worse = instructions.compare(stored, {**stored, "instructions an image": {"moderate": count}})
         assert worse is regressed and len(lines) == 1
-    assert not instructions.compare(stored, {"instructions an image": {"moderate": 9999}, "versions": {"numba": "2"}})[1]
+    assert not instructions.compare(stored, {"instructions an image": {"moderate": 9999}, "versions": {"numba": "2"}})[
+        1
+    ]
 
 
 def test_readme_shows_the_stored_results():
@@ -212,16 +256,18 @@ def test_readme_shows_the_stored_results():
     assert readme.rendered(text) == text, "run make readme"
     assert list(readme.claims(text)) == []
     for path in readme.files():
-        data = report.load(path)
+        data = results.load(path)
         for name in plots.possible(data):
             for theme in plots.THEMES:
                 picture = path.with_suffix("") / f"{name}_{theme}.png"
-                assert plots.digest(data).encode() in picture.read_bytes(), f"{picture.name} is of other results: run make readme"
+                assert plots.digest(data).encode() in picture.read_bytes(), (
+                    f"{picture.name} is of other results: run make readme"
+                )
 
 
 def test_a_number_without_a_source_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    report.save(report.to_json([measured()], Options()), tmp_path / "here.json")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    results.save(results.to_json([measured()], Options()), tmp_path / "here.json")
     source = "<!-- here.json: workloads / moderate / contenders / torchvision / time over gpuaug cpu / median -->"
     assert list(readme.claims("It is 4 x as fast.")) == ["'4 x as' in 'It is 4 x as fast.'"]
     assert list(readme.claims(f"It is 4 x as fast.{source}")) == []

@@ -1,4 +1,5 @@
-"""What executors index with is looked at on a host, whoever made it: parameters that were edited, and passes of a user's transform."""
+"""What executors index with is looked at on a host, whoever made it: parameters that were edited, and passes of a
+user's transform."""
 
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,9 @@ EDITS = [
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("transform", "name", "value"), EDITS, ids=lambda v: v if isinstance(v, str | int) else type(v).__name__)
+@pytest.mark.parametrize(
+    ("transform", "name", "value"), EDITS, ids=lambda v: v if isinstance(v, str | int) else type(v).__name__
+)
 def test_a_replay_with_an_edited_index_is_refused_by_every_executor(transform, name, value, backend):
     policy = ga.Policy([transform], seed=1)
     params = policy.draw(IDS, size=(12, 10))
@@ -46,7 +49,10 @@ def test_a_replay_with_an_edited_index_is_refused_by_every_executor(transform, n
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_replay_inside_the_bounds_is_not_refused(backend):
     """Edits that a person has reason to make, up to the last that is legal."""
-    policy = ga.Policy([ga.RandomResizedCrop((8, 8)), ga.RandomCrop((8, 8), padding=3), ga.RandomRot90(), ga.CutMix(num_classes=3)], seed=1)
+    policy = ga.Policy(
+        [ga.RandomResizedCrop((8, 8)), ga.RandomCrop((8, 8), padding=3), ga.RandomRot90(), ga.CutMix(num_classes=3)],
+        seed=1,
+    )
     params = policy.draw(IDS, size=(12, 10))
     params[0]["left"][:], params[0]["top"][:], params[0]["width"][:], params[0]["height"][:] = 0, 0, 10, 12
     params[1]["top"][:], params[1]["left"][:] = 6, 0
@@ -83,7 +89,11 @@ class WithAnother(ga.Transform):
         ones = ir.rows((1.0, 1.0), frame.size, torch.float64)
         eye = torch.eye(3, dtype=torch.float64).expand(len(frame.size), 3, 3)
         still = ir.Resample(eye, ones, box, frame.whole(), frame.whole(), frame.size, frame.fixed, moves=True)
-        return still, ir.Posterize(torch.full_like(partner, self.bits)), ir.MixUp(partner, torch.full((len(frame.size),), 0.5))
+        return (
+            still,
+            ir.Posterize(torch.full_like(partner, self.bits)),
+            ir.MixUp(partner, torch.full((len(frame.size),), 0.5)),
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

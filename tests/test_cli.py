@@ -13,10 +13,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gpuaug as ga
-from gpuaug import demo, photographs, show
-from gpuaug.cli import app
+from gpuaug.apps import demo, photographs, show
+from gpuaug.apps.cli import app
 
-SIZES = {"blue/a.jpg": (60, 90), "blue/b.png": (81, 50), "red/c.jpg": (40, 40), "red/d.jpg": (33, 120), "red/e.jpg": (64, 48)}  # (H, W)
+SIZES = {
+    "blue/a.jpg": (60, 90),
+    "blue/b.png": (81, 50),
+    "red/c.jpg": (40, 40),
+    "red/d.jpg": (33, 120),
+    "red/e.jpg": (64, 48),
+}  # (H, W)
 
 
 def gpuaug(*args: object) -> Any:
@@ -55,7 +61,10 @@ def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder:
     assert "Policy([RandomResizedCrop(size=(224, 224)" in result.output
     assert re.search(r"backend \w+: \d+ launch", result.output)
     assert "5/5 images" in result.output
-    rates = {name: int(rate) for name, rate in re.findall(r"(gpuaug|torchvision v2(?: in float32)?) +│ +(\d+) │", result.output)}
+    rates = {
+        name: int(rate)
+        for name, rate in re.findall(r"(gpuaug|torchvision v2(?: in float32)?) +│ +(\d+) │", result.output)
+    }
     ratios = [float(r) for r in re.findall(r"([\d.]+) x as fast", result.output)]
     assert list(rates) == ["gpuaug", "torchvision v2", "torchvision v2 in float32"]
     assert min(rates.values()) > 0
@@ -98,7 +107,11 @@ def test_sheet_shows_originals_in_their_proportions_and_the_draws_of_each_epoch(
         values = out * torch.tensor(demo.STD).view(3, 1, 1) + torch.tensor(demo.MEAN).view(3, 1, 1)
         for row in range(5):
             expected = values[row].clamp(0, 1).permute(1, 2, 0).numpy() * 255
-            small = np.array(Image.fromarray(expected.round().astype(np.uint8)).resize((show.CELL, show.CELL), Image.Resampling.LANCZOS))
+            small = np.array(
+                Image.fromarray(expected.round().astype(np.uint8)).resize(
+                    (show.CELL, show.CELL), Image.Resampling.LANCZOS
+                )
+            )
             assert np.abs(cell(sheet, row, epoch + 1).astype(float) - small).max() <= 2
     draws = [cell(sheet, 0, k + 1).astype(float) for k in range(demo.DRAWS)]
     assert all(np.abs(a - b).mean() > 2 for k, a in enumerate(draws) for b in draws[:k])
@@ -138,9 +151,13 @@ def damaged(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("batch_size", [2, 16])
-def test_files_that_cannot_be_decoded_are_skipped_counted_and_listed(folder: Path, tmp_path: Path, batch_size: int) -> None:
+def test_files_that_cannot_be_decoded_are_skipped_counted_and_listed(
+    folder: Path, tmp_path: Path, batch_size: int
+) -> None:
     bad = [damaged(folder, name) for name in ("a_cut.jpg", "a_text.png", "z_deep.png")]
-    result = gpuaug("demo", "--data", folder, "--epochs", 2, "--batch-size", batch_size, "--output", tmp_path / "out.png")
+    result = gpuaug(
+        "demo", "--data", folder, "--epochs", 2, "--batch-size", batch_size, "--output", tmp_path / "out.png"
+    )
     assert result.exit_code == 0, result.output
     assert "skipped 3 files:" in result.output and "16/16 images" in result.output
     lines = result.output.splitlines()
@@ -154,25 +171,42 @@ def test_a_long_list_of_skipped_files_is_cut(folder: Path, tmp_path: Path) -> No
     for k in range(demo.LISTED + 3):
         damaged(folder, f"{k}text.png")
     result = gpuaug("demo", "--data", folder, "--epochs", 1, "--output", tmp_path / "out.png")
-    assert result.exit_code == 0 and f"skipped {demo.LISTED + 3} files:" in result.output and "  and 3 more" in result.output
+    assert (
+        result.exit_code == 0
+        and f"skipped {demo.LISTED + 3} files:" in result.output
+        and "  and 3 more" in result.output
+    )
 
 
 def test_a_folder_of_nothing_but_damaged_files_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in SIZES:
         (folder / name).write_bytes(b"no picture")
-    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png"), "none of the 5 images", str(folder / "blue" / "a.jpg"))
+    refused(
+        gpuaug("demo", "--data", folder, "--output", tmp_path / "out.png"),
+        "none of the 5 images",
+        str(folder / "blue" / "a.jpg"),
+    )
     assert not (tmp_path / "out.png").exists()
 
 
 def test_bad_options_are_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
-    refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "out.text"), "output must end as a picture does", "out.text")
+    refused(
+        gpuaug("demo", "--data", folder, "--output", tmp_path / "out.text"),
+        "output must end as a picture does",
+        "out.text",
+    )
     refused(gpuaug("demo", "--data", folder, "--output", tmp_path / "no" / "out.png"), "no is not a folder")
-    refused(gpuaug("demo", "--data", folder, "--backend", "quantum"), "backend must be one of auto, reference, cpu, triton, got 'quantum'")
+    refused(
+        gpuaug("demo", "--data", folder, "--backend", "quantum"),
+        "backend must be one of auto, reference, cpu, triton, got 'quantum'",
+    )
     assert gpuaug("demo", "--data", folder, "--epochs", 0).exit_code == 2
     assert gpuaug("demo", "--data", folder, "--batch-size", 0).exit_code == 2
 
 
-def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     photographs.write(Path("demo_data"))
     assert [p.name for p in tmp_path.iterdir()] == ["demo_data"]
@@ -207,12 +241,17 @@ import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name in ("triton", "nvidia.dali") else find(name, *rest)
-from gpuaug.cli import main
+from gpuaug.apps.cli import main
 main()
 """
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code, "demo", "--data", str(folder), *map(str, args)], capture_output=True, text=True, cwd=tmp_path)
+        return subprocess.run(
+            [sys.executable, "-c", code, "demo", "--data", str(folder), *map(str, args)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
 
     done = run("--epochs", 1)
     assert done.returncode == 0, done.stderr
@@ -223,7 +262,9 @@ main()
     assert refusal.stderr.count("\n") == 1
 
 
-def test_an_interrupted_write_leaves_no_folder_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_no_folder_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(photographs.WHEEL, "zebra", ("not_in_the_wheel.png",))
     with pytest.raises(FileNotFoundError):
         photographs.write(tmp_path / "demo_data")
@@ -244,12 +285,21 @@ def test_describe_refuses_what_is_no_policy_and_no_size(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("transforms: [{name: Dream}]")
     refused(gpuaug("describe", tmp_path / "p.yaml"), "unknown transform 'Dream'")
     ga.Policy([ga.Resize(8)]).save(tmp_path / "p.yaml")
-    refused(gpuaug("describe", tmp_path / "p.yaml", "--size", "375"), "size must be height x width, such as 375x500, got '375'")
+    refused(
+        gpuaug("describe", tmp_path / "p.yaml", "--size", "375"),
+        "size must be height x width, such as 375x500, got '375'",
+    )
 
 
 @pytest.mark.parametrize(
     "bad",
-    [("--backend", "cuda"), ("--backend", "quantum"), ("--output", "out.text"), ("--output", "no/out.png"), ("--seed", 2**64)],
+    [
+        ("--backend", "cuda"),
+        ("--backend", "quantum"),
+        ("--output", "out.text"),
+        ("--output", "no/out.png"),
+        ("--seed", 2**64),
+    ],
     ids=lambda v: " ".join(map(str, v)),
 )
 def test_a_refused_demo_writes_nothing(bad: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +315,13 @@ def test_the_backend_of_cuda_is_named() -> None:
 def test_describe_says_what_is_wrong_with_a_path(tmp_path: Path) -> None:
     refused(gpuaug("describe", tmp_path / "nope.yaml"), f"{tmp_path / 'nope.yaml'} is not there", "Policy.save")
     refused(gpuaug("describe", tmp_path), f"{tmp_path} is a folder")
-    for text in (b"\xff\xfe\x00p", b"transforms: [", b"transforms: [{name: RandomInvert, p: 1e-3}]", b"transforms: &a [*a]", b"\0"):
+    for text in (
+        b"\xff\xfe\x00p",
+        b"transforms: [",
+        b"transforms: [{name: RandomInvert, p: 1e-3}]",
+        b"transforms: &a [*a]",
+        b"\0",
+    ):
         (tmp_path / "p.yaml").write_bytes(text)
         result = gpuaug("describe", tmp_path / "p.yaml")
         refused(result)
@@ -297,7 +353,7 @@ def found(name, *rest):
         signal.raise_signal(signal.SIGINT)
     return find(name, *rest)
 PathFinder.find_spec = found
-from gpuaug.cli import main
+from gpuaug.apps.cli import main
 main()
 """
 
@@ -309,12 +365,19 @@ def test_ctrl_c_during_imports_ends_the_command_without_a_traceback(name: str) -
 
 
 def test_ctrl_c_during_the_imports_of_a_program_is_the_programs() -> None:
-    code = INTERRUPTED.replace("/usr/bin/gpuaug", "train.py").replace("from gpuaug.cli import main\nmain()", "import gpuaug") % "gpuaug.rng"
+    code = (
+        INTERRUPTED.replace("/usr/bin/gpuaug", "train.py").replace(
+            "from gpuaug.apps.cli import main\nmain()", "import gpuaug"
+        )
+        % "gpuaug.rng"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "KeyboardInterrupt" in done.stderr
 
 
-def test_ctrl_c_during_the_command_ends_it_without_a_traceback(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_command_ends_it_without_a_traceback(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
@@ -328,6 +391,6 @@ def test_version_is_the_packages() -> None:
 
 
 def test_the_command_starts_without_the_heavy_packages() -> None:
-    code = "import sys, gpuaug.cli; print(*sorted({'triton', 'numba', 'kornia', 'nvidia.dali', 'torchvision', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, gpuaug.apps.cli; print(*sorted({'triton', 'numba', 'kornia', 'nvidia.dali', 'torchvision', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,4 +1,5 @@
-"""Ring 6: the kernels compile for sm_80, sm_90 and sm_100 on a machine without a GPU, as a launch would compile them, and spill nothing.
+"""Ring 6: the kernels compile for sm_80, sm_90 and sm_100 on a machine without a GPU, as a launch would compile them,
+and spill nothing.
 
 The compiler and the interpreter cannot share a process, so that this file is also the script that a test runs.
 """
@@ -16,7 +17,18 @@ TARGETS = (80, 90, 100)
 HERE = Path(__file__)
 # the stages, sources, borders and mixes that some program must hold
 KINDS = {
-    "sources": ("PIXEL", "TRIANGLE", "FLOOR", "BILINEAR", "NEAREST", "SHARPEN", "SWITCH", "BLUR_ROWS", "BLUR_COLUMNS", "PROJECT"),
+    "sources": (
+        "PIXEL",
+        "TRIANGLE",
+        "FLOOR",
+        "BILINEAR",
+        "NEAREST",
+        "SHARPEN",
+        "SWITCH",
+        "BLUR_ROWS",
+        "BLUR_COLUMNS",
+        "PROJECT",
+    ),
     "extends": ("NONE", "CONSTANT", "EDGE", "REFLECT", "SYMMETRIC"),
     "mixes": ("ALONE", "CUTMIX", "MIXUP"),
     "stages": tuple(
@@ -29,10 +41,14 @@ KINDS = {
 def compiled(request, tmp_path_factory) -> dict[str, dict]:
     """What came out for one target, by the name of the program."""
     # in a cache of its own, so that the compiler runs
-    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {
+        "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))
+    }
     paths = [str(HERE.parents[1]), str(HERE.parents[1] / "kernels")]
     env["PYTHONPATH"] = os.pathsep.join([*paths, env.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, str(HERE), str(request.param)], env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(HERE), str(request.param)], env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     out = json.loads(done.stdout)
     assert {v["arch"].rstrip("af") for v in out.values()} == {f"sm_{request.param}"}
@@ -40,10 +56,19 @@ def compiled(request, tmp_path_factory) -> dict[str, dict]:
 
 
 def test_no_program_spills(compiled):
-    assert {"weak", "moderate", "moderate, launch 1", "moderate, launch 1, statistic 0", "salt and pepper"} <= compiled.keys()
+    assert {
+        "weak",
+        "moderate",
+        "moderate, launch 1",
+        "moderate, launch 1, statistic 0",
+        "salt and pepper",
+    } <= compiled.keys()
     for name, program in compiled.items():
         # ptxas says nothing of what it did not compile
-        assert program["entries"] == ["finish" if name.endswith("finish") else "chain"] and 16 <= program["registers"] <= 255, name
+        assert (
+            program["entries"] == ["finish" if name.endswith("finish") else "chain"]
+            and 16 <= program["registers"] <= 255
+        ), name
         assert program["spills"] == [0, 0] and program["stack"] == 0, f"{name}: {program}"
 
 
@@ -76,7 +101,10 @@ def test_without_its_interpreter_the_backend_says_what_to_do():
     env["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE.parents[1] / "kernels")])
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert 'RuntimeError: backend "triton" runs images on the CPU only in its interpreter, got images on the CPU; set TRITON_INTERPRET=1' in done.stderr
+    assert (
+        'RuntimeError: backend "triton" runs images on the CPU only in its interpreter, got images on the CPU; set TRITON_INTERPRET=1'
+        in done.stderr
+    )
 
 
 # ---- the script
@@ -89,7 +117,11 @@ def programs():
     import gpuaug as ga
     from gpuaug import ir
 
-    as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ga.ToDtype(torch.bfloat16)
+    as_float, normal, half = (
+        ga.ToDtype(torch.float32, scale=True),
+        ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ga.ToDtype(torch.bfloat16),
+    )
     crop = [ga.RandomResizedCrop(224), ga.RandomHorizontalFlip()]
     jitter = ga.ColorJitter(0.4, 0.4, 0.4, 0.1)
     ragged = [torch.zeros(375, 500, 3, dtype=torch.uint8), torch.zeros(300, 400, 3, dtype=torch.uint8)]
@@ -99,31 +131,80 @@ def programs():
     yield "weak", [*crop, as_float, normal, half], ragged, last
     yield "moderate", [*crop, jitter, ga.CutMix(1.0, 5), as_float, normal, half], ragged, last
     yield "salt and pepper", [*crop, ga.SaltAndPepper(0.05), as_float, normal, half], ragged, last
-    yield "noise", [*crop, ga.SaltAndPepper(0.05, per_channel=True), ga.GaussianNoise(), ga.RandomErasing(value="random")], bytes_last, flat
+    yield (
+        "noise",
+        [*crop, ga.SaltAndPepper(0.05, per_channel=True), ga.GaussianNoise(), ga.RandomErasing(value="random")],
+        bytes_last,
+        flat,
+    )
     yield "dense", [jitter, ga.RandomInvert(), normal], dense, flat
-    yield "choices", [ga.RandomApply([jitter], 0.8), ga.RandomGrayscale(), ga.RandomSolarize(0.5), ga.RandomPosterize(4), as_float, half], bytes_last, flat
+    yield (
+        "choices",
+        [
+            ga.RandomApply([jitter], 0.8),
+            ga.RandomGrayscale(),
+            ga.RandomSolarize(0.5),
+            ga.RandomPosterize(4),
+            as_float,
+            half,
+        ],
+        bytes_last,
+        flat,
+    )
     yield "bilinear", [ga.RandomRotation(30, "bilinear"), normal, half], dense, flat
     yield "nearest", [ga.RandomAffine(30, fill=0.5), ga.ToDtype(torch.float16)], dense.bfloat16(), flat
     yield "floor", [ga.Resize((64, 64), "nearest")], dense.half(), flat
     for mode in ("constant", "edge", "reflect", "symmetric"):
         yield mode, [ga.Pad(16, padding_mode=mode)], bytes_last, flat
-    yield "many channels", [ga.RandomResizedCrop(224), ga.GaussianNoise(), ga.SaltAndPepper(per_channel=True)], torch.zeros(2, 6, 256, 256), flat
+    yield (
+        "many channels",
+        [ga.RandomResizedCrop(224), ga.GaussianNoise(), ga.SaltAndPepper(per_channel=True)],
+        torch.zeros(2, 6, 256, 256),
+        flat,
+    )
     yield "gray", [ga.Grayscale(1), jitter], bytes_last, flat
-    yield "one pixel", [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)], torch.zeros(2, 3, 1, 1), flat
+    yield (
+        "one pixel",
+        [ga.RandomResizedCrop(1), jitter, ga.SaltAndPepper(), ga.CutMix(1.0, 5)],
+        torch.zeros(2, 3, 1, 1),
+        flat,
+    )
     yield (
         "a choice that moves",
-        [ga.RandomChoice([ga.RandomHorizontalFlip(), ga.RandomRotation(30, "bilinear"), jitter]), as_float, normal, half],
+        [
+            ga.RandomChoice([ga.RandomHorizontalFlip(), ga.RandomRotation(30, "bilinear"), jitter]),
+            as_float,
+            normal,
+            half,
+        ],
         bytes_last,
         last,
     )
     yield "RandAugment", [ga.RandAugment(1), as_float, normal, half], bytes_last, last
-    yield "mixup", (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)), dense, flat
+    yield (
+        "mixup",
+        (ir.MixUp(torch.tensor([1, 0]), torch.tensor([0.3, 0.4])), ir.Finish(torch.float32, flat)),
+        dense,
+        flat,
+    )
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
     yield "blur", (ir.GaussianBlur(torch.ones(2, 2), (23, 23)), ir.Finish(torch.float32, flat)), dense, flat
-    inverse, half_widths, size = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), torch.ones(2, 2).double(), (224, 224)
+    inverse, half_widths, size = (
+        torch.eye(3, dtype=torch.float64).repeat(2, 1, 1),
+        torch.ones(2, 2).double(),
+        (224, 224),
+    )
     whole = torch.tensor([[0, 0, *size]] * 2)
     for name, fill in (("project", None), ("project, filled", (0.5,))):
-        yield name, (ir.Project(inverse, half_widths, whole, torch.tensor([size] * 2), size, fill), ir.Finish(torch.float32, flat)), bytes_last, flat
+        yield (
+            name,
+            (
+                ir.Project(inverse, half_widths, whole, torch.tensor([size] * 2), size, fill),
+                ir.Finish(torch.float32, flat),
+            ),
+            bytes_last,
+            flat,
+        )
     # what the reference leaves in different sizes is taken up as floats
     yield "ragged floats", [ga.Resize((64, 64))], [torch.zeros(3, 40, 50), torch.zeros(3, 30, 20)], flat
 
@@ -135,9 +216,19 @@ def inspect(kernel) -> dict:
     ptx = kernel.asm["ptx"]
     arch = re.search(r"\.target (sm_\w+)", ptx).group(1)
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    tool = tools / ("ptxas-blackwell" if int(re.sub(r"\D", "", arch)) >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
-    said = subprocess.run([tool, "-v", f"--gpu-name={arch}", "-o", os.devnull, "/dev/stdin"], input=ptx, capture_output=True, text=True, check=True).stderr
-    stack, stores, loads = map(int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said).groups())
+    tool = tools / (
+        "ptxas-blackwell" if int(re.sub(r"\D", "", arch)) >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas"
+    )
+    said = subprocess.run(
+        [tool, "-v", f"--gpu-name={arch}", "-o", os.devnull, "/dev/stdin"],
+        input=ptx,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    stack, stores, loads = map(
+        int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said).groups()
+    )
     return {
         "arch": arch,
         "entries": re.findall(r"\.entry (\w+)", ptx),
@@ -156,8 +247,7 @@ def marshalled(chain, images, layout):
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
-    from gpuaug.exec import rules
-    from gpuaug.exec import triton as executor
+    from gpuaug.exec.triton import executor, rules
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
     source = executor._source(ga.Ragged(images) if isinstance(images, tuple) else images)
@@ -193,7 +283,18 @@ def launched(one, source, known, reduction, target: int) -> str:
     layout = (0, 0, 0, 0) if reduction else launch._layout(source, program, one.channels_last, one.size[1], out.dtype)
     constant = launch.constants(source, program, t, known, layout, reduction)
     numbers = (*source.strides(), *one.size)
-    return chain.warmup(source.data, t.floats, t.integers, t.doubles, known, out, *numbers, **constant, **launch.options(program), grid=(1,)).asm["ttir"]
+    return chain.warmup(
+        source.data,
+        t.floats,
+        t.integers,
+        t.doubles,
+        known,
+        out,
+        *numbers,
+        **constant,
+        **launch.options(program),
+        grid=(1,),
+    ).asm["ttir"]
 
 
 def main(target: int) -> dict[str, dict]:
@@ -208,14 +309,24 @@ def main(target: int) -> dict[str, dict]:
             known = launch.room(one.reductions, 2, one.tables.integers.device)
             for reduction in (None, *one.reductions):
                 program = reduction.program if reduction else one.program
-                made = launch.ahead(source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction)
+                made = launch.ahead(
+                    source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction
+                )
                 kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
-                label = ", ".join([name, *([f"launch {number}"] if number else []), *([f"statistic {reduction.number}"] if reduction else [])])
+                label = ", ".join(
+                    [
+                        name,
+                        *([f"launch {number}"] if number else []),
+                        *([f"statistic {reduction.number}"] if reduction else []),
+                    ]
+                )
                 same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
                 out[label] = inspect(kernel) | held(program) | {"as launched": same}
                 if reduction:
                     made = launch.finish_ahead(reduction, one.tables, known, one.size)
-                    out[f"{label}, finish"] = inspect(triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1}))
+                    out[f"{label}, finish"] = inspect(
+                        triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1})
+                    )
     return out
 
 

@@ -1,4 +1,5 @@
-"""The CPU executor: every pass against the reference, whatever the memory; the same bits from any thread, and with no folder to cache in."""
+"""The CPU executor: every pass against the reference, whatever the memory; the same bits from any thread, and with no
+folder to cache in."""
 
 import multiprocessing
 import os
@@ -15,11 +16,21 @@ from compare import changed, compare
 
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import cpu, reference
+from gpuaug.exec import reference
+from gpuaug.exec.cpu import executor as cpu
 
 N = 5
 KEYS = rng.Keys(2**63 + 11, 7, torch.tensor([3, 2**40 + 1, 9, 2**45, 0]), torch.tensor([0, 1, 0, 2, 4095]))
-JUMPS = {"RandomPosterize", "RandomSolarize", "RandAugment", "RandomApply", "RandomChoice", "RandomOrder", "RandomAffine", "Resize"}
+JUMPS = {
+    "RandomPosterize",
+    "RandomSolarize",
+    "RandAugment",
+    "RandomApply",
+    "RandomChoice",
+    "RandomOrder",
+    "RandomAffine",
+    "Resize",
+}
 SIZES = [(1, 1), (1, 7), (2, 3), (17, 33), (40, 29)]
 
 
@@ -69,7 +80,13 @@ def test_every_transform_agrees_with_the_reference_at_every_size(name, channels)
                 continue
             got = policy(x, labels, ids=KEYS.ids, backend="cpu")
             got, want = (got, want) if labels is None else (got[0], want[0])
-            compare(got, want, "resample, jump" if name in JUMPS else "resample", f"{name} {channels}x{h}x{w} {dtype}", 5.0 if name == "Normalize" else 1.0)
+            compare(
+                got,
+                want,
+                "resample, jump" if name in JUMPS else "resample",
+                f"{name} {channels}x{h}x{w} {dtype}",
+                5.0 if name == "Normalize" else 1.0,
+            )
             looked += 1
     # colour transforms refuse four channels, and a mean of three values other channels
     assert looked or channels == 4 or (name, channels) == ("RandomErasing", 1) or name == "Normalize", "vacuous"
@@ -110,12 +127,21 @@ def test_a_crop_beside_the_image_is_all_fill():
 def test_a_large_reduction_keeps_its_weights():
     x = noise(2, 3, 700, 900, torch.uint8)
     policy = ga.Policy([ga.ToTensor(), ga.Resize((7, 5))])
-    compare(policy(x, ids=KEYS.ids[:2], backend="cpu"), policy(x, ids=KEYS.ids[:2], backend="reference"), "resample", "100 times smaller")
+    compare(
+        policy(x, ids=KEYS.ids[:2], backend="cpu"),
+        policy(x, ids=KEYS.ids[:2], backend="reference"),
+        "resample",
+        "100 times smaller",
+    )
 
 
 def test_every_byte_comes_in_as_itself_over_255():
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    for transforms in ([], [ga.RandomHorizontalFlip(1.0), ga.RandomHorizontalFlip(1.0)], [ga.Pad(1), ga.CenterCrop(16)]):
+    for transforms in (
+        [],
+        [ga.RandomHorizontalFlip(1.0), ga.RandomHorizontalFlip(1.0)],
+        [ga.Pad(1), ga.CenterCrop(16)],
+    ):
         got = ga.Policy([ga.ToTensor(), *transforms])(every, ids=KEYS.ids[:1], backend="cpu")
         compare(got, every.float() / 255, "exact", str(transforms))
 
@@ -134,8 +160,15 @@ def test_stencils_and_mixes_agree():
     box = torch.tensor([[0, 0, 0, 0], [2, 3, 9, 11], [0, 0, 18, 21], [-3, -4, 5, 6], [17, 20, 30, 30]])
     sizes = torch.tensor([[21, 18]] * N)
     sigma = torch.stack([half + 0.3, 2.0 - half + 0.2], 1)
-    for p in (ir.Sharpness(half), ir.GaussianBlur(sigma, (5, 9)), ir.CutMix(partner, box, sizes), ir.MixUp(partner, half / 2)):
-        out = agree((ir.Affine(half[:, None] + 0.1, half[:, None] * 0), p, ir.Solarize(half / 2)), x, "jump", type(p).__name__)
+    for p in (
+        ir.Sharpness(half),
+        ir.GaussianBlur(sigma, (5, 9)),
+        ir.CutMix(partner, box, sizes),
+        ir.MixUp(partner, half / 2),
+    ):
+        out = agree(
+            (ir.Affine(half[:, None] + 0.1, half[:, None] * 0), p, ir.Solarize(half / 2)), x, "jump", type(p).__name__
+        )
         assert changed(out, x) > 0.5, "vacuous"
     for shape in ((1, 9), (9, 2), (3, 3)):
         agree((ir.Sharpness(half),), noise(N, 3, *shape), "colour", f"sharpness of {shape}")
@@ -147,7 +180,12 @@ def test_a_statistic_may_follow_another_of_its_kind():
     points = (ir.Contrast(f), ir.Autocontrast(), ir.Equalize())
     for a in points:
         for b in points:
-            agree((a, b, ir.Affine(f[:, None], f[:, None] * 0), b, a, a), x, "jump", f"{type(a).__name__}, {type(b).__name__}")
+            agree(
+                (a, b, ir.Affine(f[:, None], f[:, None] * 0), b, a, a),
+                x,
+                "jump",
+                f"{type(a).__name__}, {type(b).__name__}",
+            )
 
 
 def test_choices_nest_and_hold_anything_but_a_mix():
@@ -156,7 +194,13 @@ def test_choices_nest_and_hold_anything_but_a_mix():
     frame = ir.Frame(torch.full((N, 2), 20), (20, 20), 3, torch.float32)
     turned = warp.lower(warp.sample(rng.Draw(KEYS, 5), frame), frame, 5)
     inner = choice((ir.Hue(f - 1.0),), (), (ir.Contrast(f), ir.Gray(1), ir.Gray(3)), steps=2)
-    outer = choice((inner, ir.Sharpness(f)), turned, (ir.Equalize(),), (choice((), (ir.SaltPepper(4, f / 9, f / 4),)), *turned), steps=3)
+    outer = choice(
+        (inner, ir.Sharpness(f)),
+        turned,
+        (ir.Equalize(),),
+        (choice((), (ir.SaltPepper(4, f / 9, f / 4),)), *turned),
+        steps=3,
+    )
     out = agree((outer, ir.Saturation(f), outer), x, "resample, jump", "nested")
     assert changed(out, x) > 0.5, "vacuous"
     mixed = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((ir.MixUp(torch.arange(N), f),),))
@@ -203,7 +247,12 @@ def test_masks_of_noise_are_bit_identical(channels):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_no_layout_of_memory_changes_a_bit(dtype, channels):
     x = noise(N, channels, 33, 47, dtype)
-    steps = [ga.RandomResizedCrop((24, 19)), ga.RandomHorizontalFlip(), ga.SaltAndPepper(0.1), ga.RandomAffine(20, interpolation="bilinear")]
+    steps = [
+        ga.RandomResizedCrop((24, 19)),
+        ga.RandomHorizontalFlip(),
+        ga.SaltAndPepper(0.1),
+        ga.RandomAffine(20, interpolation="bilinear"),
+    ]
     policy = ga.Policy([*steps, ga.RandomErasing(value="random")], seed=5)
     want = policy(x, ids=KEYS.ids, backend="cpu")
     spread = torch.zeros(N, channels, 66, 3 * 47, dtype=dtype)
@@ -223,7 +272,9 @@ def test_no_layout_of_memory_changes_a_bit(dtype, channels):
 
 def test_an_empty_batch_has_the_right_shape():
     for dtype in (torch.uint8, torch.float32, torch.float16):
-        out = ga.Policy([ga.RandomResizedCrop((6, 7)), ga.RandAugment()])(torch.zeros(0, 3, 9, 9, dtype=dtype), backend="cpu")
+        out = ga.Policy([ga.RandomResizedCrop((6, 7)), ga.RandAugment()])(
+            torch.zeros(0, 3, 9, 9, dtype=dtype), backend="cpu"
+        )
         assert out.shape == (0, 3, 6, 7) and out.dtype == dtype
 
 
@@ -329,7 +380,14 @@ print(time.perf_counter() - start)
 def in_process(**environment: str) -> float:
     """Seconds to the first result in a fresh process."""
     root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env={**os.environ, **environment}, cwd=root, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, **environment},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 
@@ -368,14 +426,14 @@ def test_a_folder_that_takes_no_compiled_code_is_survived(fault, tmp_path):
 def test_a_full_disk_while_saving_is_survived(tmp_path, monkeypatch):
     from numba import njit
 
-    from gpuaug import compiled
+    from gpuaug import numba_cache
 
     def refuse(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled.FunctionCache, "save_overload", refuse)
+    monkeypatch.setattr(numba_cache.FunctionCache, "save_overload", refuse)
 
-    @compiled.kernel
+    @numba_cache.kernel
     def twice(x):
         return 2 * x
 
@@ -383,15 +441,19 @@ def test_a_full_disk_while_saving_is_survived(tmp_path, monkeypatch):
 
 
 def test_a_change_in_any_compiled_file_makes_the_cache_stale():
-    from gpuaug import compiled
+    from gpuaug import numba_cache
 
-    names = {f.name for f in (Path(compiled.__file__).parent / "exec" / "rows").glob("*.py")}
+    names = {f.name for f in (Path(numba_cache.__file__).parent / "exec" / "cpu").glob("*.py")}
     assert {"walk.py", "points.py", "entry.py"} <= names
-    compiled._sources.cache_clear()
-    assert len(compiled._sources()) == 64
+    numba_cache._sources.cache_clear()
+    assert len(numba_cache._sources()) == 64
 
 
 def test_describe_says_what_runs_where():
-    text = ga.Policy([ga.RandomResizedCrop(24), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment()]).describe((90, 80), backend="cpu")
+    text = ga.Policy([ga.RandomResizedCrop(24), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment()]).describe(
+        (90, 80), backend="cpu"
+    )
     assert "backend cpu" in text and "runs by the reference" not in text
-    assert "no compiled rule" in cpu.lacks(ir.Custom(lambda i: i, "mine"), ir.Frame(torch.tensor([[4, 4]]), (4, 4), 3, torch.float32))
+    assert "no compiled rule" in cpu.lacks(
+        ir.Custom(lambda i: i, "mine"), ir.Frame(torch.tensor([[4, 4]]), (4, 4), 3, torch.float32)
+    )

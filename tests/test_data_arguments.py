@@ -57,7 +57,12 @@ BAD = [
     (6, weighted({0: 1, 1: 0, 2: 1}), ValueError, "the weight of class 1 is 0"),
     (6, weighted([1, 1, -1]), ValueError, "the weight of class 2 must be a finite number >= 0, got -1"),
     (6, weighted([1, float("nan"), 1]), ValueError, "weights[1] must be a finite number, got nan"),
-    (6, weighted({0: 1, 1: float("inf"), 2: 1}), ValueError, "the weight of class 1 must be a finite number >= 0, got inf"),
+    (
+        6,
+        weighted({0: 1, 1: float("inf"), 2: 1}),
+        ValueError,
+        "the weight of class 1 must be a finite number >= 0, got inf",
+    ),
     (6, weighted({0: 1, 1: "a", 2: 1}), TypeError, "the weight of class 1 must be a number"),
     (6, weighted([1, 1]), ValueError, "weights of classes 0 to 1 were given, and labels run from 0 to 2"),
     (6, weighted([1, 1, 1, 1]), ValueError, "weights name class 3, of which there is no sample"),
@@ -66,7 +71,12 @@ BAD = [
     (6, weighted([0.1] * 6), ValueError, "weights are by class, and 6 were given for 6 samples of 3 classes"),
     (6, weighted({0: 100, 1: 100, 2: 1}), ValueError, "class 2 would have none of the 6 draws of an epoch"),
     (6, weighted("balanced", num_samples=0), ValueError, "num_samples must be in [1, "),
-    (6, weighted("balanced", num_samples=50_000), ValueError, "class 2 has 1 samples for 16666 draws: more than 4095 repeats"),
+    (
+        6,
+        weighted("balanced", num_samples=50_000),
+        ValueError,
+        "class 2 has 1 samples for 16666 draws: more than 4095 repeats",
+    ),
     (6, weighted("balanced", views=0), ValueError, "views must be in [1, 4096]"),
 ]
 
@@ -80,14 +90,21 @@ def test_a_bad_argument_is_refused_in_words(kind, samples, given, error, words):
 
 def test_fewer_samples_than_a_step_of_all_ranks_are_refused_or_padded():
     few = {"rank": 7, "world_size": 8}
-    with pytest.raises(ValueError, match=r"an epoch of 100 samples has no whole step of 256 \(8 ranks with batches of 32\); pass drop_last=False"):
+    with pytest.raises(
+        ValueError,
+        match=r"an epoch of 100 samples has no whole step of 256 \(8 ranks with batches of 32\); pass drop_last=False",
+    ):
         next(iter(BatchSampler(100, 32, **few)))
     (batch,) = BatchSampler(100, 32, drop_last=False, **few)
     assert len(batch) == 32 and not any(k.valid for k in batch) and {k.id for k in batch} <= set(range(100))
-    assert [k.valid for b in BatchSampler(100, 32, drop_last=False, rank=3, world_size=8) for k in b] == [True] * 4 + [False] * 28
+    assert [k.valid for b in BatchSampler(100, 32, drop_last=False, rank=3, world_size=8) for k in b] == [True] * 4 + [
+        False
+    ] * 28
 
 
-@pytest.mark.parametrize("order", [{}, {"shuffle": False}, {"order": "shards", "shards": [1]}, {"weights": "balanced", "labels": [4]}])
+@pytest.mark.parametrize(
+    "order", [{}, {"shuffle": False}, {"order": "shards", "shards": [1]}, {"weights": "balanced", "labels": [4]}]
+)
 def test_one_sample_is_an_epoch(order):
     one = BatchSampler(1, 1, rank=0, world_size=1, **order)
     assert list(one) == list(one) == [[(0, 0)]] and len(one) == 1
@@ -110,7 +127,10 @@ def test_bad_epochs_are_refused():
 
 STATE = Sampler(6).state_dict()
 CHANGED = [
-    ({"draws_version": 2}, "the state has draws_version 2, and this gpuaug knows 1; go on with the gpuaug that saved it"),
+    (
+        {"draws_version": 2},
+        "the state has draws_version 2, and this gpuaug knows 1; go on with the gpuaug that saved it",
+    ),
     ({"order_version": 0}, "the state has order_version 0, and this gpuaug knows 1"),
     ({"epoch": -1}, "the state's epoch must be in"),
     ({"consumed": -1}, "the state's consumed must be in"),

@@ -52,7 +52,12 @@ def test_a_dataloader_gives_what_the_sampler_says(workers, how):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ranks_of_dataloaders_go_through_the_data_set_together(workers):
-    loaders = [DataLoader(Keyed(), batch_sampler=BatchSampler(Keyed(), 7, drop_last=False, rank=r, world_size=4), num_workers=workers) for r in range(4)]
+    loaders = [
+        DataLoader(
+            Keyed(), batch_sampler=BatchSampler(Keyed(), 7, drop_last=False, rank=r, world_size=4), num_workers=workers
+        )
+        for r in range(4)
+    ]
     ids = torch.cat([b["id"][b["valid"]] for loader in loaders for b in epoch(loader)])
     assert {len(loader) for loader in loaders} == {3} and sorted(ids.tolist()) == list(range(N))
 
@@ -85,7 +90,9 @@ def test_policies_take_ids_and_occurrences_of_a_dataloader():
     minority = LABELS[ids] == 1
     assert minority.sum() == 30 and occurrence[minority].max() == 2
     for i in range(50, 60):
-        assert len({p.numpy().tobytes() for p in pixels[ids == i]}) == 3, "a sample that is drawn three times is augmented three ways"
+        assert len({p.numpy().tobytes() for p in pixels[ids == i]}) == 3, (
+            "a sample that is drawn three times is augmented three ways"
+        )
 
 
 def test_keys_are_pairs_that_travel_to_other_processes():

@@ -1,4 +1,5 @@
-"""Loading: decoders agree, find every bad file of a batch, cut windows out of nothing but the image, and say what they are."""
+"""Loading: decoders agree, find every bad file of a batch, cut windows out of nothing but the image, and say what they
+are."""
 
 import os
 import subprocess
@@ -56,10 +57,22 @@ def test_pixels_are_what_the_formats_say():
     gray = torch.from_numpy(np.rint(values / 257).astype(np.uint8).reshape(23, 31, 1)).expand(-1, -1, 3)
     assert torch.equal(image["PNG 16-bit gray"], gray), "16 bits are scaled and rounded"
     for what, channels in (("PNG 16-bit RGB", 3), ("PNG 16-bit RGBA", 4)):
-        values = np.rint((np.arange(23 * 31 * channels, dtype=np.uint32) * 4099 % 65536) / 257).astype(np.uint8).reshape(23, 31, channels)
+        values = (
+            np.rint((np.arange(23 * 31 * channels, dtype=np.uint32) * 4099 % 65536) / 257)
+            .astype(np.uint8)
+            .reshape(23, 31, channels)
+        )
         assert torch.equal(image[what], torch.from_numpy(values[..., :3])), what
     up = image["JPEG EXIF 1"]
-    for k, (flips, transposed) in {2: ([1], 0), 3: ([0, 1], 0), 4: ([0], 0), 5: ([], 1), 6: ([1], 1), 7: ([0, 1], 1), 8: ([0], 1)}.items():
+    for k, (flips, transposed) in {
+        2: ([1], 0),
+        3: ([0, 1], 0),
+        4: ([0], 0),
+        5: ([], 1),
+        6: ([1], 1),
+        7: ([0, 1], 1),
+        8: ([0], 1),
+    }.items():
         stored = up.transpose(0, 1) if transposed else up
         assert torch.equal(image[f"JPEG EXIF {k}"], stored.flip(flips)), f"orientation {k}"
 
@@ -68,9 +81,16 @@ def test_pixels_are_what_the_formats_say():
 def test_a_window_is_what_is_cut_out_of_the_whole_image(name):
     random = np.random.Generator(np.random.Philox(3))
     for _ in range(4):
-        windows = np.array([[*random.integers(0, (image.shape[0], image.shape[1])), *random.integers(1, 60, 2)] for image in expected()])
+        windows = np.array(
+            [
+                [*random.integers(0, (image.shape[0], image.shape[1])), *random.integers(1, 60, 2)]
+                for image in expected()
+            ]
+        )
         out = made(name).decode(ITEMS, windows)
-        for what, image, whole, (top, left, height, width) in zip(NAMES, out.images, expected(), out.windows.tolist(), strict=True):
+        for what, image, whole, (top, left, height, width) in zip(
+            NAMES, out.images, expected(), out.windows.tolist(), strict=True
+        ):
             assert torch.equal(image, whole[top : top + height, left : left + width]), (what, top, left, height, width)
         assert (out.windows[:, :2] == windows[:, :2]).all(), "vacuous: all windows were moved"
         assert (out.full == [image.shape[:2] for image in expected()]).all()
@@ -79,9 +99,23 @@ def test_a_window_is_what_is_cut_out_of_the_whole_image(name):
 @EACH
 def test_windows_are_clipped_to_the_upright_image_and_hold_a_pixel_at_least(name):
     files = [FILES["JPEG EXIF 6"]] * 6
-    asked = [(-5, -5, 20, 20), (90, 60, 50, 50), (500, 500, 10, 10), (-50, -50, 10, 10), (10, 10, 0, 0), (0, 0, 1000, 1000)]
+    asked = [
+        (-5, -5, 20, 20),
+        (90, 60, 50, 50),
+        (500, 500, 10, 10),
+        (-50, -50, 10, 10),
+        (10, 10, 0, 0),
+        (0, 0, 1000, 1000),
+    ]
     out = made(name).decode(files, np.array(asked))
-    assert out.windows.tolist() == [[0, 0, 15, 15], [90, 60, 11, 7], [100, 66, 1, 1], [0, 0, 1, 1], [10, 10, 1, 1], [0, 0, 101, 67]]
+    assert out.windows.tolist() == [
+        [0, 0, 15, 15],
+        [90, 60, 11, 7],
+        [100, 66, 1, 1],
+        [0, 0, 1, 1],
+        [10, 10, 1, 1],
+        [0, 0, 101, 67],
+    ]
     assert [tuple(image.shape) for image in out.images] == [(h, w, 3) for _, _, h, w in out.windows.tolist()]
 
 
@@ -91,7 +125,9 @@ def test_all_bad_files_of_a_batch_are_found_at_once_and_the_decoder_lives_on(nam
     for _ in range(3):
         mixed = [item for pair in zip(list(BAD.values()) * 2, ITEMS, strict=False) for item in pair]
         out = decoder.decode(mixed)
-        assert sorted(out.bad) == list(range(0, len(mixed), 2)), [list(BAD)[i // 2 % len(BAD)] for i in set(range(0, len(mixed), 2)) ^ set(out.bad)]
+        assert sorted(out.bad) == list(range(0, len(mixed), 2)), [
+            list(BAD)[i // 2 % len(BAD)] for i in set(range(0, len(mixed), 2)) ^ set(out.bad)
+        ]
         for i, error in out.bad.items():
             assert isinstance(error, Undecodable) and str(error) and "\n" not in str(error), mixed[i][:20]
             assert out.addresses[i] == 0 and not out.full[i].any() and not out.windows[i].any()
@@ -116,7 +152,12 @@ def test_the_batch_around_an_image_is_invisible(name):
 @EACH
 def test_a_huge_image_is_refused_by_its_header_before_memory_is_asked_for(name):
     decoder = decode.decoder(name, num_threads=1, max_pixels=101 * 67)
-    files = [encoded.claiming(65000, 65000), encoded.claiming(100_000, 100_000, "PNG"), encoded.claiming(101, 68), FILES["JPEG 4:2:0"]]
+    files = [
+        encoded.claiming(65000, 65000),
+        encoded.claiming(100_000, 100_000, "PNG"),
+        encoded.claiming(101, 68),
+        FILES["JPEG 4:2:0"],
+    ]
     out = decoder.decode(files)
     assert list(out.bad) == [0, 1, 2]
     assert "65000 x 65000" in str(out.bad[0]) and "max_pixels=6767" in str(out.bad[0])
@@ -133,7 +174,9 @@ def test_a_huge_image_is_refused_by_its_header_before_memory_is_asked_for(name):
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
     if peak is not None:
-        out_ = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, env=environment()).stdout
+        out_ = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, env=environment()
+        ).stdout
         assert int(out_.splitlines()[-1]) < peak, f"{out_} MB were asked for"
 
 
@@ -145,13 +188,23 @@ def environment() -> dict[str, str]:
 def test_what_is_no_file_passes_through(name):
     image = torch.arange(20 * 30 * 3, dtype=torch.uint8).view(20, 30, 3)
     gone = OSError("no such file")
-    items = [image, gone, image[..., :1], torch.cat([image, image[..., :1]], 2), FILES["PNG"], bytearray(FILES["PNG"]), memoryview(FILES["PNG"])]
+    items = [
+        image,
+        gone,
+        image[..., :1],
+        torch.cat([image, image[..., :1]], 2),
+        FILES["PNG"],
+        bytearray(FILES["PNG"]),
+        memoryview(FILES["PNG"]),
+    ]
     out = made(name).decode(items, np.array([[2, 3, 10, 11]] * len(items)))
     cut = image[2:12, 3:14]
     assert torch.equal(out.images[0], cut) and out.images[1] is gone
     assert torch.equal(out.images[2], cut[..., :1].expand(-1, -1, 3)) and torch.equal(out.images[3], cut)
     assert torch.equal(out.images[4], out.images[5]) and torch.equal(out.images[4], out.images[6])
-    assert made(name).decode([image]).images[0].data_ptr() == image.data_ptr(), "an image that is there already was copied"
+    assert made(name).decode([image]).images[0].data_ptr() == image.data_ptr(), (
+        "an image that is there already was copied"
+    )
 
 
 @EACH
@@ -191,7 +244,9 @@ def test_batches_larger_than_a_pipeline_was_built_for_are_decoded():
 def test_headers_may_be_read_once_and_handed_in():
     decoder = made("pillow")
     heads = decoder.inspect([*ITEMS, b"nothing"])
-    assert [h.size for h in heads[:-1]] == [tuple(image.shape[:2]) for image in expected()] and isinstance(heads[-1], Undecodable)
+    assert [h.size for h in heads[:-1]] == [tuple(image.shape[:2]) for image in expected()] and isinstance(
+        heads[-1], Undecodable
+    )
     assert torch.equal(decoder.decode(ITEMS[:1], None, heads[:1]).images[0], expected()[0])
 
 
@@ -226,7 +281,10 @@ def test_a_missing_decoder_is_named_with_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(name="opencv"), "decoder must be 'auto' or one of 'dali', 'torchcodec', 'torchvision', 'pillow', got 'opencv'"),
+        (
+            dict(name="opencv"),
+            "decoder must be 'auto' or one of 'dali', 'torchcodec', 'torchvision', 'pillow', got 'opencv'",
+        ),
         (dict(device="mps"), "on the CPU or on a CUDA device, got device='mps'"),
         (dict(num_threads=0), "num_threads must be at least 1, got 0"),
         (dict(max_pixels=0), "max_pixels must be at least 1, got 0"),
@@ -249,7 +307,9 @@ def test_a_closed_decoder_says_so_and_leaves_no_thread(name):
     decoder.decode(ITEMS)
     decoder.close()
     decoder.close()
-    assert not [t for t in threading.enumerate() if t.name == f"gpuaug-{name}" and t in vars(decoder).get("_pool")._threads]
+    assert not [
+        t for t in threading.enumerate() if t.name == f"gpuaug-{name}" and t in vars(decoder).get("_pool")._threads
+    ]
     with pytest.raises(RuntimeError, match="closed, or belongs to another process"):
         decoder.decode(ITEMS)
 
@@ -274,7 +334,10 @@ def test_a_list_that_fails_is_halved_until_the_bad_are_alone():
 
 def test_an_image_that_was_not_written_is_found():
     written = [image for image in expected() if image.numel() >= decode_torch.PROBES]
-    black, stale = torch.zeros(67, 101, 3, dtype=torch.uint8), torch.full((3, 40, 30), 165, dtype=torch.uint8).permute(1, 2, 0)
+    black, stale = (
+        torch.zeros(67, 101, 3, dtype=torch.uint8),
+        torch.full((3, 40, 30), 165, dtype=torch.uint8).permute(1, 2, 0),
+    )
     small, planar = torch.zeros(1, 1, 3, dtype=torch.uint8), written[0].permute(2, 0, 1).contiguous().permute(1, 2, 0)
     assert decode_torch.unwritten([written[0], black, Undecodable("x"), stale, small, planar, *written]) == [1, 3]
     assert len(written) > 20 and decode_torch.unwritten([]) == []
@@ -291,7 +354,12 @@ def test_what_a_gpu_cannot_decode_goes_to_the_cpu_by_its_header():
     assert all(takes[what] for what in ("JPEG 4:2:0", "JPEG progressive", "JPEG gray", "JPEG EXIF 6"))
     assert not [what for what, taken in takes.items() if taken and (not what.startswith("JPEG") or "CMYK" in what)]
     plain = headers.read(FILES["JPEG 4:2:0"])
-    for odd in (plain._replace(bits=12), plain._replace(coding="lossless"), plain._replace(coding="arithmetic"), plain._replace(plain=False)):
+    for odd in (
+        plain._replace(bits=12),
+        plain._replace(coding="lossless"),
+        plain._replace(coding="arithmetic"),
+        plain._replace(plain=False),
+    ):
         assert not decode_torch.CudaDecoder.takes(None, odd)  # type: ignore[arg-type]
 
 

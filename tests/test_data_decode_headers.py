@@ -1,4 +1,5 @@
-"""Loading: what a header says, without decoding; damaged files neither end the process nor hang it, with any decoder."""
+"""Loading: what a header says, without decoding; damaged files neither end the process nor hang it, with any
+decoder."""
 
 import io
 import os
@@ -28,8 +29,13 @@ def test_a_header_says_what_pillow_says(what):
         upright = (image.height, image.width) if what.startswith("TIFF") or turned < 5 else (image.width, image.height)
         assert (header.kind, header.size) == ({"ppm": "pnm"}.get(image.format.lower(), image.format.lower()), upright)
         assert header.orientation == turned
-    assert header.plain == (not any(w in what for w in ("PNG EXIF", "WebP EXIF", "WebP alpha lossy"))) or what == "WebP alpha"
-    assert header.bits == (16 if "16-bit" in what else 1 if what == "PNG one bit" else 4 if what == "PNG palette transparent" else 8)
+    assert (
+        header.plain == (not any(w in what for w in ("PNG EXIF", "WebP EXIF", "WebP alpha lossy")))
+        or what == "WebP alpha"
+    )
+    assert header.bits == (
+        16 if "16-bit" in what else 1 if what == "PNG one bit" else 4 if what == "PNG palette transparent" else 8
+    )
 
 
 def test_a_header_says_how_a_jpeg_is_coded():
@@ -111,21 +117,35 @@ def test_a_file_without_its_end_is_not_decoded_in_a_list():
     for more in (b"", b"\n", bytes(40)):
         assert headers.read(FILES["JPEG 4:2:0"] + more).plain and headers.read(FILES["PNG"] + more).plain
     for name in THERE:
-        assert decode.decoder(name, num_threads=1).decode([FILES["JPEG 4:2:0"] + bytes(400)]).images[0].shape == (67, 101, 3)
+        assert decode.decoder(name, num_threads=1).decode([FILES["JPEG 4:2:0"] + bytes(400)]).images[0].shape == (
+            67,
+            101,
+            3,
+        )
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
 def test_exif_is_found_wherever_it_stands_and_nothing_else_is_taken_for_it(turned):
     """torchcodec looks into the first segment of its kind alone."""
     block, other = encoded.tagged((TAG, 3, 1, turned)), b"http://ns.adobe.com/xap/1.0/\0<x/>"
-    for segments, wanted in (([other, block], turned), ([block, other], turned), ([block.replace(b"Exif", b"exif")], 1), ([other, other], 1)):
+    for segments, wanted in (
+        ([other, block], turned),
+        ([block, other], turned),
+        ([block.replace(b"Exif", b"exif")], 1),
+        ([other, other], 1),
+    ):
         data = encoded.with_segments(*segments)
         assert headers.read(data).orientation == wanted
-        plain = turn(decode.decoder("pillow", num_threads=1).decode([encoded.with_segments()]).images[0].numpy(), wanted)
+        plain = turn(
+            decode.decoder("pillow", num_threads=1).decode([encoded.with_segments()]).images[0].numpy(), wanted
+        )
         for name in THERE:
             assert np.array_equal(decode.decoder(name, num_threads=1).decode([data]).images[0].numpy(), plain), name
     # what is usual stays with the decoder
-    assert headers.read(encoded.with_segments(block, other)).plain and headers.read(encoded.with_segments(other, encoded.tagged((0x010F, 3, 1, 7)))).plain
+    assert (
+        headers.read(encoded.with_segments(block, other)).plain
+        and headers.read(encoded.with_segments(other, encoded.tagged((0x010F, 3, 1, 7)))).plain
+    )
 
 
 def test_orientation_in_xmp_is_not_believed():

@@ -1,4 +1,5 @@
-"""Orders of shards and of weighted classes: what a rank reads, how evenly classes and samples are drawn, and what they repeat."""
+"""Orders of shards and of weighted classes: what a rank reads, how evenly classes and samples are drawn, and what they
+repeat."""
 
 import itertools
 import time
@@ -41,7 +42,11 @@ SHARD = np.repeat(np.arange(len(SIZES)), SIZES)
 
 
 @settings(max_examples=80, deadline=None)
-@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=20).filter(sum), streams=st.integers(1, 70), window=st.integers(1, 300))
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=20).filter(sum),
+    streams=st.integers(1, 70),
+    window=st.integers(1, 300),
+)
 def test_every_sample_of_any_shards_comes_once(sizes, streams, window):
     n = sum(sizes)
     made = order.make(n, order="shards", shards=sizes, streams=streams, window=window)
@@ -52,7 +57,9 @@ def test_every_sample_of_any_shards_comes_once(sizes, streams, window):
         own = ids[stream::streams]
         for w in range(-(-len(own) // window)):
             held = [i for r in epoch.ranges(stream, w) for i in r]
-            assert sorted(own[w * window : (w + 1) * window].tolist()) == sorted(held), "a window holds other samples than it says"
+            assert sorted(own[w * window : (w + 1) * window].tolist()) == sorted(held), (
+                "a window holds other samples than it says"
+            )
         assert epoch.ranges(stream, -(-len(own) // window)) == []
 
 
@@ -62,7 +69,9 @@ def test_a_world_that_divides_the_streams_reads_its_own_streams(world, consumed)
     k = 8
     position = {i: p for p, i in enumerate(at(order.make(N, order="shards", shards=SIZES, streams=k, window=16))[0])}
     for rank in range(world):
-        one = BatchSampler(N, 6, seed=5, order="shards", shards=SIZES, streams=k, window=16, rank=rank, world_size=world)
+        one = BatchSampler(
+            N, 6, seed=5, order="shards", shards=SIZES, streams=k, window=16, rank=rank, world_size=world
+        )
         one.load_state_dict({**one.state_dict(), "consumed": consumed})
         read = {position[i] % k for batch in one for i, _ in batch}
         assert read == set(range(rank, k, world)), f"rank {rank} reads the streams {read}"
@@ -97,7 +106,9 @@ def test_a_window_is_shuffled():
     windows = ids.reshape(-1, 250, 16).transpose(2, 0, 1).reshape(-1, 250)
     places = np.argsort(np.argsort(windows, 1), 1)
     correlation = [np.corrcoef(p, np.arange(250))[0, 1] for p in places]
-    assert abs(np.mean(correlation)) < 4 / np.sqrt(250 * len(places)) and len(set(map(tuple, places.tolist()))) == len(places)
+    assert abs(np.mean(correlation)) < 4 / np.sqrt(250 * len(places)) and len(set(map(tuple, places.tolist()))) == len(
+        places
+    )
 
 
 def test_a_loaded_state_brings_its_streams_and_windows():
@@ -126,7 +137,11 @@ def test_a_million_shards_take_memory_by_shard_and_not_by_sample():
 def test_a_quota_is_within_one_draw_of_its_share_and_all_are_given(shares, length):
     got, exact = weights.quotas(shares, length), np.array(shares) / sum(shares) * length
     assert got.sum() == length and (got >= 0).all() and np.abs(got - exact).max() < 1 + 1e-6
-    assert all(got[i] == got[j] or abs(got[i] - got[j]) == 1 for i, j in itertools.combinations(range(len(shares)), 2) if shares[i] == shares[j])
+    assert all(
+        got[i] == got[j] or abs(got[i] - got[j]) == 1
+        for i, j in itertools.combinations(range(len(shares)), 2)
+        if shares[i] == shares[j]
+    )
 
 
 LABELS = np.array([0] * 700 + [1] * 250 + [2] * 40 + [3] * 10)[np.argsort(np.arange(1000) * 7919 % 1000)]
@@ -197,7 +212,9 @@ def test_as_many_repeats_as_the_field_holds_are_drawn_and_one_more_is_refused():
     labels = np.array(["many"] * 9000 + ["rare"])
 
     def make(draws: int, views: int = 1) -> order.Order:
-        return order.make(9001, weights={"many": 9000, "rare": draws}, labels=labels, num_samples=9000 + draws, views=views)
+        return order.make(
+            9001, weights={"many": 9000, "rare": draws}, labels=labels, num_samples=9000 + draws, views=views
+        )
 
     ids, occurrence = at(make(4096))
     assert np.array_equal(np.sort(occurrence[ids == 9000]), np.arange(4096))
@@ -209,7 +226,9 @@ def test_as_many_repeats_as_the_field_holds_are_drawn_and_one_more_is_refused():
 
 
 def test_num_samples_is_the_length_of_an_epoch():
-    one = BatchSampler(1000, 64, weights="balanced", labels=LABELS, num_samples=2800, drop_last=False, rank=0, world_size=1)
+    one = BatchSampler(
+        1000, 64, weights="balanced", labels=LABELS, num_samples=2800, drop_last=False, rank=0, world_size=1
+    )
     drawn = Counter(LABELS[k.id] for batch in one for k in batch if k.valid)
     assert drawn == {c: 700 for c in range(4)} and len(one) == 44
 

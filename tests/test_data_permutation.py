@@ -1,4 +1,5 @@
-"""The keyed permutations under every order: exact where they are short, close to random where they are long, and the same in every version."""
+"""The keyed permutations under every order: exact where they are short, close to random where they are long, and the
+same in every version."""
 
 import itertools
 import math
@@ -72,7 +73,16 @@ FROZEN: dict[str, list[int]] = {
     "stored": [13110, 5243, 15213, 2729, 4511, 9487, 11977, 2271],
     "network": [3529, 5341, 4812, 1303, 7054, 6692, 11730, 10112],
     "ImageNet": [626577, 122686, 870850, 135613, 370239, 538386, 718629, 459275],
-    "largest": [15340450154764, 25518476713430, 15989028172063, 55278135637528, 28321911223074, 17624036105573, 50222729311096, 37853068622778],
+    "largest": [
+        15340450154764,
+        25518476713430,
+        15989028172063,
+        55278135637528,
+        28321911223074,
+        17624036105573,
+        50222729311096,
+        37853068622778,
+    ],
     "many": [0, 1, 4, 7, 4, 7, 64944, 60782905773],
 }
 
@@ -105,7 +115,11 @@ def test_every_frozen_vector_is_compared():
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_every_order_of_few_samples_is_as_likely(n):
     place = {p: i for i, p in enumerate(itertools.permutations(range(n)))}
-    draws = [tuple(Permutation(seed, epoch, SAMPLES, n)(np.arange(n)).tolist()) for seed in range(10) for epoch in range(4 * len(place))]
+    draws = [
+        tuple(Permutation(seed, epoch, SAMPLES, n)(np.arange(n)).tolist())
+        for seed in range(10)
+        for epoch in range(4 * len(place))
+    ]
     counts = np.bincount([place[d] for d in draws], minlength=len(place))
     assert counts.mean() == 40 and abs(chi_square(counts)) < 4
 
@@ -127,13 +141,24 @@ def test_within_any_class_every_pair_of_places_is_as_likely(n):
     assert np.array_equal(np.sort(orders, 1), np.tile(np.arange(n), (rounds, 1)))
     assert abs(chi_square(np.bincount(orders[:, 0], minlength=n))) < 4
     assert abs(chi_square(np.bincount((orders[:, 1] - orders[:, 0]) % n, minlength=n)[1:])) < 4
-    assert abs(chi_square(np.bincount(orders[:-1, -1] * n + orders[1:, -1], minlength=n * n) if n < 40 else np.bincount(orders[:, -1], minlength=n))) < 4
+    assert (
+        abs(
+            chi_square(
+                np.bincount(orders[:-1, -1] * n + orders[1:, -1], minlength=n * n)
+                if n < 40
+                else np.bincount(orders[:, -1], minlength=n)
+            )
+        )
+        < 4
+    )
 
 
 # ---- long: a batch of sorted classes is a sample without replacement
 
 
-@pytest.mark.parametrize(("n", "classes", "epochs"), [(STORED, 8, 20), (STORED + 2, 9, 20), (50_000, 10, 20), (1_281_167, 1000, 1)])
+@pytest.mark.parametrize(
+    ("n", "classes", "epochs"), [(STORED, 8, 20), (STORED + 2, 9, 20), (50_000, 10, 20), (1_281_167, 1000, 1)]
+)
 @pytest.mark.parametrize("layout", ["sorted", "cyclic"])
 def test_the_classes_in_a_batch_vary_as_those_of_a_random_order(n, classes, epochs, layout):
     """The four rounds that others have give 17 where theory says 23 (n = 50 000, batches of 256, ten classes)."""

@@ -1,4 +1,5 @@
-"""Samplers: any world, batch size and restart goes through the same sequence, each sample once, and counts what it has delivered."""
+"""Samplers: any world, batch size and restart goes through the same sequence, each sample once, and counts what it has
+delivered."""
 
 import copy
 import itertools
@@ -15,13 +16,23 @@ from gpuaug.data import BatchSampler, Key, Sampler
 N = 103
 SHARDS = {"order": "shards", "shards": [20, 13, 0, 30, 1, 39], "streams": 8, "window": 10}
 WEIGHTED = {"weights": [1.0, 2.0, 4.0], "labels": np.arange(N) % 40 // 16}
-ORDERS = {"samples": {}, "not shuffled": {"shuffle": False}, "shards": SHARDS, "shards not shuffled": {**SHARDS, "shuffle": False}, "weighted": WEIGHTED}
+ORDERS = {
+    "samples": {},
+    "not shuffled": {"shuffle": False},
+    "shards": SHARDS,
+    "shards not shuffled": {**SHARDS, "shuffle": False},
+    "weighted": WEIGHTED,
+}
 EACH = pytest.mark.parametrize("order", sorted(ORDERS))
 
 
-def ranks(world: int, batch_size: int, order: str, state: dict | None = None, n: int = N, **options) -> list[BatchSampler]:
+def ranks(
+    world: int, batch_size: int, order: str, state: dict | None = None, n: int = N, **options
+) -> list[BatchSampler]:
     """One sampler for every rank of a world, each of which has loaded the state."""
-    made = [BatchSampler(n, batch_size, seed=3, rank=r, world_size=world, **ORDERS[order], **options) for r in range(world)]
+    made = [
+        BatchSampler(n, batch_size, seed=3, rank=r, world_size=world, **ORDERS[order], **options) for r in range(world)
+    ]
     for sampler in made if state else ():
         sampler.load_state_dict(state)
     return made
@@ -65,7 +76,9 @@ def test_every_world_and_batch_size_goes_through_one_sequence(order, world, batc
     assert len(padded) == -(-N // together) == len(ranks(world, batch_size, order, drop_last=False)[0])
     for i, batches in enumerate(padded):
         assert all(len(b) == batch_size for b in batches)
-        assert sorted(real(batches)) == sorted(want[i * together : (i + 1) * together]), "a step takes the next of the sequence"
+        assert sorted(real(batches)) == sorted(want[i * together : (i + 1) * together]), (
+            "a step takes the next of the sequence"
+        )
         if not order == "shards":
             assert real(batches) == want[i * together : (i + 1) * together], "rank r takes the r-th block"
     padding = [key for batches in padded for batch in batches for key in batch if not key.valid]
@@ -91,11 +104,15 @@ def test_every_point_of_an_epoch_resumes_with_another_world_and_batch_size(order
                 left = steps(ranks(other, size, order, states[0], drop_last=drop_last))
                 together = other * size
                 if drop_last and N - consumed < together:
-                    assert sorted(k for b in left for k in real(b)) == sorted(then[: N // together * together]), "what is left is dropped"
+                    assert sorted(k for b in left for k in real(b)) == sorted(then[: N // together * together]), (
+                        "what is left is dropped"
+                    )
                     continue
                 end = consumed + (N - consumed) // together * together if drop_last else N
                 assert sorted(k for b in seen + left for k in real(b)) == sorted(want[:end])
-                assert all(sorted(real(b)) == sorted(want[consumed + i * together :][:together]) for i, b in enumerate(left))
+                assert all(
+                    sorted(real(b)) == sorted(want[consumed + i * together :][:together]) for i, b in enumerate(left)
+                )
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,7 +214,9 @@ def test_a_state_of_the_last_batch_begins_the_next_epoch(order, drop_last):
         assert [k for b in got for k in real(b)] == sequence(order, 1)[: N // 5 * 5 if drop_last else N]
     finished = ranks(2, 9, order, state, drop_last=drop_last)[0]
     finished.set_epoch(0)
-    assert list(finished) == [] and next(iter(finished))[0] == sequence(order, 1)[0], "asked for by name, a finished epoch is over"
+    assert list(finished) == [] and next(iter(finished))[0] == sequence(order, 1)[0], (
+        "asked for by name, a finished epoch is over"
+    )
 
 
 def test_repeated_saves_and_second_resumes_count_on():
@@ -234,7 +253,9 @@ def test_a_state_counts_the_batches_that_a_loop_has_had():
     assert next(iter(again)) == ahead[2]
     assert [again.state_dict(k)["consumed"] for k in (0, 1, 2)] == [28, 42, 56]
     assert len(list(loader)) == 1 and one.state_dict()["epoch"] == 1
-    assert one.state_dict(6) == {**one.state_dict(), "epoch": 0, "consumed": 84}, "the loop has not had the last one yet"
+    assert one.state_dict(6) == {**one.state_dict(), "epoch": 0, "consumed": 84}, (
+        "the loop has not had the last one yet"
+    )
     with pytest.raises(ValueError, match=r"batches must be in \[0, 7\], got 8"):
         one.state_dict(8)
 

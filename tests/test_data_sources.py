@@ -29,8 +29,20 @@ def write(path: Path, data: bytes = JPEG) -> Path:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Class folders with all that decides an order: nesting, names around a slash, capitals, links, hidden and other files."""
-    names = ["b/2.jpg", "b/10.jpg", "b/a.PNG", "a/z.jpg", "a/sub/1.webp", "a/sub/deep/0.tiff", "a/sub-x/1.bmp", "a/sub0/1.ppm", "a-b/1.jpeg", "A/1.pgm"]
+    """Class folders with all that decides an order: nesting, names around a slash, capitals, links, hidden and other
+    files."""
+    names = [
+        "b/2.jpg",
+        "b/10.jpg",
+        "b/a.PNG",
+        "a/z.jpg",
+        "a/sub/1.webp",
+        "a/sub/deep/0.tiff",
+        "a/sub-x/1.bmp",
+        "a/sub0/1.ppm",
+        "a-b/1.jpeg",
+        "A/1.pgm",
+    ]
     for k, name in enumerate([*names, "b/.jpg", "b/.hidden.jpg", "b/ü ñ.jpg"]):
         write(tmp_path / "data" / name, JPEG + bytes([k]))
     for other in ("b/readme.txt", "b/1.gif", "stray.jpg", "a/sub/note.json"):
@@ -45,7 +57,9 @@ def test_class_folders_have_the_order_and_labels_of_torchvision(tree):
     theirs, ours = ImageFolder(str(tree)), as_source(tree)
     assert [(ours.path(i), int(label)) for i, label in enumerate(ours.labels)] == theirs.samples
     assert list(ours.classes) == theirs.classes and ours.labels.dtype == np.int64 and len(ours) == 15
-    assert [bytes(data) for data in ours.read(range(len(ours)))] == [Path(path).read_bytes() for path, _ in theirs.samples]
+    assert [bytes(data) for data in ours.read(range(len(ours)))] == [
+        Path(path).read_bytes() for path, _ in theirs.samples
+    ]
 
 
 def test_torchvisions_folder_is_read_by_its_files(tree):
@@ -85,7 +99,11 @@ def test_images_without_class_folders_have_no_labels(tmp_path):
     for name in ("b.jpg", "a.png"):
         write(tmp_path / "flat" / name)
     source = as_source(str(tmp_path / "flat"))
-    assert [source.key(0), source.key(1)] == ["a.png", "b.jpg"] and source.labels is None and source.samples([0])[1] is None
+    assert (
+        [source.key(0), source.key(1)] == ["a.png", "b.jpg"]
+        and source.labels is None
+        and source.samples([0])[1] is None
+    )
 
 
 def test_what_cannot_be_read_is_an_exception_in_its_place(tree):
@@ -112,9 +130,17 @@ def test_what_cannot_be_read_is_an_exception_in_its_place(tree):
 def test_a_list_of_paths_and_labels_is_a_source(tree):
     rows = [(tree / "b/2.jpg", 7), (str(tree / "a/z.jpg"), 3)]
     source = as_source(rows)
-    assert source.labels.tolist() == [7, 3] and source.classes is None and bytes(source.read([1])[0]) == (tree / "a/z.jpg").read_bytes()
+    assert (
+        source.labels.tolist() == [7, 3]
+        and source.classes is None
+        and bytes(source.read([1])[0]) == (tree / "a/z.jpg").read_bytes()
+    )
     named = as_source([("b/2.jpg", "dog"), ("a/z.jpg", "cat")], root=str(tree))
-    assert named.labels.tolist() == [1, 0] and named.classes == ("cat", "dog") and bytes(named.read([1])[0]) == (tree / "a/z.jpg").read_bytes()
+    assert (
+        named.labels.tolist() == [1, 0]
+        and named.classes == ("cat", "dog")
+        and bytes(named.read([1])[0]) == (tree / "a/z.jpg").read_bytes()
+    )
     soft = as_source([("b/2.jpg", [0.25, 0.75]), ("a/z.jpg", [1.0, 0.0])], root=str(tree))
     assert soft.labels.dtype == np.float32 and soft.samples([1, 0])[1].tolist() == [[1.0, 0.0], [0.25, 0.75]]
     assert as_source(["b/2.jpg"], root=str(tree)).labels is None
@@ -125,12 +151,23 @@ def test_a_table_in_csv_is_a_source(tree, tmp_path):
     table = tmp_path / "data" / "list.csv"
     with open(table, "w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
-        writer.writerows([["label", "path", "more"], [2, "b/2.jpg", "x, y"], [0, "a/z.jpg", "two\nlines"], [1, str(tree / "b/10.jpg"), ""]])
+        writer.writerows(
+            [
+                ["label", "path", "more"],
+                [2, "b/2.jpg", "x, y"],
+                [0, "a/z.jpg", "two\nlines"],
+                [1, str(tree / "b/10.jpg"), ""],
+            ]
+        )
     source = as_source(table)
-    assert source.labels.tolist() == [2, 0, 1] and [bytes(d) for d in source.read([0, 2])] == [(tree / n).read_bytes() for n in ("b/2.jpg", "b/10.jpg")]
+    assert source.labels.tolist() == [2, 0, 1] and [bytes(d) for d in source.read([0, 2])] == [
+        (tree / n).read_bytes() for n in ("b/2.jpg", "b/10.jpg")
+    ]
     table.write_text("file\tkind\nb/2.jpg\tdog\na/z.jpg\t12\n")
     tsv = table.rename(tmp_path / "data" / "list.tsv")
-    assert as_source(tsv, columns=("file", "kind")).classes == ("12", "dog"), "one name among the labels, and all are names"
+    assert as_source(tsv, columns=("file", "kind")).classes == ("12", "dog"), (
+        "one name among the labels, and all are names"
+    )
     with pytest.raises(ValueError, match="no column 'path', only file, kind; name the columns"):
         as_source(tsv)
     tsv.write_text("path\tlabel\nb/2.jpg\n")
@@ -152,7 +189,9 @@ def test_a_table_in_parquet_is_a_source_or_pyarrow_is_asked_for(tree, tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"path": ["b/2.jpg", "a/z.jpg"], "label": [4, 2], "more": [0.5, 1.5]}), place)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"path": ["b/2.jpg", "a/z.jpg"], "label": [4, 2], "more": [0.5, 1.5]}), place
+    )
     source = as_source(place)
     assert source.labels.tolist() == [4, 2] and bytes(source.read([1])[0]) == (tree / "a/z.jpg").read_bytes()
     with pytest.raises(ValueError, match="no column 'image', only path, label, more"):
@@ -185,7 +224,15 @@ def test_a_data_set_of_bytes_or_of_decoded_images_is_a_source():
     picture = encoded.photograph(12, 10)
     array = np.array(picture)
     planar = torch.from_numpy(array).permute(2, 0, 1).contiguous()
-    samples = [(JPEG, 3), (picture, 1), (array, 2), (planar, 4), (picture.convert("L"), 5), (array[..., 0], 6), (planar[0], 7)]
+    samples = [
+        (JPEG, 3),
+        (picture, 1),
+        (array, 2),
+        (planar, 4),
+        (picture.convert("L"), 5),
+        (array[..., 0], 6),
+        (planar[0], 7),
+    ]
     items, targets = as_source(Plain(samples)).samples(range(7))
     assert bytes(items[0]) == JPEG and targets == [3, 1, 2, 4, 5, 6, 7]
     for item in items[1:4]:
@@ -256,9 +303,20 @@ class HuggingFace:
 
 
 def hugging(tree: Path, **more) -> HuggingFace:
-    kinds = {"image": type("Image", (Feature,), {})(), "label": type("ClassLabel", (Feature,), {})(names=["cat", "dog"])}
-    cells = [{"bytes": JPEG, "path": None}, {"bytes": None, "path": str(tree / "b/2.jpg")}, {"bytes": None, "path": None}, None]
-    return HuggingFace({"image": cells, "label": [1, 0, 1, 1], **{k: v[0] for k, v in more.items()}}, kinds | {k: v[1] for k, v in more.items()})
+    kinds = {
+        "image": type("Image", (Feature,), {})(),
+        "label": type("ClassLabel", (Feature,), {})(names=["cat", "dog"]),
+    }
+    cells = [
+        {"bytes": JPEG, "path": None},
+        {"bytes": None, "path": str(tree / "b/2.jpg")},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    return HuggingFace(
+        {"image": cells, "label": [1, 0, 1, 1], **{k: v[0] for k, v in more.items()}},
+        kinds | {k: v[1] for k, v in more.items()},
+    )
 
 
 def test_a_hugging_face_data_set_is_read_without_decoding(tree):
@@ -346,7 +404,12 @@ def test_what_is_no_source_is_said_in_words(what, words):
 
 def test_a_million_names_are_one_piece_of_memory():
     names = Names(f"n{k:07d}/ä{k}.jpg" for k in range(1000))
-    assert len(names) == 1000 and names[0] == "n0000000/ä0.jpg" and names[999] == "n0000999/ä999.jpg" and list(names)[500] == "n0000500/ä500.jpg"
+    assert (
+        len(names) == 1000
+        and names[0] == "n0000000/ä0.jpg"
+        and names[999] == "n0000999/ä999.jpg"
+        and list(names)[500] == "n0000500/ä500.jpg"
+    )
     odd = os.fsdecode(b"caf\xe9.jpg")
     assert Names([odd])[0] == odd and len(Names([])) == 0
 

@@ -1,4 +1,5 @@
-"""Loading: reads that stall, fail and come cut off are tried again, given up in words, and never hang; what was read is kept."""
+"""Loading: reads that stall, fail and come cut off are tried again, given up in words, and never hang; what was read is
+kept."""
 
 import errno
 import os
@@ -35,7 +36,8 @@ class Botocore(Exception):
 
 
 class Troubled(MemoryFileSystem):
-    """A file system in memory that does what it is told the first times that a path is read: an exception is raised, a number is a pause, "short" cuts off."""
+    """A file system in memory that does what it is told the first times that a path is read: an exception is raised, a
+    number is a pause, "short" cuts off."""
 
     cachable = False
     protocol = "troubled"
@@ -75,12 +77,25 @@ def read(trouble, paths=tuple(BYTES), **options):
 def test_reads_run_side_by_side():
     results, system, reading, took = read({path: [0.2] for path in BYTES}, reads_in_flight=20)
     assert results == list(BYTES.values()) and took < 3.0, f"40 reads of 0.2 s took {took:.1f} s"
-    assert sum(system.asked.values()) == 40 and reading.bytes_read == sum(map(len, BYTES.values())) and reading.requests == 40
+    assert (
+        sum(system.asked.values()) == 40
+        and reading.bytes_read == sum(map(len, BYTES.values()))
+        and reading.requests == 40
+    )
     reading.close()
 
 
 @pytest.mark.parametrize(
-    "passing", [Answer(503), Answer(429), Answer(500), OSError(errno.EIO, "broken"), TimeoutError("slow"), ConnectionResetError("gone"), Botocore()]
+    "passing",
+    [
+        Answer(503),
+        Answer(429),
+        Answer(500),
+        OSError(errno.EIO, "broken"),
+        TimeoutError("slow"),
+        ConnectionResetError("gone"),
+        Botocore(),
+    ],
 )
 def test_an_error_that_passes_is_tried_again(passing):
     path = next(iter(BYTES))
@@ -91,7 +106,16 @@ def test_an_error_that_passes_is_tried_again(passing):
     assert results == list(BYTES.values()) and system.asked[path] == 3 and reading.tried_again == 2
 
 
-@pytest.mark.parametrize("lasting", [FileNotFoundError("x"), PermissionError(errno.EACCES, "Permission denied"), Answer(404), Answer(403), ValueError("odd")])
+@pytest.mark.parametrize(
+    "lasting",
+    [
+        FileNotFoundError("x"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        Answer(404),
+        Answer(403),
+        ValueError("odd"),
+    ],
+)
 def test_an_error_that_stays_is_not_tried_again(lasting):
     path = next(iter(BYTES))
     results, system, _, _ = read({path: [lasting, "always"]})
@@ -103,7 +127,9 @@ def test_a_read_that_is_cut_off_is_tried_again_and_then_given_up_in_words():
     first, second, *_ = BYTES
     results, system, _, _ = read({first: ["short"], second: ["short", "always"]}, paths=(first, second))
     assert results[0] == BYTES[first] and system.asked[first] == 2
-    assert isinstance(results[1], Unreadable) and "got 500 of 1001 bytes" in str(results[1]) and system.asked[second] == 4
+    assert (
+        isinstance(results[1], Unreadable) and "got 500 of 1001 bytes" in str(results[1]) and system.asked[second] == 4
+    )
 
 
 def test_a_read_that_stalls_is_done_again_by_another_thread():
@@ -116,18 +142,27 @@ def test_a_file_system_that_stalls_for_ever_is_given_up_in_words():
     results, _, _, took = read({path: [60.0, "always"] for path in BYTES}, reads_in_flight=4, retries=1, timeout=0.2)
     assert all("no answer within 0.2 s, 2 times" in str(r) for r in results) and took < 15.0, f"{took:.1f} s"
     results, _, _, took = read({path: [60.0, "always"] for path in list(BYTES)[:3]}, retries=1)
-    assert [isinstance(r, Unreadable) for r in results] == [True] * 3 + [False] * 37, "others wait for those that are stuck"
+    assert [isinstance(r, Unreadable) for r in results] == [True] * 3 + [False] * 37, (
+        "others wait for those that are stuck"
+    )
 
 
 def test_a_server_that_is_down_gets_pauses_that_grow(monkeypatch):
     pauses = []
     monkeypatch.setattr(
-        threading.Event, "wait", lambda self, t=None, wait=threading.Event.wait: pauses.append(t) if t and t < 9 and t != 0.1 else wait(self, t)
+        threading.Event,
+        "wait",
+        lambda self, t=None, wait=threading.Event.wait: pauses.append(t) if t and t < 9 and t != 0.1 else wait(self, t),
     )
     path = next(iter(BYTES))
     results, _, _, _ = read({path: [Answer(503), "always"]}, paths=(path,), timeout=40.0)
     assert "the server says 503" in str(results[0])
-    assert len(pauses) == 3 and pauses[1] == pytest.approx(2 * pauses[0]) and pauses[2] == pytest.approx(4 * pauses[0]) and 0.05 < pauses[0] < 0.2
+    assert (
+        len(pauses) == 3
+        and pauses[1] == pytest.approx(2 * pauses[0])
+        and pauses[2] == pytest.approx(4 * pauses[0])
+        and 0.05 < pauses[0] < 0.2
+    )
 
 
 def ended(before: int) -> bool:
@@ -157,7 +192,9 @@ def test_threads_end_with_the_source_and_a_stuck_one_does_not_hold_the_process()
         print(Storage(filesystem=Stuck(), timeout=0.2, retries=0).read([Span("/a")])[0])
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=env).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=env
+    ).stdout
     assert "no answer within 0.2 s" in out
 
 
@@ -167,10 +204,14 @@ def test_a_local_disk_that_stalls_or_vanishes_is_said_in_words(tmp_path, monkeyp
     source = as_source([str(tmp_path / f"{k}.jpg") for k in range(40)], Storage(timeout=0.3))
     held = threading.Event()
     local = module.local
-    monkeypatch.setattr(module, "local", lambda span: (held.wait(60) if span.path.endswith("/7.jpg") else None, local(span))[1])
+    monkeypatch.setattr(
+        module, "local", lambda span: (held.wait(60) if span.path.endswith("/7.jpg") else None, local(span))[1]
+    )
     items = source.read(range(40))
     held.set()
-    assert [k for k, item in enumerate(items) if isinstance(item, Unreadable)] == [7] and "no answer within 0.3 s" in str(items[7])
+    assert [k for k, item in enumerate(items) if isinstance(item, Unreadable)] == [
+        7
+    ] and "no answer within 0.3 s" in str(items[7])
     assert [bytes(item) for k, item in enumerate(items) if k != 7] == [bytes([k]) * 100 for k in range(40) if k != 7]
     monkeypatch.setattr(module, "local", lambda span: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     assert {str(item) for item in source.read(range(40))} == {"Input/output error"}
@@ -184,7 +225,12 @@ def test_parts_of_local_files_are_read_by_position(tmp_path):
     (tmp_path / "x").write_bytes(bytes(range(256)))
     reading = Storage()
     parts = reading.read(
-        [Span(str(tmp_path / "x"), 10, 5), Span(f"file://{tmp_path / 'x'}"), Span(str(tmp_path / "x"), 250, None), Span(str(tmp_path / "x"), 250, 20)]
+        [
+            Span(str(tmp_path / "x"), 10, 5),
+            Span(f"file://{tmp_path / 'x'}"),
+            Span(str(tmp_path / "x"), 250, None),
+            Span(str(tmp_path / "x"), 250, 20),
+        ]
     )
     assert [bytes(p) for p in parts[:3]] == [bytes(range(10, 15)), bytes(range(256)), bytes(range(250, 256))]
     assert "got 6 of 20 bytes from 250 on" in str(parts[3])
@@ -197,7 +243,9 @@ def test_what_was_fetched_is_kept_and_not_asked_for_again(tmp_path):
     results, _, _, _ = read({}, cache_dir=tmp_path)
     assert results == list(BYTES.values())
     again = Storage(filesystem=(second := Troubled()), cache_dir=tmp_path)
-    assert [bytes(r) for r in again.read([Span(path, 0, len(data)) for path, data in BYTES.items()])] == list(BYTES.values())
+    assert [bytes(r) for r in again.read([Span(path, 0, len(data)) for path, data in BYTES.items()])] == list(
+        BYTES.values()
+    )
     assert not second.asked, "a file was fetched twice"
     assert not list(tmp_path.rglob("*.part")) and f"kept in {tmp_path}" in again.describe()
 
@@ -208,9 +256,13 @@ def test_parts_of_a_large_file_are_kept_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setitem(BYTES, "/troubled/large.tar", data)
     system = Troubled()
     reading = Storage(filesystem=system, cache_dir=tmp_path)
-    spans = [Span("/troubled/large.tar", *part) for part in ((0, 10), (990, 20), (1500, 2500), (4400, 100), (4400, 200))]
+    spans = [
+        Span("/troubled/large.tar", *part) for part in ((0, 10), (990, 20), (1500, 2500), (4400, 100), (4400, 200))
+    ]
     parts = reading.read(spans)
-    assert [bytes(p) for p in parts[:4]] == [data[s.start : s.start + s.size] for s in spans[:4]] and "got 100 of 200" in str(parts[4])
+    assert [bytes(p) for p in parts[:4]] == [
+        data[s.start : s.start + s.size] for s in spans[:4]
+    ] and "got 100 of 200" in str(parts[4])
     assert all(start % 1000 == 0 and end - start == 1000 for _, start, end in system.ranges)
     asked = len(system.ranges)
     assert [bytes(p) for p in reading.read(spans[:4])] == [bytes(p) for p in parts[:4]] and len(system.ranges) == asked

@@ -53,22 +53,35 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 def test_ids_go_shard_by_shard_and_in_a_shard_from_its_beginning(folder):
     source = as_source(str(folder))
-    assert len(source) == 30 and source.labels.tolist() == [k % 5 for k in range(30)] and source.starts.tolist() == [0, 10, 20, 30]
+    assert (
+        len(source) == 30
+        and source.labels.tolist() == [k % 5 for k in range(30)]
+        and source.starts.tolist() == [0, 10, 20, 30]
+    )
     order = [29, 0, 11, 11, 5, 6, 7, 20]
-    assert [bytes(d) for d in source.read(order)] == [picture(k) for k in order] and source.samples(order)[1].tolist() == [k % 5 for k in order]
+    assert [bytes(d) for d in source.read(order)] == [picture(k) for k in order] and source.samples(order)[
+        1
+    ].tolist() == [k % 5 for k in order]
     assert source.key(11) == "train-0001.tar/00011" and source.find("train-0001.tar/00011") == 11
     assert "30 samples in 3 tar shards" in source.describe()
 
 
-@pytest.mark.parametrize("what", ["{}/train-{{0000..0002}}.tar", "{}/train-*.tar", "{}", "{}/train-000{{0,1,2}}.tar", "list", "file"])
+@pytest.mark.parametrize(
+    "what", ["{}/train-{{0000..0002}}.tar", "{}/train-*.tar", "{}", "{}/train-000{{0,1,2}}.tar", "list", "file"]
+)
 def test_shards_are_named_as_people_name_them(folder, what):
     names = [folder / f"train-{s:04d}.tar" for s in range(3)]
     asked = names if what == "list" else f"file://{folder}/train-*.tar" if what == "file" else what.format(folder)
-    assert as_source(asked).fingerprint == as_source([str(n) for n in names]).fingerprint and len(as_source(names[1])) == 10
+    assert (
+        as_source(asked).fingerprint == as_source([str(n) for n in names]).fingerprint
+        and len(as_source(names[1])) == 10
+    )
 
 
 def test_braces_are_what_a_shell_makes_of_them():
-    assert braces("a{08..11}b{x,yz}") == [f"a{k:02d}b{c}" for k in range(8, 12) for c in ("x", "yz")] and braces("plain") == ["plain"]
+    assert braces("a{08..11}b{x,yz}") == [f"a{k:02d}b{c}" for k in range(8, 12) for c in ("x", "yz")] and braces(
+        "plain"
+    ) == ["plain"]
 
 
 def test_neighbours_are_read_together_and_strangers_are_not(folder, monkeypatch):
@@ -92,12 +105,22 @@ def test_neighbours_are_read_together_and_strangers_are_not(folder, monkeypatch)
 def test_names_and_members_of_all_formats_of_tar_are_read(folder, tmp_path):
     long = "a/" + "very-long-name-" * 12
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        names = ["d.x/1.jpg", "ü.jpg", "b/c.seg.png", "b/c.PNG", "b/.jpg"] + ([f"{long}.jpg"] if form != tarfile.USTAR_FORMAT else [])
+        names = ["d.x/1.jpg", "ü.jpg", "b/c.seg.png", "b/c.PNG", "b/.jpg"] + (
+            [f"{long}.jpg"] if form != tarfile.USTAR_FORMAT else []
+        )
         names += ["/".join(["sub"] * 35) + "/far.jpg"]
-        path = shard(tmp_path / f"odd{form}" / "x.tar", [("d.x", None), *((n, picture(k)) for k, n in enumerate(names)), ("only.txt", b"text")], form)
+        path = shard(
+            tmp_path / f"odd{form}" / "x.tar",
+            [("d.x", None), *((n, picture(k)) for k, n in enumerate(names)), ("only.txt", b"text")],
+            form,
+        )
         source = as_source(path)
         with tarfile.open(path) as tar:
-            wanted = [tar.extractfile(m).read() for m in tar if m.isfile() and m.name.lower().rpartition("/")[2].partition(".")[2] in ("jpg", "png")]
+            wanted = [
+                tar.extractfile(m).read()
+                for m in tar
+                if m.isfile() and m.name.lower().rpartition("/")[2].partition(".")[2] in ("jpg", "png")
+            ]
         assert [bytes(d) for d in source.read(range(len(source)))] == wanted and len(wanted) == len(names) - 1
         assert source.labels is None and source.key(0) == "x.tar/d.x/1"
         assert source.skipped == 1 and "left out for want of an image: 1" in source.describe()
@@ -192,7 +215,10 @@ def test_one_process_makes_the_index_and_the_others_wait_for_it(folder):
         print(as_source(sys.argv[1]).fingerprint)
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    running = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=env) for _ in range(3)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=env)
+        for _ in range(3)
+    ]
     words = [process.communicate(timeout=120)[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sum(w.count("made") for w in words) == 1 and len({w[-1] for w in words}) == 1
@@ -222,7 +248,11 @@ def test_shards_elsewhere_are_indexed_and_read_in_large_ranges(folder, tmp_path,
         memory.pipe(f"/tars/{path.name}", path.read_bytes())
     asked = []
     cat = type(memory).cat_file
-    monkeypatch.setattr(type(memory), "cat_file", lambda self, path, start=None, end=None, **m: asked.append((start, end)) or cat(self, path, start, end, **m))
+    monkeypatch.setattr(
+        type(memory),
+        "cat_file",
+        lambda self, path, start=None, end=None, **m: asked.append((start, end)) or cat(self, path, start, end, **m),
+    )
     near = as_source(str(folder))
     for what in ("memory://tars", "memory://tars/train-*.tar", [f"memory://tars/train-{s:04d}.tar" for s in range(3)]):
         far = as_source(what)

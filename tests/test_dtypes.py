@@ -1,4 +1,5 @@
-"""float64, int16 and uint16 images: moved to the last bit, converted as torchvision converts, and resampled as the numbers that they are."""
+"""float64, int16 and uint16 images: moved to the last bit, converted as torchvision converts, and resampled as the
+numbers that they are."""
 
 import itertools
 
@@ -84,14 +85,26 @@ def test_every_transform_takes_every_dtype(name, i):
             continue
         a, b = (policy(x, labels, ids=IDS, epoch=1, backend=b) for b in ("reference", "cpu"))
         a, b = (a, b) if labels is None else (a[0], b[0])
-        expected = transform.dtype if isinstance(transform, ga.ToDtype) else torch.float32 if needed or name == "ToTensor" else dtype
+        expected = (
+            transform.dtype
+            if isinstance(transform, ga.ToDtype)
+            else torch.float32
+            if needed or name == "ToTensor"
+            else dtype
+        )
         assert a.dtype == b.dtype == expected, name
         frame = ir.Frame(torch.tensor([[41, 41]]).expand(4, 2), (41, 41), 3, dtype)
         passes = policy._lower(frame, policy._draw(rng.Keys(0, 0, IDS, torch.zeros_like(IDS)), frame))
         if all(ir.is_move(p) for p in passes[:-1]):
             assert torch.equal(a.double(), b.double()), f"{name} moves pixels: no executor may change one"
         else:
-            assert "Crop" in name[6:] or name not in ("RandomHorizontalFlip", "RandomVerticalFlip", "CenterCrop", "Pad", "RandomRot90"), "vacuous"
+            assert "Crop" in name[6:] or name not in (
+                "RandomHorizontalFlip",
+                "RandomVerticalFlip",
+                "CenterCrop",
+                "Pad",
+                "RandomRot90",
+            ), "vacuous"
 
 
 FROM = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -102,9 +115,20 @@ FROM = (torch.uint8, torch.int16, torch.uint16, torch.float16, torch.bfloat16, t
 def test_dtypes_are_converted_as_torchvision_converts(before, after, scale):
     x = torch.rand(4, 3, 12, 11, dtype=torch.float64).to(before) if before.is_floating_point else images(before)
     # 65535 is none of float16's numbers, and torchvision's is infinite there
-    x = x.abs() if before == torch.int16 else (x.long() // 2).to(before) if (before, after) == (torch.uint16, torch.float16) else x
+    x = (
+        x.abs()
+        if before == torch.int16
+        else (x.long() // 2).to(before)
+        if (before, after) == (torch.uint16, torch.float16)
+        else x
+    )
     policy = ga.Policy([ga.RandomHorizontalFlip(1.0), ga.ToDtype(after, scale=scale)])
-    if not scale and before != after and not after.is_floating_point and (before.is_floating_point or dtypes.largest(before) > dtypes.largest(after)):
+    if (
+        not scale
+        and before != after
+        and not after.is_floating_point
+        and (before.is_floating_point or dtypes.largest(before) > dtypes.largest(after))
+    ):
         with pytest.raises(ValueError, match="scale=True"):
             policy(x)
         return
@@ -114,7 +138,12 @@ def test_dtypes_are_converted_as_torchvision_converts(before, after, scale):
     for backend in BACKENDS:
         got = policy(x, backend=backend)
         assert got.dtype == want.dtype == after
-        torch.testing.assert_close(got.double(), want.double(), rtol=0 if not (scale and after.is_floating_point) else 2 * torch.finfo(after).eps, atol=0)
+        torch.testing.assert_close(
+            got.double(),
+            want.double(),
+            rtol=0 if not (scale and after.is_floating_point) else 2 * torch.finfo(after).eps,
+            atol=0,
+        )
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -147,9 +176,16 @@ def test_colours_are_computed_in_the_range_of_the_dtype(dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, *WIDE])
 def test_images_of_a_list_may_have_every_dtype(dtype, backend):
     assert launch.interpreted()
-    whole = images(dtype) if dtype in (torch.int16, torch.uint16) else torch.rand(4, 3, 12, 11, dtype=torch.float64).to(dtype)
+    whole = (
+        images(dtype)
+        if dtype in (torch.int16, torch.uint16)
+        else torch.rand(4, 3, 12, 11, dtype=torch.float64).to(dtype)
+    )
     many = [whole[0], whole[1, :, :9], whole[2, :, 2:, :8], whole[3]]
-    for transforms in ([ga.RandomCrop(7, padding=1, fill=0.5), ga.RandomHorizontalFlip()], [ga.RandomResizedCrop((6, 7)), ga.RandomInvert()]):
+    for transforms in (
+        [ga.RandomCrop(7, padding=1, fill=0.5), ga.RandomHorizontalFlip()],
+        [ga.RandomResizedCrop((6, 7)), ga.RandomInvert()],
+    ):
         policy = ga.Policy(transforms, seed=4)
         got = policy(many, ids=IDS, backend=backend)
         each = torch.stack([policy(x[None], ids=IDS[n : n + 1], backend="reference")[0] for n, x in enumerate(many)])
@@ -157,7 +193,12 @@ def test_images_of_a_list_may_have_every_dtype(dtype, backend):
         if len(transforms) == 2 and isinstance(transforms[0], ga.RandomCrop):
             assert torch.equal(got.double(), each.double())
         else:
-            torch.testing.assert_close(got.double(), each.double(), rtol=1e-2 if dtype.itemsize == 2 and dtype.is_floating_point else 1e-4, atol=1.01)
+            torch.testing.assert_close(
+                got.double(),
+                each.double(),
+                rtol=1e-2 if dtype.itemsize == 2 and dtype.is_floating_point else 1e-4,
+                atol=1.01,
+            )
         if dtype != torch.bfloat16:
             arrays = [x.permute(1, 2, 0).numpy() for x in many]
             assert torch.equal(policy(arrays, ids=IDS, backend=backend).double(), got.double())
@@ -189,4 +230,7 @@ def test_single_operations_take_every_dtype(dtype):
     out = torch.empty_like(x)
     for got in (ga.functional.cutmix(x, partner, boxes), ga.functional.cutmix(x, partner, boxes, out=out)):
         assert torch.equal(bits(got), bits(want))
-    assert ga.functional.erase(x, boxes, 0.5).dtype == dtype and ga.functional.normalize(x, [0.5], [2.0]).is_floating_point()
+    assert (
+        ga.functional.erase(x, boxes, 0.5).dtype == dtype
+        and ga.functional.normalize(x, [0.5], [2.0]).is_floating_point()
+    )

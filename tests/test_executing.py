@@ -1,4 +1,5 @@
-"""Ring 5: backends on the host agree, whatever comes in; who else is in the batch, and where its memory lies, cannot be seen."""
+"""Ring 5: backends on the host agree, whatever comes in; who else is in the batch, and where its memory lies, cannot be
+seen."""
 
 import numpy as np
 import pytest
@@ -46,7 +47,10 @@ def test_cpu_agrees_with_the_reference(name, i, images):
     got, want = (policy.replay(x, params, labels, backend=b) for b in ("cpu", "reference"))
     if labels is not None:
         (got, a), (want, b) = got, want
-        assert torch.equal(a, b) and changed(a, torch.nn.functional.one_hot(labels).float() if labels.ndim == 1 else labels) > 0.01
+        assert (
+            torch.equal(a, b)
+            and changed(a, torch.nn.functional.one_hot(labels).float() if labels.ndim == 1 else labels) > 0.01
+        )
     compare(got, want, KINDS[name](args), f"{name}({args})", 5.0 if name == "Normalize" else 1.0)
 
 
@@ -57,9 +61,16 @@ def test_batch_composition_is_invisible(name, i, backend, images):
     x, policy = images(7, *side_of(name)), ga.Policy([build(name, args)], seed=4)
     whole = policy(x, ids=IDS, epoch=2, backend=backend)
     order = torch.tensor([4, 0, 6, 2, 1, 5, 3])
-    compare(policy(x[order], ids=IDS[order], epoch=2, backend=backend), whole[order], "exact", f"{name}({args}) permuted")
+    compare(
+        policy(x[order], ids=IDS[order], epoch=2, backend=backend), whole[order], "exact", f"{name}({args}) permuted"
+    )
     for n in (0, 4, 6):
-        compare(policy(x[n : n + 1], ids=IDS[n : n + 1], epoch=2, backend=backend), whole[n : n + 1], "exact", f"{name}({args}) alone")
+        compare(
+            policy(x[n : n + 1], ids=IDS[n : n + 1], epoch=2, backend=backend),
+            whole[n : n + 1],
+            "exact",
+            f"{name}({args}) alone",
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -71,7 +82,9 @@ def test_batch_composition_is_invisible_to_a_whole_chain(backend, dtype, images)
     order = torch.from_numpy(np.random.default_rng(1).permutation(40))
     compare(policy(x[order], ids=ids[order], backend=backend), whole[order], "exact", "permuted")
     for n in range(0, 40, 5):
-        compare(policy(x[n : n + 1], ids=ids[n : n + 1], backend=backend), whole[n : n + 1], "exact", f"sample {n} alone")
+        compare(
+            policy(x[n : n + 1], ids=ids[n : n + 1], backend=backend), whole[n : n + 1], "exact", f"sample {n} alone"
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -79,9 +92,12 @@ def test_a_permuted_batch_is_mixed_alike(backend, images):
     x, labels, policy = images(9, 30, 26), torch.arange(9) % 4, ga.Policy(chain(mix=True), seed=8)
     ids = torch.arange(9) + 100
     whole, soft = policy(x, labels, ids=ids, backend=backend)
-    assert changed(whole, ga.Policy([t for t in chain() if not isinstance(t, ga.CutMix)], seed=8)(x, ids=ids, backend=backend)) > 0.05, (
-        "vacuous: nothing was mixed"
-    )
+    assert (
+        changed(
+            whole, ga.Policy([t for t in chain() if not isinstance(t, ga.CutMix)], seed=8)(x, ids=ids, backend=backend)
+        )
+        > 0.05
+    ), "vacuous: nothing was mixed"
     order = torch.tensor([4, 0, 6, 2, 8, 1, 7, 5, 3])
     moved, moved_soft = policy(x[order], labels[order], ids=ids[order], backend=backend)
     compare(moved, whole[order], "exact", "mixed, permuted")
@@ -132,7 +148,10 @@ def test_an_id_that_occurs_twice_is_augmented_twice_alike(backend, images):
 def test_epoch_and_seed_change_every_sample(backend, images):
     x, ids = images(4, 30, 30), torch.arange(4)
     out = ga.Policy(chain(), seed=1)(x, ids=ids, backend=backend)
-    for other in (ga.Policy(chain(), seed=1)(x, ids=ids, epoch=1, backend=backend), ga.Policy(chain(), seed=2)(x, ids=ids, backend=backend)):
+    for other in (
+        ga.Policy(chain(), seed=1)(x, ids=ids, epoch=1, backend=backend),
+        ga.Policy(chain(), seed=2)(x, ids=ids, backend=backend),
+    ):
         for n in range(4):
             assert changed(other[n], out[n]) > 0.3, n
 
@@ -144,7 +163,13 @@ def test_epoch_and_seed_change_every_sample(backend, images):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
 def test_any_dtype_is_computed_in_float32_and_rounded_at_the_end(dtype, backend, images):
     x = images(6, 45, 38, dtype=dtype)
-    transforms = [ga.RandomResizedCrop(24), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.1), ga.RandomErasing(value=0.5)]
+    transforms = [
+        ga.RandomResizedCrop(24),
+        ga.RandomHorizontalFlip(),
+        ga.ColorJitter(0.4, 0.4, 0.4, 0.1),
+        ga.SaltAndPepper(0.1),
+        ga.RandomErasing(value=0.5),
+    ]
     ids = torch.arange(6)
     got = ga.Policy(transforms, seed=3)(x, ids=ids, backend=backend)
     exact = ga.Policy(transforms, seed=3)(unit(x).float(), ids=ids, backend="reference")
@@ -160,7 +185,12 @@ def test_todtype_decides_what_comes_out(dtype, backend, images):
         x = images(3, 20, 20, dtype=source)
         got = ga.Policy([ga.RandomHorizontalFlip(1.0), ga.ToDtype(dtype, scale=True)])(x, backend=backend)
         exact = unit(x).float().flip(3)
-        compare(got, (exact * 255.999).floor().to(torch.uint8) if dtype == torch.uint8 else exact.to(dtype), "exact", f"{source} to {dtype}")
+        compare(
+            got,
+            (exact * 255.999).floor().to(torch.uint8) if dtype == torch.uint8 else exact.to(dtype),
+            "exact",
+            f"{source} to {dtype}",
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -206,26 +236,50 @@ def test_no_layout_of_memory_changes_a_pixel(dtype, backend, images):
         for name, other in layouts(x).items():
             assert torch.equal(other, x)
             # rows that are read another way may be summed another way, to the last bits
-            compare(policy(other, ids=ids, backend=backend), want, "exact" if backend == "reference" else "resample, jump", name, 5.0)
+            compare(
+                policy(other, ids=ids, backend=backend),
+                want,
+                "exact" if backend == "reference" else "resample, jump",
+                name,
+                5.0,
+            )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_expanded_images_are_read_and_never_written(backend, images):
     one, ids = images(1, 33, 28), torch.arange(5)
     policy = ga.Policy(chain(), seed=2)
-    compare(policy(one.expand(5, -1, -1, -1), ids=ids, backend=backend), policy(one.repeat(5, 1, 1, 1), ids=ids, backend=backend), "exact", "expanded samples")
+    compare(
+        policy(one.expand(5, -1, -1, -1), ids=ids, backend=backend),
+        policy(one.repeat(5, 1, 1, 1), ids=ids, backend=backend),
+        "exact",
+        "expanded samples",
+    )
     gray = one[:, :1]
     compare(
-        policy(gray.expand(5, 3, -1, -1), ids=ids, backend=backend), policy(gray.repeat(5, 3, 1, 1), ids=ids, backend=backend), "exact", "expanded channels"
+        policy(gray.expand(5, 3, -1, -1), ids=ids, backend=backend),
+        policy(gray.repeat(5, 3, 1, 1), ids=ids, backend=backend),
+        "exact",
+        "expanded channels",
     )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_inputs_are_never_written_to(dtype, backend, images):
-    x, labels, ids, occurrence = images(5, 24, 24, dtype=dtype), torch.arange(5) % 4, torch.arange(5), torch.ones(5, dtype=torch.int64)
+    x, labels, ids, occurrence = (
+        images(5, 24, 24, dtype=dtype),
+        torch.arange(5) % 4,
+        torch.arange(5),
+        torch.ones(5, dtype=torch.int64),
+    )
     kept = x.clone()
-    for transforms in (chain(mix=True), [ga.Normalize(MEAN, STD, inplace=True)], [ga.RandomErasing(1.0, value=1.0, inplace=True)], [ga.RandAugment(2, 30)]):
+    for transforms in (
+        chain(mix=True),
+        [ga.Normalize(MEAN, STD, inplace=True)],
+        [ga.RandomErasing(1.0, value=1.0, inplace=True)],
+        [ga.RandAugment(2, 30)],
+    ):
         if dtype == torch.uint8 and isinstance(transforms[0], ga.Normalize):
             continue
         policy = ga.Policy(transforms)
@@ -239,7 +293,9 @@ def test_inputs_are_never_written_to(dtype, backend, images):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("transforms", [[], [ga.ToImage()], [ga.ToTensor()], [ga.RandomHorizontalFlip(0.0)], [ga.ColorJitter()]], ids=str)
+@pytest.mark.parametrize(
+    "transforms", [[], [ga.ToImage()], [ga.ToTensor()], [ga.RandomHorizontalFlip(0.0)], [ga.ColorJitter()]], ids=str
+)
 def test_writing_to_the_output_never_reaches_the_input(transforms, backend, images):
     x = images(2, 9, 9)
     kept = x.clone()
@@ -276,13 +332,18 @@ SIZES = [(31, 22), (18, 40), (1, 1), (25, 25), (60, 7)]
 )
 def test_a_list_of_sizes_gives_what_each_image_gives_alone(first, backend, pictures):
     x, ids = pictures(SIZES), torch.arange(5) + 2**34
-    policy = ga.Policy([*first, ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.1), ga.ToDtype(torch.float32, scale=True)], seed=6)
+    policy = ga.Policy(
+        [*first, ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.1), ga.ToDtype(torch.float32, scale=True)],
+        seed=6,
+    )
     whole = policy(x, ids=ids, epoch=1, backend=backend)
     for n, (picture, size) in enumerate(zip(x, SIZES, strict=True)):
         if size[0] != size[1] and any(isinstance(t, ga.RandomRot90) for t in first):
             continue
         dense = torch.from_numpy(picture).permute(2, 0, 1)[None]
-        compare(policy(dense, ids=ids[n : n + 1], epoch=1, backend=backend), whole[n : n + 1], "fused", f"image {n} alone")
+        compare(
+            policy(dense, ids=ids[n : n + 1], epoch=1, backend=backend), whole[n : n + 1], "fused", f"image {n} alone"
+        )
     order = [3, 0, 4, 2, 1]
     compare(policy([x[n] for n in order], ids=ids[order], epoch=1, backend=backend), whole[order], "exact", "permuted")
 
@@ -339,7 +400,9 @@ def test_an_empty_batch_gives_an_empty_batch(name, backend):
             t = [t, ga.Resize((5, 5))]
         out = ga.Policy(t if isinstance(t, list) else [t])(x, labels, backend=backend)
         out, soft = out if labels is not None else (out, None)
-        one = ga.Policy(t if isinstance(t, list) else [t])(torch.zeros(1, 3, *side_of(name)), None if labels is None else torch.zeros(1, 5), backend=backend)
+        one = ga.Policy(t if isinstance(t, list) else [t])(
+            torch.zeros(1, 3, *side_of(name)), None if labels is None else torch.zeros(1, 5), backend=backend
+        )
         one = one[0] if labels is not None else one
         assert out.shape == (0, *one.shape[1:]) and out.dtype == one.dtype, args
         assert soft is None or soft.shape == (0, 5)
@@ -374,7 +437,13 @@ def test_any_number_of_channels_goes_through_what_is_not_colour(channels, backen
         ],
         seed=3,
     )
-    compare(policy(x, ids=ids, backend=backend), policy(x, ids=ids, backend="reference"), "resample, jump", f"{channels} channels", 2.0)
+    compare(
+        policy(x, ids=ids, backend=backend),
+        policy(x, ids=ids, backend="reference"),
+        "resample, jump",
+        f"{channels} channels",
+        2.0,
+    )
 
 
 def test_one_channel_of_many_has_the_noise_of_its_own():

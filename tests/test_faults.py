@@ -1,4 +1,5 @@
-"""The tests catch what they are for: faults planted one by one in a copy of the package, each of which must turn a ring red."""
+"""The tests catch what they are for: faults planted one by one in a copy of the package, each of which must turn a ring
+red."""
 
 import os
 import shutil
@@ -10,8 +11,6 @@ from pathlib import Path
 import pytest
 
 import gpuaug as ga
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(ga.__file__).parent.parent
 
@@ -45,19 +44,33 @@ FAULTS = [
         "test_lowering.py",
         "RandomHorizontalFlip",
     ),
-    Fault("an epoch that is ignored", "rng.py", "((self.ids >> 32) << 18) | self.epoch\n", "((self.ids >> 32) << 18)\n", "test_rng.py", "key or counter"),
+    Fault(
+        "an epoch that is ignored",
+        "rng/draw.py",
+        "((self.ids >> 32) << 18) | self.epoch\n",
+        "((self.ids >> 32) << 18)\n",
+        "test_rng.py",
+        "key or counter",
+    ),
     Fault(
         "an occurrence that is ignored",
-        "rng.py",
+        "rng/draw.py",
         "occurrence, c2, c3 = (x.to(torch.uint32) for x in (c0, c1, self.occurrence, c2, c3))",
         "occurrence, c2, c3 = (x.to(torch.uint32) for x in (c0, c1, self.occurrence * 0, c2, c3))",
         "test_rng.py",
         "key or counter",
     ),
-    Fault("an id cut to 32 bits", "rng.py", "((self.ids >> 32) << 18) | self.epoch\n", "self.epoch + 0 * self.ids\n", "test_rng.py", "key or counter"),
+    Fault(
+        "an id cut to 32 bits",
+        "rng/draw.py",
+        "((self.ids >> 32) << 18) | self.epoch\n",
+        "self.epoch + 0 * self.ids\n",
+        "test_rng.py",
+        "key or counter",
+    ),
     Fault(
         "randomness of the place in the batch",
-        "rng.py",
+        "rng/draw.py",
         "return self.ids & _M,",
         "return torch.arange(len(self.ids)),",
         "test_executing.py",
@@ -119,7 +132,14 @@ FAULTS = [
         "test_lowering.py",
         "RandomResizedCrop or taps",
     ),
-    Fault("a shift of half a pixel", "transforms/geometry.py", '"bilinear": (0.5, -0.5)}', '"bilinear": (0.5, 0.0)}', "test_lowering.py", "Resize"),
+    Fault(
+        "a shift of half a pixel",
+        "transforms/geometry.py",
+        '"bilinear": (0.5, -0.5)}',
+        '"bilinear": (0.5, 0.0)}',
+        "test_lowering.py",
+        "Resize",
+    ),
     Fault(
         "an antialiasing that is left out",
         "transforms/geometry.py",
@@ -152,10 +172,10 @@ FAULTS = [
         "test_lowering.py",
         "SaltAndPepper or salt",
     ),
-    Fault("a partner two places on", "rng.py", "order.roll(-1)", "order.roll(-2)", "test_sampling.py", "partner"),
+    Fault("a partner two places on", "rng/draw.py", "order.roll(-1)", "order.roll(-2)", "test_sampling.py", "partner"),
     Fault(
         "a tape that computes float32 in float64",
-        "tape/aten.py",
+        "trace/aten.py",
         "numbers if to in (torch.float64, torch.int64) else cast(tape, numbers, to)",
         "numbers",
         "test_recipes_transforms.py",
@@ -163,19 +183,26 @@ FAULTS = [
     ),
     Fault(
         "a comparison of a tape that is strict",
-        "tape/machine.py",
+        "trace/interpreter.py",
         "d[x, j] <= d[y, j]",
         "d[x, j] < d[y, j]",
-        "test_tape.py",
+        "test_trace.py",
         "both_machines or every_instruction",
     ),
-    Fault("words of a tape without the occurrence", "tape/machine.py", "uint32(c1 | counter[0, j])", "uint32(c1)", "test_tape.py", "recipe_gives"),
+    Fault(
+        "words of a tape without the occurrence",
+        "trace/interpreter.py",
+        "uint32(c1 | counter[0, j])",
+        "uint32(c1)",
+        "test_trace.py",
+        "recipe_gives",
+    ),
     Fault(
         "a recipe that knows no seed",
         "policy.py",
         "kind, size = (name, self.policy._options(), what)",
         "kind, size = (name, what)",
-        "test_tape.py",
+        "test_trace.py",
         "copied_and_changed",
     ),
     Fault(
@@ -210,8 +237,18 @@ FAULTS = [
         "test_executing.py",
         "writing_to_the_output and reference",
     ),
-    Fault("samples that are numbered alike", "numbering.py", "            next_id += n\n", "            pass\n", "test_numbering.py", "numbered or saved"),
+    Fault(
+        "samples that are numbered alike",
+        "numbering.py",
+        "            next_id += n\n",
+        "            pass\n",
+        "test_numbering.py",
+        "numbered or saved",
+    ),
 ]
+
+
+EACH = pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +272,7 @@ def suite(folder: Path, files: list[str], only: str) -> subprocess.CompletedProc
     return run(folder, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *[f"tests/{f}" for f in files], "-k", only)
 
 
+@pytest.mark.slow
 def test_the_copy_without_a_fault_passes(copy):
     where = run(copy, "-c", "import gpuaug; print(gpuaug.__file__)").stdout.strip()
     assert where.startswith(str(copy)), f"the copy is not what is tested: {where}"
@@ -244,18 +282,29 @@ def test_the_copy_without_a_fault_passes(copy):
         assert result.returncode == 0, f"{file}: {result.stdout[-2000:]}{result.stderr[-500:]}"
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
+@pytest.mark.slow
+@EACH
 def test_a_planted_fault_is_caught(fault, copy):
     path = copy / "gpuaug" / fault.file
     text = path.read_text()
-    assert text.count(fault.old) == 1, f"{fault.file} holds {fault.old!r} {text.count(fault.old)} times, not once: mend the fault"
     try:
         path.write_text(text.replace(fault.old, fault.new))
         result = suite(copy, [fault.tests], fault.only)
     finally:
         path.write_text(text)
-    assert result.returncode == 1, f"nobody noticed {fault.name}, or nothing ran: {result.returncode} {result.stdout[-1500:]}{result.stderr[-500:]}"
+    assert result.returncode == 1, (
+        f"nobody noticed {fault.name}, or nothing ran: {result.returncode} {result.stdout[-1500:]}{result.stderr[-500:]}"
+    )
     assert " failed" in result.stdout
+
+
+@EACH
+def test_the_text_of_a_planted_fault_stands_once(fault):
+    text = (ROOT / "gpuaug" / fault.file).read_text()
+    assert text.count(fault.old) == 1, (
+        f"{fault.file} holds {fault.old!r} {text.count(fault.old)} times, not once: mend the fault"
+    )
+    assert fault.new != fault.old and (ROOT / "tests" / fault.tests).exists()
 
 
 def test_there_are_enough_faults():

@@ -33,7 +33,11 @@ def test_cutmix_pastes_the_partner_and_writes_out():
     out = torch.full_like(IMAGES, 7.0)
     got = F.cutmix(IMAGES, partner, BOXES, out=out)
     want = torch.stack([torch.where(inside(b), IMAGES[p], i) for i, p, b in zip(IMAGES, partner, BOXES, strict=True)])
-    assert got.data_ptr() == out.data_ptr() and torch.equal(got, want) and torch.equal(F.cutmix(IMAGES, partner, BOXES), want)
+    assert (
+        got.data_ptr() == out.data_ptr()
+        and torch.equal(got, want)
+        and torch.equal(F.cutmix(IMAGES, partner, BOXES), want)
+    )
 
 
 def test_mixup_weighs_the_sample_itself_by_lam():
@@ -48,7 +52,9 @@ def test_mixup_weighs_the_sample_itself_by_lam():
 def test_erase_paints_a_rectangle(value):
     got = F.erase(IMAGES, BOXES, value)
     paint = torch.as_tensor(value).expand(5, 3)
-    want = torch.stack([torch.where(inside(b), v[:, None, None], i) for i, v, b in zip(IMAGES, paint, BOXES, strict=True)])
+    want = torch.stack(
+        [torch.where(inside(b), v[:, None, None], i) for i, v, b in zip(IMAGES, paint, BOXES, strict=True)]
+    )
     assert torch.equal(got, want)
 
 

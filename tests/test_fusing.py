@@ -50,7 +50,9 @@ def a_move(r: random.Random) -> ga.Transform:
     return r.choice(
         (
             lambda: ga.Resize(r.choice((size, size[0])), interpolation, antialias=r.random() < 0.8),
-            lambda: ga.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=interpolation, antialias=r.random() < 0.8),
+            lambda: ga.RandomResizedCrop(
+                size, scale=(0.2, 1.0), interpolation=interpolation, antialias=r.random() < 0.8
+            ),
             lambda: ga.CenterCrop((r.randrange(5, 30), r.randrange(5, 30))),
             lambda: ga.RandomCrop(size, padding=r.randrange(6), pad_if_needed=True, fill=fill, padding_mode="constant"),
             lambda: ga.Pad(tuple(r.randrange(5) for _ in range(4)), fill, mode),
@@ -62,7 +64,12 @@ def a_move(r: random.Random) -> ga.Transform:
 
 def a_warp(r: random.Random) -> ga.Transform:
     interpolation, fill = r.choice(("nearest", "bilinear")), r.choice((None, 0, 0.5, RGB))
-    return r.choice((ga.RandomRotation(50, interpolation, fill=fill), ga.RandomAffine(20, (0.1, 0.2), (0.8, 1.2), 8, interpolation, fill)))
+    return r.choice(
+        (
+            ga.RandomRotation(50, interpolation, fill=fill),
+            ga.RandomAffine(20, (0.1, 0.2), (0.8, 1.2), 8, interpolation, fill),
+        )
+    )
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -88,7 +95,12 @@ def test_random_chains_on_squares_with_quarter_turns_fold_without_a_trace(seed, 
     for _ in range(r.randrange(2, 5)):
         p = r.randrange(4)
         # only what keeps a square: a quarter turn of anything else leaves a dense batch ragged
-        chain += [ga.RandomRot90(), r.choice((ga.Resize((side, side)), ga.Pad(p, 0.5), ga.CenterCrop(side - 2), ga.RandomResizedCrop(side + 3)))]
+        chain += [
+            ga.RandomRot90(),
+            r.choice(
+                (ga.Resize((side, side)), ga.Pad(p, 0.5), ga.CenterCrop(side - 2), ga.RandomResizedCrop(side + 3))
+            ),
+        ]
     agree([*chain, ga.RandomRot90(0.7)], images(N, side, side), seed)
 
 
@@ -106,21 +118,35 @@ def test_a_flip_of_a_nearest_resize_is_exactly_the_flip(interpolation, images):
     for side in (9, 14, 26, 33):
         for out in (5, 9, 18, 27):
             x = images(4, side, side)
-            got, want, folded, _ = both([ga.Resize((out, out), interpolation), ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)], x)
+            got, want, folded, _ = both(
+                [ga.Resize((out, out), interpolation), ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)], x
+            )
             assert len(folded) == 1
             compare(got, want, "exact", f"{side} to {out}")
 
 
 FOLDS = {
-    "crop, flip, flip": ([ga.RandomResizedCrop((13, 11)), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip()], ["Resample"]),
+    "crop, flip, flip": (
+        [ga.RandomResizedCrop((13, 11)), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip()],
+        ["Resample"],
+    ),
     "resize, centre crop, flip": ([ga.Resize(20), ga.CenterCrop(16), ga.RandomHorizontalFlip()], ["Resample"]),
     "pad, random crop, flip": ([ga.Pad(4), ga.RandomCrop(24), ga.RandomHorizontalFlip()], ["Resample"]),
-    "random crop with padding, flip": ([ga.RandomCrop(24, padding=4, padding_mode="reflect"), ga.RandomHorizontalFlip()], ["Resample"]),
+    "random crop with padding, flip": (
+        [ga.RandomCrop(24, padding=4, padding_mode="reflect"), ga.RandomHorizontalFlip()],
+        ["Resample"],
+    ),
     "flip, crop": ([ga.RandomHorizontalFlip(), ga.RandomResizedCrop((13, 11))], ["Resample"]),
     "flip, pad, resize": ([ga.RandomVerticalFlip(), ga.Pad(3, 0.5), ga.Resize((20, 20))], ["Resample"]),
     "quarter turn, crop": ([ga.RandomRot90(), ga.RandomResizedCrop((13, 11)), ga.RandomHorizontalFlip()], ["Resample"]),
-    "affine, flips": ([ga.RandomAffine(30, interpolation="bilinear"), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip()], ["Warp"]),
-    "affine, flip, centre crop": ([ga.RandomAffine(30, fill=None), ga.RandomVerticalFlip(), ga.CenterCrop(20)], ["Warp"]),
+    "affine, flips": (
+        [ga.RandomAffine(30, interpolation="bilinear"), ga.RandomHorizontalFlip(), ga.RandomVerticalFlip()],
+        ["Warp"],
+    ),
+    "affine, flip, centre crop": (
+        [ga.RandomAffine(30, fill=None), ga.RandomVerticalFlip(), ga.CenterCrop(20)],
+        ["Warp"],
+    ),
     # these must not fold: torchvision interpolates twice
     "crop of a resize": ([ga.Resize((20, 20)), ga.RandomResizedCrop(10)], ["Resample", "Resample"]),
     "warp of a crop": ([ga.RandomResizedCrop(20), ga.RandomRotation(10)], ["Resample", "Warp"]),

@@ -1,4 +1,5 @@
-"""Random policies on random images: the CPU executor gives the reference's pixels, or both refuse with an error of ours."""
+"""Random policies on random images: the CPU executor gives the reference's pixels, or both refuse with an error of
+ours."""
 
 import numpy as np
 import pytest
@@ -51,10 +52,18 @@ def images(draw) -> torch.Tensor | list[np.ndarray]:
     return x if dtype == torch.uint8 else (x.float() / 255).to(dtype)
 
 
-POLICIES = st.tuples(st.lists(st.sampled_from(POOL), min_size=1, max_size=8), st.booleans(), st.integers(0, 2**64 - 1), st.booleans(), st.booleans())
+POLICIES = st.tuples(
+    st.lists(st.sampled_from(POOL), min_size=1, max_size=8),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+    st.booleans(),
+    st.booleans(),
+)
 
 
-def outcome(policy: ga.Policy, x: torch.Tensor | list[np.ndarray], ids: torch.Tensor, backend: str) -> torch.Tensor | Exception:
+def outcome(
+    policy: ga.Policy, x: torch.Tensor | list[np.ndarray], ids: torch.Tensor, backend: str
+) -> torch.Tensor | Exception:
     """The images, or the error that we raise."""
     try:
         return policy(x, ids=ids, epoch=5, backend=backend)

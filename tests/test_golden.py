@@ -1,4 +1,5 @@
-"""Draws are stable: a seed means the same augmentations in every version, as long as the version of the draws is the same."""
+"""Draws are stable: a seed means the same augmentations in every version, as long as the version of the draws is the
+same."""
 
 import golden
 import pytest
@@ -13,10 +14,12 @@ KNOWN = golden.known()
 @pytest.mark.parametrize("name", sorted(ga.REGISTRY))
 def test_a_transform_draws_what_it_always_drew(name):
     codes = [code for code in KNOWN["transforms"] if code.startswith(f"{name}(")]
-    assert codes, f"{name} has no golden draws: python tests/golden.py --write"
+    assert codes, f"{name} has no golden draws: python tests/support/golden.py --write"
     for code in codes:
         t = eval(code, {"torch": torch, **vars(ga)})
-        assert golden.of_transform(t) == KNOWN["transforms"][code], f"{code} draws otherwise than version {KNOWN['version']} did"
+        assert golden.of_transform(t) == KNOWN["transforms"][code], (
+            f"{code} draws otherwise than version {KNOWN['version']} did"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN["generator"]))

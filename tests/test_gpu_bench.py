@@ -1,4 +1,5 @@
-"""The bench for a card, tried without one: nothing is timed on a red gate, a part that fails loses nothing else, shares are of the right bytes."""
+"""The bench for a card, tried without one: nothing is timed on a red gate, a part that fails loses nothing else, shares
+are of the right bytes."""
 
 import json
 from collections.abc import Callable
@@ -8,76 +9,97 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu, gpu_clock, gpu_parts, gpu_work, report
-from bench.gpu_clock import Pace
-from bench.gpu_parts import Card, Ours
+from bench.gpu.__main__ import clock, parts, run, workloads
+from bench.gpu.clock import Pace
+from bench.gpu.parts import Card, Ours
+from bench.report.results import results
 
 CPU = torch.device("cpu")
 CARD = Card(CPU, Pace(0, 2, 2, 0), Pace(0, 2, 2, 0), 4, 1e9)
 
 
 @pytest.fixture(scope="module")
-def jobs() -> dict[str, gpu_work.Job]:
-    return {j.name: j for j in gpu_work.jobs(2, 14, (15, 20), 2)}
+def jobs() -> dict[str, workloads.Job]:
+    return {j.name: j for j in workloads.jobs(2, 14, (15, 20), 2)}
 
 
 def stored() -> set[Path]:
-    return set(report.RESULTS.glob("*"))
+    return set(results.RESULTS.glob("*"))
 
 
 def test_a_dry_run_measures_every_part_and_stores_nothing_of_record(tmp_path, capsys):
     before, path = stored(), tmp_path / "dry.json"
     with torch.random.fork_rng(devices=[]):
-        assert gpu.main(["--device", "cpu", "--quick", "--only", "flip", "growth", "--output", str(path)]) == 0
+        assert run.main(["--device", "cpu", "--quick", "--only", "flip", "growth", "--output", str(path)]) == 0
     data, printed = json.loads(path.read_text()), capsys.readouterr().out
-    assert stored() == before and data["conditions"]["dry run"] and {"versions", "commit", "device"} <= data["conditions"].keys()
+    assert (
+        stored() == before
+        and data["conditions"]["dry run"]
+        and {"versions", "commit", "device"} <= data["conditions"].keys()
+    )
     row = data["jobs"]["flip + normalise"]
-    assert {"gate", *gpu_parts.PARTS} <= row.keys() and "predicted" in row and "chain.chain" in row["speeds"]["kernels"]
-    for name in ("whole call", "in a graph", "pixel kernels", "draws in a graph", "copy of these bytes", "copy in a graph"):
+    assert {"gate", *parts.PARTS} <= row.keys() and "predicted" in row and "chain.chain" in row["speeds"]["kernels"]
+    for name in (
+        "whole call",
+        "in a graph",
+        "pixel kernels",
+        "draws in a graph",
+        "copy of these bytes",
+        "copy in a graph",
+    ):
         assert row["speeds"][name]["ms"]["median"] > 0 and row["speeds"][name]["ms"]["n"] >= 2, name
     assert row["rivals"]["torchvision"]["times ours"]["median"] > 0 and row["host ms"]["call"]["median"] > 0
     points = [point["cost"] for point in data["growth"].values()]
-    assert len(points) >= 2 and all(p["whole call"]["us an image"]["median"] > 0 and p["unavoidable bytes"] > 0 for p in points)
+    assert len(points) >= 2 and all(
+        p["whole call"]["us an image"]["median"] > 0 and p["unavoidable bytes"] > 0 for p in points
+    )
     assert "flip + normalise" in printed
 
 
 def test_a_card_that_is_not_there_is_said(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main(["--quick"]) == 1 and "no CUDA card" in capsys.readouterr().err
+    assert run.main(["--quick"]) == 1 and "no CUDA card" in capsys.readouterr().err
 
 
 def test_the_workloads_are_those_of_the_requirements():
-    found = {j.name: j for j in gpu_work.jobs()}
+    found = {j.name: j for j in workloads.jobs()}
     flip, weak, h1 = (found[k] for k in ("flip + normalise", "weak, ragged", "H1 of triton-augment"))
-    assert flip.workload.batch == weak.workload.batch == 256 and (h1.workload.batch, h1.workload.size) == (64, (256, 256)) and h1.workload.floats
+    assert (
+        flip.workload.batch == weak.workload.batch == 256
+        and (h1.workload.batch, h1.workload.size) == (64, (256, 256))
+        and h1.workload.floats
+    )
     assert flip.unavoidable() == 256 * 3 * 224 * 224 * (1 + 2)
     # a crop looks at about half of a photograph
     assert 0.4 < (weak.unavoidable() / 256 - 3 * 224 * 224 * 2) / (3 * 375 * 500) < 0.6
     assert h1.unavoidable() == 64 * 3 * 224 * 224 * (4 + 4)
-    assert {j.workload.batch for j in gpu_work.growth(False, False)} >= {1, 1024}
-    assert {j.workload.size[0] for j in gpu_work.growth(False, False)} >= {32, 1024}
+    assert {j.workload.batch for j in workloads.growth(False, False)} >= {1, 1024}
+    assert {j.workload.size[0] for j in workloads.growth(False, False)} >= {32, 1024}
 
 
 def test_images_of_a_ragged_batch_have_the_mean_size_of_a_photograph():
-    job = next(j for j in gpu_work.jobs(64, 14, (75, 100), 2) if j.ragged)
+    job = next(j for j in workloads.jobs(64, 14, (75, 100), 2) if j.ragged)
     sizes = torch.tensor([i.shape[:2] for i in job.sources(CPU)[0].hwc_on_device])
-    assert len({tuple(s) for s in sizes.tolist()}) > 30 and (sizes.double().mean(0) - torch.tensor([75, 100])).abs().max() < 4
+    assert (
+        len({tuple(s) for s in sizes.tolist()}) > 30
+        and (sizes.double().mean(0) - torch.tensor([75, 100])).abs().max() < 4
+    )
 
 
 def test_nothing_is_timed_where_the_gate_is_red(jobs, monkeypatch):
     job = jobs["flip + normalise"]
     assert Ours(job, CARD).gate()["samples"] == 2
-    monkeypatch.setattr(gpu_work.Job, "tolerance", lambda self, want: want.abs() * 0 - 1)
+    monkeypatch.setattr(workloads.Job, "tolerance", lambda self, want: want.abs() * 0 - 1)
     rows: dict[str, Any] = {}
-    gpu.measure(job, CARD, gpu.Log(None, 60.0), rows, gpu_parts.PARTS)
-    assert rows[job.name]["gate"]["status"] == "red" and not gpu_parts.PARTS.keys() & rows[job.name].keys()
+    run.measure(job, CARD, run.Log(None, 60.0), rows, parts.PARTS)
+    assert rows[job.name]["gate"]["status"] == "red" and not parts.PARTS.keys() & rows[job.name].keys()
 
 
 def test_a_batch_that_shows_is_red(jobs, monkeypatch):
     ours = Ours(jobs["flip + normalise"], CARD)
     few = ours.job.few(ours.sources[0]).flip(0)
-    monkeypatch.setattr(gpu_work.Job, "few", lambda self, source: few)
-    with pytest.raises(gpu_parts.Red, match="batch"):
+    monkeypatch.setattr(workloads.Job, "few", lambda self, source: few)
+    with pytest.raises(parts.Red, match="batch"):
         ours.gate()
 
 
@@ -87,19 +109,22 @@ def fails(ours: Ours) -> Any:
 
 def test_a_part_that_fails_is_recorded_and_loses_nothing_else(jobs, tmp_path):
     rows: dict[str, Any] = {}
-    log = gpu.Log(tmp_path / "found.json", 60.0, {"jobs": rows})
-    parts: dict[str, Callable[[Ours], Any]] = {"first": fails, "bound": gpu_parts.bound}
-    gpu.measure(jobs["weak, ragged"], CARD, log, rows, parts)
+    log = run.Log(tmp_path / "found.json", 60.0, {"jobs": rows})
+    chosen: dict[str, Callable[[Ours], Any]] = {"first": fails, "bound": parts.bound}
+    run.measure(jobs["weak, ragged"], CARD, log, rows, chosen)
     row = json.loads(log.path.read_text())["jobs"]["weak, ragged"]
-    assert row["first"] == {"status": "failed", "why": "RuntimeError: the last one"} and row["bound"]["unavoidable bytes"] > 0
-    late = gpu.Log(None, 0.0)
+    assert (
+        row["first"] == {"status": "failed", "why": "RuntimeError: the last one"}
+        and row["bound"]["unavoidable bytes"] > 0
+    )
+    late = run.Log(None, 0.0)
     assert not late.part(rows, "late", lambda: 1) and rows["late"]["status"] == "not run"
 
 
 def test_launches_are_made_again_into_the_same_memory(jobs):
     ours = Ours(jobs["flip + normalise"], CARD)
     outputs: list[torch.Tensor] = []
-    found = gpu_clock.launches(lambda: outputs.append(ours.step()))
+    found = clock.launches(lambda: outputs.append(ours.step()))
     want = outputs[0].clone()
     # bfloat16 is written as float32 under the interpreter, and cast afterwards
     given = [a for one in found for a in one.arguments if isinstance(a, torch.Tensor)]
@@ -127,9 +152,9 @@ class Fake:
 def test_unequal_work_has_no_number_unless_it_is_known_to_be_less(lighter, status, jobs, monkeypatch):
     job = jobs["flip + normalise"]
     less = type(job)(**{**vars(job), "lighter": lighter})
-    monkeypatch.setattr(gpu_work.Job, "contenders", lambda self: [Fake()])
-    monkeypatch.setattr(gpu_parts.suite, "verdict", lambda *a: "it is wrong")
-    row = gpu_parts.rivals(Ours(less, CARD))["fake"]
+    monkeypatch.setattr(workloads.Job, "contenders", lambda self: [Fake()])
+    monkeypatch.setattr(parts.suite, "verdict", lambda *a: "it is wrong")
+    row = parts.rivals(Ours(less, CARD))["fake"]
     assert row["status"] == status and ("ms" in row) == (status == "does less")
     assert "wrong" in row.get("why", row.get("what"))
 
@@ -137,7 +162,7 @@ def test_unequal_work_has_no_number_unless_it_is_known_to_be_less(lighter, statu
 def test_times_are_those_of_what_ran():
     calls: list[str] = []
     works = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
-    seconds = gpu_clock.alternate(works, CPU, Pace(0, 3, 3, 0))
+    seconds = clock.alternate(works, CPU, Pace(0, 3, 3, 0))
     assert [len(v) for v in seconds.values()] == [3, 3] and calls[4:] == ["a", "b", "b", "a", "a", "b"]
-    assert len(gpu_clock.host(lambda: None, CPU, 8)) == 6 and gpu_clock.bandwidth(CPU, Pace(0, 2, 2, 0), 2**20).median > 0
-    assert gpu_clock.captured(lambda: calls.append("c"), CPU, 3)() is None and calls[-3:] == ["c"] * 3
+    assert len(clock.host(lambda: None, CPU, 8)) == 6 and clock.bandwidth(CPU, Pace(0, 2, 2, 0), 2**20).median > 0
+    assert clock.captured(lambda: calls.append("c"), CPU, 3)() is None and calls[-3:] == ["c"] * 3

@@ -1,4 +1,5 @@
-"""The suite for a card, tried without one: it stays out of `make test`, fails where a card is asked for in vain, and its tests run."""
+"""The suite for a card, tried without one: it stays out of `make test`, fails where a card is asked for in vain, and
+its tests run."""
 
 import os
 import subprocess
@@ -28,17 +29,18 @@ def test_a_card_that_is_not_there_is_a_failure_and_no_skip():
 
 
 def test_the_tests_for_a_card_pass_under_the_interpreter():
-    chosen = (
-        "(masks and 3) or (a_call_again and weak) or (whole_policies and flip) or (cutmix_writes and 1) or (draws_the_same and ResizedCrop) or partners_are"
+    chosen = "(masks and 3) or (a_call_again and weak) or (whole_policies and flip) or (cutmix_writes and 1) or (draws_the_same and ResizedCrop) or partners_are"
+    done = ran(
+        "-m", "pytest", "tests/gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-k", chosen, GPUAUG_DEVICE="cpu"
     )
-    done = ran("-m", "pytest", "tests/gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-k", chosen, GPUAUG_DEVICE="cpu")
     assert done.returncode == 0, done.stdout
     passed = int(done.stdout.rsplit(" passed", 1)[0].split()[-1])
     assert passed > 13, f"vacuous: {passed} tests ran"
 
 
 def test_the_memory_that_is_expected_is_that_of_the_launches():
-    """The suite reads it from the plan; without a card this much can be checked: the executor makes such launches, and not all alike."""
+    """The suite reads it from the plan; without a card this much can be checked: the executor makes such launches, and
+    not all alike."""
     code = "from on_card import MEMORY, between; import gpuaug as ga; print({k: between(ga.Policy(v), (224, 224)) for k, v in MEMORY.items()})"
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
     done = ran("-c", code, GPUAUG_DEVICE="cpu", TRITON_INTERPRET="1", PYTHONPATH=path)
@@ -47,15 +49,21 @@ def test_the_memory_that_is_expected_is_that_of_the_launches():
 
 def test_every_file_for_a_card_can_be_imported():
     files = sorted(f.stem for f in (ROOT / "tests" / "gpu").glob("*.py") if f.stem != "conftest")
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
+    path = os.pathsep.join(
+        map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "support", ROOT / "tests" / "gpu"))
+    )
     done = ran("-c", f"import {', '.join(files)}", GPUAUG_DEVICE="cuda", PYTHONPATH=path)
     assert "test_gpu_streams" in files and done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("code", "said"), [(0, "memcheck: clean"), (9, "memcheck: found errors"), (3, "memcheck: the tests ended with 3")])
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, "memcheck: clean"), (9, "memcheck: found errors"), (3, "memcheck: the tests ended with 3")]
+)
 def test_what_the_sanitizer_finds_is_said(code, said, tmp_path):
     tool = tmp_path / "compute-sanitizer"
-    tool.write_text(f"#!/bin/sh\n[ $2 = memcheck ] && [ $GPUAUG_DEVICE = cuda ] && [ $TRITON_INTERPRET = 0 ] && exit {code}\nexit 77\n")
+    tool.write_text(
+        f"#!/bin/sh\n[ $2 = memcheck ] && [ $GPUAUG_DEVICE = cuda ] && [ $TRITON_INTERPRET = 0 ] && exit {code}\nexit 77\n"
+    )
     tool.chmod(0o755)
     path = os.pathsep.join((str(tmp_path), os.environ["PATH"]))
     done = ran("tests/gpu/sanitize.py", "memcheck", PATH=path)
@@ -63,5 +71,10 @@ def test_what_the_sanitizer_finds_is_said(code, said, tmp_path):
 
 
 def test_a_sanitizer_that_is_not_there_is_said():
-    done = ran("-c", "import sanitize; sanitize.PLACES = (); raise SystemExit(sanitize.main(['memcheck']))", PATH="", PYTHONPATH=str(ROOT / "tests" / "gpu"))
+    done = ran(
+        "-c",
+        "import sanitize; sanitize.PLACES = (); raise SystemExit(sanitize.main(['memcheck']))",
+        PATH="",
+        PYTHONPATH=str(ROOT / "tests" / "gpu"),
+    )
     assert done.returncode == 2 and "not checked" in done.stdout

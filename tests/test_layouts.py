@@ -52,7 +52,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("backend", "channels"), [("reference", 1), ("reference", 3), ("cpu", 1), ("cpu", 3), ("cpu", 4), ("triton", 3)])
+@pytest.mark.parametrize(
+    ("backend", "channels"), [("reference", 1), ("reference", 3), ("cpu", 1), ("cpu", 3), ("cpu", 4), ("triton", 3)]
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_images_of_a_list_are_the_same_however_their_axes_lie(way, backend, channels):
     given = arrays(channels)
@@ -72,7 +74,11 @@ def test_a_layout_that_is_said_is_believed(channels, backend):
     want = policy(given, ids=IDS, backend=backend)
     hwc = [torch.from_numpy(i) for i in given]
     chw = [i.permute(2, 0, 1).contiguous() for i in hwc]
-    for images in (ga.Ragged(hwc, "hwc"), ga.Ragged(chw, layout="chw"), ga.Ragged([i.numpy() for i in chw], layout="chw")):
+    for images in (
+        ga.Ragged(hwc, "hwc"),
+        ga.Ragged(chw, layout="chw"),
+        ga.Ragged([i.numpy() for i in chw], layout="chw"),
+    ):
         compare(policy(images, ids=IDS, backend=backend), want, "exact", "said")
 
 
@@ -108,9 +114,21 @@ def test_a_single_pixel_has_the_layout_of_the_others():
         ([torch.zeros(8, 9, 3, dtype=torch.uint8), torch.zeros(8, 9, 3)], None, "dtype"),
         ([torch.zeros(8, 9, dtype=torch.uint8)], None, "image 0 .*3 dimensions"),
         ([torch.zeros(1, 8, 9, 3, dtype=torch.uint8)], None, "image 0 .*3 dimensions"),
-        ([torch.zeros(8, 9, 3, dtype=torch.uint8), torch.zeros(8, 9, 4, dtype=torch.uint8)], None, "channels, got 3 in image 0 and 4 in image 1"),
-        ([torch.zeros(3, 8, 9, dtype=torch.uint8), torch.zeros(8, 9, 1, dtype=torch.uint8)], None, "channels, got 3 in image 0 and 1 in image 1"),
-        ([torch.zeros(8, 9, 3, dtype=torch.uint8), torch.zeros(8, 9, 3, dtype=torch.uint8, device="meta")], None, "device, got cpu"),
+        (
+            [torch.zeros(8, 9, 3, dtype=torch.uint8), torch.zeros(8, 9, 4, dtype=torch.uint8)],
+            None,
+            "channels, got 3 in image 0 and 4 in image 1",
+        ),
+        (
+            [torch.zeros(3, 8, 9, dtype=torch.uint8), torch.zeros(8, 9, 1, dtype=torch.uint8)],
+            None,
+            "channels, got 3 in image 0 and 1 in image 1",
+        ),
+        (
+            [torch.zeros(8, 9, 3, dtype=torch.uint8), torch.zeros(8, 9, 3, dtype=torch.uint8, device="meta")],
+            None,
+            "device, got cpu",
+        ),
         ([torch.zeros(0, 9, 3, dtype=torch.uint8)], None, "image 0"),
         ([torch.zeros(8, 9, 3, dtype=torch.uint8)], "nhwc", "layout"),
         ([tv_tensors.Image(torch.zeros(3, 8, 9, dtype=torch.uint8))], "hwc", "tv_tensor"),
@@ -131,7 +149,14 @@ def test_a_ragged_reads_new_pixels_and_travels():
     images[0].zero_()
     given[0][:] = 0
     compare(MOVES(ragged, ids=IDS), MOVES(given, ids=IDS), "exact", "written in place")
-    for other in (pickle.loads(pickle.dumps(ragged)), ragged.to("cpu"), ragged.pin_memory(), ragged[:], ragged[torch.arange(4)], ragged[[True] * 4]):
+    for other in (
+        pickle.loads(pickle.dumps(ragged)),
+        ragged.to("cpu"),
+        ragged.pin_memory(),
+        ragged[:],
+        ragged[torch.arange(4)],
+        ragged[[True] * 4],
+    ):
         assert isinstance(other, ga.Ragged) and len(other) == 4 and other.channels == 3
         compare(MOVES(other, ids=IDS), MOVES(ragged, ids=IDS), "exact", "the same images")
     assert torch.equal(ragged[1], images[1].permute(2, 0, 1)) and len(list(ragged)) == 4

@@ -19,7 +19,9 @@ SEED, EPOCH = 2**40 + 7, 3
 IDENTITIES = {"ToDtype", "ToImage", "ToTensor", "PILToTensor"}
 
 
-def lowered(name: str, args: dict, x: torch.Tensor, seed: int = SEED) -> tuple[torch.Tensor, list[torch.Tensor], ga.Params]:
+def lowered(
+    name: str, args: dict, x: torch.Tensor, seed: int = SEED
+) -> tuple[torch.Tensor, list[torch.Tensor], ga.Params]:
     """Ours and the oracle's."""
     n = len(x)
     ids, occurrence = torch.arange(n) * 7919 + 2**33, torch.arange(n) % 2
@@ -27,7 +29,9 @@ def lowered(name: str, args: dict, x: torch.Tensor, seed: int = SEED) -> tuple[t
     if name == "RandomRot90" and x.shape[2] != x.shape[3]:
         pytest.fail("a quarter turn of images that are not square leaves the batch ragged; test it on square images")
     policy = ga.Policy(t, seed)
-    params = policy.draw(ids, epoch=EPOCH, occurrence=occurrence, size=tuple(x.shape[2:]), channels=x.shape[1], dtype=x.dtype)
+    params = policy.draw(
+        ids, epoch=EPOCH, occurrence=occurrence, size=tuple(x.shape[2:]), channels=x.shape[1], dtype=x.dtype
+    )
     got = policy.replay(x, params, backend="reference")
     return got, mean(name, args, tuple(x), params[0], seed, EPOCH, ids.tolist(), occurrence.tolist()), params
 
@@ -35,8 +39,8 @@ def lowered(name: str, args: dict, x: torch.Tensor, seed: int = SEED) -> tuple[t
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_a_transform_means_what_torchvision_says(name, i, images):
     args = case(name, i)
-    assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/oracles.py"
-    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/catalogue.py"
+    assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/support/oracles.py"
+    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/support/catalogue.py"
     different = 0.0
     for height, width in ((41, 41),) if name == "RandomRot90" else ((41, 53), (48, 37)):
         x = images(9, height, width)
@@ -69,9 +73,13 @@ def test_each_operation_of_randaugment_is_torchvisions(op, magnitude, images):
         params = chosen(policy, (height, width), 6, op=torch.full((6, 1), op), sign=sign[:, None])
         got = policy.replay(x, params, backend="reference")
         tool = v2.InterpolationMode(interpolation)
-        want = [operate(OPERATIONS[op], i, s, magnitude, 31, tool, None if fill is None else list(fill)) for i, s in zip(x, sign.tolist(), strict=True)]
+        want = [
+            operate(OPERATIONS[op], i, s, magnitude, 31, tool, None if fill is None else list(fill))
+            for i, s in zip(x, sign.tolist(), strict=True)
+        ]
         compare(got, torch.stack(want), "resample, jump", f"{OPERATIONS[op]} at {magnitude}, {height}x{width}")
-        # at 0 a table holds the identity, but for those without a magnitude and for Solarize, which takes no value below 1
+        # at 0 a table holds the identity, but for those without a magnitude and for Solarize, which takes no value
+        # below 1
         if magnitude and op:
             assert changed(got, x) > 0.01, "vacuous: the operation changes nothing"
 
@@ -82,16 +90,31 @@ def test_every_order_of_colorjitter_is_torchvisions(images):
     policy = ga.Policy([ga.ColorJitter((0.5, 1.8), (0.4, 1.9), (0.1, 2.0), 0.4)])
     params = chosen(policy, (23, 31), 24, fn_idx=orders)
     got = policy.replay(x, params, backend="reference")
-    want = mean("ColorJitter", dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 1), tuple(x), params[0], 0, 0, [0] * 24, [0] * 24)
+    want = mean(
+        "ColorJitter",
+        dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 1),
+        tuple(x),
+        params[0],
+        0,
+        0,
+        [0] * 24,
+        [0] * 24,
+    )
     compare(got, torch.stack(want), "colour", "24 orders")
     same = params[0]
     other = {k: v[:1].expand_as(v) for k, v in same.items()} | {"fn_idx": orders}
     one = x[:1].expand_as(x)
     results = policy.replay(one, chosen(policy, (23, 31), 24, **other), backend="reference")
-    assert len({tuple(r.flatten()[:200].tolist()) for r in results}) > 12, "vacuous: the order hardly matters to this image"
+    assert len({tuple(r.flatten()[:200].tolist()) for r in results}) > 12, (
+        "vacuous: the order hardly matters to this image"
+    )
 
 
-GRAY_TOO = sorted(n for n in CASES if n not in {"Normalize", "RandomErasing", "RandomApply", "RandomChoice", "RandomOrder", "RandomRot90"})
+GRAY_TOO = sorted(
+    n
+    for n in CASES
+    if n not in {"Normalize", "RandomErasing", "RandomApply", "RandomChoice", "RandomOrder", "RandomRot90"}
+)
 
 
 def per_channel(args: dict) -> bool:
@@ -111,7 +134,19 @@ def test_one_channel_does_what_torchvision_does(name, images):
     assert tried or name == "Grayscale"
 
 
-@pytest.mark.parametrize("name", ["RandomResizedCrop", "Pad", "RandomAffine", "RandomInvert", "SaltAndPepper", "GaussianNoise", "CutMix", "RandomSolarize"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RandomResizedCrop",
+        "Pad",
+        "RandomAffine",
+        "RandomInvert",
+        "SaltAndPepper",
+        "GaussianNoise",
+        "CutMix",
+        "RandomSolarize",
+    ],
+)
 @pytest.mark.parametrize("channels", [2, 4, 7])
 def test_other_numbers_of_channels_work_where_colour_has_no_part(name, channels, images):
     args = next(a for a in CASES[name] if not per_channel(a))
@@ -125,7 +160,8 @@ SMALL = [
     for n, all_ in sorted(CASES.items())
     for i, a in enumerate(all_)
     # reflections and unpadded crops larger than a pixel are bad input there
-    if a.get("padding_mode", "constant") not in ("reflect", "symmetric") and not (n == "RandomCrop" and not a.get("pad_if_needed"))
+    if a.get("padding_mode", "constant") not in ("reflect", "symmetric")
+    and not (n == "RandomCrop" and not a.get("pad_if_needed"))
 ]
 
 
@@ -143,10 +179,14 @@ def test_tiny_images_do_what_torchvision_does(name, args, images):
             # one pixel is more than 0.1 % of these images: at a tie it may go either way
             assert (got - torch.stack(want)).abs().gt(1e-4).float().mean() < 0.1, f"{name}({args}) at {height}x{width}"
         else:
-            compare(got, torch.stack(want), kind, f"{name}({args}) at {height}x{width}", 5.0 if name == "Normalize" else 1.0)
+            compare(
+                got, torch.stack(want), kind, f"{name}({args}) at {height}x{width}", 5.0 if name == "Normalize" else 1.0
+            )
 
 
-@pytest.mark.parametrize(("size", "ratio"), [((1, 1), (2.5, 3.0)), ((7, 1), (5.0, 6.0)), ((1, 1), (0.1, 0.3)), ((1, 9), (0.1, 0.4))])
+@pytest.mark.parametrize(
+    ("size", "ratio"), [((1, 1), (2.5, 3.0)), ((7, 1), (5.0, 6.0)), ((1, 1), (0.1, 0.3)), ((1, 9), (0.1, 0.4))]
+)
 def test_a_crop_of_a_ratio_that_no_pixel_has_keeps_a_pixel(size, ratio, images):
     """torchvision rounds such a crop to nothing and fails."""
     x = images(12, 13, 13)[:, :, : size[0], : size[1]]
@@ -162,7 +202,9 @@ def test_constant_images_do_what_torchvision_does(value, images):
     x = torch.full((3, 3, 19, 24), value)
     for op in ("AutoContrast", "Equalize", "Color", "Contrast", "Sharpness", "Posterize", "Solarize"):
         policy = ga.Policy([ga.RandAugment(1, 20)])
-        params = chosen(policy, (19, 24), 3, op=torch.full((3, 1), OPERATIONS.index(op)), sign=torch.ones(3, 1, dtype=torch.int64))
+        params = chosen(
+            policy, (19, 24), 3, op=torch.full((3, 1), OPERATIONS.index(op)), sign=torch.ones(3, 1, dtype=torch.int64)
+        )
         want = [operate(op, i, 1, 20, 31, v2.InterpolationMode.NEAREST, None) for i in x]
         compare(policy.replay(x, params, backend="reference"), torch.stack(want), "jump", f"{op} of {value}")
     got, want, _ = lowered("ColorJitter", CASES["ColorJitter"][1], x)
@@ -172,7 +214,13 @@ def test_constant_images_do_what_torchvision_does(value, images):
 def test_equalize_takes_values_between_two_levels(images):
     x = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64) ** 2
     policy = ga.Policy([ga.RandAugment(1, 20)])
-    params = chosen(policy, (64, 64), 1, op=torch.full((1, 1), OPERATIONS.index("Equalize")), sign=torch.ones(1, 1, dtype=torch.int64))
+    params = chosen(
+        policy,
+        (64, 64),
+        1,
+        op=torch.full((1, 1), OPERATIONS.index("Equalize")),
+        sign=torch.ones(1, 1, dtype=torch.int64),
+    )
     compare(policy.replay(x, params, backend="reference")[0], F.equalize(x[0]), "jump", "Equalize")
 
 
@@ -200,7 +248,12 @@ def test_a_window_keeps_its_taps_inside_the_crop(images):
     spoilt[:, :, 5:25, 7:37] = x[:, :, 5:25, 7:37]
     assert changed(spoilt, x) > 0.3, "vacuous"
     params = chosen(policy, (40, 50), 2, **values)
-    compare(policy.replay(spoilt, params, backend="reference"), policy.replay(x, params, backend="reference"), "exact", "beside the crop")
+    compare(
+        policy.replay(spoilt, params, backend="reference"),
+        policy.replay(x, params, backend="reference"),
+        "exact",
+        "beside the crop",
+    )
 
 
 # ---- noise: what no functional of torchvision draws
@@ -236,7 +289,11 @@ def test_neither_noise_repeats_between_samples_pixels_slots_or_epochs():
     assert noise.unique().numel() > 0.99 * noise.numel()
     x, ids = torch.zeros(16, 3, 48, 48), torch.arange(16)
     policy = ga.Policy([t, t], seed=3)
-    others = (policy(x, ids=ids, backend="reference") - noise, pixels(t, 0.0).roll(1, 0), ga.Policy([t], seed=3)(x, ids=ids, epoch=1, backend="reference"))
+    others = (
+        policy(x, ids=ids, backend="reference") - noise,
+        pixels(t, 0.0).roll(1, 0),
+        ga.Policy([t], seed=3)(x, ids=ids, epoch=1, backend="reference"),
+    )
     for other in others:
         r = np.corrcoef(noise.flatten().numpy(), other.flatten().numpy())[0, 1]
         assert abs(r) < 4.5 / noise.numel() ** 0.5

@@ -1,4 +1,5 @@
-"""What users do in good faith and cannot have is said in words: files, labels, values that cannot be set, transforms of their own."""
+"""What users do in good faith and cannot have is said in words: files, labels, values that cannot be set, transforms of
+their own."""
 
 import io
 import re
@@ -46,10 +47,22 @@ def loaded(tmp_path: Path, text: str | bytes, **given: Any) -> ga.Policy:
 
 @pytest.mark.parametrize(
     ("text", "better"),
-    [("1e-3", "1.0e-3"), ("1E-3", "1.0e-3"), ("2.5e3", "2.5e+3"), ("-1e3", "-1.0e+3"), (".5e1", ".5e+1"), ("1.e-1", "1.e-1"), ("+3e+2", "+3.0e+2")],
+    [
+        ("1e-3", "1.0e-3"),
+        ("1E-3", "1.0e-3"),
+        ("2.5e3", "2.5e+3"),
+        ("-1e3", "-1.0e+3"),
+        (".5e1", ".5e+1"),
+        ("1.e-1", "1.e-1"),
+        ("+3e+2", "+3.0e+2"),
+    ],
 )
 def test_a_number_that_yaml_takes_for_text_is_answered_with_one_that_it_reads(text, better, tmp_path):
-    for where in (f"{{name: RandomInvert, p: {text}}}", f"{{name: RandomErasing, scale: [{text}, 0.3]}}", f"{{name: ToDtype, dtype: {text}}}"):
+    for where in (
+        f"{{name: RandomInvert, p: {text}}}",
+        f"{{name: RandomErasing, scale: [{text}, 0.3]}}",
+        f"{{name: ToDtype, dtype: {text}}}",
+    ):
         if isinstance(yaml.safe_load(text), float):
             continue
         said(lambda w=where: loaded(tmp_path, f"transforms: [{w}]"), repr(text), f"write {better}", "YAML")
@@ -68,7 +81,9 @@ def test_numbers_with_exponents_that_yaml_reads_are_read(tmp_path):
     assert ga.Policy.load(tmp_path / "q.yaml") == tiny
 
 
-LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{o}'] * 8)}]\n" for o, n in zip("abcdefgh", "bcdefghi", strict=True))
+LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{n}: &{n} [{', '.join([f'*{o}'] * 8)}]\n" for o, n in zip("abcdefgh", "bcdefghi", strict=True)
+)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +111,11 @@ def test_a_file_that_is_no_policy_is_refused_in_a_sentence_and_at_once(text, wor
 
 def test_aliases_that_end_and_a_byte_order_mark_are_read(tmp_path):
     text = "transforms: [{name: Normalize, mean: &m [0.5, 0.5, 0.5], std: *m}]"
-    assert loaded(tmp_path, text) == loaded(tmp_path, b"\xef\xbb\xbf" + text.encode()) == ga.Policy([ga.Normalize((0.5,) * 3, (0.5,) * 3)])
+    assert (
+        loaded(tmp_path, text)
+        == loaded(tmp_path, b"\xef\xbb\xbf" + text.encode())
+        == ga.Policy([ga.Normalize((0.5,) * 3, (0.5,) * 3)])
+    )
 
 
 def test_plain_data_that_holds_itself_is_refused():
@@ -110,7 +129,9 @@ def test_plain_data_that_holds_itself_is_refused():
 
 
 def test_a_path_that_holds_no_file_is_said(tmp_path):
-    said(lambda: ga.Policy.load(tmp_path / "nope.yaml"), "nope.yaml is not there", "Policy.save", kind=FileNotFoundError)
+    said(
+        lambda: ga.Policy.load(tmp_path / "nope.yaml"), "nope.yaml is not there", "Policy.save", kind=FileNotFoundError
+    )
     said(lambda: ga.Policy.load(tmp_path), "is a folder", kind=IsADirectoryError)
     said(lambda: ga.Policy.load(tmp_path / "a" / "b.yaml"), "b.yaml is not there", kind=FileNotFoundError)
 
@@ -140,13 +161,21 @@ def namesake(base: type, name: str) -> type:
 def test_a_policy_of_own_transforms_is_loaded_where_they_are_named(tmp_path):
     policy = ga.Policy([ga.RandomApply([RandomGain(0.3, (1, "a", torch.float16))], 0.5), RandomGain()], seed=9)
     policy.save(tmp_path / "p.yaml")
-    for again in (ga.Policy.load(tmp_path / "p.yaml", transforms=[RandomGain]), ga.Policy.from_dict(policy.to_dict(), transforms=(RandomGain,))):
+    for again in (
+        ga.Policy.load(tmp_path / "p.yaml", transforms=[RandomGain]),
+        ga.Policy.from_dict(policy.to_dict(), transforms=(RandomGain,)),
+    ):
         assert again == policy and torch.equal(again(X + 0.5, ids=IDS), policy(X + 0.5, ids=IDS))
 
 
 def test_a_file_imports_nothing_and_says_so(tmp_path):
     ga.Policy([RandomGain()]).save(tmp_path / "p.yaml")
-    said(lambda: ga.Policy.load(tmp_path / "p.yaml"), "unknown transform 'RandomGain'", "Nothing is imported for a file", "transforms=[RandomGain]")
+    said(
+        lambda: ga.Policy.load(tmp_path / "p.yaml"),
+        "unknown transform 'RandomGain'",
+        "Nothing is imported for a file",
+        "transforms=[RandomGain]",
+    )
     (tmp_path / "spy_of_a_file.py").write_text("raise SystemExit('imported')")
     for name in ("spy_of_a_file.Gain", "!!python/name:spy_of_a_file.Gain", "os.system"):
         said(lambda n=name: loaded(tmp_path, f"transforms: [{{name: {n}}}]"))
@@ -157,21 +186,37 @@ def test_a_file_imports_nothing_and_says_so(tmp_path):
 def test_a_transform_with_a_name_of_the_librarys_is_neither_written_nor_read_as_that(name):
     mine = namesake(RandomGain, name)
     said(lambda: ga.Policy([mine()]).to_dict(), name, "another name")
-    said(lambda: ga.Policy.from_dict({"transforms": []}, transforms=[mine]) and ga.Policy.from_dict({"transforms": [{"name": name}]}, transforms=[mine]), name)
+    said(
+        lambda: (
+            ga.Policy.from_dict({"transforms": []}, transforms=[mine])
+            and ga.Policy.from_dict({"transforms": [{"name": name}]}, transforms=[mine])
+        ),
+        name,
+    )
 
 
 def test_two_own_transforms_of_one_name_are_refused():
     data = ga.Policy([RandomGain()]).to_dict()
-    said(lambda: ga.Policy.from_dict(data, transforms=[RandomGain, namesake(ga.RandomInvert, "RandomGain")]), "two transforms", "RandomGain")
+    said(
+        lambda: ga.Policy.from_dict(data, transforms=[RandomGain, namesake(ga.RandomInvert, "RandomGain")]),
+        "two transforms",
+        "RandomGain",
+    )
     assert ga.Policy.from_dict(data, transforms=[RandomGain, RandomGain, ga.RandomInvert]) == ga.Policy([RandomGain()])
 
 
-@pytest.mark.parametrize("bad", [[RandomGain()], [int], ["RandomGain"], "RandomGain", RandomGain, [ga.Transform], None], ids=str)
+@pytest.mark.parametrize(
+    "bad", [[RandomGain()], [int], ["RandomGain"], "RandomGain", RandomGain, [ga.Transform], None], ids=str
+)
 def test_what_names_no_own_transform_is_refused(bad):
     said(lambda: ga.Policy.from_dict(ga.Policy([RandomGain()]).to_dict(), transforms=bad), "transforms", "got")
 
 
-@pytest.mark.parametrize("value", [torch.ones(2), np.ones(2), {"a": 1}, lambda x: x, Path("x"), (1, {2}), b"x"], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(2), np.ones(2), {"a": 1}, lambda x: x, Path("x"), (1, {2}), b"x"],
+    ids=lambda v: type(v).__name__,
+)
 def test_what_a_file_cannot_hold_is_refused_by_name_when_it_is_written(value, tmp_path):
     said(lambda: ga.Policy([RandomGain(kernel=value)]).save(tmp_path / "p.yaml"), "RandomGain.kernel", "got")
     assert not (tmp_path / "p.yaml").exists()
@@ -232,14 +277,23 @@ def test_rows_of_functional_forms_that_are_no_numbers_are_refused_in_words(value
 
 @pytest.mark.parametrize("values", [[0, 1, 2, -1], [0, 1, 2, 2**46], torch.tensor([0, 1, 2, 2**62])], ids=str)
 def test_ids_out_of_range_are_answered_with_what_to_do(values):
-    for call in (lambda: INVERT(X, ids=values), lambda: INVERT.draw(values, size=(8, 8)), lambda: F.salt_and_pepper(X, 0.1, seed=0, ids=values)):
+    for call in (
+        lambda: INVERT(X, ids=values),
+        lambda: INVERT.draw(values, size=(8, 8)),
+        lambda: F.salt_and_pepper(X, 0.1, seed=0, ids=values),
+    ):
         said(call, "ids must be in [0, 70368744177664)", "ids % 2**46")
     said(lambda: INVERT(X, ids=IDS, occurrence=[0, 0, 0, 4096]), "occurrence must be in [0, 4096)", "ids")
 
 
 @pytest.mark.parametrize("path", ["a.jpg", Path("a.jpg"), b"\xff\xd8\xff\xe0", io.BytesIO(b"x")], ids=str)
 def test_a_file_that_was_not_opened_is_no_image(path):
-    for call in (lambda: INVERT(path), lambda: INVERT([path]), lambda: INVERT([Image.new("RGB", (3, 4)), path]), lambda: INVERT(ga.Batch([path]))):
+    for call in (
+        lambda: INVERT(path),
+        lambda: INVERT([path]),
+        lambda: INVERT([Image.new("RGB", (3, 4)), path]),
+        lambda: INVERT(ga.Batch([path])),
+    ):
         text = said(call, "got", type(path).__name__)
         assert isinstance(path, io.BytesIO) or "PIL.Image.open(" in text
 
@@ -260,7 +314,14 @@ def test_a_threshold_that_is_of_no_range_is_not_told_to_divide(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("transforms", [ga.RandomInvert()]), ("transforms", ()), ("seed", 5), ("memory_format", torch.channels_last), ("single_resample", True)]
+    ("name", "value"),
+    [
+        ("transforms", [ga.RandomInvert()]),
+        ("transforms", ()),
+        ("seed", 5),
+        ("memory_format", torch.channels_last),
+        ("single_resample", True),
+    ],
 )
 def test_a_policy_is_a_value_that_cannot_be_set(name, value):
     policy = ga.Policy([ga.RandomHorizontalFlip(0.5)])

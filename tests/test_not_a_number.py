@@ -1,4 +1,5 @@
-"""What is no number stays where it is: it is moved with its pixel, reaches as far as weights do, and every executor says the same."""
+"""What is no number stays where it is: it is moved with its pixel, reaches as far as weights do, and every executor
+says the same."""
 
 import math
 
@@ -46,7 +47,10 @@ def every_case():
         name, args = one.values[0], case(*one.values)
         passes = passes_of(build(name, args))
         # a statistic is of all pixels, what is blurred is computed with, and colour mixes channels
-        if not any(isinstance(p, ir.Stencil | ir.Saturation | ir.Hue | ir.Gray) or getattr(p, "statistic", None) for p in passes):
+        if not any(
+            isinstance(p, ir.Stencil | ir.Saturation | ir.Hue | ir.Gray) or getattr(p, "statistic", None)
+            for p in passes
+        ):
             yield pytest.param(name, args, id=one.id)
 
 
@@ -62,9 +66,23 @@ def results(transform: ga.Transform, x: torch.Tensor, backends: tuple[str, ...] 
 
 def test_the_cases_are_of_all_kinds():
     names = {c.values[0] for c in CASES}
-    assert {"Resize", "RandomResizedCrop", "Pad", "RandomAffine", "RandomRotation", "CutMix", "RandomErasing", "RandomSolarize", "Normalize"} <= names
+    assert {
+        "Resize",
+        "RandomResizedCrop",
+        "Pad",
+        "RandomAffine",
+        "RandomRotation",
+        "CutMix",
+        "RandomErasing",
+        "RandomSolarize",
+        "Normalize",
+    } <= names
     assert len(MOVING) > 30
-    shown = [kinds(results(build(*c.values), spoilt(), BACKENDS[:1])["reference"]).any() for c in MOVING if c.values[0] != "RandomRot90"]
+    shown = [
+        kinds(results(build(*c.values), spoilt(), BACKENDS[:1])["reference"]).any()
+        for c in MOVING
+        if c.values[0] != "RandomRot90"
+    ]
     assert sum(shown) > 0.8 * len(shown), "vacuous"
 
 
@@ -84,7 +102,8 @@ def test_what_is_no_number_is_where_torchvision_has_it(name, args):
     if KINDS[name](args) == "exact":
         assert torch.equal(kinds(got), kinds(want))
     else:
-        # torchvision's positions are float32, and it multiplies what rounding leaves of a weight of 0: it may have more of them, and none elsewhere
+        # torchvision's positions are float32, and it multiplies what rounding leaves of a weight of 0: it may have more
+        # of them, and none elsewhere
         lost = kinds(got) > 0
         assert not (lost & (kinds(want) == 0)).any()
         assert lost.sum() >= 0.5 * (kinds(want) > 0).sum()
@@ -94,7 +113,10 @@ def test_what_is_no_number_is_where_torchvision_has_it(name, args):
 def test_quarter_turns_move_what_is_no_number(backend):
     x = spoilt()[:, :, :, 4:48]
     turns = [ga.RandomRot90(), *(ga.RandomRotation((d, d), "bilinear") for d in (0, 90, 180, -90, 270, 360))]
-    turns += [ga.RandomRotation((90, 90), "bilinear", center=(22, 22)), ga.RandomAffine((90, 90), interpolation="bilinear", fill=None)]
+    turns += [
+        ga.RandomRotation((90, 90), "bilinear", center=(22, 22)),
+        ga.RandomAffine((90, 90), interpolation="bilinear", fill=None),
+    ]
     for t in turns:
         got = results(t, x, (backend,))[backend]
         assert kinds(got).flatten(1).bool().sum(1).tolist() == kinds(x).flatten(1).bool().sum(1).tolist(), t
@@ -110,7 +132,9 @@ def test_a_move_keeps_every_bit(backend):
     params = policy.draw(IDS, size=SIZE, dtype=torch.float32)
     got, moved = policy(x, ids=IDS, backend=backend), x.flip(2, 3)
     for n, (top, left) in enumerate(zip(params[2]["top"].tolist(), params[2]["left"].tolist(), strict=True)):
-        assert torch.equal(got[n].view(torch.int32), moved[n, :, top : top + 40, left : left + 49].contiguous().view(torch.int32))
+        assert torch.equal(
+            got[n].view(torch.int32), moved[n, :, top : top + 40, left : left + 49].contiguous().view(torch.int32)
+        )
 
 
 def test_a_partner_without_weight_is_not_multiplied():
@@ -118,7 +142,9 @@ def test_a_partner_without_weight_is_not_multiplied():
     partner, lam = torch.tensor([1, 2, 3, 4, 0, 5]), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.5, 0.0])
     whole = torch.where((lam == 1)[:, None, None, None], x, x[partner])
     for got in (functional.mixup(x, partner, lam), *planned((ir.MixUp(partner, lam),), x)):
-        assert torch.equal(kinds(got[:4]), kinds(whole[:4])) and torch.equal(got[:4].nan_to_num(), whole[:4].nan_to_num())
+        assert torch.equal(kinds(got[:4]), kinds(whole[:4])) and torch.equal(
+            got[:4].nan_to_num(), whole[:4].nan_to_num()
+        )
         assert torch.equal(kinds(got[4]), kinds(0.5 * x[4] + 0.5 * x[0]))
 
 

@@ -1,4 +1,5 @@
-"""A policy as a module: without ids it numbers samples, no two threads, workers or ranks alike, and that is its only state."""
+"""A policy as a module: without ids it numbers samples, no two threads, workers or ranks alike, and that is its only
+state."""
 
 import os
 import socket
@@ -23,7 +24,14 @@ def x(images) -> torch.Tensor:
 
 
 def example() -> ga.Policy:
-    return ga.Policy([ga.RandomResizedCrop(24), ga.RandomHorizontalFlip(), ga.SaltAndPepper(0.2), ga.ToDtype(torch.float32, scale=True)])
+    return ga.Policy(
+        [
+            ga.RandomResizedCrop(24),
+            ga.RandomHorizontalFlip(),
+            ga.SaltAndPepper(0.2),
+            ga.ToDtype(torch.float32, scale=True),
+        ]
+    )
 
 
 def test_without_ids_samples_are_numbered_on(x):
@@ -78,7 +86,11 @@ def test_a_checkpoint_from_before_the_policy_numbers_from_0(x):
     assert int(policy.next_id) == 0
     policy.load_state_dict({"next_id": torch.tensor(7)})
     assert (int(policy.next_id), policy.epoch) == (7, 0)
-    for wrong, said in (({"next_id": torch.tensor(-1)}, "next_id"), ({"epoch": torch.tensor(2**18)}, "epoch"), ({"next_id": torch.zeros(2)}, "loading")):
+    for wrong, said in (
+        ({"next_id": torch.tensor(-1)}, "next_id"),
+        ({"epoch": torch.tensor(2**18)}, "epoch"),
+        ({"next_id": torch.zeros(2)}, "loading"),
+    ):
         with pytest.raises(RuntimeError, match=said):
             policy.load_state_dict(wrong)
 
@@ -124,7 +136,9 @@ def test_threads_of_one_policy_number_apart(images):
 
 
 def test_threads_of_one_policy_do_not_disturb_each_other(images):
-    policy = ga.Policy([ga.RandomResizedCrop(16), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.2), ga.RandAugment()])
+    policy = ga.Policy(
+        [ga.RandomResizedCrop(16), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(0.2), ga.RandAugment()]
+    )
     x, wrong = images(4, 30, 30), []
     want = [policy(x, ids=torch.arange(4) + 4 * k) for k in range(6)]
 
@@ -177,7 +191,12 @@ def test_ddp_leaves_each_rank_its_own_numbers(tmp_path):
     script.write_text(RANKS)
     root = Path(ga.__file__).parent.parent
     command = [sys.executable, str(script)]
-    runs = [subprocess.Popen([*command, str(r), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(root)) for r in range(2)]
+    runs = [
+        subprocess.Popen(
+            [*command, str(r), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(root)
+        )
+        for r in range(2)
+    ]
     try:
         outputs = [r.communicate(timeout=120) for r in runs]
     finally:

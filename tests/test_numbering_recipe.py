@@ -11,7 +11,11 @@ import pytest
 import gpuaug as ga
 
 ROOT = Path(ga.__file__).parent.parent
-(EXAMPLE,) = [e for e in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S) if "persistent_workers" in e]
+(EXAMPLE,) = [
+    e
+    for e in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    if "persistent_workers" in e
+]
 
 BEFORE = """
 import sys, torch, gpuaug as ga
@@ -48,5 +52,7 @@ def test_the_recipe_gives_each_sample_its_own_augmentation_in_each_epoch(method,
     script = tmp_path / "recipe.py"
     script.write_text(BEFORE + definitions + AFTER)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
-    done = subprocess.run([sys.executable, str(script), method, str(persistent)], env=env, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [sys.executable, str(script), method, str(persistent)], env=env, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0 and done.stdout == "fine\n", done.stderr[-2000:]

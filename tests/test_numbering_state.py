@@ -35,10 +35,15 @@ def test_set_epoch_is_what_calls_without_an_epoch_belong_to():
     for given in (0, torch.tensor(0)):
         assert torch.equal(policy(X, ids=IDS, epoch=given), other(X, ids=IDS)), "an epoch of the call comes first"
         assert torch.equal(policy(ga.Batch(X, ids=IDS, epoch=given)).images, other(X, ids=IDS))
-    assert policy == other and repr(policy) == repr(other) and policy.describe((6, 7)) == other.describe((6, 7)), "no part of the value"
+    assert policy == other and repr(policy) == repr(other) and policy.describe((6, 7)) == other.describe((6, 7)), (
+        "no part of the value"
+    )
 
 
-@pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (2**18, ValueError), (1.5, TypeError), (None, TypeError), (True, TypeError), ("1", TypeError)])
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(-1, ValueError), (2**18, ValueError), (1.5, TypeError), (None, TypeError), (True, TypeError), ("1", TypeError)],
+)
 def test_an_epoch_that_is_none_is_refused(wrong, error):
     policy = example()
     with pytest.raises(error, match="epoch must be"):
@@ -89,7 +94,11 @@ def test_every_tensor_of_the_library_names_its_device(name):
         assert params.ids.device.type == policy.next_id.device.type == "cpu" and int(policy.next_id) == 3
         return [*made, policy.replay(x, params)]
 
-    x, ids, soft = torch.linspace(0, 1, 3 * 3 * 80 * 80, device="cpu").view(3, 3, 80, 80), torch.arange(3), torch.eye(3, 5)
+    x, ids, soft = (
+        torch.linspace(0, 1, 3 * 3 * 80 * 80, device="cpu").view(3, 3, 80, 80),
+        torch.arange(3),
+        torch.eye(3, 5),
+    )
     want = outputs()
     with torch.device("meta"):
         got = outputs()
@@ -99,7 +108,9 @@ def test_every_tensor_of_the_library_names_its_device(name):
 @pytest.mark.parametrize("images", ["list", "ragged", "array"])
 def test_images_of_a_host_stay_there_under_another_default_device(images):
     policy = ga.Policy([ga.RandomResizedCrop(5), ga.RandomHorizontalFlip()])
-    arrays = [torch.full((6, 7 + (k if images == "ragged" else 0), 3), 40 * k, dtype=torch.uint8).numpy() for k in range(3)]
+    arrays = [
+        torch.full((6, 7 + (k if images == "ragged" else 0), 3), 40 * k, dtype=torch.uint8).numpy() for k in range(3)
+    ]
     given = torch.zeros(3, 3, 6, 7).numpy() if images == "array" else arrays
     want = policy(given, [0, 1, 2], ids=[1, 2, 3], occurrence=[0, 0, 1])
     with torch.device("meta"):
@@ -109,7 +120,9 @@ def test_images_of_a_host_stay_there_under_another_default_device(images):
 
 def numbers_on(policy: ga.Policy, first: int) -> None:
     assert policy(ga.Batch(X)).ids.tolist() == list(range(first, first + N))
-    assert int(policy.next_id) == first + N and not policy.next_id.is_inference() and policy.next_id.dtype == torch.int64
+    assert (
+        int(policy.next_id) == first + N and not policy.next_id.is_inference() and policy.next_id.dtype == torch.int64
+    )
 
 
 @pytest.mark.parametrize("assign", [False, True])
@@ -138,7 +151,12 @@ def test_a_counter_without_a_value_begins_at_0():
 
 def test_a_policy_made_moved_or_loaded_in_inference_mode_works_outside():
     with torch.inference_mode():
-        policies = [example(), copy.deepcopy(example()), example().to(torch.float64).cpu(), example().to("meta").to_empty(device="cpu")]
+        policies = [
+            example(),
+            copy.deepcopy(example()),
+            example().to(torch.float64).cpu(),
+            example().to("meta").to_empty(device="cpu"),
+        ]
         policies[0].load_state_dict(example().state_dict())
     for policy in policies:
         numbers_on(policy, 0)

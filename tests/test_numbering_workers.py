@@ -1,4 +1,5 @@
-"""Calls without ids in processes that share a policy: fresh in every epoch, alike in no two, and the same again from torch's seed."""
+"""Calls without ids in processes that share a policy: fresh in every epoch, alike in no two, and the same again from
+torch's seed."""
 
 import copy
 import multiprocessing
@@ -22,11 +23,15 @@ import gpuaug as ga
 from gpuaug import numbering
 
 EPOCHS = 3
-EVERYWHERE = [(place, "fork", persistent) for place in ("data set", "stream", "collate") for persistent in (False, True)]
+EVERYWHERE = [
+    (place, "fork", persistent) for place in ("data set", "stream", "collate") for persistent in (False, True)
+]
 SPAWNED = [("collate", "spawn", False), ("data set", "spawn", True), ("collate", "forkserver", False)]
 
 
-def epochs(place: str, method: str, persistent: bool, seed: int = 1, p: ga.Policy | None = None, count: int = EPOCHS) -> list[list[loaded.Row]]:
+def epochs(
+    place: str, method: str, persistent: bool, seed: int = 1, p: ga.Policy | None = None, count: int = EPOCHS
+) -> list[list[loaded.Row]]:
     """What a loader gives, epoch by epoch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,7 +50,9 @@ def test_workers_draw_afresh_in_every_epoch_and_apart(place, method, persistent)
     policy.next_id += 1000
     made = epochs(place, method, persistent, p=policy)
     every = [row for rows in made for row in rows]
-    assert len(every) == EPOCHS * SAMPLES and {w for w, _ in every} == set(range(WORKERS)), "vacuous: not every worker worked"
+    assert len(every) == EPOCHS * SAMPLES and {w for w, _ in every} == set(range(WORKERS)), (
+        "vacuous: not every worker worked"
+    )
     assert len(pixels(every)) == len(every) * SIZE, "two images were augmented alike"
     assert len({(b.key, i) for _, b in every for i in b.ids.tolist()}) == len(every) * SIZE, "a number was given twice"
     assert len({b.key for _, b in every}) == WORKERS * (1 if persistent else EPOCHS)
@@ -58,13 +65,19 @@ def test_workers_draw_afresh_in_every_epoch_and_apart(place, method, persistent)
         again = policy(ga.Batch(loaded.GREY, ids=batch.ids, epoch=batch.epoch, key=batch.key))
         assert torch.equal(again.images, batch.images) and again.key == batch.key
         params = policy.draw(batch.ids, epoch=batch.epoch, size=(6, 6), key=batch.key, dtype=torch.float32)
-        assert params.seed == numbering.mix(policy.seed, batch.key) and torch.equal(policy.replay(loaded.GREY, params), batch.images)
+        assert params.seed == numbering.mix(policy.seed, batch.key) and torch.equal(
+            policy.replay(loaded.GREY, params), batch.images
+        )
 
 
 @pytest.mark.parametrize(("place", "method", "persistent"), [EVERYWHERE[0], EVERYWHERE[-1], SPAWNED[0]])
 def test_workers_draw_the_same_again_from_torchs_seed(place, method, persistent):
     def numbers(seed: int) -> list[tuple]:
-        return [(w, b.key, b.ids.tolist(), b.images.numpy().tobytes()) for rows in epochs(place, method, persistent, seed, count=2) for w, b in rows]
+        return [
+            (w, b.key, b.ids.tolist(), b.images.numpy().tobytes())
+            for rows in epochs(place, method, persistent, seed, count=2)
+            for w, b in rows
+        ]
 
     first = numbers(5)
     assert numbers(5) == first
@@ -74,7 +87,9 @@ def test_workers_draw_the_same_again_from_torchs_seed(place, method, persistent)
 def test_a_loader_without_workers_counts_on_in_the_main_process():
     policy = loaded.policy()
     rows = list(loaded.loader("data set", policy, "fork", False, workers=0)) * 1
-    assert [i for _, b in rows for i in b.ids.tolist()] == list(range(SAMPLES * SIZE)) and {b.key for _, b in rows} == {None}
+    assert [i for _, b in rows for i in b.ids.tolist()] == list(range(SAMPLES * SIZE)) and {b.key for _, b in rows} == {
+        None
+    }
     assert int(policy.next_id) == SAMPLES * SIZE
 
 
@@ -145,7 +160,9 @@ def test_a_key_goes_with_ids():
         with pytest.raises(error, match="key"):
             policy(ga.Batch(loaded.GREY, ids=ids, key=wrong))
     seed = numbering.mix(policy.seed, 9)
-    assert torch.equal(policy(ga.Batch(loaded.GREY, ids=ids, key=9)).images, loaded.policy(seed=seed)(loaded.GREY, ids=ids))
+    assert torch.equal(
+        policy(ga.Batch(loaded.GREY, ids=ids, key=9)).images, loaded.policy(seed=seed)(loaded.GREY, ids=ids)
+    )
 
 
 def test_a_batch_of_a_worker_that_goes_through_two_policies_is_drawn_for_apart(monkeypatch):
@@ -158,11 +175,16 @@ def test_a_batch_of_a_worker_that_goes_through_two_policies_is_drawn_for_apart(m
 
 @pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 def test_a_recipe_serves_every_key_and_bakes_none_in(backend):
-    policy, ids = ga.Policy([ga.RandomResizedCrop(5), ga.SaltAndPepper(0.5), ga.CutMix(num_classes=4)], seed=3), torch.arange(SIZE)
+    policy, ids = (
+        ga.Policy([ga.RandomResizedCrop(5), ga.SaltAndPepper(0.5), ga.CutMix(num_classes=4)], seed=3),
+        torch.arange(SIZE),
+    )
     labels, seen = torch.eye(SIZE, 4), []
     for key in (3, 2**64 - 1, 3, 5, 2**31, 2**63 + 7, 5):
         got = policy(ga.Batch(loaded.GREY, labels, ids, key=key), backend=backend)
-        want = ga.Policy(policy.transforms, seed=numbering.mix(policy.seed, key))(ga.Batch(loaded.GREY, labels, ids), backend=backend)
+        want = ga.Policy(policy.transforms, seed=numbering.mix(policy.seed, key))(
+            ga.Batch(loaded.GREY, labels, ids), backend=backend
+        )
         assert torch.equal(got.images, want.images) and torch.equal(got.labels, want.labels), f"key {key}"
         seen.append(got.images.numpy().tobytes())
     assert len(set(seen)) == 5, "vacuous"
@@ -226,11 +248,20 @@ def test_a_forked_process_draws_apart_and_never_waits_for_a_thread_that_is_not_t
     root = Path(ga.__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "PYTHONHASHSEED": "0"}
     runs = [
-        subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS, lock], env=env, capture_output=True, text=True, timeout=100, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FORKS, lock],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        ).stdout
         for _ in range(2)
     ]
     first, second = runs[0].splitlines()
-    assert first.split()[0] != second.split()[0] != "None" and first.split()[-1] != second.split()[-1], "two children drew alike"
+    assert first.split()[0] != second.split()[0] != "None" and first.split()[-1] != second.split()[-1], (
+        "two children drew alike"
+    )
     assert runs[0] == runs[1], "children are the same from run to run"
 
 

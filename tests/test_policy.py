@@ -111,7 +111,9 @@ def test_labels_follow_a_mix_inside_a_container(name, backend):
     marked = torch.arange(N, dtype=torch.float32)[:, None, None, None].expand(N, 1, 20, 20) / 8
     mixed = alone = 0
     for seed in range(4):
-        out, soft = ga.Policy(CONTAINERS[name], seed=seed)(marked, torch.arange(N), ids=torch.arange(N), backend=backend)
+        out, soft = ga.Policy(CONTAINERS[name], seed=seed)(
+            marked, torch.arange(N), ids=torch.arange(N), backend=backend
+        )
         assert soft.shape == (N, N)
         for n in range(N):
             share = torch.stack([(out[n] * 8).round().eq(k).double().mean() for k in range(N)])
@@ -136,7 +138,12 @@ def test_a_batch_gives_a_batch(x):
     images, soft = noisy()(x, labels, ids=ids, epoch=3, occurrence=again)
     assert isinstance(out, ga.Batch) and len(out) == N
     compare(out.images, images, "exact", "Batch")
-    assert torch.equal(out.labels, soft) and torch.equal(out.ids, ids) and torch.equal(out.occurrence, again) and out.epoch == 3
+    assert (
+        torch.equal(out.labels, soft)
+        and torch.equal(out.ids, ids)
+        and torch.equal(out.occurrence, again)
+        and out.epoch == 3
+    )
     numbered = example()(ga.Batch(x))
     assert numbered.labels is None and numbered.ids.tolist() == list(range(N))
 
@@ -164,7 +171,10 @@ def test_without_todtype_the_dtype_stays(dtype, images):
 def test_sixteen_bits_are_no_excuse_on_large_images(dtype, images):
     """float16 grid_sample is garbage on CPUs from 256 pixels on, and bfloat16 coordinates are off by two."""
     x = images(2, 75, 150, dtype=torch.float32).repeat(1, 1, 4, 2)
-    policy, ids = ga.Policy([ga.RandomAffine(30, (0.1, 0.1), interpolation="bilinear"), ga.RandomResizedCrop(280)]), torch.arange(2)
+    policy, ids = (
+        ga.Policy([ga.RandomAffine(30, (0.1, 0.1), interpolation="bilinear"), ga.RandomResizedCrop(280)]),
+        torch.arange(2),
+    )
     got, want = policy(x.to(dtype), ids=ids), policy(x.to(dtype).float(), ids=ids)
     compare(got, want.to(dtype), "resample", str(dtype))
 
@@ -195,7 +205,13 @@ def test_draws_have_the_names_and_shapes_of_torchvision():
     shapes = [
         {"top": (N,), "left": (N,), "height": (N,), "width": (N,)},
         {"angle": (N,), "translate": (N, 2), "scale": (N,), "shear": (N, 2)},
-        {"fn_idx": (N, 4), "brightness_factor": (N,), "contrast_factor": (N,), "saturation_factor": (N,), "hue_factor": (N,)},
+        {
+            "fn_idx": (N, 4),
+            "brightness_factor": (N,),
+            "contrast_factor": (N,),
+            "saturation_factor": (N,),
+            "hue_factor": (N,),
+        },
         {"apply": (N,), "i": (N,), "j": (N,), "h": (N,), "w": (N,), "v": (N, 3)},
         {"lam": (N,), "box": (N, 4), "partner": (N,)},
         {"apply": (N,)},
@@ -212,7 +228,9 @@ def test_draws_have_the_names_and_shapes_of_torchvision():
         for k, v in p.items():
             assert v.dtype == (torch.bool if k == "apply" else torch.int64 if k in whole else torch.float32), k
     jitter = params[2]
-    assert (jitter["contrast_factor"] == 1).all() and (jitter["saturation_factor"] == 1).all(), "an unset factor is its identity"
+    assert (jitter["contrast_factor"] == 1).all() and (jitter["saturation_factor"] == 1).all(), (
+        "an unset factor is its identity"
+    )
     assert (ga.Policy([ga.ColorJitter(0.3)]).draw(torch.arange(N), size=(9, 9))[0]["hue_factor"] == 0).all()
     assert [sorted(row) for row in jitter["fn_idx"].tolist()] == [[0, 1, 2, 3]] * N
 
@@ -237,7 +255,9 @@ def test_draws_are_those_of_the_call(x):
     where = torch.stack([y, xs]).expand(N, -1, -1, -1) / 64
     policy, ids = ga.Policy([ga.RandomCrop((9, 8))], seed=4), torch.arange(N)
     out, p = policy(where, ids=ids, epoch=2), policy.draw(ids, epoch=2, size=(40, 33))[0]
-    assert torch.equal((out[:, 0, 0, 0] * 64).long(), p["top"]) and torch.equal((out[:, 1, 0, 0] * 64).long(), p["left"])
+    assert torch.equal((out[:, 0, 0, 0] * 64).long(), p["top"]) and torch.equal(
+        (out[:, 1, 0, 0] * 64).long(), p["left"]
+    )
 
 
 def test_sizes_may_differ_by_sample():
@@ -266,7 +286,10 @@ def test_replay_gives_the_pixels_of_the_call_that_drew_noise_included(backend, x
     assert torch.equal(replayed_soft, soft)
     compare(policy.replay(x, params, backend=backend), out, "exact", "replay without labels")
     compare(policy.replay(ga.Batch(x), params, backend=backend), out, "exact", "replay of a Batch")
-    assert changed(policy.replay(x, policy.draw(ids, epoch=5, size=(40, 33), occurrence=again), backend=backend), out) > 0.1
+    assert (
+        changed(policy.replay(x, policy.draw(ids, epoch=5, size=(40, 33), occurrence=again), backend=backend), out)
+        > 0.1
+    )
 
 
 def test_replay_takes_the_seed_that_drew(x):
@@ -330,14 +353,23 @@ def test_policies_are_values():
 
 
 def test_a_policy_prints_as_the_code_that_makes_it():
-    for policy in (example(), noisy(), ga.Policy([ga.RandAugment()], memory_format=torch.channels_last), ga.Policy([], single_resample=True)):
+    for policy in (
+        example(),
+        noisy(),
+        ga.Policy([ga.RandAugment()], memory_format=torch.channels_last),
+        ga.Policy([], single_resample=True),
+    ):
         assert eval(repr(policy), {"torch": torch, **vars(ga)}) == policy
 
 
 def test_a_policy_goes_through_dicts_and_files(tmp_path):
     import json
 
-    for policy in (example(), noisy(), ga.Policy([ga.RandomAffine(10, fill=(0.1, 0.2, 0.3))], seed=2**64 - 1, memory_format=torch.channels_last)):
+    for policy in (
+        example(),
+        noisy(),
+        ga.Policy([ga.RandomAffine(10, fill=(0.1, 0.2, 0.3))], seed=2**64 - 1, memory_format=torch.channels_last),
+    ):
         d = policy.to_dict()
         assert ga.Policy.from_dict(d) == policy
         assert ga.Policy.from_dict(json.loads(json.dumps(d))) == policy, "plain data only"
@@ -349,7 +381,9 @@ def test_a_policy_goes_through_dicts_and_files(tmp_path):
 
 def test_a_file_that_a_person_wrote_may_leave_out_what_has_a_default(tmp_path):
     path = tmp_path / "p.yaml"
-    path.write_text("transforms:\n- {name: RandomResizedCrop, size: 224}\n- {name: ToDtype, dtype: torch.float32, scale: true}\n")
+    path.write_text(
+        "transforms:\n- {name: RandomResizedCrop, size: 224}\n- {name: ToDtype, dtype: torch.float32, scale: true}\n"
+    )
     assert ga.Policy.load(path) == ga.Policy([ga.RandomResizedCrop(224), ga.ToDtype(torch.float32, scale=True)])
 
 
@@ -360,7 +394,12 @@ def test_a_policy_survives_pickle_deepcopy_and_torch_save(x):
     buffer = io.BytesIO()
     torch.save(policy, buffer)
     buffer.seek(0)
-    for other in (pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy), copy.copy(policy), torch.load(buffer, weights_only=False)):
+    for other in (
+        pickle.loads(pickle.dumps(policy)),
+        copy.deepcopy(policy),
+        copy.copy(policy),
+        torch.load(buffer, weights_only=False),
+    ):
         assert other == policy and int(other.next_id) == N
         compare(other(x, ids=ids), want, "exact", "copy")
     fresh = copy.deepcopy(policy)

@@ -49,7 +49,9 @@ def test_the_transforms_listed_are_those_that_exist() -> None:
 def test_the_table_of_kornia_is_what_the_reference_calls() -> None:
     source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "gpuaug" / "exec").glob("*.py"))
     used = {name.strip() for line in re.findall(r"from kornia\S* import (.+)", source) for name in line.split(",")}
-    table = [row for row in TEXT.splitlines() if row.startswith("|") and row.split("|")[2].strip().startswith("`kornia.")]
+    table = [
+        row for row in TEXT.splitlines() if row.startswith("|") and row.split("|")[2].strip().startswith("`kornia.")
+    ]
     said = {name.rsplit(".", 1)[-1] for row in table for name in re.findall(r"`([\w.]+)`", row.split("|")[2])}
     assert used
     assert said == used

@@ -1,4 +1,5 @@
-"""Recipes where torch, threads and processes do something else around a call: the same pixels, and a recipe where there can be one."""
+"""Recipes where torch, threads and processes do something else around a call: the same pixels, and a recipe where there
+can be one."""
 
 import contextlib
 import copy
@@ -18,12 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import gpuaug as ga
-from gpuaug import recipes
-from gpuaug.tape.recipe import Recipe
+from gpuaug.trace import cache
+from gpuaug.trace.recipe import Recipe
 
 N = 6
 IDS = torch.arange(N) * 2**33 + 1
-STEPS = [ga.RandomResizedCrop(12), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment(2, 9), ga.RandomErasing(1.0)]
+STEPS = [
+    ga.RandomResizedCrop(12),
+    ga.RandomHorizontalFlip(),
+    ga.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ga.RandAugment(2, 9),
+    ga.RandomErasing(1.0),
+]
 
 
 def policy() -> ga.Policy:
@@ -100,7 +107,9 @@ def test_threads_share_a_policy(images):
 
     def work(first: int) -> None:
         try:
-            wrong.extend(k for i in range(12) for k in [(first + i) % 4] if not torch.equal(one(batches[k], ids=IDS), wants[k]))
+            wrong.extend(
+                k for i in range(12) for k in [(first + i) % 4] if not torch.equal(one(batches[k], ids=IDS), wants[k])
+            )
         except Exception as error:
             wrong.append(error)
 
@@ -143,10 +152,10 @@ def test_an_error_in_sample_reaches_the_caller_and_spoils_nothing(images):
 
 def test_many_sizes_are_not_traced_over_and_over(images, monkeypatch):
     traced: list[int] = []
-    find = recipes.find
-    monkeypatch.setattr(recipes, "find", lambda *a: traced.append(1) or find(*a))
-    monkeypatch.setattr(recipes, "_MOST", 4)
-    monkeypatch.setattr(recipes, "_RECENT", 50)
+    find = cache.find
+    monkeypatch.setattr(cache, "find", lambda *a: traced.append(1) or find(*a))
+    monkeypatch.setattr(cache, "_MOST", 4)
+    monkeypatch.setattr(cache, "_RECENT", 50)
     one, batches = ga.Policy([ga.RandomInvert()]), [images(1, h, 5) for h in range(1, 8)]
     numbers = torch.arange(140) * 5 % 7
     for k in numbers.tolist():
@@ -156,7 +165,9 @@ def test_many_sizes_are_not_traced_over_and_over(images, monkeypatch):
     for _ in range(60):
         one(batches[0], ids=IDS[:1])
     for _ in range(3):
-        assert torch.equal(one(images(1, 30, 5), ids=IDS[:1]), ga.Policy([ga.RandomInvert()])(images(1, 30, 5), ids=IDS[:1]))
+        assert torch.equal(
+            one(images(1, 30, 5), ids=IDS[:1]), ga.Policy([ga.RandomInvert()])(images(1, 30, 5), ids=IDS[:1])
+        )
     assert len(traced) >= 5 and any(k[2][2][0][1] == 30 for k in one._recipes._known)
 
 
@@ -203,7 +214,11 @@ def test_copies_find_recipes_of_their_own(images):
     x, one = images(N, 20, 24), policy()
     want, _, _ = (one(x, ids=IDS) for _ in range(3))
     for twin in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one), ga.Policy.from_dict(one.to_dict())):
-        assert not found(twin) and all(torch.equal(twin(x, ids=IDS), want) for _ in range(3)) and isinstance(found(twin)[0], Recipe)
+        assert (
+            not found(twin)
+            and all(torch.equal(twin(x, ids=IDS), want) for _ in range(3))
+            and isinstance(found(twin)[0], Recipe)
+        )
         assert twin._recipes is not one._recipes
     assert list(one.state_dict()) == ["next_id", "epoch", "draws"]
 
@@ -223,5 +238,7 @@ assert [type(r).__name__ for r in policy._recipes._known.values()] == ["Recipe"]
     root = str(Path(ga.__file__).parent.parent)
     path = os.pathsep.join([root, str(Path(root) / "kernels"), *sys.path])
     env = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(locked / "numba"), "HOME": str(locked)}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -12,8 +12,16 @@ import gpuaug as ga
 
 MIXES = [ga.CutMix(0.4, 5), ga.CutMix(1.0, 5)]
 NESTED = [
-    ga.RandomOrder([ga.RandomApply([ga.ColorJitter(0.4, 0.4, 0.4, 0.2)], 0.5), ga.RandomChoice([ga.RandomInvert(0.5), ga.RandomRotation(30.0)])]),
-    ga.RandomChoice([ga.RandomApply([ga.RandomErasing(1.0)], 0.5), ga.RandomOrder([ga.RandomPosterize(3), ga.RandomSolarize(0.3)])], [0.2, 0.8]),
+    ga.RandomOrder(
+        [
+            ga.RandomApply([ga.ColorJitter(0.4, 0.4, 0.4, 0.2)], 0.5),
+            ga.RandomChoice([ga.RandomInvert(0.5), ga.RandomRotation(30.0)]),
+        ]
+    ),
+    ga.RandomChoice(
+        [ga.RandomApply([ga.RandomErasing(1.0)], 0.5), ga.RandomOrder([ga.RandomPosterize(3), ga.RandomSolarize(0.3)])],
+        [0.2, 0.8],
+    ),
     # neither fits every image: the size decides what is drawn
     ga.RandomResizedCrop((7, 9), (0.9, 1.4), (2.0, 3.0)),
     ga.RandomResizedCrop((7, 9), (0.5, 1.0), (0.1, 0.2)),
@@ -30,7 +38,11 @@ COUNTS = [0, 1, 2, 3, 63, 64, 65, 200]
 def kinds(draw):
     """What batches of one kind share: sizes (None: images differ), channels, dtype."""
     fixed = None if draw(st.integers(0, 2)) == 0 else (draw(SIDES), draw(SIDES))
-    dtype = torch.uint8 if fixed is None else draw(st.sampled_from([torch.uint8, torch.float32, torch.float16, torch.bfloat16]))
+    dtype = (
+        torch.uint8
+        if fixed is None
+        else draw(st.sampled_from([torch.uint8, torch.float32, torch.float16, torch.bfloat16]))
+    )
     return fixed, draw(st.sampled_from([1, 3, 3, 3, 4])), dtype
 
 
@@ -56,7 +68,12 @@ def batch(kind, n: int, numbers: np.random.Generator):
         images = x if dtype == torch.uint8 else (x / 255).to(dtype)
     count = len(images)
     ids = torch.from_numpy(numbers.choice([0, 5, 2**31, 2**32 - 1, 2**46 - 1 - count], 1) + np.arange(count))
-    return images, ids, torch.from_numpy(numbers.integers(0, 2**12, count)), torch.from_numpy(numbers.integers(0, 5, count))
+    return (
+        images,
+        ids,
+        torch.from_numpy(numbers.integers(0, 2**12, count)),
+        torch.from_numpy(numbers.integers(0, 5, count)),
+    )
 
 
 def outcome(policy: ga.Policy, given, epoch, labels: bool, backend: str):
@@ -74,7 +91,9 @@ def check(case, backend: str = "cpu", most: int = 200) -> int:
     steps, options, kind, batches, floats = case
     mixes = any(isinstance(t, ga.CutMix) for t in steps)
     try:
-        policy = ga.Policy([*([ga.ToDtype(torch.float32, scale=True)] if floats and kind[0] else []), *steps], **options)
+        policy = ga.Policy(
+            [*([ga.ToDtype(torch.float32, scale=True)] if floats and kind[0] else []), *steps], **options
+        )
     except (ValueError, TypeError):
         return 0
     served = 0
@@ -85,7 +104,9 @@ def check(case, backend: str = "cpu", most: int = 200) -> int:
         known = [r for r in policy._recipes._known.values() if hasattr(r, "fill")]
         got = outcome(policy, given, epoch, mixes, backend)
         if isinstance(want, Exception):
-            assert type(got) is type(want) and str(got) == str(want), f"{policy}: the steps refuse ({want}), a recipe gives {got!r}"
+            assert type(got) is type(want) and str(got) == str(want), (
+                f"{policy}: the steps refuse ({want}), a recipe gives {got!r}"
+            )
             continue
         assert not isinstance(got, Exception), f"{policy}: {got!r}"
         for g, w in zip(got, want, strict=True):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.recipes import agree, find
-from gpuaug.tape.recipe import Recipe
+from gpuaug.trace.cache import agree, find
+from gpuaug.trace.recipe import Recipe
 
 N = 70
 SEED = 2**63 + 5
@@ -44,7 +44,9 @@ TRACED = {
     "contiguous gives a copy of a part": lambda k: wiped(words(k), lambda x: x[:, :2].contiguous()),
     "contiguous gives itself of the whole": lambda k: wiped(words(k), torch.Tensor.contiguous),
     "reshape gives a view where it can": lambda k: wiped(words(k), lambda x: x.reshape(-1, 2, 2)),
-    "reshape gives a copy where it must": lambda k: wiped(words(k), lambda x: x.view(-1, 2, 2).transpose(1, 2).reshape(-1, 4)),
+    "reshape gives a copy where it must": lambda k: wiped(
+        words(k), lambda x: x.view(-1, 2, 2).transpose(1, 2).reshape(-1, 4)
+    ),
     "a view of a view": lambda k: wiped(words(k), lambda x: x.view(-1, 2, 2)[:, 1]),
     "a turned view": lambda k: wiped(words(k), lambda x: x.t()[1:].t()),
     "true and true is true": lambda k: ((fractions(k) > -0.5) + (fractions(k) > 0)).long(),
@@ -55,14 +57,22 @@ TRACED = {
     "int32 wraps in a shift": lambda k: ((words(k).int() << 5) >> 2).long(),
     "int64 wraps": lambda k: words(k) * 2**31 * 7,
     "float32 of a fill": lambda k: torch.full_like(fractions(k).float(), 0.1).double() * fractions(k),
-    "float32 after each operation": lambda k: ((fractions(k).float() * 3.7 + 0.1) / 1.3 - fractions(k).float()).double(),
+    "float32 after each operation": lambda k: (
+        (fractions(k).float() * 3.7 + 0.1) / 1.3 - fractions(k).float()
+    ).double(),
     "float32 of whole numbers": lambda k: (words(k) * 0.1 + words(k) / 7).double(),
     "float32 is compared with a number": lambda k: (fractions(k).float() < 0.1).long(),
     "a tensor without dimensions": lambda k: fractions(k) * torch.tensor(0.1),
     "no number in a clamp": lambda k: torch.where(fractions(k) < 0, torch.nan, fractions(k)).clamp(0.2, 0.5),
-    "no number in a minimum": lambda k: [f(torch.where(fractions(k) < 0, torch.nan, 0.3), fractions(k)) for f in (torch.minimum, torch.maximum)],
-    "no number in the other place": lambda k: [f(fractions(k), torch.where(fractions(k) < 0, torch.nan, 0.3)) for f in (torch.minimum, torch.maximum)],
-    "no number among extremes": lambda k: [f(torch.where(fractions(k) < 0, torch.nan, fractions(k)), 1) for f in (torch.amin, torch.amax)],
+    "no number in a minimum": lambda k: [
+        f(torch.where(fractions(k) < 0, torch.nan, 0.3), fractions(k)) for f in (torch.minimum, torch.maximum)
+    ],
+    "no number in the other place": lambda k: [
+        f(fractions(k), torch.where(fractions(k) < 0, torch.nan, 0.3)) for f in (torch.minimum, torch.maximum)
+    ],
+    "no number among extremes": lambda k: [
+        f(torch.where(fractions(k) < 0, torch.nan, fractions(k)), 1) for f in (torch.amin, torch.amax)
+    ],
     "no number is not itself": lambda k: [(x != x).long() for x in (torch.where(fractions(k) < 0, torch.nan, 0.3),)],
     "division by zero": lambda k: 1 / (fractions(k) * 0),
     "division of what is negative": lambda k: [(words(k) - 2**31) // -7, (words(k) - 2**31) % -7],
@@ -75,7 +85,9 @@ TRACED = {
     "differences": lambda k: fractions(k).diff(dim=1),
     "unflatten": lambda k: fractions(k).unflatten(1, (2, 2)),
     "where of numbers": lambda k: [torch.where(fractions(k) > 0, 0.1, 0.7), torch.where(fractions(k) > 0, 1, 0.7)],
-    "float64 written into float32": lambda k: (lambda x: (x[:, 0].copy_(fractions(k)[:, 1]), x)[1])(fractions(k).float()).double(),
+    "float64 written into float32": lambda k: (lambda x: (x[:, 0].copy_(fractions(k)[:, 1]), x)[1])(
+        fractions(k).float()
+    ).double(),
     "normal and beta": lambda k: [rng.Draw(k, 3).normal(), rng.Draw(k, 3).beta(0.3), rng.Draw(k, 3).permutation(9)],
 }
 
@@ -120,7 +132,9 @@ REFUSED = {
     "parts": lambda k: list(fractions(k).chunk(2, 1)),
     "the largest and where": lambda k: list(fractions(k).max(1)),
     "something scaled": lambda k: torch.add(fractions(k), fractions(k), alpha=3),
-    "something given to write to": lambda k: torch.add(fractions(k), 1, out=torch.empty(len(k), 4, dtype=torch.float64)),
+    "something given to write to": lambda k: torch.add(
+        fractions(k), 1, out=torch.empty(len(k), 4, dtype=torch.float64)
+    ),
 }
 
 
@@ -264,13 +278,17 @@ def test_a_transform_that_can_change_is_drawn_step_by_step(images, nested):
     assert "strength of Wide may change" in recipe_of(policy)
     transform.strength = 1.0
     strong = thrice(policy, x, ids=IDS[:4])
-    assert not torch.equal(weak[2], strong[0]) and torch.equal(strong[0], ga.Policy(policy.transforms, seed=3)(x, ids=IDS[:4]))
+    assert not torch.equal(weak[2], strong[0]) and torch.equal(
+        strong[0], ga.Policy(policy.transforms, seed=3)(x, ids=IDS[:4])
+    )
 
 
 def test_agreement_looks_at_every_number():
     frame = replace(FRAME)
     same = {"a": [torch.tensor([1.0, torch.nan]), (frame, None)], "b": torch.ones(2, dtype=torch.float64)}
-    assert agree(same, {"a": [torch.tensor([1.0, torch.nan]), (frame, None)], "b": torch.ones(2, dtype=torch.float64) + 2.0**-52})
+    assert agree(
+        same, {"a": [torch.tensor([1.0, torch.nan]), (frame, None)], "b": torch.ones(2, dtype=torch.float64) + 2.0**-52}
+    )
     for other in (
         {**same, "b": torch.ones(2, dtype=torch.float64) + 2.0**-40},
         {**same, "b": torch.ones(2)},

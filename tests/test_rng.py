@@ -10,8 +10,8 @@ import triton.language as tl
 from oracles import philox as philox_in_numpy
 from scipy import stats
 
-from gpuaug import rng, rng_host
-from gpuaug.rng import MIX, PARAMETERS, PIXELS, SAMPLER, Block, Draw, Keys, Layout
+from gpuaug import rng
+from gpuaug.rng import MIX, PARAMETERS, PIXELS, SAMPLER, Block, Draw, Keys, Layout, host
 
 N = 40_000
 # Random123's kat_vectors: philox4x32-10
@@ -60,7 +60,7 @@ def test_numba_gives_the_bits_of_torch(seed):
     c0, c1 = g.integers(0, 2**32, 33, np.uint32), g.integers(0, 2**16, 33, np.uint32) | np.uint32(1 << 28)
     occurrence = g.integers(0, 2**12, 57, np.uint32)
     c2, c3 = g.integers(0, 2**32, 57, np.uint32), g.integers(0, 2**32, 57, np.uint32)
-    got = torch.from_numpy(rng_host.table(seed, c0, c1, occurrence, c2, c3))
+    got = torch.from_numpy(host.table(seed, c0, c1, occurrence, c2, c3))
     t0, t1, to, t2, t3 = (torch.from_numpy(x.astype(np.int64)) for x in (c0, c1, occurrence, c2, c3))
     want = torch.stack(rng.philox(seed, t0[None], t1[None] | (to << 16)[:, None], t2[:, None], t3[:, None]), -1)
     assert got.shape == (57, 33, 4)
@@ -70,7 +70,13 @@ def test_numba_gives_the_bits_of_torch(seed):
 @triton.jit
 def _philox(out, c0, c1, c2, c3, seed, N: tl.constexpr):
     i = tl.arange(0, N)
-    a, b, c, d = tl.philox(seed, tl.load(c0 + i).to(tl.uint32), tl.load(c1 + i).to(tl.uint32), tl.load(c2 + i).to(tl.uint32), tl.load(c3 + i).to(tl.uint32))
+    a, b, c, d = tl.philox(
+        seed,
+        tl.load(c0 + i).to(tl.uint32),
+        tl.load(c1 + i).to(tl.uint32),
+        tl.load(c2 + i).to(tl.uint32),
+        tl.load(c3 + i).to(tl.uint32),
+    )
     tl.store(out + i, a.to(tl.int64) & 0xFFFFFFFF)
     tl.store(out + N + i, b.to(tl.int64) & 0xFFFFFFFF)
     tl.store(out + 2 * N + i, c.to(tl.int64) & 0xFFFFFFFF)
@@ -156,8 +162,18 @@ def test_words_drawn_ahead_in_a_block_are_those_drawn_one_by_one():
     k = keys(50)
     layout = Layout({(PARAMETERS, 0): 3, (PARAMETERS, 4): 1, (MIX, 4): 1})
     block = layout.block(k)
-    for slot, domain, count in ((0, PARAMETERS, 12), (4, PARAMETERS, 4), (4, MIX, 4), (4, PARAMETERS, 30), (9, PARAMETERS, 5)):
-        assert torch.equal(Draw(k, slot, block, domain).words(count), Draw(k, slot, Block(k), domain).words(count)), (slot, domain, count)
+    for slot, domain, count in (
+        (0, PARAMETERS, 12),
+        (4, PARAMETERS, 4),
+        (4, MIX, 4),
+        (4, PARAMETERS, 30),
+        (9, PARAMETERS, 5),
+    ):
+        assert torch.equal(Draw(k, slot, block, domain).words(count), Draw(k, slot, Block(k), domain).words(count)), (
+            slot,
+            domain,
+            count,
+        )
 
 
 def test_pixels_are_numbered_row_by_row_and_four_channels_share_a_counter():
@@ -206,7 +222,14 @@ def test_uniform_lies_on_the_documented_grid():
 def test_neighbouring_ids_epochs_and_slots_are_uncorrelated():
     u = [
         draw(slot=s, epoch=e, first=f, seed=k, occurrence=o).uniform()
-        for s, e, f, k, o in ((0, 0, 0, 1, 0), (1, 0, 0, 1, 0), (0, 1, 0, 1, 0), (0, 0, 1, 1, 0), (0, 0, 0, 2, 0), (0, 0, 0, 1, 1))
+        for s, e, f, k, o in (
+            (0, 0, 0, 1, 0),
+            (1, 0, 0, 1, 0),
+            (0, 1, 0, 1, 0),
+            (0, 0, 1, 1, 0),
+            (0, 0, 0, 2, 0),
+            (0, 0, 0, 1, 1),
+        )
     ]
     r = np.corrcoef(torch.stack(u).numpy())
     assert np.abs(r - np.eye(len(u))).max() < 4.5 / N**0.5
@@ -291,4 +314,9 @@ def test_choice_keeps_its_weights():
 
 def test_draws_of_no_samples_are_empty():
     d = draw(0)
-    assert d.uniform().shape == (0,) and d.permutation(4).shape == (0, 4) and d.beta(1.0).shape == (0,) and d.choice((1.0, 2.0)).shape == (0,)
+    assert (
+        d.uniform().shape == (0,)
+        and d.permutation(4).shape == (0, 4)
+        and d.beta(1.0).shape == (0,)
+        and d.choice((1.0, 2.0)).shape == (0,)
+    )

@@ -19,7 +19,9 @@ P = 1e-4
 def columns(drawn: object, name: str = "") -> dict[str, np.ndarray]:
     """Every parameter as columns of numbers, rounded to float32: translate.0, transforms.1.apply, ..."""
     if isinstance(drawn, dict):
-        return {k: v for key, inner in drawn.items() for k, v in columns(inner, f"{name}.{key}" if name else key).items()}
+        return {
+            k: v for key, inner in drawn.items() for k, v in columns(inner, f"{name}.{key}" if name else key).items()
+        }
     if isinstance(drawn, list):
         return {k: v for i, inner in enumerate(drawn) for k, v in columns(inner, f"{name}.{i}").items()}
     a = np.asarray(drawn).astype(np.float32)
@@ -30,7 +32,9 @@ def columns(drawn: object, name: str = "") -> dict[str, np.ndarray]:
 
 def alike(a: np.ndarray, b: np.ndarray, what: str) -> None:
     """Chi-square where values are few, Kolmogorov and Smirnov elsewhere."""
-    assert np.isnan(a).mean() == np.isnan(b).mean(), f"{what}: {np.isnan(a).mean():.3f} NaN instead of {np.isnan(b).mean():.3f}"
+    assert np.isnan(a).mean() == np.isnan(b).mean(), (
+        f"{what}: {np.isnan(a).mean():.3f} NaN instead of {np.isnan(b).mean():.3f}"
+    )
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     values = np.unique(np.concatenate([a, b]))
     if len(values) < 2:
@@ -43,15 +47,19 @@ def alike(a: np.ndarray, b: np.ndarray, what: str) -> None:
         p = stats.chi2_contingency(table).pvalue if table.shape[1] > 1 else 1.0
     else:
         p = stats.ks_2samp(a, b).pvalue
-    assert p > P, f"{what}: p = {p:.2g} that both draw alike; means {a.mean():.4g} and {b.mean():.4g}, spreads {a.std():.4g} and {b.std():.4g}"
+    assert p > P, (
+        f"{what}: p = {p:.2g} that both draw alike; means {a.mean():.4g} and {b.mean():.4g}, spreads {a.std():.4g} and {b.std():.4g}"
+    )
 
 
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
     args = case(name, i)
-    assert name in DRAWS, f"{name} has no oracle of its draws: add DRAWS[{name!r}] to tests/oracles.py"
+    assert name in DRAWS, f"{name} has no oracle of its draws: add DRAWS[{name!r}] to tests/support/oracles.py"
     size = ((41, 53), (48, 37), (12, 33))[i % 3] if "padding" not in args else (41, 53)
-    ours = ga.Policy([build(name, args)], seed=5 + i).draw(torch.arange(N) + 2**33, epoch=2, size=size, dtype=torch.float32)[0]
+    ours = ga.Policy([build(name, args)], seed=5 + i).draw(
+        torch.arange(N) + 2**33, epoch=2, size=size, dtype=torch.float32
+    )[0]
     ours.pop("partner", None)  # drawn among the batch: see below
     theirs = DRAWS[name](args, N, size, np.random.default_rng(i))
     a, b = columns(ours), columns(theirs)
@@ -70,12 +78,20 @@ def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
 @pytest.mark.parametrize("size", [(9, 4), (3, 200), (1, 1), (2, 3), (60, 60)])
 def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size):
     """Where most tries fail, the first valid one and the clamped centre crop decide."""
-    for args in ({"size": 8}, {"size": 8, "scale": (0.5, 1.0), "ratio": (0.9, 1.1)}, {"size": 8, "scale": (1.0, 1.3), "ratio": (1.0, 1.0)}):
+    for args in (
+        {"size": 8},
+        {"size": 8, "scale": (0.5, 1.0), "ratio": (0.9, 1.1)},
+        {"size": 8, "scale": (1.0, 1.3), "ratio": (1.0, 1.0)},
+    ):
         ours = columns(ga.Policy([ga.RandomResizedCrop(**args)], seed=3).draw(torch.arange(N), size=size)[0])
         theirs = columns(DRAWS["RandomResizedCrop"](args, N, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomResizedCrop({args}) of {size}: {k}")
-        alike(ours["height"] * 1000 + ours["width"], theirs["height"] * 1000 + theirs["width"], f"RandomResizedCrop({args}) of {size}: height and width")
+        alike(
+            ours["height"] * 1000 + ours["width"],
+            theirs["height"] * 1000 + theirs["width"],
+            f"RandomResizedCrop({args}) of {size}: height and width",
+        )
 
 
 @pytest.mark.parametrize("size", [(9, 4), (1, 1), (2, 3), (30, 7)])
@@ -86,7 +102,9 @@ def test_rectangles_to_erase_in_odd_shapes_are_drawn_as_torchvision_draws_them(s
         theirs = columns(DRAWS["RandomErasing"](args, N, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomErasing({args}) of {size}: {k}")
-        alike(ours["h"] * 1000 + ours["w"], theirs["h"] * 1000 + theirs["w"], f"RandomErasing({args}) of {size}: h and w")
+        alike(
+            ours["h"] * 1000 + ours["w"], theirs["h"] * 1000 + theirs["w"], f"RandomErasing({args}) of {size}: h and w"
+        )
         failed += (ours["h"] == 0).mean()
     assert failed > 0.01, "vacuous: no rectangle ever failed to fit"
 
@@ -105,7 +123,9 @@ def test_images_of_different_sizes_are_drawn_as_if_each_had_its_own_batch():
 def test_partners_are_one_cycle_through_the_batch():
     for n in (1, 2, 3, 17, 256):
         for epoch in range(5):
-            partner = ga.Policy([ga.CutMix(num_classes=3)]).draw(torch.arange(n) * 31, epoch=epoch, size=(8, 8))[0]["partner"]
+            partner = ga.Policy([ga.CutMix(num_classes=3)]).draw(torch.arange(n) * 31, epoch=epoch, size=(8, 8))[0][
+                "partner"
+            ]
             seen, at = set(), 0
             for _ in range(n):
                 seen.add(at)

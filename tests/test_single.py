@@ -17,7 +17,10 @@ import gpuaug as ga
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)
 PLANAR = torch.from_numpy(ARRAY).permute(2, 0, 1).contiguous()
-POLICY = ga.Policy([ga.RandomResizedCrop((9, 11)), ga.RandomHorizontalFlip(), ga.ColorJitter(0.3, 0.3, 0.3, 0.1), ga.ToTensor()], seed=2)
+POLICY = ga.Policy(
+    [ga.RandomResizedCrop((9, 11)), ga.RandomHorizontalFlip(), ga.ColorJitter(0.3, 0.3, 0.3, 0.1), ga.ToTensor()],
+    seed=2,
+)
 
 WAYS = {
     "tensor": PLANAR,
@@ -90,7 +93,11 @@ def test_the_label_of_one_image_has_no_first_axis_either(label, shape, mixed):
     torch.testing.assert_close(out, torch.as_tensor(label), check_dtype=False)
     image, out = ga.Policy([ga.CutMix(1.0, 5)])(PLANAR, label)
     # alone in its batch, it is its own partner
-    assert image.shape == PLANAR.shape and out.shape == mixed and abs(float(out[3]) - float(torch.as_tensor(label) == 3 if shape == () else 0)) < 1e-6
+    assert (
+        image.shape == PLANAR.shape
+        and out.shape == mixed
+        and abs(float(out[3]) - float(torch.as_tensor(label) == 3 if shape == () else 0)) < 1e-6
+    )
     params = POLICY.draw(torch.tensor([7]), size=(24, 30))
     assert POLICY.replay(PLANAR, params, label)[1].shape == shape
 
@@ -99,7 +106,9 @@ def folder(path) -> str:
     for name in "ab":
         (path / name).mkdir()
         for k in range(3):
-            Image.fromarray(np.random.default_rng(k).integers(0, 256, (20 + k, 30, 3), np.uint8)).save(path / name / f"{k}.png")
+            Image.fromarray(np.random.default_rng(k).integers(0, 256, (20 + k, 30, 3), np.uint8)).save(
+                path / name / f"{k}.png"
+            )
     return str(path)
 
 

@@ -12,8 +12,16 @@ import gpuaug as ga
 IDS = torch.arange(8)
 FILL = 0.3
 CHAINS = {
-    "two turns": [ga.RandomRotation(25, "bilinear", fill=FILL), ga.RandomHorizontalFlip(), ga.RandomAffine(20, (0.1, 0.1), (0.9, 1.2), 8, "bilinear", FILL)],
-    "crop, then turn": [ga.RandomResizedCrop((90, 120), scale=(0.5, 1.0)), ga.RandomVerticalFlip(), ga.RandomRotation(10, "bilinear")],
+    "two turns": [
+        ga.RandomRotation(25, "bilinear", fill=FILL),
+        ga.RandomHorizontalFlip(),
+        ga.RandomAffine(20, (0.1, 0.1), (0.9, 1.2), 8, "bilinear", FILL),
+    ],
+    "crop, then turn": [
+        ga.RandomResizedCrop((90, 120), scale=(0.5, 1.0)),
+        ga.RandomVerticalFlip(),
+        ga.RandomRotation(10, "bilinear"),
+    ],
     "turn, then crop": [ga.RandomRotation(10, "bilinear"), ga.RandomResizedCrop((90, 120), scale=(0.5, 1.0))],
     "crop of a resize": [ga.Resize((70, 90)), ga.RandomResizedCrop((80, 100), scale=(0.5, 1.0))],
 }
@@ -37,16 +45,20 @@ def test_one_interpolation_agrees_with_several_on_ramps(name):
 
 
 def test_one_interpolation_is_one_pass():
-    one, two = (ga.Policy(CHAINS["crop, then turn"], single_resample=s).describe((61, 81), backend="reference") for s in (True, False))
+    one, two = (
+        ga.Policy(CHAINS["crop, then turn"], single_resample=s).describe((61, 81), backend="reference")
+        for s in (True, False)
+    )
     assert "1. Project\n" in one and "2. Finish\n" in one
     assert "1. Resample\n" in two and "2. Warp\n" in two
 
 
 def test_one_interpolation_keeps_the_fill():
     images = torch.zeros(8, 3, 40, 40)
-    out = ga.Policy([ga.RandomRotation((45, 45), "bilinear", fill=FILL), ga.RandomRotation((-20, -20), "bilinear", fill=FILL)], single_resample=True)(
-        images, ids=IDS
-    )
+    out = ga.Policy(
+        [ga.RandomRotation((45, 45), "bilinear", fill=FILL), ga.RandomRotation((-20, -20), "bilinear", fill=FILL)],
+        single_resample=True,
+    )(images, ids=IDS)
     torch.testing.assert_close(out[:, :, 0, 0], torch.full((8, 3), FILL))
     assert out[:, :, 20, 20].abs().max() == 0
 
@@ -93,7 +105,10 @@ def test_the_cpu_has_a_rule_for_one_interpolation(name):
 @pytest.mark.parametrize("fill", [None, 0.0, (0.1, 0.9, 0.4)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 40)], ids=str)
 def test_executors_agree_on_one_interpolation_far_beside_small_images(fill, size, images):
-    far = [ga.RandomAffine(180, (1.0, 1.0), (0.1, 3.0), 60, "bilinear", fill), ga.RandomAffine(180, (1.0, 1.0), (0.1, 3.0), 60, "bilinear", fill)]
+    far = [
+        ga.RandomAffine(180, (1.0, 1.0), (0.1, 3.0), 60, "bilinear", fill),
+        ga.RandomAffine(180, (1.0, 1.0), (0.1, 3.0), 60, "bilinear", fill),
+    ]
     policy, x = ga.Policy(far, seed=9, single_resample=True), images(len(IDS), *size)
     want, got = (policy(x, ids=IDS, backend=b) for b in ("reference", "cpu"))
     assert "Project" in policy.describe(size), "vacuous"

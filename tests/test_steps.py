@@ -1,4 +1,5 @@
-"""What an executor says that it runs is what it runs: steps, kernels, compiled calls and bytes are counted while a call is made."""
+"""What an executor says that it runs is what it runs: steps, kernels, compiled calls and bytes are counted while a call
+is made."""
 
 import re
 from collections.abc import Callable
@@ -18,9 +19,9 @@ from bench.scenarios import POLICIES as STRENGTHS
 from gpuaug import fuse, ir, rng
 from gpuaug.exec import cpu, load, reference
 from gpuaug.exec import triton as kernels
-from gpuaug.exec.normal import normal
-from gpuaug.exec.rows import entry
-from gpuaug.tape import recipe
+from gpuaug.exec.cpu import entry
+from gpuaug.exec.triton.canonical import normal
+from gpuaug.trace import recipe
 
 N = 3
 SIZE = (41, 41)
@@ -31,7 +32,13 @@ POLICIES: dict[str, tuple[ga.Transform, ...]] = {
     **{name: (cls(**cls.example),) for name, cls in sorted(ga.REGISTRY.items())},
     **STRENGTHS,
     # what follows a step, and other types than float32 at both ends
-    "two contrasts in 16 bits": (*STRENGTHS["moderate"], ga.ColorJitter(contrast=0.4), ga.RandomRotation(9, "bilinear"), ga.ColorJitter(contrast=0.4), HALF),
+    "two contrasts in 16 bits": (
+        *STRENGTHS["moderate"],
+        ga.ColorJitter(contrast=0.4),
+        ga.RandomRotation(9, "bilinear"),
+        ga.ColorJitter(contrast=0.4),
+        HALF,
+    ),
     "cut and turned": (ga.CutMix(1.0, 4), ga.RandomRotation(9), ga.CutMix(1.0, 4), ga.ToDtype(torch.uint8, scale=True)),
 }
 assert {"none", "weak", "moderate", "strong", "very strong"} <= POLICIES.keys()
@@ -59,7 +66,14 @@ def plan_for(policy: ga.Policy, dtype: torch.dtype | None) -> fuse.Plan:
 
 def called(policy: ga.Policy, images: Any, backend: str, device: torch.device | str = "cpu") -> Any:
     labels = torch.zeros(N, dtype=torch.int64, device=device) if policy._mixes else None
-    return policy(images, labels, ids=torch.arange(N, device=device), epoch=2, occurrence=torch.zeros(N, dtype=torch.int64, device=device), backend=backend)
+    return policy(
+        images,
+        labels,
+        ids=torch.arange(N, device=device),
+        epoch=2,
+        occurrence=torch.zeros(N, dtype=torch.int64, device=device),
+        backend=backend,
+    )
 
 
 def held(images: Any) -> int:
@@ -83,7 +97,9 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     assert not any(step.fallback for step in steps)
     whole, moved = launch._launch, []  # type: Any, list[tuple[int, int]]
 
-    def watched(source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, one: Any = None) -> None:
+    def watched(
+        source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, one: Any = None
+    ) -> None:
         sides = 2 if program.records[codes.RECORD.value] == codes.MIXUP.value else 1
         moved.append((sides * held(source.owner or source.data), 0 if one else held(out)))
         whole(source, program, tables, known, size, out, layout, one)
@@ -101,7 +117,11 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     zeros = made.count(kernels.ZEROS)
     assert on.work.count("kernel") == drawing + len(made) - zeros == total - zeros
     assert on.work.count("zeros") == zeros + 1 + bool(policy._mixes)
-    assert sum(what.startswith("gather") for what in made) == sum(what.startswith("finish") for what in made) == sum(not wrote for _, wrote in moved)
+    assert (
+        sum(what.startswith("gather") for what in made)
+        == sum(what.startswith("finish") for what in made)
+        == sum(not wrote for _, wrote in moved)
+    )
     near(sum(step.reads for step in steps), sum(read for read, _ in moved))
     near(sum(step.writes for step in steps), sum(wrote for _, wrote in moved))
 
@@ -151,7 +171,9 @@ def test_the_reference_applies_the_passes_of_its_steps_one_by_one(name, dtype, m
     monkeypatch.setattr(reference, "apply", watched)
     images = batch(dtype)
     out = called(policy, images, "reference")
-    assert found == [type(p).__name__ for step in steps for p in step.passes] and all(len(step.passes) == 1 for step in steps)
+    assert found == [type(p).__name__ for step in steps for p in step.passes] and all(
+        len(step.passes) == 1 for step in steps
+    )
     near(steps[0].loads[0].bytes, held(images))
     near(steps[-1].stores[-1].bytes, held(out[0] if policy._mixes else out))
 
@@ -168,7 +190,10 @@ def test_steps_hold_every_pass_once_hand_on_what_they_store_and_are_what_is_prep
     assert [type(p) for step in steps for p in step.passes] == [type(p) for p in passes]
     for a, b in pairwise(steps):
         assert a.stores[-1].bytes == b.loads[0].bytes and a.stores[-1].dtype == b.loads[0].dtype == torch.float32
-    assert steps[0].loads[0] == (plan.frame, plan.frame.dtype) and steps[-1].stores[-1].dtype == ir.after(plan.passes, plan.frame).dtype
+    assert (
+        steps[0].loads[0] == (plan.frame, plan.frame.dtype)
+        and steps[-1].stores[-1].dtype == ir.after(plan.passes, plan.frame).dtype
+    )
     assert all(step.reason and bool(step.launches) == (step.kind == "kernels") for step in steps)
     assert backend == "reference" or len(executor.prepare(plan)) == len(steps)
 
@@ -196,7 +221,10 @@ def test_what_falls_back_is_told_with_its_reason():
     x, f = torch.rand(N, 3, 9, 9), torch.linspace(0.2, 1.8, N)
     mixed = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((ir.Hue(f), ir.MixUp(torch.arange(N), f)),))
     for passes, reasons in (
-        ((ir.Hue(f), ir.Custom(torch.flip, "mine"), ir.Hue(f), FINISH), {"cpu": "no compiled rule", "triton": "no rule for Custom"}),
+        (
+            (ir.Hue(f), ir.Custom(torch.flip, "mine"), ir.Hue(f), FINISH),
+            {"cpu": "no compiled rule", "triton": "no rule for Custom"},
+        ),
         ((ir.Hue(f), mixed, ir.Hue(f), FINISH), {"cpu": "a mix inside a choice", "triton": "MixUp after another pass"}),
     ):
         for backend, reason in reasons.items():
@@ -234,7 +262,10 @@ def test_describe_counts_no_kernel_that_draws_where_torch_does(monkeypatch):
 def groups(backend: str, transforms: Any, size: tuple[int, int] = (31, 41)) -> list[list[str]]:
     policy = ga.Policy(transforms)
     keys, frame = rng.Keys(0, 0, IDS[:2], IDS[:2] * 0), ir.Frame(torch.tensor([size, size]), size, 3, torch.float32)
-    return [[type(p).__name__ for p in step.passes] for step in load(backend).steps(policy._plan(keys, frame, policy._draw(keys, frame)))]
+    return [
+        [type(p).__name__ for p in step.passes]
+        for step in load(backend).steps(policy._plan(keys, frame, policy._draw(keys, frame)))
+    ]
 
 
 CROP, JITTER = ga.RandomResizedCrop(16), ga.ColorJitter(0.4, 0.4, 0.4, 0.1)
@@ -246,14 +277,24 @@ GROUPS: dict[str, tuple[list[ga.Transform], list[list[str]], list[list[str]]]] =
     ),
     "a mean of a crop": ([CROP, JITTER], [["Resample", "Choice", "Finish"]], [["Resample"], ["Choice", "Finish"]]),
     "a mean of what only moves": ([ga.RandomCrop(16), JITTER], *[[["Resample", "Choice", "Finish"]]] * 2),
-    "a cut of a crop": ([CROP, ga.CutMix(num_classes=3)], [["Resample"], ["CutMix", "Finish"]], [["Resample", "CutMix", "Finish"]]),
-    "a cut of a crop, then a mean": ([CROP, ga.CutMix(num_classes=3), JITTER], *[[["Resample"], ["CutMix", "Choice", "Finish"]]] * 2),
+    "a cut of a crop": (
+        [CROP, ga.CutMix(num_classes=3)],
+        [["Resample"], ["CutMix", "Finish"]],
+        [["Resample", "CutMix", "Finish"]],
+    ),
+    "a cut of a crop, then a mean": (
+        [CROP, ga.CutMix(num_classes=3), JITTER],
+        *[[["Resample"], ["CutMix", "Choice", "Finish"]]] * 2,
+    ),
     "a cut of points": (
         [ga.RandomInvert(), ga.CutMix(num_classes=3)],
         [["Choice"], ["CutMix", "Finish"]],
         [["Choice", "CutMix", "Finish"]],
     ),
-    "a second cut": ([ga.CutMix(), ga.RandomInvert(), ga.CutMix()], *[[["CutMix", "Choice"], ["CutMix", "Finish"]]] * 2),
+    "a second cut": (
+        [ga.CutMix(), ga.RandomInvert(), ga.CutMix()],
+        *[[["CutMix", "Choice"], ["CutMix", "Finish"]]] * 2,
+    ),
     "a turn of a crop": (
         [CROP, ga.RandomInvert(), ga.RandomRotation(9)],
         [["Resample", "Choice", "Warp", "Finish"]],

@@ -1,4 +1,5 @@
-"""Ring 6: the shape of the package.  Imports point down, passes are complete, transforms are values with torchvision's arguments."""
+"""Ring 6: the shape of the package.  Imports point down, passes are complete, transforms are values with torchvision's
+arguments."""
 
 import ast
 import copy
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -24,75 +26,29 @@ from gpuaug.exec import reference
 
 ROOT = Path(ga.__file__).parent.parent
 
-# a module imports only from the sets above its own
-LAYERS = [
-    {"gpuaug.version", "gpuaug.arguments", "gpuaug.ir", "gpuaug.compiled", "gpuaug.photographs", "gpuaug.show"},
-    {"gpuaug.rng_host", "gpuaug.arrays", "gpuaug.dtypes", "gpuaug.exec.rows", "gpuaug.exec.rows.codes", "gpuaug.exec.rows.vectors"},
-    {"gpuaug.rng", "gpuaug.images", "gpuaug.exec.rows.memory", "gpuaug.exec.rows.points"},
-    {"gpuaug.data.permutation"},
-    {"gpuaug.data.shards", "gpuaug.data.share", "gpuaug.data.weights"},
-    {"gpuaug.data.order"},
-    {"gpuaug.data.cursor"},
-    {"gpuaug.data.sampler"},
-    {
-        "gpuaug.numbering",
-        "gpuaug.batch",
-        "gpuaug.fuse",
-        "gpuaug.transforms.base",
-        "gpuaug.exec.steps",
-        "gpuaug.exec.rows.noise",
-        "gpuaug.exec.rows.resample",
-        "gpuaug.exec.rows.warp",
-    },
-    {"gpuaug.targets", "gpuaug.tape.record", "gpuaug.tape.machine", "gpuaug.exec.bounds", "gpuaug.exec.taps", "gpuaug.exec.rows.project"},
-    {"gpuaug.tape.tensor", "gpuaug.tape.host", "gpuaug.tape.device"},
-    {"gpuaug.tape.aten"},
-    {"gpuaug.tape.axes"},
-    {"gpuaug.tape", "gpuaug.tape.recipe"},
-    {"gpuaug.recipes"},
-    {
-        "gpuaug.exec.reference",
-        "gpuaug.exec.normal",
-        "gpuaug.exec.statistics",
-        "gpuaug.exec.rows.program",
-        "gpuaug.exec.rows.produce",
-        "gpuaug.exec.rows.stages",
-    },
-    {
-        "gpuaug.exec.marshal",
-        "gpuaug.transforms.geometry",
-        "gpuaug.transforms.colour",
-        "gpuaug.transforms.convert",
-        "gpuaug.transforms.stamps",
-        "gpuaug.transforms.mixes",
-    },
-    {"gpuaug.transforms.warps", "gpuaug.exec.rows.resize", "gpuaug.exec.rules"},
-    {"gpuaug.transforms.auto", "gpuaug.transforms.choice", "gpuaug.exec.rows.walk"},
-    {"gpuaug.transforms", "gpuaug.exec.rows.entry"},
-    {"gpuaug.exec.cpu", "gpuaug.exec.triton"},
-    {"gpuaug.exec", "gpuaug.serial", "gpuaug.traced"},
-    {"gpuaug.call"},
+# rooms from the ground up: a module imports from rooms below its own, or from its own, where no circle may arise.  A
+# name stands for a module, or for a package with all that is in it and has no name of its own here
+ROOMS = [
+    {"gpuaug.version", "gpuaug.arguments", "gpuaug.numba_cache", "gpuaug_kernels"},
+    {"gpuaug.ir", "gpuaug.rng", "gpuaug.arrays", "gpuaug.dtypes", "gpuaug.images", "gpuaug.batch"},
+    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
+    {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
+    {"gpuaug.serial", "gpuaug.call"},
     {"gpuaug.policy", "gpuaug.functional"},
-    {"gpuaug.data"},
-    {"gpuaug.demo"},
-    {"gpuaug.cli"},
+    {"gpuaug.apps"},
     {"gpuaug"},
 ]
-KERNELS = [
-    {"gpuaug_kernels", "gpuaug_kernels.codes", "gpuaug_kernels.tape"},
-    {"gpuaug_kernels.noise", "gpuaug_kernels.statistics"},
-    {"gpuaug_kernels.point"},
-    {"gpuaug_kernels.wide"},
-    {"gpuaug_kernels.source"},
-    {"gpuaug_kernels.warp"},
-    {"gpuaug_kernels.stencil"},
-    {"gpuaug_kernels.read"},
-    {"gpuaug_kernels.chain"},
-    {"gpuaug_kernels.launch"},
-    {"gpuaug_kernels.sass", "gpuaug_kernels.aot_tape"},
-    {"gpuaug_kernels.aot"},
-]
-LEVEL = {m: i for layers in (LAYERS, KERNELS) for i, layer in enumerate(layers) for m in layer}
+LEVEL = {m: i for i, room in enumerate(ROOMS) for m in room}
+
+
+def level(name: str) -> int:
+    """Of the room that a module stands in: that of the longest name which it is, or lies in."""
+    parts = name.split(".")
+    # the package itself is the roof, not the room of whatever is not named
+    known = [".".join(parts[:k]) for k in range(len(parts), 0, -1) if k > 1 or len(parts) == 1 or parts[0] != "gpuaug"]
+    found = next((n for n in known if n in LEVEL), None)
+    assert found, f"{name} stands in no room of tests/test_structure.py: say where it belongs"
+    return LEVEL[found]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -118,11 +74,22 @@ def imports(path: Path) -> Iterator[str]:
 
 @EACH
 def test_imports_point_down(name):
-    assert name in LEVEL, f"{name} stands in no layer of tests/test_structure.py: say where it belongs"
     for target in imports(SOURCES[name]):
-        if target.split(".")[0] == name.split(".")[0]:
-            assert target in LEVEL, f"{name} imports {target}, which stands in no layer"
-            assert LEVEL[target] < LEVEL[name], f"{name} (layer {LEVEL[name]}) imports {target} (layer {LEVEL[target]})"
+        if target in SOURCES:
+            assert level(target) <= level(name), (
+                f"{name} (room {level(name)}) imports {target} (room {level(target)}), which stands above it"
+            )
+
+
+def test_imports_make_no_circle():
+    graph = {name: {t for t in imports(path) if t in SOURCES} - {name} for name, path in SOURCES.items()}
+    assert sum(map(len, graph.values())) > 100, "vacuous: no imports were found"
+    # a package takes from its modules what it shows, which is no circle: Python has begun it before them
+    order = TopologicalSorter({name: targets for name, targets in graph.items()})
+    try:
+        order.prepare()
+    except CycleError as error:
+        raise AssertionError(f"a circle of imports: {' -> '.join(error.args[1])}") from None
 
 
 @EACH
@@ -135,27 +102,36 @@ def test_nothing_knows_what_it_must_not(name):
         if name.startswith("gpuaug.exec"):
             assert not target.startswith("gpuaug.transforms"), f"{name} imports {target}: executors know no transform"
         if target.startswith("gpuaug_kernels"):
-            may = {"gpuaug.exec.triton", "gpuaug.exec.marshal", "gpuaug.exec.rules", "gpuaug.tape.device"}
-            assert name in may or name.startswith("gpuaug_kernels"), f"{name} imports {target}: only {', '.join(sorted(may))} may"
+            may = {
+                "gpuaug.exec.triton.executor",
+                "gpuaug.exec.triton.marshal",
+                "gpuaug.exec.triton.rules",
+                "gpuaug.trace.device",
+            }
+            assert name in may or name.startswith("gpuaug_kernels"), (
+                f"{name} imports {target}: only {', '.join(sorted(may))} may"
+            )
 
 
-def test_no_layer_names_a_module_that_is_gone():
+def test_no_room_names_a_module_that_is_gone():
     assert LEVEL.keys() - SOURCES.keys() == set()
     assert len(SOURCES) > 30, "vacuous: the sources were not found"
 
 
 @EACH
-def test_a_file_is_one_idea_of_at_most_four_hundred_lines(name):
+def test_a_file_is_one_idea_of_at_most_five_hundred_lines(name):
     lines = SOURCES[name].read_text().splitlines()
-    assert len(lines) <= 400, f"{name} has {len(lines)} lines: it is two ideas"
+    assert len(lines) <= 500, f"{name} has {len(lines)} lines: it is two ideas"
     assert len(lines) < 2 or lines[0].startswith('"""'), f"{name} does not begin with what it is"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: p.name)
 def test_a_test_file_is_short_too_and_skips_nothing(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines"
-    assert not re.search(r"pytest\.(mark\.)?(skip|importorskip)" + r"\b", text), f"{path.name} skips: a test that does not run is no test"
+    assert len(text.splitlines()) <= 500, f"{path.name} has {len(text.splitlines())} lines"
+    assert not re.search(r"pytest\.(mark\.)?(skip|importorskip)" + r"\b", text), (
+        f"{path.name} skips: a test that does not run is no test"
+    )
 
 
 BANNED = re.compile(
@@ -172,7 +148,15 @@ def test_randomness_comes_from_draw_alone(name):
 
 
 def test_the_ban_on_randomness_sees_what_it_must():
-    for line in ("x = torch.rand(3)", "np.random.seed(0)", "import random", "x.uniform_(0, 1)", "torch.bernoulli(p)", "tl.rand(seed, i)", "torch.randperm(5)"):
+    for line in (
+        "x = torch.rand(3)",
+        "np.random.seed(0)",
+        "import random",
+        "x.uniform_(0, 1)",
+        "torch.bernoulli(p)",
+        "tl.rand(seed, i)",
+        "torch.randperm(5)",
+    ):
         assert BANNED.search(line), line
     for line in ("draw.uniform()", "def normal(self)", "from gpuaug.rng import Draw", "randomly", "self.random"):
         assert not BANNED.search(line), line
@@ -196,7 +180,9 @@ def test_importing_gpuaug_is_quick_and_loads_no_engine():
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
     best = 9.0
     for _ in range(5):
-        out = subprocess.run([sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True).stdout.split()
+        out = subprocess.run(
+            [sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True
+        ).stdout.split()
         assert out[1:] == [], f"import gpuaug loads {', '.join(out[1:])}"
         best = min(best, float(out[0]))
         if best <= 0.1:
@@ -219,10 +205,16 @@ PASSES = sorted(set(concrete(ir.Pass)), key=lambda c: c.__name__)
 
 @pytest.mark.parametrize("cls", PASSES, ids=lambda c: c.__name__)
 def test_every_pass_has_its_rules(cls):
-    assert reference.apply.dispatch(cls) is not reference.apply.dispatch(object), f"exec/reference.py has no rule for {cls.__name__}"
+    assert reference.apply.dispatch(cls) is not reference.apply.dispatch(object), (
+        f"exec/reference.py has no rule for {cls.__name__}"
+    )
     if issubclass(cls, ir.Mix):
-        assert targets.apply.dispatch(cls) is not targets.apply.dispatch(object), f"targets.py does not say what {cls.__name__} does to labels"
-    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), f"{cls.__name__} does not say what it computes"
+        assert targets.apply.dispatch(cls) is not targets.apply.dispatch(object), (
+            f"targets.py does not say what {cls.__name__} does to labels"
+        )
+    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), (
+        f"{cls.__name__} does not say what it computes"
+    )
     assert not cls.__dataclass_params__.eq and cls.__dataclass_params__.frozen
 
 
@@ -266,7 +258,9 @@ def test_a_transform_is_a_value(name, i):
         assert other == t and type(other) is type(t) and hash(other) == hash(t)
     policy = ga.Policy([t], seed=3)
     assert ga.Policy.from_dict(serial.from_yaml(serial.to_yaml(policy.to_dict()))).transforms == (t,)
-    different = [build(name, args) for j, args in enumerate(map(lambda k: case(name, k), range(len(cases_of(name))))) if j != i]
+    different = [
+        build(name, args) for j, args in enumerate(map(lambda k: case(name, k), range(len(cases_of(name))))) if j != i
+    ]
     assert all(t != d for d in different), "two sets of arguments make one value"
 
 
@@ -329,9 +323,15 @@ def test_arguments_their_order_and_defaults_are_torchvisions(name):
         assert required == (ours[k] is MISSING), f"{name}.{k} has a default in one place only"
         if not required:
             value = getattr(default, "value", default)
-            assert ours[k] == (tuple(value) if isinstance(value, list) else value), f"{name}.{k} is {ours[k]} instead of {value}"
+            assert ours[k] == (tuple(value) if isinstance(value, list) else value), (
+                f"{name}.{k} is {ours[k]} instead of {value}"
+            )
 
 
 def test_the_transforms_that_torchvision_lacks_are_known():
     assert {n for n in ga.REGISTRY if not hasattr(v2, n)} == {"RandomRot90", "SaltAndPepper"}
-    assert [(f.name, f.default) for f in fields(ga.SaltAndPepper)] == [("amount", 0.05), ("salt_vs_pepper", 0.5), ("per_channel", False)]
+    assert [(f.name, f.default) for f in fields(ga.SaltAndPepper)] == [
+        ("amount", 0.05),
+        ("salt_vs_pepper", 0.5),
+        ("per_channel", False),
+    ]

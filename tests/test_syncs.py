@@ -1,4 +1,5 @@
-"""A call on CUDA images never makes the host wait for the card: audited without a card, on tensors that have a device and no values.
+"""A call on CUDA images never makes the host wait for the card: audited without a card, on tensors that have a device
+and no values.
 
 What a policy does once, in its first call, may wait; the second call is the one that is watched.
 """
@@ -83,7 +84,11 @@ def test_a_wait_is_seen(name):
 def test_a_wait_is_seen_inside_a_policy(name, monkeypatch):
     policy = ga.Policy([FLIP])
     sample = ga.RandomHorizontalFlip.sample
-    monkeypatch.setattr(ga.RandomHorizontalFlip, "sample", lambda self, draw, frame: (WAITING[name](draw.keys.ids), sample(self, draw, frame))[1])
+    monkeypatch.setattr(
+        ga.RandomHorizontalFlip,
+        "sample",
+        lambda self, draw, frame: (WAITING[name](draw.keys.ids), sample(self, draw, frame))[1],
+    )
     with card() as on, pytest.raises(Wait):
         watched(lambda: policy.draw(whole(), size=(9, 9)), on)
 
@@ -91,7 +96,13 @@ def test_a_wait_is_seen_inside_a_policy(name, monkeypatch):
 def test_what_does_not_wait_is_let_through():
     with card() as on:
         x = whole()
-        for fine in (x + 1, x[x.argsort()], torch.tensor([1, 2]).pin_memory().to(CARD, non_blocking=True), torch.where(x > 0, x, 3), x * torch.tensor(2)):
+        for fine in (
+            x + 1,
+            x[x.argsort()],
+            torch.tensor([1, 2]).pin_memory().to(CARD, non_blocking=True),
+            torch.where(x > 0, x, 3),
+            x * torch.tensor(2),
+        ):
             assert fine.device == CARD
         assert torch.tensor([4, 2]).tolist() == [4, 2] and int(torch.arange(5).sum()) == 10
         # a first call may wait
@@ -125,9 +136,16 @@ def test_no_policy_makes_the_host_wait(name, kind, layout, recipes):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    # a kernel for all parameters, one for the pixels; two more for a mean that is asked for, and what is dear to make is written before it is
-    # read twice; two operations take two kernels each and two for their statistics
-    [("flip and normalise", 2), ("weak", 2), ("moderate and erasing", 5), ("H1 of triton-augment", 4), ("quarter turns", 2), ("strong", 8)],
+    # a kernel for all parameters, one for the pixels; two more for a mean that is asked for, and what is dear to make
+    # is written before it is read twice; two operations take two kernels each and two for their statistics
+    [
+        ("flip and normalise", 2),
+        ("weak", 2),
+        ("moderate and erasing", 5),
+        ("H1 of triton-augment", 4),
+        ("quarter turns", 2),
+        ("strong", 8),
+    ],
 )
 def test_a_call_is_few_kernels(name, most):
     policy = ga.Policy(POLICIES[name], memory_format=torch.channels_last)
@@ -202,10 +220,14 @@ def test_both_engines_of_the_card_make_nobody_wait(backend):
 FORMS: dict[str, Callable[[torch.Tensor], Any]] = {
     "salt_and_pepper": lambda x: F.salt_and_pepper(x, 0.1, seed=1, ids=whole(), epoch=3),
     "cutmix": lambda x: F.cutmix(x, whole(), torch.zeros(N, 4, dtype=torch.int32, device=CARD)),
-    "cutmix, out": lambda x: F.cutmix(x, whole(), torch.zeros(N, 4, dtype=torch.int32, device=CARD), out=torch.empty_like(x)),
+    "cutmix, out": lambda x: F.cutmix(
+        x, whole(), torch.zeros(N, 4, dtype=torch.int32, device=CARD), out=torch.empty_like(x)
+    ),
     "mixup": lambda x: F.mixup(x, whole(), torch.zeros(N, device=CARD)),
     "erase": lambda x: F.erase(x, torch.zeros(N, 4, dtype=torch.int64, device=CARD), (0.1, 0.2, 0.3)),
-    "erase, a value each": lambda x: F.erase(x, torch.zeros(N, 4, dtype=torch.int64, device=CARD), torch.zeros(N, 3, device=CARD)),
+    "erase, a value each": lambda x: F.erase(
+        x, torch.zeros(N, 4, dtype=torch.int64, device=CARD), torch.zeros(N, 3, device=CARD)
+    ),
     "normalize": lambda x: F.normalize(x, MEAN, STD, torch.bfloat16, torch.channels_last),
 }
 
@@ -219,5 +241,10 @@ def test_no_functional_form_makes_the_host_wait(name, dtype):
 
 
 def test_every_known_wait_is_one():
-    names = {f"{c.values[0]}-{c.values[1]}" for c in cases()} | {", ".join(c) for c in calls()} | set(FORMS) | {"moderate, triton", "moderate, reference"}
+    names = (
+        {f"{c.values[0]}-{c.values[1]}" for c in cases()}
+        | {", ".join(c) for c in calls()}
+        | set(FORMS)
+        | {"moderate, triton", "moderate, reference"}
+    )
     assert set(WAITS) <= names, "WAITS names what no test looks at"

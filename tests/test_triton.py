@@ -12,15 +12,20 @@ from gpuaug_kernels import launch, noise
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.exec import rules
 from gpuaug.exec import triton as executor
+from gpuaug.exec.triton import rules
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((40, 50), (17, 9), (50, 21), (33, 64))
 FLOAT = ga.ToDtype(torch.float32, scale=True)
 
 
-def moderate(*more: ga.Transform, size: tuple[int, int] = (20, 37), dtype: torch.dtype = torch.float32, layout=torch.contiguous_format) -> ga.Policy:
+def moderate(
+    *more: ga.Transform,
+    size: tuple[int, int] = (20, 37),
+    dtype: torch.dtype = torch.float32,
+    layout=torch.contiguous_format,
+) -> ga.Policy:
     """Crop, flip, jitter, cut, normalise."""
     return ga.Policy(
         [
@@ -77,7 +82,10 @@ def test_a_whole_chain_over_images_of_different_sizes_writes_what_a_mean_reads_a
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_uint8_comes_out_as_the_reference_rounds_it(layout, pictures):
-    policy = ga.Policy([ga.Resize((33, 20)), ga.ColorJitter(0.4, 0.4), ga.RandomErasing(1.0, value="random"), ga.GaussianNoise()], memory_format=layout)
+    policy = ga.Policy(
+        [ga.Resize((33, 20)), ga.ColorJitter(0.4, 0.4), ga.RandomErasing(1.0, value="random"), ga.GaussianNoise()],
+        memory_format=layout,
+    )
     got, want = both(policy, pictures(SIZES))
     assert got.dtype == torch.uint8 and got.stride() == want.stride()
     compare(got, want, "resample", "uint8")
@@ -112,7 +120,9 @@ def test_words_of_pixels_are_those_of_the_definition(seed):
         c0 = torch.arange(16) * 2 + channel // 4
         c1 = 65535 | (rng.PIXELS << 28) | (occurrence[:, None] << 16)
         want = torch.stack(rng.philox(seed, c0, c1, c2[:, None], c3[:, None]), -1)
-        assert torch.equal(out, want) and torch.equal(out, keys.pixels(65535, 4, 4, 6)[:, :, :, channel // 4].flatten(1, 2))
+        assert torch.equal(out, want) and torch.equal(
+            out, keys.pixels(65535, 4, 4, 6)[:, :, :, channel // 4].flatten(1, 2)
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
@@ -136,9 +146,18 @@ def test_boxes_and_partners_are_bit_identical():
 def test_orders_and_choices_are_bit_identical():
     # multiples of 1/8: nothing below rounds
     x = (torch.arange(9 * 33 * 35) % 8).view(1, 9, 33, 35).float().expand(7, 9, 33, 35)[:, :3] / 8
-    stages = [ga.RandomInvert(1.0), ga.RandomSolarize(0.25, 1.0), ga.RandomPosterize(2, 1.0), ga.RandomErasing(1.0, value=0.75)]
+    stages = [
+        ga.RandomInvert(1.0),
+        ga.RandomSolarize(0.25, 1.0),
+        ga.RandomPosterize(2, 1.0),
+        ga.RandomErasing(1.0, value=0.75),
+    ]
     inner = ga.RandomApply([ga.RandomOrder(stages[:3]), ga.RandomInvert(0.5)], 0.7)
-    for policy in (ga.Policy([ga.RandomOrder(stages)]), ga.Policy([ga.RandomChoice(stages)]), ga.Policy([inner, ga.RandomChoice([inner, stages[1]])])):
+    for policy in (
+        ga.Policy([ga.RandomOrder(stages)]),
+        ga.Policy([ga.RandomChoice(stages)]),
+        ga.Policy([inner, ga.RandomChoice([inner, stages[1]])]),
+    ):
         assert not falls(policy, (33, 35))
         got, want = both(policy, x)
         assert torch.equal(got, want)
@@ -227,13 +246,17 @@ def test_gray_goes_in_and_comes_out(images):
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 1)])
 def test_images_of_a_pixel_or_a_line(size, images):
     compare(*both(moderate(size=(1, 3)), images(3, *size), torch.arange(3)), "resample", str(size), 1 / min(STD))
-    points = ga.Policy([ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(), ga.RandomErasing(1.0), ga.RandomRotation(30)])
+    points = ga.Policy(
+        [ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.SaltAndPepper(), ga.RandomErasing(1.0), ga.RandomRotation(30)]
+    )
     compare(*both(points, images(3, *size)), "colour", str(size))
 
 
 def test_an_empty_batch_launches_nothing():
     policy = moderate(ga.RandomRotation(20), dtype=torch.bfloat16)
-    out, labels = policy(torch.zeros(0, 3, 9, 9, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), backend="triton")
+    out, labels = policy(
+        torch.zeros(0, 3, 9, 9, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), backend="triton"
+    )
     assert out.shape == (0, 3, 20, 37) and out.dtype == torch.bfloat16 and labels.shape == (0, 4)
 
 
@@ -245,9 +268,11 @@ def test_cutmix_writes_into_out_in_one_launch(layout, dtype, images, launches, m
     want = ga.functional.cutmix(x, partner, boxes)
     monkeypatch.setattr(ga.functional, "choose", lambda *_: "triton")
     wide = torch.full((3, 3, 35, 80), 9, dtype=dtype)
-    out = {"contiguous": torch.full_like(x, 9), "channels_last": wide[..., :40].contiguous(memory_format=torch.channels_last), "strided": wide[..., ::2]}[
-        layout
-    ]
+    out = {
+        "contiguous": torch.full_like(x, 9),
+        "channels_last": wide[..., :40].contiguous(memory_format=torch.channels_last),
+        "strided": wide[..., ::2],
+    }[layout]
     written: list[torch.Tensor] = []
     whole = launch._launch
     monkeypatch.setattr(launch, "_launch", lambda *a: written.append(a[5]) or whole(*a))
@@ -262,7 +287,9 @@ def test_cutmix_writes_into_out_in_one_launch(layout, dtype, images, launches, m
 def test_an_out_that_does_not_fit_is_refused(images):
     x = images(2, 9, 8)
     frame = ir.Frame(torch.tensor([[9, 8]] * 2), (9, 8), 3, x.dtype)
-    made = [rules.prepare((ir.Affine(torch.ones(2, 1), torch.zeros(2, 1)), FINISH), frame, rng.Keys(1, 0, IDS[:2], IDS[:2]))]
+    made = [
+        rules.prepare((ir.Affine(torch.ones(2, 1), torch.zeros(2, 1)), FINISH), frame, rng.Keys(1, 0, IDS[:2], IDS[:2]))
+    ]
     for out in (torch.empty(2, 3, 9, 9), torch.empty(2, 3, 9, 8).double(), torch.empty(2, 3, 8, 9).transpose(2, 3)):
         with pytest.raises(ValueError, match="out must be"):
             executor.execute(made, x, out)
@@ -277,10 +304,22 @@ def test_contrasts_before_and_after_mixes(images, launches):
     n, partner = 4, torch.tensor([2, 0, 3, 1])
     box = torch.tensor([[0, 0, 33, 20], [5, 3, 33, 40], [0, 0, 0, 0], [0, 0, 40, 40]])
     factor = torch.tensor([0.3, 1.8, 0.7, 1.2])
-    order = ir.Choice(torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0]]), ((ir.Contrast(factor),), (ir.Saturation(factor),)))
+    order = ir.Choice(
+        torch.tensor([[0, 1], [1, 0], [0, 1], [1, 0]]), ((ir.Contrast(factor),), (ir.Saturation(factor),))
+    )
     maybe = ir.Choice(torch.tensor([[0], [1], [1], [0]]), ((), (ir.Contrast(factor.flip(0)),)))
     cut, mix = ir.CutMix(partner, box, torch.tensor([[40, 40]]).expand(n, 2)), ir.MixUp(partner.flip(0), factor / 2)
-    passes = (maybe, order, cut, ir.Contrast(factor), maybe, mix, order, ir.Affine(factor[:, None], factor[:, None]), FINISH)
+    passes = (
+        maybe,
+        order,
+        cut,
+        ir.Contrast(factor),
+        maybe,
+        mix,
+        order,
+        ir.Affine(factor[:, None], factor[:, None]),
+        FINISH,
+    )
     x = images(n, 40, 40)
     compare(*planned(passes, x), "colour", "mixes")
     # two contrasts before the cut, two after it; then a launch of its own for the second mix

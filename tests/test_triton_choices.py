@@ -1,4 +1,5 @@
-"""Choices that move pixels, read neighbours or mix, by the kernels: each sample takes its own branch, whoever else is in the batch."""
+"""Choices that move pixels, read neighbours or mix, by the kernels: each sample takes its own branch, whoever else is
+in the batch."""
 
 import dataclasses
 
@@ -9,8 +10,7 @@ from executed import FINISH, IDS, both, falls, plan_of, planned, reasons, watche
 
 import gpuaug as ga
 from gpuaug import ir
-from gpuaug.exec import rules
-from gpuaug.exec import triton as executor
+from gpuaug.exec.triton import executor, rules
 
 FLIPS = [ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)]
 TURN = ga.RandomRotation(90.0, fill=0.5)
@@ -18,15 +18,30 @@ TURN = ga.RandomRotation(90.0, fill=0.5)
 
 def eighths(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
     """Multiples of 1/8, on which points round nothing; all samples alike."""
-    return (torch.arange(channels * height * width) * 5 % 8).view(1, channels, height, width).float().expand(n, -1, -1, -1) / 8
+    return (torch.arange(channels * height * width) * 5 % 8).view(1, channels, height, width).float().expand(
+        n, -1, -1, -1
+    ) / 8
 
 
 EXACT = {
     "a choice of flips": ([ga.RandomChoice(FLIPS)], 1),
     "flips in an order with points": ([ga.RandomOrder([*FLIPS, ga.RandomInvert(0.5)])], 3),
-    "points around a turn": ([ga.RandomApply([ga.RandomInvert(0.5), TURN, ga.RandomSolarize(0.25, 1.0), FLIPS[0]], 0.7)], 3),
-    "a choice within a choice": ([ga.RandomChoice([ga.RandomApply([TURN, ga.RandomInvert(1.0)]), ga.RandomChoice([*FLIPS, ga.RandomSolarize(0.5, 1.0)])])], 1),
-    "crops that keep the size": ([ga.RandomChoice([ga.RandomCrop(34, 3, True, 0.75, m) for m in ("constant", "edge", "reflect", "symmetric")])], 1),
+    "points around a turn": (
+        [ga.RandomApply([ga.RandomInvert(0.5), TURN, ga.RandomSolarize(0.25, 1.0), FLIPS[0]], 0.7)],
+        3,
+    ),
+    "a choice within a choice": (
+        [
+            ga.RandomChoice(
+                [ga.RandomApply([TURN, ga.RandomInvert(1.0)]), ga.RandomChoice([*FLIPS, ga.RandomSolarize(0.5, 1.0)])]
+            )
+        ],
+        1,
+    ),
+    "crops that keep the size": (
+        [ga.RandomChoice([ga.RandomCrop(34, 3, True, 0.75, m) for m in ("constant", "edge", "reflect", "symmetric")])],
+        1,
+    ),
     "what follows": ([ga.RandomApply([TURN]), ga.RandomErasing(1.0, value=0.25), ga.RandomInvert(0.5)], 1),
 }
 
@@ -46,8 +61,15 @@ def test_choices_and_orders_of_moves_are_bit_identical(name, monkeypatch):
 
 RAND = {
     "two operations of a crop": [ga.RandomResizedCrop((35, 34)), ga.RandAugment(2, 20)],
-    "bilinear, filled": [ga.Resize((33, 20)), ga.RandAugment(2, 12, interpolation="bilinear", fill=(0.2, 0.5, 0.9)), ga.ColorJitter(0.4, 0.4)],
-    "in an order": [ga.Resize((20, 33)), ga.RandomOrder([ga.RandAugment(1, 30), ga.RandomErasing(1.0, value=0.5), ga.RandomHorizontalFlip()])],
+    "bilinear, filled": [
+        ga.Resize((33, 20)),
+        ga.RandAugment(2, 12, interpolation="bilinear", fill=(0.2, 0.5, 0.9)),
+        ga.ColorJitter(0.4, 0.4),
+    ],
+    "in an order": [
+        ga.Resize((20, 33)),
+        ga.RandomOrder([ga.RandAugment(1, 30), ga.RandomErasing(1.0, value=0.5), ga.RandomHorizontalFlip()]),
+    ],
 }
 
 
@@ -55,7 +77,11 @@ RAND = {
 @pytest.mark.parametrize("name", RAND)
 def test_randaugment_runs_without_the_reference(name, dtype, images, pictures):
     policy = ga.Policy(RAND[name], seed=3, memory_format=torch.channels_last)
-    x = pictures(((40, 50), (17, 9), (50, 21), (33, 64), (41, 30), (12, 60), (29, 29))) if dtype == torch.uint8 else images(7, 40, 31)
+    x = (
+        pictures(((40, 50), (17, 9), (50, 21), (33, 64), (41, 30), (12, 60), (29, 29)))
+        if dtype == torch.uint8
+        else images(7, 40, 31)
+    )
     assert not falls(policy, None if dtype == torch.uint8 else (40, 31))
     got, want = both(policy, x)
     compare(got, want, "resample, jump", name)
@@ -102,7 +128,11 @@ PARTNER = torch.tensor([2, 0, 3, 1])
 BOX = torch.tensor([[0, 0, 33, 20], [5, 3, 33, 34], [0, 0, 0, 0], [0, 0, 36, 35]])
 SIZE = torch.tensor([[35, 36]]).expand(4, 2)
 FACTOR = torch.tensor([0.3, 1.8, 0.7, 1.2])
-CUT, OTHER, MIX = ir.CutMix(PARTNER, BOX, SIZE), ir.CutMix(PARTNER.flip(0), BOX.flip(0), SIZE), ir.MixUp(PARTNER, FACTOR / 2)
+CUT, OTHER, MIX = (
+    ir.CutMix(PARTNER, BOX, SIZE),
+    ir.CutMix(PARTNER.flip(0), BOX.flip(0), SIZE),
+    ir.MixUp(PARTNER, FACTOR / 2),
+)
 BLUR = ir.GaussianBlur(torch.tensor([[0.4, 1.0], [2.0, 0.7], [1.3, 1.3], [0.1, 3.0]]), (5, 9))
 TWO, THREE = torch.tensor([[0], [1], [1], [0]]), torch.tensor([[0], [1], [2], [1]])
 ORDER = torch.tensor([[0, 1], [1, 0], [1, 0], [0, 1]])
@@ -110,8 +140,13 @@ ORDER = torch.tensor([[0, 1], [1, 0], [1, 0], [0, 1]])
 MIXES = {
     "a cut or nothing": (ir.Choice(TWO, ((CUT,), ())),),
     "one of two cuts, one with a blur": (ir.Choice(THREE, ((CUT,), (OTHER, BLUR), (ir.Solarize(FACTOR / 3),))),),
-    "a mix with a contrast": (ir.Choice(TWO, ((MIX, ir.Contrast(FACTOR)), (ir.Contrast(FACTOR / 2),))), ir.Autocontrast()),
-    "a cut inside of a choice inside": (ir.Choice(TWO, ((ir.Choice(1 - TWO.roll(1, 0), ((), (CUT, ir.Solarize(FACTOR)))),), ())),),
+    "a mix with a contrast": (
+        ir.Choice(TWO, ((MIX, ir.Contrast(FACTOR)), (ir.Contrast(FACTOR / 2),))),
+        ir.Autocontrast(),
+    ),
+    "a cut inside of a choice inside": (
+        ir.Choice(TWO, ((ir.Choice(1 - TWO.roll(1, 0), ((), (CUT, ir.Solarize(FACTOR)))),), ())),
+    ),
     "an order with a mix": (ir.Choice(ORDER, ((MIX,), (ir.Solarize(FACTOR / 3),))),),
 }
 
@@ -133,7 +168,9 @@ FALL = {
     "a choice holds CutMix after another pass": ir.Choice(TWO, ((ir.Solarize(FACTOR), CUT), ())),
     "a choice holds Custom": ir.Choice(TWO, ((TURNED,), (ir.Custom(lambda x: 1 - x, "invert"),))),
     "the images of a choice change their size within a branch": ir.Choice(TWO, ((LARGER, TURNED), ())),
-    "the images of a choice change their channels within a branch": ir.Choice(TWO, ((ir.Gray(1), BLUR, ir.Gray(3)), ())),
+    "the images of a choice change their channels within a branch": ir.Choice(
+        TWO, ((ir.Gray(1), BLUR, ir.Gray(3)), ())
+    ),
 }
 
 
@@ -151,7 +188,16 @@ def test_what_has_no_normal_form_says_why_and_runs_by_the_reference(reason, imag
 
 def moderate() -> ga.Policy:
     """Every kind of table: a crop, an order with a statistic, RandAugment, a mix."""
-    return ga.Policy([ga.RandomResizedCrop((20, 33)), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment(1, 9), ga.RandomErasing(1.0), ga.CutMix(1.0)], seed=4)
+    return ga.Policy(
+        [
+            ga.RandomResizedCrop((20, 33)),
+            ga.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            ga.RandAugment(1, 9),
+            ga.RandomErasing(1.0),
+            ga.CutMix(1.0),
+        ],
+        seed=4,
+    )
 
 
 def prepared(policy: ga.Policy, ids: torch.Tensor, device: str = "cpu") -> tuple:
@@ -170,14 +216,18 @@ def moved(value, device: str):
     if isinstance(value, tuple):
         return tuple(moved(v, device) for v in value)
     if dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)})
+        return dataclasses.replace(
+            value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        )
     return value
 
 
 def test_tables_of_another_batch_may_be_swapped_in(images):
     policy, x = moderate(), images(4, 24, 40)
     mine, others = (prepared(policy, ids) for ids in (IDS[:4], IDS[3:]))
-    assert [one.program for one in mine] == [one.program for one in others] and [one.reductions for one in mine] == [one.reductions for one in others]
+    assert [one.program for one in mine] == [one.program for one in others] and [one.reductions for one in mine] == [
+        one.reductions for one in others
+    ]
     swapped = [dataclasses.replace(one, tables=other.tables) for one, other in zip(mine, others, strict=True)]
     got, want = executor.execute(swapped, x), executor.execute(others, x)
     assert torch.equal(got, want) and changed(got, executor.execute(mine, x)) > 0.5

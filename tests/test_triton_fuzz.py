@@ -20,7 +20,12 @@ MIXING = [
     ga.RandomChoice([ga.CutMix(0.5), ga.RandomHorizontalFlip(), ga.CutMix(2.0)]),
     ga.RandomOrder([ga.RandomVerticalFlip(), ga.CutMix(1.0)]),
 ]
-POLICIES = st.tuples(st.lists(st.sampled_from(POOL + MIXING), min_size=1, max_size=8), st.booleans(), st.integers(0, 2**64 - 1), st.booleans())
+POLICIES = st.tuples(
+    st.lists(st.sampled_from(POOL + MIXING), min_size=1, max_size=8),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+    st.booleans(),
+)
 
 
 END = ga.Resize((12, 35))
@@ -70,7 +75,9 @@ def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], b
     ids = torch.arange(len(x)) * 2**33 + seed % 1000
     want, got = (outcome(Labelled(policy), x, ids, b) for b in ("reference", "triton"))
     if isinstance(want, Exception):
-        assert type(got) is type(want) and str(got) == str(want), f"the reference refuses ({want}), triton gives {got!r}"
+        assert type(got) is type(want) and str(got) == str(want), (
+            f"the reference refuses ({want}), triton gives {got!r}"
+        )
         return False
     assert not isinstance(got, Exception), got
     assert got.is_contiguous(memory_format=layout) and got.dtype == want.dtype
@@ -106,7 +113,10 @@ def test_random_policies_are_run_and_by_the_kernels():
         transforms, floats, seed, _ = drawn
         shape = shape_of(x)
         transforms = fitting([*([ga.ToDtype(torch.float32, scale=True)] if floats else []), *transforms], shape)
-        seen.append(isinstance(outcome(Labelled(ga.Policy(transforms, seed)), x, torch.arange(len(x)), "cpu"), torch.Tensor) and len(x) > 0)
+        seen.append(
+            isinstance(outcome(Labelled(ga.Policy(transforms, seed)), x, torch.arange(len(x)), "cpu"), torch.Tensor)
+            and len(x) > 0
+        )
         lengths.append(len(transforms))
         kernels.append("runs by the reference" not in ga.Policy(transforms, seed).describe(**shape, backend="triton"))
 

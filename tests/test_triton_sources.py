@@ -7,7 +7,7 @@ from executed import FINISH, both, falls, plan_of, planned, reasons, watched
 
 import gpuaug as ga
 from gpuaug import ir
-from gpuaug.exec.normal import gaussian
+from gpuaug.exec.triton.canonical import gaussian
 
 SIGMA = torch.tensor([[0.1, 2.0], [1.5, 0.6], [3.0, 3.0], [0.0, 1.0]])
 
@@ -42,7 +42,11 @@ def test_weights_of_a_blur_are_the_references(size):
 def test_a_blur_for_some_samples_is_a_choice(images, monkeypatch):
     x, index = images(4, 33, 34), torch.tensor([[0], [1], [1], [0]])
     made = watched(monkeypatch)
-    passes = (ir.Choice(index, ((), (ir.GaussianBlur(SIGMA, (5, 7)), ir.Contrast(SIGMA[:, 0])))), ir.Autocontrast(), FINISH)
+    passes = (
+        ir.Choice(index, ((), (ir.GaussianBlur(SIGMA, (5, 7)), ir.Contrast(SIGMA[:, 0])))),
+        ir.Autocontrast(),
+        FINISH,
+    )
     assert not any(reasons(plan_of(passes, x)))
     got, want = planned(passes, x)
     compare(got, want, "colour", "some")
@@ -56,7 +60,7 @@ def test_a_border_that_is_nearer_than_the_blur_reaches_is_reflected_again(images
     unrolled = [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     weights = gaussian(9, torch.tensor([4.0, 4.0]))[0]
     want = torch.stack([sum(w * x[..., unrolled[i + k]] for k, w in enumerate(weights)) for i in range(3)], -1)
-    from gpuaug.exec import triton as executor
+    from gpuaug.exec.triton import executor
 
     got = executor.run(plan_of((ir.GaussianBlur(torch.tensor([[4.0, 0.0]]).expand(2, 2), (9, 1)), FINISH), x), x)
     compare(got, want, "colour", "twice reflected")
@@ -78,7 +82,9 @@ PLACE = torch.tensor([[33, 40]]).expand(4, 2)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_projection_with_a_fill_is_the_references(channels, dtype, images):
     x, fill = images(4, 35, 38, channels, dtype), (0.2, 0.5, 0.9)[:channels]
-    got, want = planned((ir.Project(maps(), SPREAD, WINDOW, PLACE, (33, 40), fill), ir.Contrast(SIGMA[:, 1]), FINISH), x)
+    got, want = planned(
+        (ir.Project(maps(), SPREAD, WINDOW, PLACE, (33, 40), fill), ir.Contrast(SIGMA[:, 1]), FINISH), x
+    )
     compare(got, want, "resample", f"{channels} {dtype}")
     assert changed(got[:1], got[1:2]) > 0.5, "vacuous"
 
@@ -98,11 +104,18 @@ def test_a_projection_that_stays_inside_is_the_references(dtype, images):
 
 @pytest.mark.parametrize("fill", [0.0, (0.9, 0.1, 0.5)])
 def test_resamples_that_a_policy_composes_are_one_launch_of_ragged_images(fill, pictures, monkeypatch):
-    transforms = [ga.RandomResizedCrop((20, 33)), ga.RandomRotation(30.0, "bilinear", fill=fill), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4)]
+    transforms = [
+        ga.RandomResizedCrop((20, 33)),
+        ga.RandomRotation(30.0, "bilinear", fill=fill),
+        ga.RandomHorizontalFlip(),
+        ga.ColorJitter(0.4),
+    ]
     policy = ga.Policy(transforms, seed=6, single_resample=True, memory_format=torch.channels_last)
     assert not falls(policy)
     made = watched(monkeypatch)
     got, want = both(policy, pictures(((40, 50), (17, 9), (50, 21), (33, 64))))
     assert made == ["images"]
     compare(got, want, "resample", str(fill))
-    assert changed(got, both(ga.Policy(transforms, seed=6), pictures(((40, 50), (17, 9), (50, 21), (33, 64))))[0]) > 0.5, "vacuous"
+    assert (
+        changed(got, both(ga.Policy(transforms, seed=6), pictures(((40, 50), (17, 9), (50, 21), (33, 64))))[0]) > 0.5
+    ), "vacuous"

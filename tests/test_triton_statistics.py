@@ -1,4 +1,5 @@
-"""Statistics by the kernels: means, ranges and histograms of each image as it stands, at the place where each sample meets them."""
+"""Statistics by the kernels: means, ranges and histograms of each image as it stands, at the place where each sample
+meets them."""
 
 import itertools
 
@@ -11,10 +12,14 @@ from gpuaug_kernels import launch
 import gpuaug as ga
 from gpuaug import ir
 from gpuaug.exec import reference
-from gpuaug.exec import triton as executor
+from gpuaug.exec.triton import executor
 
 FACTOR = torch.tensor([0.3, 1.8, 0.7, 1.2, 0.1, 2.5])
-STAGES = {"mean": lambda n: ir.Contrast(FACTOR[:n]), "range": lambda n: ir.Autocontrast(), "histogram": lambda n: ir.Equalize()}
+STAGES = {
+    "mean": lambda n: ir.Contrast(FACTOR[:n]),
+    "range": lambda n: ir.Autocontrast(),
+    "histogram": lambda n: ir.Equalize(),
+}
 N = 6
 
 
@@ -28,10 +33,16 @@ def dull(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("size", [(33, 20), (1, 1), (1, 40), (33, 1)])
-@pytest.mark.parametrize(("statistic", "channels"), [("mean", 1), ("mean", 3), *itertools.product(("range", "histogram"), (1, 3, 6))])
+@pytest.mark.parametrize(
+    ("statistic", "channels"), [("mean", 1), ("mean", 3), *itertools.product(("range", "histogram"), (1, 3, 6))]
+)
 def test_a_statistic_is_the_references(statistic, channels, size, dtype, images):
     x = dull(images(2, *size, channels, dtype))
-    turned = [x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)] if min(size) > 1 else []
+    turned = (
+        [x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)]
+        if min(size) > 1
+        else []
+    )
     for y in (x, *turned):
         got, want = planned((STAGES[statistic](2), FINISH), y)
         # an equalized image jumps, but of the same bytes it is the same
@@ -51,7 +62,11 @@ def test_no_image_has_a_statistic():
 def test_images_of_different_sizes_have_statistics_of_their_own(pictures):
     policy = ga.Policy([ga.Resize((20, 37)), ga.RandAugment(1, 30), ga.ColorJitter(contrast=0.9)], seed=1)
     for order in (slice(None), slice(None, None, -1)):
-        compare(*both(policy, pictures(((40, 50), (17, 9), (50, 21), (33, 64), (41, 30), (12, 60)))[order]), "resample, jump", "ragged")
+        compare(
+            *both(policy, pictures(((40, 50), (17, 9), (50, 21), (33, 64), (41, 30), (12, 60)))[order]),
+            "resample, jump",
+            "ragged",
+        )
 
 
 ORDERS = torch.tensor(list(itertools.permutations(range(3))))
@@ -59,9 +74,18 @@ ORDERS = torch.tensor(list(itertools.permutations(range(3))))
 
 def orders(x: torch.Tensor) -> ir.Sequence:
     """Every order of the three, with one before them for some samples, and one after."""
-    before = ir.Choice(torch.tensor([[0], [1], [2], [1], [2], [0]])[: len(x)], ((), (ir.Contrast(FACTOR[: len(x)]),), (ir.Equalize(), ir.Autocontrast())))
+    before = ir.Choice(
+        torch.tensor([[0], [1], [2], [1], [2], [0]])[: len(x)],
+        ((), (ir.Contrast(FACTOR[: len(x)]),), (ir.Equalize(), ir.Autocontrast())),
+    )
     stages = tuple((make(len(x)),) for make in STAGES.values())
-    return before, ir.Choice(ORDERS[: len(x)], stages), ir.Solarize(FACTOR[: len(x)] / 2), ir.Contrast(FACTOR.flip(0)[: len(x)]), FINISH
+    return (
+        before,
+        ir.Choice(ORDERS[: len(x)], stages),
+        ir.Solarize(FACTOR[: len(x)] / 2),
+        ir.Contrast(FACTOR.flip(0)[: len(x)]),
+        FINISH,
+    )
 
 
 def test_every_sample_meets_its_statistics_in_its_own_order(images, monkeypatch):
@@ -86,7 +110,9 @@ def test_samples_that_meet_nothing_are_passed_by(images, monkeypatch):
     x, index = images(3, 20, 33), torch.tensor([[0], [1], [2]])
     found = []
     whole = launch._launch
-    monkeypatch.setattr(launch, "_launch", lambda *a: (whole(*a), found.append(a[5].clone()) if a[7:] and a[7] else None))
+    monkeypatch.setattr(
+        launch, "_launch", lambda *a: (whole(*a), found.append(a[5].clone()) if a[7:] and a[7] else None)
+    )
     monkeypatch.setattr(launch, "images", lambda *a: x)
     executor.run(plan_of((ir.Choice(index, ((), (ir.Autocontrast(),), (ir.Equalize(),))), FINISH), x), x)
     (cells,) = found
@@ -105,7 +131,9 @@ def test_the_batch_is_invisible_in_statistics(rows, images):
     passes = []
     for p in orders(x):
         if isinstance(p, ir.Choice):
-            branches = tuple(tuple(type(q)(**{k: part(v) for k, v in vars(q).items()}) for q in branch) for branch in p.branches)
+            branches = tuple(
+                tuple(type(q)(**{k: part(v) for k, v in vars(q).items()}) for q in branch) for branch in p.branches
+            )
             passes.append(ir.Choice(p.index[rows], branches))
         else:
             passes.append(type(p)(**{k: part(v) for k, v in vars(p).items()}))
@@ -115,7 +143,10 @@ def test_the_batch_is_invisible_in_statistics(rows, images):
 
 @pytest.mark.parametrize("statistic", STAGES)
 def test_statistics_before_and_after_a_mix(statistic, images):
-    partner, box = torch.tensor([2, 0, 3, 1]), torch.tensor([[0, 0, 33, 20], [5, 3, 33, 35], [0, 0, 0, 0], [0, 0, 20, 35]])
+    partner, box = (
+        torch.tensor([2, 0, 3, 1]),
+        torch.tensor([[0, 0, 33, 20], [5, 3, 33, 35], [0, 0, 0, 0], [0, 0, 20, 35]]),
+    )
     size = torch.tensor([[35, 20]]).expand(4, 2)
     maybe = ir.Choice(torch.tensor([[0], [1], [1], [0]]), ((), (STAGES[statistic](4),)))
     x = dull(images(4, 35, 20))
@@ -126,7 +157,10 @@ def test_statistics_before_and_after_a_mix(statistic, images):
 
 
 def test_gray_that_comes_of_one_channel_has_statistics(images):
-    for channels, stages in ((1, (ir.Autocontrast(), ir.Gray(3), ir.Equalize())), (3, (ir.Equalize(), ir.Gray(1), ir.Autocontrast(), ir.Contrast(FACTOR[:3])))):
+    for channels, stages in (
+        (1, (ir.Autocontrast(), ir.Gray(3), ir.Equalize())),
+        (3, (ir.Equalize(), ir.Gray(1), ir.Autocontrast(), ir.Contrast(FACTOR[:3]))),
+    ):
         x = dull(images(3, 33, 20, channels))
         compare(*planned((*stages, FINISH), x), "jump", str(channels))
 

@@ -1,4 +1,5 @@
-"""The first calls: what `warmup` leaves to do, who compiles where several processes start together, and what is said meanwhile."""
+"""The first calls: what `warmup` leaves to do, who compiles where several processes start together, and what is said
+meanwhile."""
 
 import os
 import subprocess
@@ -11,8 +12,7 @@ import pytest
 import torch
 
 import gpuaug as ga
-from gpuaug import recipes
-from gpuaug.tape import tensor
+from gpuaug.trace import cache, tensor
 
 ROOT = Path(ga.__file__).parent.parent
 STEPS = [ga.RandomResizedCrop(12), ga.RandomHorizontalFlip(), ga.ColorJitter(0.2, 0.2), ga.CutMix(num_classes=5)]
@@ -31,7 +31,7 @@ BATCHES = {
 def test_nothing_is_left_to_find_after_a_warmup(name, monkeypatch):
     what, images = BATCHES[name]
     policy, traced = ga.Policy(STEPS), []
-    monkeypatch.setattr(recipes, "find", lambda *a, find=recipes.find: traced.append(1) or find(*a))
+    monkeypatch.setattr(cache, "find", lambda *a, find=cache.find: traced.append(1) or find(*a))
     assert policy.warmup(what) is policy
     assert traced == [1], "vacuous: a warmup finds the recipe of its kind"
     policy(images, torch.tensor([0, 1]))
@@ -42,7 +42,10 @@ def test_a_warmup_counts_no_samples_and_changes_no_pixel():
     warm, cold = (ga.Policy(STEPS, seed=3) for _ in range(2))
     warm.warmup((2, 3, 20, 30))
     assert warm.next_id == 0
-    images, labels = torch.arange(2 * 3 * 20 * 30).remainder(256).to(torch.uint8).view(2, 3, 20, 30), torch.tensor([0, 1])
+    images, labels = (
+        torch.arange(2 * 3 * 20 * 30).remainder(256).to(torch.uint8).view(2, 3, 20, 30),
+        torch.tensor([0, 1]),
+    )
     for got, want in zip(warm(images, labels), cold(images, labels), strict=True):
         assert torch.equal(got, want)
     assert warm.next_id == cold.next_id == 2
@@ -81,7 +84,7 @@ def test_what_is_remembered_of_shapes_depends_on_the_type_of_a_number_and_on_the
 # ---- processes that start together
 
 TINY = """
-from gpuaug.compiled import kernel, njit
+from gpuaug.numba_cache import kernel, njit
 
 @njit
 def twice(x):
@@ -130,7 +133,9 @@ class Processes:
 
     def start(self, name: str, seconds: float, silent: float = 60.0) -> subprocess.Popen:
         command = [sys.executable, "start.py", str(seconds), str(silent), name]
-        made = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        made = subprocess.Popen(
+            command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self.all.append(made)
         return made
 
@@ -184,7 +189,9 @@ def test_a_process_that_dies_while_it_compiles_holds_nobody_up(processes):
 def test_a_long_compile_says_in_one_line_what_it_does_and_where_the_result_goes(processes, kept):
     if not kept:
         # files stand where folders would be made
-        processes.env |= dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), str(processes.folder / "tiny.py" / "none"))
+        processes.env |= dict.fromkeys(
+            ("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), str(processes.folder / "tiny.py" / "none")
+        )
         processes.env["PYTHONDONTWRITEBYTECODE"] = "1"
         (processes.folder / "__pycache__").write_text("")
     processes.go()

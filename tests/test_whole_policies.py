@@ -1,4 +1,5 @@
-"""Rings 3 to 5 at once: whole policies against torchvision, one transform after the other on the parameters that were drawn."""
+"""Rings 3 to 5 at once: whole policies against torchvision, one transform after the other on the parameters that were
+drawn."""
 
 import random
 
@@ -34,8 +35,17 @@ STRONG = [
     ("Normalize", {"mean": (0.5,), "std": (0.25,)}),
     ("RandomErasing", {"p": 0.9, "value": 0.3}),
 ]
-CIFAR = [("RandomCrop", {"size": 32, "padding": 4, "pad_if_needed": True}), ("RandomHorizontalFlip", {}), ("RandAugment", {"num_ops": 2, "magnitude": 9})]
-EVALUATION = [("Resize", {"size": 33}), ("CenterCrop", {"size": (30, 29)}), ("ToTensor", {}), ("Normalize", {"mean": RGB, "std": (0.25, 0.5, 0.2)})]
+CIFAR = [
+    ("RandomCrop", {"size": 32, "padding": 4, "pad_if_needed": True}),
+    ("RandomHorizontalFlip", {}),
+    ("RandAugment", {"num_ops": 2, "magnitude": 9}),
+]
+EVALUATION = [
+    ("Resize", {"size": 33}),
+    ("CenterCrop", {"size": (30, 29)}),
+    ("ToTensor", {}),
+    ("Normalize", {"mean": RGB, "std": (0.25, 0.5, 0.2)}),
+]
 WHOLE = {"imagenet": IMAGENET, "strong": STRONG, "cifar": CIFAR, "evaluation": EVALUATION}
 
 
@@ -89,15 +99,39 @@ def test_a_whole_policy_on_images_of_different_sizes_is_torchvisions(name, backe
 
 
 ANYWHERE = (
-    *("CenterCrop", "ColorJitter", "CutMix", "GaussianNoise", "Pad", "RandAugment", "RandomAffine", "RandomApply", "RandomChoice", "RandomCrop"),
-    *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomOrder", "RandomPosterize", "RandomResizedCrop"),
+    *(
+        "CenterCrop",
+        "ColorJitter",
+        "CutMix",
+        "GaussianNoise",
+        "Pad",
+        "RandAugment",
+        "RandomAffine",
+        "RandomApply",
+        "RandomChoice",
+        "RandomCrop",
+    ),
+    *(
+        "RandomErasing",
+        "RandomGrayscale",
+        "RandomHorizontalFlip",
+        "RandomInvert",
+        "RandomOrder",
+        "RandomPosterize",
+        "RandomResizedCrop",
+    ),
     *("RandomRotation", "RandomSolarize", "RandomVerticalFlip", "Resize", "SaltAndPepper", "ToTensor"),
 )
 
 
 def fits(name: str, args: dict) -> bool:
     """Whether arguments do on images of any size, and leave values in [0, 1]."""
-    if args.get("padding_mode") in ("reflect", "symmetric") or args.get("value") == "random" or args.get("clip") is False or "num_classes" in args:
+    if (
+        args.get("padding_mode") in ("reflect", "symmetric")
+        or args.get("value") == "random"
+        or args.get("clip") is False
+        or "num_classes" in args
+    ):
         return False
     return name != "RandomCrop" or bool(args.get("pad_if_needed"))
 
@@ -119,7 +153,9 @@ def test_uint8_stays_within_levels_of_torchvisions_own_uint8(images):
     p = policy.draw(IDS, size=(45, 37))
     got = policy.replay(x, p)
     for n in range(N):
-        want = F.resized_crop(x[n], *(int(p[0][k][n]) for k in ("top", "left", "height", "width")), [28, 28], antialias=True)
+        want = F.resized_crop(
+            x[n], *(int(p[0][k][n]) for k in ("top", "left", "height", "width")), [28, 28], antialias=True
+        )
         want = F.horizontal_flip(want) if p[1]["apply"][n] else want
         for fn in p[2]["fn_idx"][n].tolist()[:4]:
             name = ("brightness", "contrast", "saturation", "hue")[fn]
@@ -132,7 +168,13 @@ def test_uint8_stays_within_levels_of_torchvisions_own_uint8(images):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "after",
-    [[ga.Resize((9, 14))], [ga.RandomResizedCrop(9)], [ga.CenterCrop(25)], [ga.Resize(12, "nearest"), ga.RandomCrop(12)], [ga.Pad(2, 0.5), ga.Resize((9, 14))]],
+    [
+        [ga.Resize((9, 14))],
+        [ga.RandomResizedCrop(9)],
+        [ga.CenterCrop(25)],
+        [ga.Resize(12, "nearest"), ga.RandomCrop(12)],
+        [ga.Pad(2, 0.5), ga.Resize((9, 14))],
+    ],
     ids=str,
 )
 def test_a_quarter_turn_may_leave_sizes_that_differ_if_a_later_step_fixes_them(after, backend, images):

@@ -1,4 +1,5 @@
-"""Ring 5 for wide accesses: whatever the width, the layout and the alignment, pixels that are only moved are the reference's to the bit."""
+"""Ring 5 for wide accesses: whatever the width, the layout and the alignment, pixels that are only moved are the
+reference's to the bit."""
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ from gpuaug_kernels import launch, read, source
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.exec import reference, rules
-from gpuaug.exec import triton as executor
+from gpuaug.exec import reference
+from gpuaug.exec.triton import executor, rules
 
 WIDTHS = (*range(1, 10), 16, 32, 33, 36, 48, 64)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -17,7 +18,8 @@ LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 @pytest.fixture
 def seen(monkeypatch) -> dict[str, int]:
-    """How often a launch read words and wrote many values or two together, and how many tiles were moved but not by words, or averaged."""
+    """How often a launch read words and wrote many values or two together, and how many tiles were moved but not by
+    words, or averaged."""
     counts = {"words": 0, "together": 0, "indirect": 0, "pairs": 0, "triangles": 0}
 
     def spy(owner, name: str, count) -> None:
@@ -41,14 +43,18 @@ def seen(monkeypatch) -> dict[str, int]:
     return counts
 
 
-def picture(n: int, channels: int, height: int, width: int, layout: torch.memory_format = LAST, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+def picture(
+    n: int, channels: int, height: int, width: int, layout: torch.memory_format = LAST, dtype: torch.dtype = torch.uint8
+) -> torch.Tensor:
     """No two neighbours alike, and all of the 256 values where there is room."""
     out = (torch.arange(n * channels * height * width) * 37 % 256).view(n, height, width, channels).permute(0, 3, 1, 2)
     out = out if dtype == torch.uint8 else out / 255
     return out.to(dtype).contiguous(memory_format=layout)
 
 
-def moved(x: torch.Tensor, flips: tuple[ga.Transform, ...], dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
+def moved(
+    x: torch.Tensor, flips: tuple[ga.Transform, ...], dtype: torch.dtype, layout: torch.memory_format
+) -> torch.Tensor:
     """The kernels' images, compared with the reference's."""
     policy = ga.Policy([*flips, ga.ToDtype(dtype, scale=True)], seed=3, memory_format=layout)
     got, want = (policy(x, ids=torch.arange(len(x)), backend=b) for b in ("triton", "reference"))
@@ -92,7 +98,9 @@ def test_float_images_move_exactly(dtype, layout):
 
 def test_flips_of_whole_tiles_are_read_by_words(seen):
     for width in (32, 48, 96):
-        moved(picture(2, 3, 34, width), (ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)), torch.bfloat16, LAST)
+        moved(
+            picture(2, 3, 34, width), (ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0)), torch.bfloat16, LAST
+        )
     assert seen["words"] and seen["together"] and seen["indirect"] == 0
 
 
@@ -100,7 +108,12 @@ def test_flips_of_whole_tiles_are_read_by_words(seen):
 def test_crops_are_exact_wherever_they_begin(padding, seen):
     x = picture(12, 3, 37, 64)
     for width in (32, 20):
-        moved(x, (ga.RandomCrop((35, width), padding, pad_if_needed=True), ga.RandomHorizontalFlip()), torch.bfloat16, LAST)
+        moved(
+            x,
+            (ga.RandomCrop((35, width), padding, pad_if_needed=True), ga.RandomHorizontalFlip()),
+            torch.bfloat16,
+            LAST,
+        )
     tiles = 12 * 2 * 2
     assert 0 < seen["indirect"] < tiles, "vacuous: all by words, or none"
 
@@ -129,7 +142,10 @@ def test_an_out_at_any_address_is_written_right_and_nothing_beside_it(dtype, off
     room = torch.full((size + 32,), 77, dtype=dtype)
     start = (-room.data_ptr() // room.element_size()) % (16 // room.element_size()) + offset
     out = room[start : start + size].view(n, height, width, 3).permute(0, 3, 1, 2)
-    frame, keys = ir.Frame(torch.tensor([[height, width]] * n), (height, width), 3, x.dtype), rng.Keys(1, 0, torch.arange(n), torch.zeros(n, dtype=torch.int64))
+    frame, keys = (
+        ir.Frame(torch.tensor([[height, width]] * n), (height, width), 3, x.dtype),
+        rng.Keys(1, 0, torch.arange(n), torch.zeros(n, dtype=torch.int64)),
+    )
     passes = (ir.Solarize(torch.tensor([2.0] * n)), ir.Finish(dtype, LAST))
     assert executor.execute((rules.prepare(passes, frame, keys),), x, out) is out
     compare(out, reference.run_passes(passes, x.float() / 255, keys), "exact", f"{dtype} at {offset}")
@@ -165,7 +181,11 @@ def test_an_average_of_one_byte_is_what_a_division_gives(layout, seen):
 def test_averages_of_any_width_are_the_references(dtype, seen):
     x = picture(3, 3, 21, 34)
     for width in (1, 2, 7, 16, 33, 34, 36):
-        policy = ga.Policy([ga.RandomResizedCrop((5, width)), ga.RandomHorizontalFlip(), ga.ToDtype(dtype, scale=True)], seed=5, memory_format=LAST)
+        policy = ga.Policy(
+            [ga.RandomResizedCrop((5, width)), ga.RandomHorizontalFlip(), ga.ToDtype(dtype, scale=True)],
+            seed=5,
+            memory_format=LAST,
+        )
         got, want = (policy(x, ids=torch.arange(3), backend=b) for b in ("triton", "reference"))
         compare(got, want, "resample", f"{width} {dtype}")
         assert got.float().std() > 0.005, "vacuous: flat"

@@ -1,4 +1,5 @@
-"""Where a run stands in the sequence of epochs, and the state that it goes on from: a few numbers, the same on every rank.
+"""Where a run stands in the sequence of epochs, and the state that it goes on from: a few numbers, the same on every
+rank.
 
 The state counts samples of the global sequence, not batches, so another world or batch size can go on from it.
 """
@@ -35,7 +36,8 @@ class Cursor:
         self._named = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass go through this epoch: from its beginning, or from where the present pass through it began."""
+        """Let the next pass go through this epoch: from its beginning, or from where the present pass through it
+        began."""
         epoch = arguments.integer("epoch", epoch, 0, rng.MAX_EPOCH - 1)
         if epoch != self._next.epoch:
             self._next = self._now = self._began = Position(epoch, 0)
@@ -66,18 +68,25 @@ class Cursor:
         if batches is not None:
             left = share.steps(self.order.length - self._began.consumed)
             steps = arguments.integer("batches", batches, 0, left)
-            at = self._began if not steps else self._began._replace(consumed=share.after(self._began.consumed, steps, self.order.length))
+            at = (
+                self._began
+                if not steps
+                else self._began._replace(consumed=share.after(self._began.consumed, steps, self.order.length))
+            )
         return {**VERSIONS, "seed": self.seed, "epoch": at.epoch, "consumed": at.consumed, "data": self.order.about()}
 
     def load(self, state: dict[str, Any], strict: bool = True) -> None:
-        """Go on from a state.  Streams and windows are taken from it; data or weights that differ are refused unless strict is False."""
+        """Go on from a state.  Streams and windows are taken from it; data or weights that differ are refused unless
+        strict is False."""
         seed, at, about = unpack(state)
         order = self.order.adopt(about)
         if strict:
             _compare(about, order.about())
         if at.consumed > order.length:
             if strict:
-                raise ValueError(f"the state counts {at.consumed} samples of an epoch that has {order.length}; pass strict=False to begin the next epoch")
+                raise ValueError(
+                    f"the state counts {at.consumed} samples of an epoch that has {order.length}; pass strict=False to begin the next epoch"
+                )
             at = at._replace(consumed=order.length)
         self.seed, self.order = seed, order
         self._next = self._now = self._began = at
@@ -97,7 +106,9 @@ class Pass:
         self.delivered += 1
         cursor = self._cursor
         if cursor._live is self:
-            cursor._now = self.start._replace(consumed=self.share.after(self.start.consumed, self.delivered, cursor.order.length))
+            cursor._now = self.start._replace(
+                consumed=self.share.after(self.start.consumed, self.delivered, cursor.order.length)
+            )
 
     def end(self) -> None:
         """The user was told that there is no more."""
@@ -112,10 +123,14 @@ def unpack(state: Any) -> tuple[int, Position, dict[str, Any]]:
     wanted = (*VERSIONS, "seed", "epoch", "consumed", "data")
     missing = [name for name in wanted if name not in state] if isinstance(state, dict) else wanted
     if missing:
-        raise ValueError(f"the state of a sampler has {', '.join(map(repr, wanted))}; {missing[0]!r} is missing; pass what state_dict() gave")
+        raise ValueError(
+            f"the state of a sampler has {', '.join(map(repr, wanted))}; {missing[0]!r} is missing; pass what state_dict() gave"
+        )
     for name, version in VERSIONS.items():
         if state[name] != version:
-            raise ValueError(f"the state has {name} {state[name]!r}, and this gpuaug knows {version}; go on with the gpuaug that saved it")
+            raise ValueError(
+                f"the state has {name} {state[name]!r}, and this gpuaug knows {version}; go on with the gpuaug that saved it"
+            )
     seed = arguments.integer("the state's seed", state["seed"], 0, 2**64 - 1)
     epoch = arguments.integer("the state's epoch", state["epoch"], 0, rng.MAX_EPOCH - 1)
     consumed = arguments.integer("the state's consumed", state["consumed"], 0, rng.MAX_ID)
@@ -128,4 +143,6 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
     for name in [*saved, *(n for n in here if n not in saved)]:
         if saved.get(name) != here.get(name):
             changed = f"{name} was {saved.get(name)!r} when the state was saved, and is {here.get(name)!r} now"
-            raise ValueError(f"{changed}: the rest of the epoch would be another; pass strict=False to go on all the same")
+            raise ValueError(
+                f"{changed}: the rest of the epoch would be another; pass strict=False to go on all the same"
+            )

@@ -1,4 +1,5 @@
-"""Which decoder: `decoder("auto", device)` takes the fastest one that is there, and says why it took none of the others."""
+"""Which decoder: `decoder("auto", device)` takes the fastest one that is there, and says why it took none of the
+others."""
 
 from collections.abc import Callable
 from importlib import import_module, metadata
@@ -9,19 +10,27 @@ import torch
 from gpuaug.data import decode_check, decode_dali
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder
 from gpuaug.data.decode_dali import CudaDaliDecoder, DaliDecoder
-from gpuaug.data.decode_torch import CudaTorchcodecDecoder, CudaTorchvisionDecoder, PillowDecoder, TorchcodecDecoder, TorchvisionDecoder
+from gpuaug.data.decode_torch import (
+    CudaTorchcodecDecoder,
+    CudaTorchvisionDecoder,
+    PillowDecoder,
+    TorchcodecDecoder,
+    TorchvisionDecoder,
+)
 
 # the fastest first, measured on a CPU
 ORDER = ("dali", "torchcodec", "torchvision", "pillow")
 TORCHCODEC = (0, 17)
 
 
-def decoder(name: str = "auto", device: torch.device | str = "cpu", num_threads: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoder:
+def decoder(
+    name: str = "auto", device: torch.device | str = "cpu", num_threads: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Decoder:
     """A decoder by name: "dali", "torchcodec", "torchvision", "pillow"; "auto": the first of these that is installed.
 
-    device: where the images shall be.  A GPU decodes by DALI or torchcodec, or by torchvision if that is named; Pillow, and "auto" where neither is installed,
-    decode on the CPU, and the images are in its memory (`Decoder.device` says where).  Raises ValueError for a name that can't be had, and says why.
-    """
+    device: where the images shall be.  A GPU decodes by DALI or torchcodec, or by torchvision if that is named; Pillow,
+    and "auto" where neither is installed, decode on the CPU, and the images are in its memory (`Decoder.device` says
+    where).  Raises ValueError for a name that can't be had, and says why."""
     place = torch.device(device)
     if place.type not in ("cpu", "cuda"):
         raise ValueError(f"images are decoded on the CPU or on a CUDA device, got device={str(device)!r}")
@@ -67,7 +76,12 @@ def _made(name: str, device: torch.device, num_threads: int | None, max_pixels: 
 
 def missing(name: str) -> str:
     """Why a decoder can't be had; empty if it can."""
-    checks: dict[str, Callable[[], str]] = {"dali": _dali, "torchcodec": _torchcodec, "torchvision": _torchvision, "pillow": str}
+    checks: dict[str, Callable[[], str]] = {
+        "dali": _dali,
+        "torchcodec": _torchcodec,
+        "torchvision": _torchvision,
+        "pillow": str,
+    }
     return checks[name]()
 
 

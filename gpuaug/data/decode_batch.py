@@ -1,8 +1,8 @@
 """The one interface of all decoders: encoded files in, images of different sizes or reasons out, slot by slot.
 
-A `Decoder` says which images it takes and decodes those together; all others, and those that it fails at, go to Pillow one by one.  So every bad file of a
-batch is found at once, each with a reason, and nothing depends on who else is in the batch.  Damage inside a scan is no error to every decoder.
-"""
+A `Decoder` says which images it takes and decodes those together; all others, and those that it fails at, go to Pillow
+one by one.  So every bad file of a batch is found at once, each with a reason, and nothing depends on who else is in
+the batch.  Damage inside a scan is no error to every decoder."""
 
 import os
 from abc import ABC, abstractmethod
@@ -34,13 +34,12 @@ Item = Encoded | Tensor | Exception
 class Decoded:
     """What became of a batch, slot by slot.
 
-    images: [H, W, 3] uint8 tensors, of the window alone where one was asked for, contiguous on the CPU and of any strides (planar, say) on a GPU; an exception,
-    never raised, where there is no image.
-    full: [N, 2] height and width of the whole upright images, 0 where there is none.
-    windows: [N, 4] top, left, height and width of what `images` shows of them: what was asked for, clipped.
-    ready: the CUDA event after which the pixels are there; None on the CPU, where they are.  Keep this object until the kernels that read it are done.
-    DALI's images share one piece of memory: one that is kept keeps its whole batch.
-    """
+    images: [H, W, 3] uint8 tensors, of the window alone where one was asked for, contiguous on the CPU and of any
+    strides (planar, say) on a GPU; an exception, never raised, where there is no image. full: [N, 2] height and width
+    of the whole upright images, 0 where there is none. windows: [N, 4] top, left, height and width of what `images`
+    shows of them: what was asked for, clipped. ready: the CUDA event after which the pixels are there; None on the CPU,
+    where they are.  Keep this object until the kernels that read it are done. DALI's images share one piece of memory:
+    one that is kept keeps its whole batch."""
 
     images: list[Tensor | Exception]
     full: Ints
@@ -64,8 +63,8 @@ class Decoded:
 class Decoder(ABC):
     """Decodes batches.  May be called from several threads at once.
 
-    num_threads: how many images are decoded side by side.  max_pixels: larger images are refused by their header, before memory is asked for.
-    """
+    num_threads: how many images are decoded side by side.  max_pixels: larger images are refused by their header,
+    before memory is asked for."""
 
     name: str
     # what else was thought of, and why it was not taken
@@ -73,7 +72,9 @@ class Decoder(ABC):
 
     def __init__(self, num_threads: int | None = None, max_pixels: int = MAX_PIXELS):
         if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {num_threads}; None takes one for each core of this process")
+            raise ValueError(
+                f"num_threads must be at least 1, got {num_threads}; None takes one for each core of this process"
+            )
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {max_pixels}; the default is {MAX_PIXELS}")
         self.num_threads, self.max_pixels = num_threads or cores(), max_pixels
@@ -109,7 +110,8 @@ class Decoder(ABC):
     # ---- what all do alike
 
     def inspect(self, items: Sequence[Item]) -> list[Header | Exception]:
-        """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `size` of a header is what windows are drawn for."""
+        """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `size` of a header is what windows
+        are drawn for."""
         return [self._inspect(item) for item in items]
 
     def _inspect(self, item: Item) -> Header | Exception:
@@ -123,18 +125,23 @@ class Decoder(ABC):
             return error
         if header.height * header.width > self.max_pixels:
             size = f"{header.height} x {header.width} pixels"
-            return Undecodable(f"its header says {size}, more than max_pixels={self.max_pixels}; raise that if the image is genuine")
+            return Undecodable(
+                f"its header says {size}, more than max_pixels={self.max_pixels}; raise that if the image is genuine"
+            )
         return header
 
-    def decode(self, items: Sequence[Item], windows: Any = None, heads: Sequence[Header | Exception] | None = None) -> Decoded:
+    def decode(
+        self, items: Sequence[Item], windows: Any = None, heads: Sequence[Header | Exception] | None = None
+    ) -> Decoded:
         """Decode a batch.
 
-        items: files' bytes; images that are decoded already pass through, and so do exceptions.
-        windows: [N, 4] integers, the top, left, height and width that is wanted of each upright image, clipped to it, of one pixel at least; None: all.
-        heads: what `inspect` said of the same items, where it has been called.
-        """
+        items: files' bytes; images that are decoded already pass through, and so do exceptions. windows: [N, 4]
+        integers, the top, left, height and width that is wanted of each upright image, clipped to it, of one pixel at
+        least; None: all. heads: what `inspect` said of the same items, where it has been called."""
         if os.getpid() != self._pid:
-            raise RuntimeError("this decoder is closed, or belongs to another process; make one in the process that uses it, after forking")
+            raise RuntimeError(
+                "this decoder is closed, or belongs to another process; make one in the process that uses it, after forking"
+            )
         heads = self.inspect(items) if heads is None else heads
         full = np.array([(0, 0) if isinstance(h, Exception) else h.size for h in heads], np.int64).reshape(-1, 2)
         boxes = clipped(windows, full)
@@ -149,7 +156,9 @@ class Decoder(ABC):
         started = self._start(each, others)
         try:
             if mine:
-                made = self._decode([items[i] for i in mine], [heads[i] for i in mine], None if windows is None else boxes[mine])  # type: ignore[misc]
+                encoded: Any = [items[i] for i in mine]
+                read: Any = [heads[i] for i in mine]
+                made = self._decode(encoded, read, None if windows is None else boxes[mine])
                 for i, image in zip(mine, made, strict=True):
                     images[i] = self._checked(image, boxes[i])
         finally:
@@ -177,10 +186,13 @@ class Decoder(ABC):
         return None
 
     def _checked(self, image: Tensor | Exception, box: Ints) -> Tensor | Exception:
-        """Nothing but what the header promised: a decoder that finds another size has read another image than the window was drawn for."""
+        """Nothing but what the header promised: a decoder that finds another size has read another image than the
+        window was drawn for."""
         if isinstance(image, Exception) or tuple(image.shape) == (box[2], box[3], 3):
             return image
-        return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(int(box[2]), int(box[3]), 3)}")
+        return Undecodable(
+            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(int(box[2]), int(box[3]), 3)}"
+        )
 
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""
@@ -248,12 +260,15 @@ def cores() -> int:
 
 
 def clipped(windows: Any, full: Ints) -> Ints:
-    """[N, 4] windows within images of [N, 2]; whole images where windows are None.  At least one pixel: the nearest, where a window lies outside."""
+    """[N, 4] windows within images of [N, 2]; whole images where windows are None.  At least one pixel: the nearest,
+    where a window lies outside."""
     if windows is None:
         return np.concatenate([np.zeros_like(full), full], 1)
     given = np.asarray(windows)
     if given.shape != (len(full), 4) or given.dtype.kind not in "iu":
-        raise ValueError(f"windows must be [{len(full)}, 4] integers, top left height width, got {given.dtype} {list(given.shape)}")
+        raise ValueError(
+            f"windows must be [{len(full)}, 4] integers, top left height width, got {given.dtype} {list(given.shape)}"
+        )
     given = given.astype(np.int64)
     start = np.clip(given[:, :2], 0, np.maximum(full - 1, 0))
     end = np.clip(given[:, :2] + given[:, 2:], np.minimum(start + 1, full), full)
@@ -261,7 +276,8 @@ def clipped(windows: Any, full: Ints) -> Ints:
 
 
 def cropped(image: Tensor, box: Ints) -> Tensor:
-    """A window of [H, W, C]: the image itself where that is the window, else a copy, so that the rest's memory is not kept."""
+    """A window of [H, W, C]: the image itself where that is the window, else a copy, so that the rest's memory is not
+    kept."""
     top, left, height, width = box.tolist()
     if (height, width) == tuple(image.shape[:2]):
         return image

@@ -1,4 +1,5 @@
-"""Whether a GPU decodes windows rightly: tried once, in a process of its own, since a decoder that does not may end its process.
+"""Whether a GPU decodes windows rightly: tried once, in a process of its own, since a decoder that does not may end its
+process.
 
     python -m gpuaug.data.decode_check DEVICE
 
@@ -59,7 +60,16 @@ def trial(device: torch.device) -> str:
         Image.fromarray(picture).save(out, "JPEG", quality=90, subsampling=sampling, progressive=k >= 6)
         data.append(np.frombuffer(out.getvalue(), np.uint8))
         # odd and even corners, inside and at every edge
-        boxes.append([(0, 0, 375, 500), (17, 33, 224, 224), (150, 275, 225, 225), (1, 0, 64, 499), (374, 499, 1, 1), (100, 3, 8, 300)][k % 6])
+        boxes.append(
+            [
+                (0, 0, 375, 500),
+                (17, 33, 224, 224),
+                (150, 275, 225, 225),
+                (1, 0, 64, 499),
+                (374, 499, 1, 1),
+                (100, 3, 8, 300),
+            ][k % 6]
+        )
     wanted = np.array(boxes, np.int64)
     whole = Pipe(len(data), 2, device, region=False).run(data, wanted)
     parts = Pipe(len(data), 2, device, region=True).run(data, wanted)

@@ -1,7 +1,8 @@
-"""Decoding by NVIDIA DALI: batches in its own threads, of each JPEG the window alone; on a GPU by nvJPEG and the hardware's decoder.
+"""Decoding by NVIDIA DALI: batches in its own threads, of each JPEG the window alone; on a GPU by nvJPEG and the
+hardware's decoder.
 
-One pipeline holds one batch at a time, so that a batch that fails says nothing about the next; calls from several threads take a pipeline each.  Its outputs
-lie back to back in memory that is DALI's, and become tensors without a copy.
+One pipeline holds one batch at a time, so that a batch that fails says nothing about the next; calls from several
+threads take a pipeline each.  Its outputs lie back to back in memory that is DALI's, and become tensors without a copy.
 """
 
 from importlib import metadata
@@ -39,10 +40,18 @@ class Pipe:
         from nvidia.dali import Pipeline, fn, types
 
         self.capacity, self._region, self._cuda = capacity, region, device.type == "cuda"
-        # said and not left to a default: an output type of "any" ends the process at a gray JPEG, and on a GPU chroma would be repeated, not interpolated
-        options = {"device": "mixed" if self._cuda else "cpu", "output_type": types.RGB, "adjust_orientation": True, "jpeg_fancy_upsampling": True}
+        # said and not left to a default: an output type of "any" ends the process at a gray JPEG, and on a GPU chroma
+        # would be repeated, not interpolated
+        options = {
+            "device": "mixed" if self._cuda else "cpu",
+            "output_type": types.RGB,
+            "adjust_orientation": True,
+            "jpeg_fancy_upsampling": True,
+        }
         index = device.index if self._cuda else None
-        self._pipeline = Pipeline(capacity, threads, index, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False)
+        self._pipeline = Pipeline(
+            capacity, threads, index, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False
+        )
         with self._pipeline:
             encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
             if region:
@@ -54,7 +63,8 @@ class Pipe:
         self._pipeline.build()
 
     def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor]:
-        """[h, w, 3] uint8 of each; raises RuntimeError if any can't be decoded, after which the pipeline is as good as before."""
+        """[h, w, 3] uint8 of each; raises RuntimeError if any can't be decoded, after which the pipeline is as good as
+        before."""
         self._pipeline.feed_input("encoded", data)
         if self._region:
             narrow = windows.astype(np.int32)
@@ -74,7 +84,10 @@ class Pipe:
         memory = Memory(pixels, min(begins), max(ends) - min(begins), self._cuda)
         flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
         first = min(begins)
-        return [flat.as_strided((h, w, c), (w * c, c, 1), begin - first) for (h, w, c), begin in zip(shapes, begins, strict=True)]
+        return [
+            flat.as_strided((h, w, c), (w * c, c, 1), begin - first)
+            for (h, w, c), begin in zip(shapes, begins, strict=True)
+        ]
 
 
 class Pipes:
@@ -86,7 +99,8 @@ class Pipes:
         self._lock = Lock()
 
     def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor | Exception]:
-        """Images, or why there is none.  A batch fails as a whole where one of it does: it is halved until the bad ones are alone."""
+        """Images, or why there is none.  A batch fails as a whole where one of it does: it is halved until the bad ones
+        are alone."""
         with self._lock:
             pipe = self._free.pop() if self._free else None
         if pipe is None or pipe.capacity < len(data):
@@ -119,7 +133,12 @@ class DaliDecoder(Decoder):
         """What DALI decodes as Pillow does, without harm from a header that can be read in two ways."""
         if header.kind == "png":
             return header.plain
-        if header.kind != "jpeg" or not header.plain or header.bits != 8 or header.coding not in ("baseline", "extended", "progressive"):
+        if (
+            header.kind != "jpeg"
+            or not header.plain
+            or header.bits != 8
+            or header.coding not in ("baseline", "extended", "progressive")
+        ):
             return False
         # CMYK is converted with roundings of its own
         return header.channels in (1, 3)
@@ -136,11 +155,20 @@ class DaliDecoder(Decoder):
 
 
 class CudaDaliDecoder(CudaDecoder):
-    """JPEG by DALI on a GPU.  `region`: decode the window alone, which needs a version that can; otherwise it is cut out of the whole image."""
+    """JPEG by DALI on a GPU.  `region`: decode the window alone, which needs a version that can; otherwise it is cut
+    out of the whole image."""
 
     name = "dali"
 
-    def __init__(self, device: torch.device, num_threads: int | None = None, max_pixels: int = MAX_PIXELS, *, region: bool = False, why: str = ""):
+    def __init__(
+        self,
+        device: torch.device,
+        num_threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        region: bool = False,
+        why: str = "",
+    ):
         super().__init__(device, num_threads, max_pixels)
         self._region, self._why = region, why
         self._pipes = Pipes(self.num_threads, self.device, region)
@@ -152,7 +180,10 @@ class CudaDaliDecoder(CudaDecoder):
             images[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
         if self._region or windows is None:
             return images
-        return [image if isinstance(image, Exception) else cropped(image, box) for image, box in zip(images, boxes, strict=True)]
+        return [
+            image if isinstance(image, Exception) else cropped(image, box)
+            for image, box in zip(images, boxes, strict=True)
+        ]
 
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
         raise AssertionError("DALI is fed by its pipeline")

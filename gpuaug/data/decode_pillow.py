@@ -1,8 +1,9 @@
-"""Decoding by Pillow, one image at a time: it reads every kind of file, and what it makes of one is what the other decoders must make of it.
+"""Decoding by Pillow, one image at a time: it reads every kind of file, and what it makes of one is what the other
+decoders must make of it.
 
-Upright, RGB, uint8.  Where Pillow alone would do otherwise than DALI, DALI is followed: 16 bits are scaled to 8 and neither clipped nor cut off, alpha is
-dropped, and the orientation is the header's (Pillow's own helper believes XMP too).
-"""
+Upright, RGB, uint8.  Where Pillow alone would do otherwise than DALI, DALI is followed: 16 bits are scaled to 8 and
+neither clipped nor cut off, alpha is dropped, and the orientation is the header's (Pillow's own helper believes XMP
+too)."""
 
 import io
 from typing import Any
@@ -17,8 +18,22 @@ from gpuaug.data.headers import Encoded, Header, Undecodable
 # only the reader of the kind that the header names, since others start programs or open files
 READERS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "gif": "GIF", "pnm": "PPM"}
 # what Pillow raises for files that are damaged: SyntaxError and its like from the readers of PNG and TIFF
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, ArithmeticError, MemoryError, RuntimeError, Warning)
-# 16-bit PNGs in colours, of which Pillow keeps 8: how it unpacks their samples -> unpackers under which all bytes come out, the upper ones first
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    Warning,
+)
+# 16-bit PNGs in colours, of which Pillow keeps 8: how it unpacks their samples -> unpackers under which all bytes come
+# out, the upper ones first
 BYTES = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
 
 
@@ -29,8 +44,14 @@ def decode(data: Encoded, header: Header) -> Tensor:
             # of a TIFF Pillow shows the upright picture, of all else the stored one
             height, width, orientation = (*header.size, 1) if header.kind == "tiff" else header[1:4]
             if image.size != (width, height):
-                raise Undecodable(f"its header says {height} x {width} pixels, Pillow finds {image.height} x {image.width}")
-            pixels = _deep(data, image) if header.kind == "png" and header.bits == 16 and image.mode != "I;16" else _pixels(image, header)
+                raise Undecodable(
+                    f"its header says {height} x {width} pixels, Pillow finds {image.height} x {image.width}"
+                )
+            pixels = (
+                _deep(data, image)
+                if header.kind == "png" and header.bits == 16 and image.mode != "I;16"
+                else _pixels(image, header)
+            )
             return torch.from_numpy(turn(pixels, orientation))
     except Undecodable:
         raise
@@ -50,7 +71,9 @@ def _pixels(image: Image.Image, header: Header) -> np.ndarray[Any, Any]:
     if image.mode.startswith("I;16") or (image.mode == "I" and header.kind in ("png", "pnm")):
         return narrow(np.asarray(image)[..., None])
     if image.mode in ("I", "F", "LAB", "HSV"):
-        raise Undecodable(f"its pixels are {image.mode} numbers; only images of 8 or 16 bits are read: convert it first")
+        raise Undecodable(
+            f"its pixels are {image.mode} numbers; only images of 8 or 16 bits are read: convert it first"
+        )
     # the colour that means transparency is a colour here, and converting warns of it
     image.info.pop("transparency", None)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

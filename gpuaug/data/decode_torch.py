@@ -1,7 +1,8 @@
-"""Decoding by torchcodec and by torchvision.io: single images in threads on the CPU, lists in one call of nvJPEG on a GPU.
+"""Decoding by torchcodec and by torchvision.io: single images in threads on the CPU, lists in one call of nvJPEG on a
+GPU.
 
-The CPU's pixels are Pillow's, bit for bit.  A GPU's differ by a few levels, and windows are cut out of whole images there.
-"""
+The CPU's pixels are Pillow's, bit for bit.  A GPU's differ by a few levels, and windows are cut out of whole images
+there."""
 
 from abc import abstractmethod
 from contextlib import ExitStack
@@ -54,7 +55,8 @@ class TorchvisionDecoder(EachDecoder):
         return header.kind == "jpeg" and header.plain and header.bits == 8
 
     def _decode_one(self, data: Encoded, header: Header) -> Tensor:
-        # the operators themselves: their wrappers in Python warn at every call that they are deprecated.  3 is RGB; EXIF is ours to apply
+        # the operators themselves: their wrappers in Python warn at every call that they are deprecated.  3 is RGB;
+        # EXIF is ours to apply
         image = self._ops.decode_jpeg(tensor(data), 3, False).permute(1, 2, 0)
         return image if header.orientation == 1 else torch.from_numpy(turn(image.numpy(), header.orientation))
 
@@ -90,8 +92,8 @@ class TorchcodecDecoder(EachDecoder):
 class CudaDecoder(Decoder):
     """A decoder of lists on a GPU: one stream for its whole life, and events instead of waiting.
 
-    Its images are memory of that stream.  Whoever reads them on another waits for `Decoded.ready`, and keeps the `Decoded` until its kernels are done.
-    """
+    Its images are memory of that stream.  Whoever reads them on another waits for `Decoded.ready`, and keeps the
+    `Decoded` until its kernels are done."""
 
     def __init__(self, device: torch.device, num_threads: int | None = None, max_pixels: int = MAX_PIXELS):
         super().__init__(num_threads, max_pixels)
@@ -101,7 +103,13 @@ class CudaDecoder(Decoder):
         self._turn = Lock()
 
     def takes(self, header: Header) -> bool:
-        return header.kind == "jpeg" and header.plain and header.bits == 8 and header.channels in (1, 3) and header.coding in SEQUENTIAL
+        return (
+            header.kind == "jpeg"
+            and header.plain
+            and header.bits == 8
+            and header.channels in (1, 3)
+            and header.coding in SEQUENTIAL
+        )
 
     def _here(self) -> ExitStack:
         """Device and stream, which every thread must set for itself."""
@@ -131,7 +139,10 @@ class CudaDecoder(Decoder):
             written[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
         if windows is None:
             return written
-        return [image if isinstance(image, Exception) else cropped(image, window) for image, window in zip(written, windows, strict=True)]
+        return [
+            image if isinstance(image, Exception) else cropped(image, window)
+            for image, window in zip(written, windows, strict=True)
+        ]
 
     @abstractmethod
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
@@ -157,7 +168,8 @@ class CudaTorchcodecDecoder(CudaDecoder):
 
 
 class CudaTorchvisionDecoder(CudaDecoder):
-    """torchvision's nvJPEG: one device a process, and a stream without work in it, since it writes before the stream allows that."""
+    """torchvision's nvJPEG: one device a process, and a stream without work in it, since it writes before the stream
+    allows that."""
 
     name = "torchvision"
     # the device of this process, for as long as it lives: torchvision's decoder is one of a process too
@@ -180,9 +192,7 @@ class CudaTorchvisionDecoder(CudaDecoder):
         return [upright(image.permute(1, 2, 0), head.orientation) for image, head in zip(images, heads, strict=True)]
 
     def _what(self) -> str:
-        return (
-            f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before and after, whole images and then the window; {REST}"
-        )
+        return f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before and after, whole images and then the window; {REST}"
 
 
 def upright(image: Tensor, orientation: int) -> Tensor:
@@ -196,9 +206,8 @@ def upright(image: Tensor, orientation: int) -> Tensor:
 def unwritten(images: list[Tensor | Exception]) -> list[int]:
     """Slots whose images have one value wherever one looks.
 
-    A GPU decoder may call an image decoded that it has skipped: its memory is then what it was, zeros as a rule.  An honest image of one colour is found too,
-    which costs no more than its second decoding.  Waits for the images.
-    """
+    A GPU decoder may call an image decoded that it has skipped: its memory is then what it was, zeros as a rule.  An
+    honest image of one colour is found too, which costs no more than its second decoding.  Waits for the images."""
     slots, rows = [], []
     for i, image in enumerate(images):
         if isinstance(image, Tensor) and image.numel() >= PROBES:

@@ -1,8 +1,8 @@
 """What a file says about its image before anything is decoded: its kind, its size, and which way up it is.
 
-A header decides three things: whether the image is decoded at all (a file of a hundred bytes may claim a billion pixels), which decoder may be trusted with it,
-and, since windows are drawn for the upright image, how large that is.  Only the header is read, and no memory is asked for.
-"""
+A header decides three things: whether the image is decoded at all (a file of a hundred bytes may claim a billion
+pixels), which decoder may be trusted with it, and, since windows are drawn for the upright image, how large that is.
+Only the header is read, and no memory is asked for."""
 
 import struct
 from collections.abc import Iterator
@@ -12,7 +12,15 @@ Encoded = bytes | bytearray | memoryview
 
 ORIENTATION = 0x0112
 # frames of a JPEG: how the coefficients are coded, by the code of the marker
-CODINGS = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "lossless"}
+CODINGS = {
+    0xC0: "baseline",
+    0xC1: "extended",
+    0xC2: "progressive",
+    0xC3: "lossless",
+    0xC9: "arithmetic",
+    0xCA: "arithmetic",
+    0xCB: "lossless",
+}
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # a JPEG's last marker, which never stands in a scan; a few bytes may follow it
 END = b"\xff\xd9"
@@ -23,7 +31,8 @@ MARKER = struct.Struct(">HH").unpack_from
 
 
 class Undecodable(ValueError):
-    """Why there is no image in these bytes, or none that may be decoded.  A value in a list rather than raised: one bad file is no reason to lose a batch."""
+    """Why there is no image in these bytes, or none that may be decoded.  A value in a list rather than raised: one bad
+    file is no reason to lose a batch."""
 
 
 class Header(NamedTuple):
@@ -36,8 +45,9 @@ class Header(NamedTuple):
     channels: int = 3
     bits: int = 8
     coding: str = ""
-    # one frame, one EXIF block at most, well formed, nothing between the segments: all readers of such a file see the same size.  DALI 2.4 writes past its
-    # memory where two blocks disagree about the orientation.  And an end: a file that is cut off would fail the list that it is decoded in
+    # one frame, one EXIF block at most, well formed, nothing between the segments: all readers of such a file see the
+    # same size.  DALI 2.4 writes past its memory where two blocks disagree about the orientation.  And an end: a file
+    # that is cut off would fail the list that it is decoded in
     plain: bool = True
 
     @property
@@ -53,7 +63,9 @@ def read(data: Encoded) -> Header:
         raise Undecodable("the file is empty")
     parse = next((parse for signature, parse in SIGNATURES if head.startswith(signature)), None)
     if parse is None:
-        raise Undecodable(f"not an image of a known kind: it begins with {head!r}; JPEG, PNG, WebP, BMP, TIFF, GIF and PNM are read")
+        raise Undecodable(
+            f"not an image of a known kind: it begins with {head!r}; JPEG, PNG, WebP, BMP, TIFF, GIF and PNM are read"
+        )
     try:
         header = parse(memoryview(data))
     except (struct.error, IndexError):
@@ -67,7 +79,8 @@ def read(data: Encoded) -> Header:
 
 
 def orientation(tiff: memoryview) -> tuple[int, bool]:
-    """What the first directory of a TIFF structure says is up, 1 to 8, 1 where it says nothing that makes sense; and whether all readers must see the same.
+    """What the first directory of a TIFF structure says is up, 1 to 8, 1 where it says nothing that makes sense; and
+    whether all readers must see the same.
 
     The value is read as 16 bits whatever type is given for it, as all decoders here do.
     """

@@ -1,4 +1,5 @@
-"""The order of an epoch: one sequence of ids for all ranks, a function of (seed, epoch) from position to (id, occurrence).
+"""The order of an epoch: one sequence of ids for all ranks, a function of (seed, epoch) from position to (id,
+occurrence).
 
 It knows no batch, rank or world, so it stays the same when they change.
 """
@@ -32,7 +33,8 @@ class Order(Protocol):
 
     @property
     def striped(self) -> bool:
-        """True: rank r of W takes the positions r modulo W of a global batch, for those are its own streams.  False: it takes the r-th block."""
+        """True: rank r of W takes the positions r modulo W of a global batch, for those are its own streams.  False: it
+        takes the r-th block."""
 
     def epoch(self, seed: int, epoch: int) -> Epoch:
         """The order of one epoch."""
@@ -83,7 +85,8 @@ def make(
     num_samples: int | None = None,
     views: int = 1,
 ) -> Order:
-    """The order that a sampler or loader is asked for: the arguments are those of `gpuaug.data.BatchSampler`.  Refuses what does not go together."""
+    """The order that a sampler or loader is asked for: the arguments are those of `gpuaug.data.BatchSampler`.  Refuses
+    what does not go together."""
     n = _count(samples)
     shuffle = arguments.flag("shuffle", shuffle)
     views = arguments.integer("views", views, 1, rng.MAX_OCCURRENCE)
@@ -91,13 +94,19 @@ def make(
         raise ValueError(f"order must be 'samples' or 'shards', got {order!r}")
     for name, value in {"shards": shards, "streams": streams, "window": window}.items():
         if value is not None and order != "shards":
-            raise ValueError(f"{name}={value!r:.60} is for order='shards', got order='samples'; pass order='shards', or leave it out")
+            raise ValueError(
+                f"{name}={value!r:.60} is for order='shards', got order='samples'; pass order='shards', or leave it out"
+            )
     if weights is None:
         for name, value in {"labels": labels, "num_samples": num_samples}.items():
             if value is not None:
-                raise ValueError(f"{name} without weights would be used by nothing; pass weights='balanced', or a weight for each class")
+                raise ValueError(
+                    f"{name} without weights would be used by nothing; pass weights='balanced', or a weight for each class"
+                )
     elif order == "shards":
-        raise ValueError("weights draw each class from everywhere, and order='shards' reads a few shards at a time; pass order='samples' with weights")
+        raise ValueError(
+            "weights draw each class from everywhere, and order='shards' reads a few shards at a time; pass order='samples' with weights"
+        )
     elif not shuffle:
         raise ValueError("weights repeat samples in a drawn order, got shuffle=False; leave out one of the two")
     elif labels is None:
@@ -108,8 +117,16 @@ def make(
     if order == "samples":
         return Samples(n, shuffle)
     if shards is None:
-        raise ValueError("order='shards' needs the number of samples in each shard; pass shards=, a sequence of numbers")
-    k, m = (arguments.integer(*given, 1) for given in (("streams", STREAMS if streams is None else streams), ("window", WINDOW if window is None else window)))
+        raise ValueError(
+            "order='shards' needs the number of samples in each shard; pass shards=, a sequence of numbers"
+        )
+    k, m = (
+        arguments.integer(*given, 1)
+        for given in (
+            ("streams", STREAMS if streams is None else streams),
+            ("window", WINDOW if window is None else window),
+        )
+    )
     made = Shards(checked(shards, n), k, m)
     return made if shuffle else Unshuffled(made)
 
@@ -120,7 +137,9 @@ def _count(samples: Any) -> int:
     elif isinstance(samples, Real):
         n = arguments.integer("the number of samples", samples, 0, rng.MAX_ID)
     else:
-        raise TypeError(f"samples must be a number or a Dataset with a length, got {type(samples).__name__}; give the number")
+        raise TypeError(
+            f"samples must be a number or a Dataset with a length, got {type(samples).__name__}; give the number"
+        )
     if n == 0:
         raise ValueError("there are no samples: an epoch needs at least one")
     return n

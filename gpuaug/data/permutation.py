@@ -1,10 +1,11 @@
-"""Keyed permutations: position to id and back, a pure function of (seed, epoch, purpose) that stores nothing which grows with the data.
+"""Keyed permutations: position to id and back, a pure function of (seed, epoch, purpose) that stores nothing which
+grows with the data.
 
-A long permutation is a Feistel network on the numbers left * b + right, left < a, right < b, where a and b lie next to the square root of n
-(Black and Rogaway, Ciphers with arbitrary finite domains, 2002): a round adds to one half, modulo its size, a hash of the other half under a
-key of its own.  a * b exceeds n by less than b, and who lands there takes the network again until it does not.  Four rounds are known to be
-too few; here are twelve.  A short permutation is stored, because only sorting by random keys makes every order alike.
-"""
+A long permutation is a Feistel network on the numbers left * b + right, left < a, right < b, where a and b lie next to
+the square root of n (Black and Rogaway, Ciphers with arbitrary finite domains, 2002): a round adds to one half, modulo
+its size, a hash of the other half under a key of its own.  a * b exceeds n by less than b, and who lands there takes
+the network again until it does not.  Four rounds are known to be too few; here are twelve.  A short permutation is
+stored, because only sorting by random keys makes every order alike."""
 
 import math
 from collections.abc import Callable
@@ -29,12 +30,14 @@ STORED = 1 << 14
 COUNTED = 16
 # numbers at a time: enough to hide what a call of NumPy costs, and what a round touches stays in the cache
 _BLOCK = 4096
-# Stafford's variant 13 of the finaliser of MurmurHash3, as in SplitMix64: every bit that goes in turns half of those that come out
+# Stafford's variant 13 of the finaliser of MurmurHash3, as in SplitMix64: every bit that goes in turns half of those
+# that come out
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def words(seed: int, epoch: int, purpose: int, count: int) -> Words:
-    """Random 64-bit words.  Seed and epoch go through Philox as key and counter, so that neighbours have nothing in common."""
+    """Random 64-bit words.  Seed and epoch go through Philox as key and counter, so that neighbours have nothing in
+    common."""
     # on the host, whatever torch.set_default_device says
     c0 = torch.arange(-(-count // 2), device="cpu")
     fixed = (torch.tensor([value], device="cpu") for value in ((rng.SAMPLER << 28) | purpose, 0, epoch))
@@ -80,7 +83,8 @@ class Permutations:
         self._keys, self._number, self._member = key[:ROUNDS], key[ROUNDS], key[ROUNDS + 1]
 
     def __call__(self, number: Ints, size: Ints, index: Ints) -> Ints:
-        """The member at index of the permutation `number`, which has `size` members.  number, size, index: [M], index < size"""
+        """The member at index of the permutation `number`, which has `size` members.  number, size, index: [M], index <
+        size"""
         tweak = mix(number.astype(np.uint64) ^ self._number)
         out = np.empty_like(index)
         few = size <= COUNTED
@@ -123,10 +127,19 @@ def _blocks(at: Words, n: int | Ints, keys: Words, tweak: Words | None, rounds: 
     scratch = np.empty((4, min(_BLOCK, at.size)), np.uint64)
     for start in range(0, at.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        _once(at[part], n if isinstance(n, int) else n[part], keys, None if tweak is None else tweak[part], rounds, scratch)
+        _once(
+            at[part],
+            n if isinstance(n, int) else n[part],
+            keys,
+            None if tweak is None else tweak[part],
+            rounds,
+            scratch,
+        )
 
 
-def _once(at: Words, n: int | Ints, keys: Words, tweak: Words | None, rounds: Callable[..., None], scratch: Words) -> None:
+def _once(
+    at: Words, n: int | Ints, keys: Words, tweak: Words | None, rounds: Callable[..., None], scratch: Words
+) -> None:
     """The network, once, in place."""
     b: Any
     if isinstance(n, int):
@@ -165,7 +178,8 @@ def _back(halves: Any, keys: Words, tweak: Words | None, t: Words, u: Words) -> 
 
 
 def _hash(other: Words, size: Words, key: np.uint64, tweak: Words | None, t: Words, u: Words) -> None:
-    """t = a hash of a half below 2^24 in [0, size): the upper 40 bits of the finaliser, scaled, so that no value is favoured by more than 2^-17.
+    """t = a hash of a half below 2^24 in [0, size): the upper 40 bits of the finaliser, scaled, so that no value is
+    favoured by more than 2^-17.
 
     The finaliser's first shift would move bits of the key only, and its last one bits that are not used.
     """

@@ -1,8 +1,8 @@
 """Threads that read, and are replaced when a read does not come back.
 
-A thread can't be stopped from outside.  So one that is stuck in a file system is left alone: another takes its place, its work is given out again or given up,
-and whatever it brings in the end is nobody's.  All are daemons: none holds up the end of the process.
-"""
+A thread can't be stopped from outside.  So one that is stuck in a file system is left alone: another takes its place,
+its work is given out again or given up, and whatever it brings in the end is nobody's.  All are daemons: none holds up
+the end of the process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
@@ -54,7 +54,8 @@ class Call:
             self.done.set()
 
     def overdue(self, task: Task, timeout: float, retries: int) -> Task | None:
-        """What is left of a task whose thread is stuck: to be given to another; None if it is not stuck, or nothing is left."""
+        """What is left of a task whose thread is stuck: to be given to another; None if it is not stuck, or nothing is
+        left."""
         with self.lock:
             if task.left or not task.since or monotonic() - task.since < timeout:
                 return None
@@ -74,13 +75,18 @@ class Reads:
         self._started = self._lost = 0
 
     def run(
-        self, groups: Sequence[Sequence[int]], work: Callable[[int, Callable[[bool], None]], Any], timeout: float, retries: int
+        self,
+        groups: Sequence[Sequence[int]],
+        work: Callable[[int, Callable[[bool], None]], Any],
+        timeout: float,
+        retries: int,
     ) -> Iterator[tuple[int, Any]]:
-        """(slot, what `work` gave or raised) of every slot of the groups; a group's slots are done in turn by one thread.
+        """(slot, what `work` gave or raised) of every slot of the groups; a group's slots are done in turn by one
+        thread.
 
-        work(slot, alive) calls alive(True) when it begins to wait, and alive(False) when it pauses.  A read that takes longer than `timeout` seconds is done
-        again by another thread, `retries` times, and then is `Stalled`.  Where four times as many threads are stuck as may read, nothing is tried again.
-        """
+        work(slot, alive) calls alive(True) when it begins to wait, and alive(False) when it pauses.  A read that takes
+        longer than `timeout` seconds is done again by another thread, `retries` times, and then is `Stalled`.  Where
+        four times as many threads are stuck as may read, nothing is tried again."""
         call = Call(work, sum(map(len, groups)))
         tasks = [Task(call, group) for group in groups]
         for task in tasks:

@@ -1,4 +1,5 @@
-"""Samplers for a Dataset and torch's DataLoader: (id, occurrence) pairs in an order that a restart, a rank or another world does not change."""
+"""Samplers for a Dataset and torch's DataLoader: (id, occurrence) pairs in an order that a restart, a rank or another
+world does not change."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -27,7 +28,8 @@ class Key(_Pair):
 
 
 class Padding(Key):
-    """A key that fills up the last batch of an epoch, so that all ranks take as many: a sample of the epoch's beginning once more."""
+    """A key that fills up the last batch of an epoch, so that all ranks take as many: a sample of the epoch's beginning
+    once more."""
 
     __slots__ = ()
     valid = False
@@ -40,21 +42,24 @@ _key, _padding = partial(tuple.__new__, Key), partial(tuple.__new__, Padding)
 class BatchSampler:
     """Batches of keys for `DataLoader(dataset, batch_sampler=...)`.
 
-    An epoch is one global sequence of ids, a pure function of seed and epoch.  batch_size is for each rank: at a step, rank r of W takes
-    batch_size keys after the first r * batch_size of the next W * batch_size.  With order="shards" it takes every W-th, which are its own streams.
+    An epoch is one global sequence of ids, a pure function of seed and epoch.  batch_size is for each rank: at a step,
+    rank r of W takes batch_size keys after the first r * batch_size of the next W * batch_size.  With order="shards" it
+    takes every W-th, which are its own streams.
 
-    samples: how many there are, or a Dataset with a length.
-    drop_last: leave out what is no whole step of all ranks; False: fill it up with keys whose `valid` is False.
-    order: "samples", or "shards" with shards=, the number of samples in each shard of contiguous ids: `streams` shards are read side by side,
+    samples: how many there are, or a Dataset with a length. drop_last: leave out what is no whole step of all ranks;
+    False: fill it up with keys whose `valid` is False. order: "samples", or "shards" with shards=, the number of
+    samples in each shard of contiguous ids: `streams` shards are read side by side,
         and shuffled within windows of `window` samples.  A number of ranks that divides `streams` has each shard read by one or two ranks.
-    weights, labels: the share of each class in an epoch's draws, as a mapping or a sequence by class, or "balanced", and the class of each
+    weights, labels: the share of each class in an epoch's draws, as a mapping or a sequence by class, or "balanced",
+    and the class of each
         sample.  Quotas are exact.  num_samples: draws in an epoch; as many as there are samples by default.
-    views: how many views of a sample are augmented apart: occurrences come multiplied by it, and view v of a sample is occurrence + v.
-    rank, world_size: by default torch.distributed's where it is initialised, or torchrun's environment, looked up whenever a pass begins.
+    views: how many views of a sample are augmented apart: occurrences come multiplied by it, and view v of a sample is
+    occurrence + v. rank, world_size: by default torch.distributed's where it is initialised, or torchrun's environment,
+    looked up whenever a pass begins.
 
-    Every pass goes through the next epoch, the first one after `load_state_dict` through what was left.  A pass begins with its first batch, which
-    a DataLoader with workers takes as soon as it is iterated over; `set_epoch` goes back to where that began.  `len()` is that of a whole epoch.
-    """
+    Every pass goes through the next epoch, the first one after `load_state_dict` through what was left.  A pass begins
+    with its first batch, which a DataLoader with workers takes as soon as it is iterated over; `set_epoch` goes back to
+    where that began.  `len()` is that of a whole epoch."""
 
     def __init__(
         self,
@@ -113,7 +118,9 @@ class BatchSampler:
         epoch = order.epoch(self._cursor.seed, start.epoch)
         ahead = max(1, _AHEAD // self.batch_size)
         for first in range(0, run.steps, ahead):
-            positions, valid = share.positions(start.consumed, first, min(first + ahead, run.steps), order.length, order.striped)
+            positions, valid = share.positions(
+                start.consumed, first, min(first + ahead, run.steps), order.length, order.striped
+            )
             ids, occurrences = (x.tolist() for x in epoch.at(positions))
             # padding is at the end of a batch, or all of it
             for pairs, real in zip(map(zip, ids, occurrences), valid.sum(1).tolist(), strict=True):
@@ -130,21 +137,22 @@ class BatchSampler:
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where to go on: a few numbers, the same on all ranks, which any world and batch size can load.
 
-        It counts what was taken from the sampler.  A DataLoader with workers takes batches ahead of the loop that it feeds: give it the
-        number of batches that the loop has had from this pass.
-        """
+        It counts what was taken from the sampler.  A DataLoader with workers takes batches ahead of the loop that it
+        feeds: give it the number of batches that the loop has had from this pass."""
         return self._cursor.state(self._share(), batches)
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        """Go on from a state, with its seed.  Another data set, order or weighting is refused by name, unless strict is False."""
+        """Go on from a state, with its seed.  Another data set, order or weighting is refused by name, unless strict is
+        False."""
         self._cursor.load(state, strict)
 
 
 class Sampler(BatchSampler):
-    """Single keys for `DataLoader(dataset, batch_size, sampler=...)`, as `BatchSampler` has them in batches, with the same arguments.
+    """Single keys for `DataLoader(dataset, batch_size, sampler=...)`, as `BatchSampler` has them in batches, with the
+    same arguments.
 
-    Give it the DataLoader's batch_size, so that ranks share a step as they would there, and what is dropped is no whole step.
-    """
+    Give it the DataLoader's batch_size, so that ranks share a step as they would there, and what is dropped is no whole
+    step."""
 
     def __len__(self) -> int:
         return self._steps() * self.batch_size

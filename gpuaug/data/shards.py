@@ -1,10 +1,10 @@
 """The order of sharded data: a few shards are open at a time, and every rank reads its own.
 
-The shards of an epoch, permuted, lie one after the other in a line of n samples.  The line is cut into K streams of equal length (to one
-sample), and each stream into windows, in each of which samples are permuted.  Position p is then the sample p // K of the stream p mod K, so any
-n consecutive positions take from all streams alike, and with a world W that divides K, rank r, which takes the positions r modulo W, reads
-the streams r, r + W, ... alone.  Other worlds see the same sequence, but their ranks read from more streams.
-"""
+The shards of an epoch, permuted, lie one after the other in a line of n samples.  The line is cut into K streams of
+equal length (to one sample), and each stream into windows, in each of which samples are permuted.  Position p is then
+the sample p // K of the stream p mod K, so any n consecutive positions take from all streams alike, and with a world W
+that divides K, rank r, which takes the positions r modulo W, reads the streams r, r + W, ... alone.  Other worlds see
+the same sequence, but their ranks read from more streams."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ def checked(sizes: Sequence[int], n: int) -> Ints:
     if (values < 0).any():
         raise ValueError(f"shards must hold 0 samples or more, got {values.min()} in shard {values.argmin()}")
     if int(values.sum()) != n:
-        raise ValueError(f"shards hold {int(values.sum())} samples together, and there are {n}; give the number in each shard")
+        raise ValueError(
+            f"shards hold {int(values.sum())} samples together, and there are {n}; give the number in each shard"
+        )
     return values.astype(np.int64)
 
 
@@ -50,7 +52,10 @@ class Shards:
         return {"order": "shards", "samples": self.length, "shuffle": True, **kept}
 
     def adopt(self, about: dict[str, Any]) -> "Shards":
-        return Shards(self.sizes, *(arguments.integer(name, about.get(name, getattr(self, name)), 1) for name in ("streams", "window")))
+        return Shards(
+            self.sizes,
+            *(arguments.integer(name, about.get(name, getattr(self, name)), 1) for name in ("streams", "window")),
+        )
 
 
 class ShardsEpoch:
@@ -75,7 +80,8 @@ class ShardsEpoch:
         return ids.reshape(positions.shape), np.zeros_like(positions)
 
     def ranges(self, stream: int, window: int) -> list[range]:
-        """The ids that a window of a stream holds, as ranges in the order of the line: what to read for it, before its samples are asked for."""
+        """The ids that a window of a stream holds, as ranges in the order of the line: what to read for it, before its
+        samples are asked for."""
         if not 0 <= stream < self._of.streams:
             raise ValueError(f"stream must be in [0, {self._of.streams}), got {stream}")
         start, size = (int(x[0]) for x in self._window(np.array([stream]), np.array([window])))
@@ -88,10 +94,13 @@ class ShardsEpoch:
         return found
 
     def _window(self, stream: Ints, window: Ints) -> tuple[Ints, Ints]:
-        """Where a window begins in the line, and how many samples it holds.  The first n mod K streams are longer by one."""
+        """Where a window begins in the line, and how many samples it holds.  The first n mod K streams are longer by
+        one."""
         each, longer = divmod(self._of.length, self._of.streams)
         before = window * self._of.window
-        return stream * each + np.minimum(stream, longer) + before, np.minimum(each + (stream < longer) - before, self._of.window)
+        return stream * each + np.minimum(stream, longer) + before, np.minimum(
+            each + (stream < longer) - before, self._of.window
+        )
 
 
 class Unshuffled:

@@ -15,9 +15,12 @@ Flags = npt.NDArray[np.bool_]
 
 
 def place(rank: Any = None, world_size: Any = None) -> tuple[int, int]:
-    """(rank, world size): the arguments, or torch.distributed's where it is initialised, or torchrun's environment, or (0, 1)."""
+    """(rank, world size): the arguments, or torch.distributed's where it is initialised, or torchrun's environment, or
+    (0, 1)."""
     if (rank is None) != (world_size is None):
-        raise ValueError(f"rank and world_size go together, got rank={rank}, world_size={world_size}; pass both or neither")
+        raise ValueError(
+            f"rank and world_size go together, got rank={rank}, world_size={world_size}; pass both or neither"
+        )
     if rank is None:
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
@@ -36,7 +39,9 @@ def _environment() -> tuple[int, int]:
     try:
         return int(found["RANK"]), int(found["WORLD_SIZE"])
     except (KeyError, ValueError):
-        raise ValueError(f"the environment must have RANK and WORLD_SIZE as whole numbers, or neither, got {found}; pass rank= and world_size=") from None
+        raise ValueError(
+            f"the environment must have RANK and WORLD_SIZE as whole numbers, or neither, got {found}; pass rank= and world_size="
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Share:
         return min(consumed + steps * self.step, length) if steps < self.steps(length - consumed) else length
 
     def positions(self, consumed: int, first: int, last: int, length: int, striped: bool) -> tuple[Ints, Flags]:
-        """The positions of steps first to last - 1, [steps, batch_size], and which are no padding.  Padding begins the epoch again."""
+        """The positions of steps first to last - 1, [steps, batch_size], and which are no padding.  Padding begins the
+        epoch again."""
         base = consumed + np.arange(first, last, dtype=np.int64)[:, None] * self.step
         own = np.arange(self.batch_size, dtype=np.int64)
         if striped:

@@ -1,4 +1,5 @@
-"""What a source of samples is: so many of them, numbered from 0, each with bytes, and with a label where the source knows one."""
+"""What a source of samples is: so many of them, numbered from 0, each with bytes, and with a label where the source
+knows one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -35,10 +36,12 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, ids: Sequence[int]) -> list[Item]:
-        """Samples, in the order of their ids.  One that can't be read is an exception in its place: nothing is raised for a single sample."""
+        """Samples, in the order of their ids.  One that can't be read is an exception in its place: nothing is raised
+        for a single sample."""
 
     def samples(self, ids: Sequence[int]) -> tuple[list[Item], Any]:
-        """What `read` gives, and the targets: rows of `labels`, or a list of what the source has beside each image, or None."""
+        """What `read` gives, and the targets: rows of `labels`, or a list of what the source has beside each image, or
+        None."""
         return self.read(ids), None if self.labels is None else self.labels[np.asarray(ids, np.int64)]
 
     def find(self, key: str) -> int:
@@ -55,7 +58,8 @@ class Source(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with the samples, their order or their labels, and not with the place where they are."""
+        """Sixteen hexadecimal digits that change with the samples, their order or their labels, and not with the place
+        where they are."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -76,7 +80,8 @@ class Source(ABC):
 
 
 class Names(Sequence[str]):
-    """Strings in one piece of memory: a million paths as Python's strings take 100 MB, and are copied bit by bit in every forked process."""
+    """Strings in one piece of memory: a million paths as Python's strings take 100 MB, and are copied bit by bit in
+    every forked process."""
 
     def __init__(self, names: Iterable[str]):
         encoded = [n.encode("utf-8", "surrogateescape") for n in names]
@@ -110,7 +115,13 @@ def digest(*parts: Any) -> str:
     """A fingerprint of strings, bytes and arrays."""
     h = blake2b(digest_size=8)
     for part in parts:
-        data = part.tobytes() if isinstance(part, np.ndarray) else part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+        data = (
+            part.tobytes()
+            if isinstance(part, np.ndarray)
+            else part
+            if isinstance(part, bytes)
+            else str(part).encode("utf-8", "surrogateescape")
+        )
         # lengths, so that what stands in one part can't stand in the next
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)

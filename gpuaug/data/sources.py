@@ -1,4 +1,5 @@
-"""Where samples come from: `as_source` takes what people have, a folder, a table, a list, tar shards or a data set, and nothing is converted first."""
+"""Where samples come from: `as_source` takes what people have, a folder, a table, a list, tar shards or a data set, and
+nothing is converted first."""
 
 import os
 from collections.abc import Mapping
@@ -17,22 +18,26 @@ TAKEN = "a folder of class folders, a .csv or .parquet table, a list of (path, l
 
 
 def as_source(
-    what: Any, storage: Storage | None = None, *, columns: tuple[str, str] | None = None, label: str | None = None, root: str = "", allow_empty: bool = False
+    what: Any,
+    storage: Storage | None = None,
+    *,
+    columns: tuple[str, str] | None = None,
+    label: str | None = None,
+    root: str = "",
+    allow_empty: bool = False,
 ) -> Source:
     """The source that something is.
 
-    | `what` | is read as |
-    |---|---|
-    | a folder, local or s3://, gs://, memory:// | class folders, in the order of torchvision's ImageFolder; images alone: no labels; tars alone: shards |
-    | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels (`columns`, ("path", "label") by default) |
-    | a list of (path, label), or of paths | files, relative to `root` |
-    | a path with .tar, {000..127} or *, or a list of such | WebDataset shards; `label` names the member or "json:NAME" |
-    | a Hugging Face data set | its column of images, encoded, and of class labels (`columns`) |
-    | torchvision's ImageFolder without transforms | its files |
-    | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image, target) |
+    | `what` | is read as | |---|---| | a folder, local or s3://, gs://, memory:// | class folders, in the order of
+    torchvision's ImageFolder; images alone: no labels; tars alone: shards | | a path ending in .csv, .tsv or .parquet |
+    a column of paths and one of labels (`columns`, ("path", "label") by default) | | a list of (path, label), or of
+    paths | files, relative to `root` | | a path with .tar, {000..127} or *, or a list of such | WebDataset shards;
+    `label` names the member or "json:NAME" | | a Hugging Face data set | its column of images, encoded, and of class
+    labels (`columns`) | | torchvision's ImageFolder without transforms | its files | | anything with `len` and `[i]`, a
+    mapping too | samples (encoded bytes or decoded image, target) |
 
-    storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All else raises ValueError or TypeError.
-    """
+    storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All
+    else raises ValueError or TypeError."""
     if isinstance(what, Source):
         return what
     storage = Storage() if storage is None else storage
@@ -41,11 +46,17 @@ def as_source(
     if isinstance(what, (list, tuple)):
         if what and all(isinstance(w, (str, PurePath)) and ".tar" in os.fspath(w) for w in what):
             return TarSource(shards([os.fspath(w) for w in what], storage), storage, label)
-        if not what or isinstance(what[0], (str, PurePath)) or (isinstance(what[0], (tuple, list)) and isinstance(what[0][0], (str, PurePath))):
+        if (
+            not what
+            or isinstance(what[0], (str, PurePath))
+            or (isinstance(what[0], (tuple, list)) and isinstance(what[0][0], (str, PurePath)))
+        ):
             return pairs(what, storage, root)
         return DatasetSource(what)
     if isinstance(what, Mapping) and any(hasattr(part, "cast_column") for part in what.values()):
-        raise ValueError(f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as what[{next(iter(what))!r}]")
+        raise ValueError(
+            f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as what[{next(iter(what))!r}]"
+        )
     if hasattr(what, "features") and hasattr(what, "cast_column") and hasattr(what, "__getitem__"):
         return HuggingFaceSource(what, storage, *(columns or (None, label)))
     if _plain_folder(what):
@@ -54,7 +65,9 @@ def as_source(
     if isinstance(what, Mapping) or (hasattr(what, "__getitem__") and hasattr(what, "__len__")):
         return DatasetSource(what)
     if hasattr(what, "__iter__"):
-        raise TypeError(f"samples are read by their number, and a {type(what).__name__} can only be run through; pass {TAKEN}")
+        raise TypeError(
+            f"samples are read by their number, and a {type(what).__name__} can only be run through; pass {TAKEN}"
+        )
     raise TypeError(f"samples can't be read from a {type(what).__name__}; pass {TAKEN}")
 
 
@@ -87,4 +100,8 @@ def _plain_folder(what: Any) -> bool:
     kind = type(what)
     if kind.__name__ != "ImageFolder" or not kind.__module__.startswith("torchvision."):
         return False
-    return what.transform is None and what.target_transform is None and getattr(what.loader, "__name__", "") == "default_loader"
+    return (
+        what.transform is None
+        and what.target_transform is None
+        and getattr(what.loader, "__name__", "") == "default_loader"
+    )

@@ -1,4 +1,5 @@
-"""Data sets as sources: Hugging Face's with their encoded images, and anything that yields (encoded bytes or image, target) by number or by key."""
+"""Data sets as sources: Hugging Face's with their encoded images, and anything that yields (encoded bytes or image,
+target) by number or by key."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -28,11 +29,11 @@ class Locked(Source):
 
 
 class DatasetSource(Locked):
-    """A map-style data set: dataset[i] is (image, target), or an image alone; a mapping is read by its keys, sorted, so that its order is no matter.
+    """A map-style data set: dataset[i] is (image, target), or an image alone; a mapping is read by its keys, sorted, so
+    that its order is no matter.
 
-    An image is the file's bytes, a PIL image, an [H, W] or [H, W, C] uint8 array, or a [C, H, W] uint8 tensor.  Data sets know nothing of threads: they are
-    read by one at a time.
-    """
+    An image is the file's bytes, a PIL image, an [H, W] or [H, W, C] uint8 array, or a [C, H, W] uint8 tensor.  Data
+    sets know nothing of threads: they are read by one at a time."""
 
     def __init__(self, dataset: Any):
         super().__init__()
@@ -45,12 +46,18 @@ class DatasetSource(Locked):
         targets = getattr(dataset, "targets", None)
         if targets is not None and len(targets) == len(dataset) and getattr(dataset, "target_transform", None) is None:
             try:
-                self.labels, self.classes = as_labels(targets.tolist() if isinstance(targets, (Tensor, np.ndarray)) else list(targets))
+                self.labels, self.classes = as_labels(
+                    targets.tolist() if isinstance(targets, (Tensor, np.ndarray)) else list(targets)
+                )
             except ValueError:
                 # targets that are no labels come with the samples
                 self.labels = None
             classes = getattr(dataset, "classes", None)
-            self.classes = tuple(map(str, classes)) if self.labels is not None and isinstance(classes, (list, tuple)) else self.classes
+            self.classes = (
+                tuple(map(str, classes))
+                if self.labels is not None and isinstance(classes, (list, tuple))
+                else self.classes
+            )
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -80,7 +87,14 @@ class DatasetSource(Locked):
     @cached_property
     def fingerprint(self) -> str:
         own = getattr(self._dataset, "fingerprint", None)
-        return digest("dataset", type(self._dataset).__qualname__, len(self), own or "", b"" if self.labels is None else self.labels, *(self._names or ()))
+        return digest(
+            "dataset",
+            type(self._dataset).__qualname__,
+            len(self),
+            own or "",
+            b"" if self.labels is None else self.labels,
+            *(self._names or ()),
+        )
 
     def describe(self) -> str:
         return f"{len(self)} samples of {type(self._dataset).__name__}, read one at a time by its own code; its fingerprint is its length and labels"
@@ -100,7 +114,9 @@ def image(value: Any) -> Item:
         pixels = value.permute(1, 2, 0) if value.dtype == torch.uint8 and value.ndim == 3 else None
         shape = tuple(pixels.shape) if pixels is not None else tuple(value.shape)
     else:
-        raise TypeError(f"an image must be bytes, a PIL image, an array or a tensor, got {type(value).__name__}; return (image, target) from the data set")
+        raise TypeError(
+            f"an image must be bytes, a PIL image, an array or a tensor, got {type(value).__name__}; return (image, target) from the data set"
+        )
     if pixels is None or len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape:
         raise TypeError(
             f"a decoded image must be uint8, [H, W, C] as an array or [C, H, W] as a tensor, of 1, 3 or 4 channels, got {value.dtype} {list(value.shape)}; "
@@ -110,7 +126,8 @@ def image(value: Any) -> Item:
 
 
 class HuggingFaceSource(Locked):
-    """A data set of the `datasets` package, by its column of images; they come encoded, whatever the column says about decoding.
+    """A data set of the `datasets` package, by its column of images; they come encoded, whatever the column says about
+    decoding.
 
     image, label: names of the columns; None takes the only column of images, and of class labels.
     """
@@ -121,9 +138,17 @@ class HuggingFaceSource(Locked):
         images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
         labels = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
         self._column = _one(image, images, features, "image")
-        column = _one(label, labels, features, "label") if label is not None or labels else "label" if "label" in features else None
+        column = (
+            _one(label, labels, features, "label")
+            if label is not None or labels
+            else "label"
+            if "label" in features
+            else None
+        )
         kind = type(features[self._column])
-        self._dataset = dataset.with_format(None).cast_column(self._column, kind(decode=False)).select_columns([self._column])
+        self._dataset = (
+            dataset.with_format(None).cast_column(self._column, kind(decode=False)).select_columns([self._column])
+        )
         self._storage = storage
         if not len(dataset):
             raise ValueError("the data set is empty")
@@ -156,10 +181,18 @@ class HuggingFaceSource(Locked):
 
     @cached_property
     def fingerprint(self) -> str:
-        # the package's own fingerprint changes with the time at which a cache was written, and so from machine to machine
+        # the package's own fingerprint changes with the time at which a cache was written, and so from machine to
+        # machine
         some = sorted({k * (len(self) - 1) // 15 for k in range(16)})
         cells = [part for cell in self._cells(some) for part in (cell or {}).values()]
-        return digest("huggingface", len(self), self._column, *cells, b"" if self.labels is None else self.labels, *(self.classes or ()))
+        return digest(
+            "huggingface",
+            len(self),
+            self._column,
+            *cells,
+            b"" if self.labels is None else self.labels,
+            *(self.classes or ()),
+        )
 
     def describe(self) -> str:
         kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
@@ -175,5 +208,7 @@ def _one(asked: str | None, found: list[str], features: Mapping[str, Any], what:
             raise ValueError(f"the data set has no column {asked!r}, only {', '.join(features)}")
         return asked
     if len(found) != 1:
-        raise ValueError(f"the data set has {len(found)} columns that may be the {what} ({', '.join(found) or ', '.join(features)}); pass {what}=")
+        raise ValueError(
+            f"the data set has {len(found)} columns that may be the {what} ({', '.join(found) or ', '.join(features)}); pass {what}="
+        )
     return found[0]

@@ -20,11 +20,17 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 class FileSource(Source):
     """A file for each sample.
 
-    names: paths below `root`, or whole ones where that is empty.  sizes: of the files, where a listing has told them; a read that gives less is tried again.
-    """
+    names: paths below `root`, or whole ones where that is empty.  sizes: of the files, where a listing has told them; a
+    read that gives less is tried again."""
 
     def __init__(
-        self, names: Sequence[str], labels: Labels | None, classes: tuple[str, ...] | None, storage: Storage, root: str = "", sizes: Sequence[int] | None = None
+        self,
+        names: Sequence[str],
+        labels: Labels | None,
+        classes: tuple[str, ...] | None,
+        storage: Storage,
+        root: str = "",
+        sizes: Sequence[int] | None = None,
     ):
         if not names:
             raise ValueError("there are no samples")
@@ -46,11 +52,24 @@ class FileSource(Source):
         return f"{self._root.rstrip('/')}/{name}"
 
     def read(self, ids: Sequence[int]) -> list[Item]:
-        return list(self._storage.read([Span(self.path(i), 0, None if self._sizes is None else int(self._sizes[i])) for i in checked(ids, len(self))]))
+        return list(
+            self._storage.read(
+                [
+                    Span(self.path(i), 0, None if self._sizes is None else int(self._sizes[i]))
+                    for i in checked(ids, len(self))
+                ]
+            )
+        )
 
     @cached_property
     def fingerprint(self) -> str:
-        return digest("files", self._names.data, self._names.ends, b"" if self.labels is None else self.labels, *(self.classes or ()))
+        return digest(
+            "files",
+            self._names.data,
+            self._names.ends,
+            b"" if self.labels is None else self.labels,
+            *(self.classes or ()),
+        )
 
     def describe(self) -> str:
         kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
@@ -63,7 +82,11 @@ class FileSource(Source):
         return f"{len(self)} files, {kind}; {self._storage.describe()}{note}"
 
     def stats(self) -> dict[str, int]:
-        return {"bytes_read": self._storage.bytes_read, "reads": self._storage.requests, "tried_again": self._storage.tried_again}
+        return {
+            "bytes_read": self._storage.bytes_read,
+            "reads": self._storage.requests,
+            "tried_again": self._storage.tried_again,
+        }
 
     def close(self) -> None:
         self._storage.close()
@@ -73,17 +96,24 @@ class FileSource(Source):
 
 
 def folder(root: str, storage: Storage, allow_empty: bool = False) -> FileSource:
-    """A folder of class folders, in the order and with the labels of torchvision's ImageFolder; one that holds images and no folders has no labels."""
+    """A folder of class folders, in the order and with the labels of torchvision's ImageFolder; one that holds images
+    and no folders has no labels."""
     if not storage.is_local(root):
         return _remote_folder(root, storage, allow_empty)
     root = os.path.expanduser(plain(root))
     if not os.path.isdir(root):
-        raise ValueError(f"{root} is not a folder; pass a folder of class folders, a table, a list of (path, label) or tar shards")
+        raise ValueError(
+            f"{root} is not a folder; pass a folder of class folders, a table, a list of (path, label) or tar shards"
+        )
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     if not classes:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_file() and entry.name.lower().endswith(EXTENSIONS))
+        names = sorted(
+            entry.name for entry in os.scandir(root) if entry.is_file() and entry.name.lower().endswith(EXTENSIONS)
+        )
         if not names:
-            raise ValueError(f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count")
+            raise ValueError(
+                f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count"
+            )
         return FileSource(names, None, None, storage, root)
     names, counts = [], []
     for name in classes:
@@ -99,20 +129,31 @@ def _remote_folder(root: str, storage: Storage, allow_empty: bool) -> FileSource
     _, inside = storage.system(root)
     found = {path.removeprefix(inside).lstrip("/"): size for path, size in storage.find(root).items()}
     images = {name: size for name, size in found.items() if name.lower().endswith(EXTENSIONS)}
-    # a folder's files come before those of the folders in it, and folders sort by their whole path: so does os.walk, sorted
+    # a folder's files come before those of the folders in it, and folders sort by their whole path: so does os.walk,
+    # sorted
     names = sorted((n for n in images if "/" in n), key=lambda n: (n.split("/")[0], *n.rpartition("/")[::2]))
     if not names:
         names = sorted(images)
         if not names:
-            raise ValueError(f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count")
+            raise ValueError(
+                f"{root} holds neither class folders nor images; files ending in {', '.join(EXTENSIONS)} count"
+            )
         return FileSource(names, None, None, storage, root, [images[n] for n in names])
     classes = sorted({n.split("/")[0] for n in found if "/" in n})
     held = [n.split("/")[0] for n in names]
-    return _labelled(root, names, classes, [held.count(c) for c in classes], storage, allow_empty, [images[n] for n in names])
+    return _labelled(
+        root, names, classes, [held.count(c) for c in classes], storage, allow_empty, [images[n] for n in names]
+    )
 
 
 def _labelled(
-    root: str, names: list[str], classes: list[str], counts: list[int], storage: Storage, allow_empty: bool, sizes: list[int] | None = None
+    root: str,
+    names: list[str],
+    classes: list[str],
+    counts: list[int],
+    storage: Storage,
+    allow_empty: bool,
+    sizes: list[int] | None = None,
 ) -> FileSource:
     empty = [c for c, count in zip(classes, counts, strict=True) if not count]
     if empty and not allow_empty:
@@ -122,14 +163,17 @@ def _labelled(
         )
     if not names:
         raise ValueError(f"{root} holds no images; files ending in {', '.join(EXTENSIONS)} count")
-    return FileSource(names, np.repeat(np.arange(len(classes), dtype=np.int64), counts), tuple(classes), storage, root, sizes)
+    return FileSource(
+        names, np.repeat(np.arange(len(classes), dtype=np.int64), counts), tuple(classes), storage, root, sizes
+    )
 
 
 # ---- lists and tables
 
 
 def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
-    """A list of paths, or of (path, label): labels are integers, names, or rows of floats.  Relative paths are below `root`."""
+    """A list of paths, or of (path, label): labels are integers, names, or rows of floats.  Relative paths are below
+    `root`."""
     if not rows:
         raise ValueError("the list of samples is empty")
     if isinstance(rows[0], (str, PurePath)):
@@ -142,11 +186,16 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
 
 
 def table(path: str, storage: Storage, columns: tuple[str, str] = ("path", "label")) -> FileSource:
-    """A CSV file with a head line, or a Parquet file: one column of paths, relative to the table's folder, and one of labels, if it is there."""
+    """A CSV file with a head line, or a Parquet file: one column of paths, relative to the table's folder, and one of
+    labels, if it is there."""
     names, labels = (_parquet if path.lower().endswith(".parquet") else _csv)(path, storage, columns)
     if not names:
         raise ValueError(f"{path} has no rows")
-    root = path.rpartition("/")[0] if not storage.is_local(path) else os.path.dirname(os.path.abspath(os.path.expanduser(plain(path))))
+    root = (
+        path.rpartition("/")[0]
+        if not storage.is_local(path)
+        else os.path.dirname(os.path.abspath(os.path.expanduser(plain(path))))
+    )
     if labels is None:
         return FileSource(names, None, None, storage, root)
     numbers, classes = as_labels(labels)
@@ -163,7 +212,9 @@ def _bytes(path: str, storage: Storage) -> bytes:
 
 
 def _missing(path: str, column: str, there: Sequence[str]) -> ValueError:
-    return ValueError(f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with columns=(..., ...)")
+    return ValueError(
+        f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with columns=(..., ...)"
+    )
 
 
 def _csv(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[list[str], list[Any] | None]:
@@ -193,7 +244,9 @@ def _parquet(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[lis
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(f"{path} is read by pyarrow, which is not installed; pip install pyarrow, or pass the table as CSV") from None
+        raise ValueError(
+            f"{path} is read by pyarrow, which is not installed; pip install pyarrow, or pass the table as CSV"
+        ) from None
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(_bytes(path, storage)))
         there = file.schema_arrow.names

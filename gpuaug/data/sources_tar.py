@@ -1,8 +1,7 @@
 """WebDataset's tar shards as a source: indexed once, then read by ranges in any order.
 
-A sample is the members of a tar that follow one another and share a name up to its first dot.  Ids go shard by shard, as they are given, and in a shard
-from its beginning to its end.
-"""
+A sample is the members of a tar that follow one another and share a name up to its first dot.  Ids go shard by shard,
+as they are given, and in a shard from its beginning to its end."""
 
 import glob
 import io
@@ -22,7 +21,8 @@ from gpuaug.data.source import Item, Names, Source, as_labels, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
-# a range holds samples that lie near each other: it ends at 16 MB, or where the next sample is farther than a request costs
+# a range holds samples that lie near each other: it ends at 16 MB, or where the next sample is farther than a request
+# costs
 RANGE, NEAR, FAR = 16 << 20, 64 << 10, 1 << 20
 # shards that lie elsewhere are read through once, in pieces of this size, to index them
 PIECE = 8 << 20
@@ -34,9 +34,9 @@ Get = Callable[[int, int], bytes]
 class TarSource(Source):
     """Samples of tar shards.
 
-    shards: paths of uncompressed tars.  label: the member that holds a sample's label ("cls"), or "json:NAME" for an entry of its JSON; None: "cls" if there is
-    one, else "label" of the JSON, else no labels.  starts: [shards + 1] the first id of each shard, for orders that read shard by shard.
-    """
+    shards: paths of uncompressed tars.  label: the member that holds a sample's label ("cls"), or "json:NAME" for an
+    entry of its JSON; None: "cls" if there is one, else "label" of the JSON, else no labels.  starts: [shards + 1] the
+    first id of each shard, for orders that read shard by shard."""
 
     def __init__(self, shards: Sequence[str], storage: Storage, label: str | None = None):
         self._shards, self._storage = list(shards), storage
@@ -87,7 +87,8 @@ class TarSource(Source):
         for slot in sorted(range(len(ids)), key=lambda s: ids[s]):
             path, offset, size = self._span(ids[slot])
             gap = NEAR if self._storage.is_local(path) else FAR
-            if slots and self._shard[ids[slot]] == shard and offset - end <= gap and max(offset + size, end) - start <= RANGE:  # type: ignore[operator]
+            near = slots and self._shard[ids[slot]] == shard and offset - end <= gap
+            if near and max(offset + size, end) - start <= RANGE:  # type: ignore[operator]
                 slots.append(slot)
                 end = max(end, offset + size)  # type: ignore[operator]
                 continue
@@ -99,7 +100,14 @@ class TarSource(Source):
 
     @cached_property
     def fingerprint(self) -> str:
-        return digest("tar", self._names.data, self._names.ends, self._size, b"" if self.labels is None else self.labels, *(self.classes or ()))
+        return digest(
+            "tar",
+            self._names.data,
+            self._names.ends,
+            self._size,
+            b"" if self.labels is None else self.labels,
+            *(self.classes or ()),
+        )
 
     def describe(self) -> str:
         kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
@@ -108,7 +116,11 @@ class TarSource(Source):
         return f"{len(self)} samples in {len(self._shards)} tar shards, {kind}{skipped}; {how}"
 
     def stats(self) -> dict[str, int]:
-        return {"bytes_read": self._storage.bytes_read, "reads": self._storage.requests, "tried_again": self._storage.tried_again}
+        return {
+            "bytes_read": self._storage.bytes_read,
+            "reads": self._storage.requests,
+            "tried_again": self._storage.tried_again,
+        }
 
     def close(self) -> None:
         self._storage.close()
@@ -122,15 +134,21 @@ def shards(what: str | Sequence[str], storage: Storage) -> list[str]:
     if not isinstance(what, str):
         return [path for one in what for path in shards(os.fspath(one), storage)]
     if what.startswith("pipe:"):
-        raise ValueError(f"{what!r} is a command; pass the shards' paths, local or s3://, gs:// and the like, which are read in any order")
+        raise ValueError(
+            f"{what!r} is a command; pass the shards' paths, local or s3://, gs:// and the like, which are read in any order"
+        )
     if re.search(r"\.(tar\.\w+|tgz)$", what):
-        raise ValueError(f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are compressed already")
+        raise ValueError(
+            f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are compressed already"
+        )
     near = storage.is_local(what)
     found = []
     for path in braces(os.path.expanduser(what) if near else what):
         if not path.endswith(".tar"):
             path = f"{path.rstrip('/')}/*.tar"
-        found += [path] if not set("*?[") & set(path) else sorted(glob.glob(plain(path))) if near else storage.glob(path)
+        found += (
+            [path] if not set("*?[") & set(path) else sorted(glob.glob(plain(path))) if near else storage.glob(path)
+        )
     if not found:
         raise ValueError(f"no tar shards are found at {what}")
     return found
@@ -161,7 +179,9 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
             stats.append(storage.stat(path))
         except OSError as error:
             raise ValueError(f"{path} can't be opened: {error.strerror}") from None
-    name = f"index-{digest(VERSION, label, *((os.path.basename(p), *s) for p, s in zip(paths, stats, strict=True)))}.npz"
+    name = (
+        f"index-{digest(VERSION, label, *((os.path.basename(p), *s) for p, s in zip(paths, stats, strict=True)))}.npz"
+    )
     for place in _places(paths[0], storage, name):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +211,8 @@ def _places(first: str, storage: Storage, name: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """One process at a time; whoever comes later waits and then finds what the first has made.  A process that dies leaves no lock behind."""
+    """One process at a time; whoever comes later waits and then finds what the first has made.  A process that dies
+    leaves no lock behind."""
     try:
         import fcntl
     except ImportError:
@@ -216,12 +237,16 @@ class Sample(NamedTuple):
     label: Any
 
 
-def _made(paths: Sequence[str], totals: Sequence[int], storage: Storage, label: str | None) -> dict[str, np.ndarray[Any, Any]]:
+def _made(
+    paths: Sequence[str], totals: Sequence[int], storage: Storage, label: str | None
+) -> dict[str, np.ndarray[Any, Any]]:
     with ThreadPoolExecutor(min(8, len(paths)), thread_name_prefix="gpuaug-index") as pool:
         made = list(pool.map(lambda path, total: _shard(path, total, storage, label), paths, totals))
     samples = [s for found, _ in made for s in found]
     if not samples:
-        raise ValueError(f"no member of {paths[0]} is an image; names ending in {', '.join(IMAGES)} count, after the first dot")
+        raise ValueError(
+            f"no member of {paths[0]} is an image; names ending in {', '.join(IMAGES)} count, after the first dot"
+        )
     names = Names([s.name for s in samples])
     index: dict[str, Any] = {
         "shard": np.repeat(np.arange(len(paths), dtype=np.int32), [len(found) for found, _ in made]),
@@ -332,7 +357,10 @@ def members(get: Get, total: int, path: str) -> Iterator[tuple[str, int, int]]:
         if len(head) < 512 or not any(head):
             break
         if _octal(head[148:156]) != sum(head[:148]) + 8 * 0x20 + sum(head[156:]):
-            raise ValueError(f"{path} is not a plain tar: no header at {at}" + ("; it is compressed, unpack it first" if head[:2] == b"\x1f\x8b" else ""))
+            raise ValueError(
+                f"{path} is not a plain tar: no header at {at}"
+                + ("; it is compressed, unpack it first" if head[:2] == b"\x1f\x8b" else "")
+            )
         kind, begin = head[156:157], at + 512
         size = int(pax["size"]) if "size" in pax and kind not in b"xgLK" else _octal(head[124:136])
         if begin + size > total:

@@ -1,7 +1,8 @@
-"""Bytes from where they are: local files by positioned reads, all else through fsspec; many at a time, with time limits, new tries, and copies on a disk.
+"""Bytes from where they are: local files by positioned reads, all else through fsspec; many at a time, with time
+limits, new tries, and copies on a disk.
 
-Nothing here raises for a file: what can't be read is an `Unreadable` in its place, so that one file does not fail the batch around it.
-"""
+Nothing here raises for a file: what can't be read is an `Unreadable` in its place, so that one file does not fail the
+batch around it."""
 
 import errno
 import os
@@ -42,11 +43,11 @@ class Span(NamedTuple):
 class Storage:
     """Where files are read from.  May be used from several threads at once.
 
-    reads_in_flight: how many reads run side by side; 4 on a local disk, 32 elsewhere.  timeout: seconds until a read that has not answered is given up and
-    tried again.  retries: further tries after a time-out or an error that may pass, such as 503, with pauses of 0.1 s, 0.2 s, 0.4 s and so on.
-    cache_dir: a folder on a local disk where everything that was fetched is kept, up to `cache_bytes` of it (as one process counts).
-    filesystem: an fsspec file system for all paths; without it a path says its own (s3://, gs://, memory://), or is local.
-    """
+    reads_in_flight: how many reads run side by side; 4 on a local disk, 32 elsewhere.  timeout: seconds until a read
+    that has not answered is given up and tried again.  retries: further tries after a time-out or an error that may
+    pass, such as 503, with pauses of 0.1 s, 0.2 s, 0.4 s and so on. cache_dir: a folder on a local disk where
+    everything that was fetched is kept, up to `cache_bytes` of it (as one process counts). filesystem: an fsspec file
+    system for all paths; without it a path says its own (s3://, gs://, memory://), or is local."""
 
     def __init__(
         self,
@@ -59,12 +60,19 @@ class Storage:
         filesystem: Any = None,
     ):
         if reads_in_flight is not None and reads_in_flight < 1:
-            raise ValueError(f"reads_in_flight must be at least 1, got {reads_in_flight}; None takes {LOCAL} on a local disk and {REMOTE} elsewhere")
+            raise ValueError(
+                f"reads_in_flight must be at least 1, got {reads_in_flight}; None takes {LOCAL} on a local disk and {REMOTE} elsewhere"
+            )
         if not timeout > 0 or retries < 0:
             raise ValueError(f"timeout must be above 0 and retries at least 0, got {timeout} and {retries}")
         self.timeout, self.retries, self._count = timeout, retries, reads_in_flight
         self._options = dict(
-            reads_in_flight=reads_in_flight, timeout=timeout, retries=retries, cache_dir=cache_dir, cache_bytes=cache_bytes, filesystem=filesystem
+            reads_in_flight=reads_in_flight,
+            timeout=timeout,
+            retries=retries,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
+            filesystem=filesystem,
         )
         self._filesystem, self._systems = filesystem, dict[str, Any]()
         self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser(), cache_bytes)
@@ -90,7 +98,9 @@ class Storage:
         try:
             import fsspec
         except ImportError:
-            raise ValueError(f"{path} is read through fsspec, which is not installed; pip install fsspec, and the package of its kind, such as s3fs") from None
+            raise ValueError(
+                f"{path} is read through fsspec, which is not installed; pip install fsspec, and the package of its kind, such as s3fs"
+            ) from None
         protocol = path.split("://")[0]
         if protocol not in self._systems:
             try:
@@ -114,7 +124,9 @@ class Storage:
             return info.st_size, str(info.st_mtime_ns)
         system, inside = self.system(path)
         info = self._again(lambda: system.info(inside), path)
-        return int(info["size"]), str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or "")
+        return int(info["size"]), str(
+            info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
+        )
 
     def glob(self, pattern: str) -> list[str]:
         """Files that a pattern means, sorted, as paths that `read` takes."""
@@ -136,11 +148,14 @@ class Storage:
     # ---- reading
 
     def read(self, spans: Sequence[Span]) -> list[Encoded | Unreadable]:
-        """Bytes of each, or why there are none.  Local ones are read in turn by a few threads, others each for themselves."""
+        """Bytes of each, or why there are none.  Local ones are read in turn by a few threads, others each for
+        themselves."""
         if self._closed.is_set():
             raise RuntimeError("this source is closed; open another")
         if self._pid != os.getpid() and not all(self.is_local(s.path) for s in spans):
-            raise RuntimeError("fsspec's file systems can't be used after a fork; open the source in the process that reads it")
+            raise RuntimeError(
+                "fsspec's file systems can't be used after a fork; open the source in the process that reads it"
+            )
         results: list[Any] = [None] * len(spans)
         local = [i for i, s in enumerate(spans) if self.is_local(s.path)]
         here = set(local)
@@ -297,7 +312,11 @@ def answer(error: BaseException) -> int | None:
         if isinstance(value, int) and 100 <= value < 600:
             return value
     response = getattr(error, "response", None)
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else getattr(response, "status_code", None)
+    status = (
+        response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(response, dict)
+        else getattr(response, "status_code", None)
+    )
     return status if isinstance(status, int) else None
 
 
@@ -310,7 +329,8 @@ def reason(error: BaseException) -> str:
 
 
 class Cache:
-    """Fetched files and blocks in a folder, each with its length and a checksum at its end; a file appears whole or not at all."""
+    """Fetched files and blocks in a folder, each with its length and a checksum at its end; a file appears whole or not
+    at all."""
 
     def __init__(self, folder: Path, limit: int | None):
         self.folder, self.limit, self.full, self._lock = folder, limit, "", Lock()

@@ -1,9 +1,9 @@
-"""The order of weighted classes: every class has a quota of an epoch's draws, exactly, and goes through its samples as evenly as can be.
+"""The order of weighted classes: every class has a quota of an epoch's draws, exactly, and goes through its samples as
+evenly as can be.
 
-Position p is the draw v = perm(p) of the epoch.  The draws of a class lie next to each other, and the k-th is the sample perm(k mod N) of
-its N samples, in an order of its own for every round k // N, which is the sample's occurrence too: a sample that is drawn four times is
-augmented four ways.  Nothing is listed but the ids by class.
-"""
+Position p is the draw v = perm(p) of the epoch.  The draws of a class lie next to each other, and the k-th is the
+sample perm(k mod N) of its N samples, in an order of its own for every round k // N, which is the sample's occurrence
+too: a sample that is drawn four times is augmented four ways.  Nothing is listed but the ids by class."""
 
 import hashlib
 import math
@@ -20,9 +20,9 @@ from gpuaug.data.permutation import Ints, Permutation, Permutations
 class Weighted:
     """Draws by class.
 
-    labels: [n], the class of each sample, integers or strings.  weights: the share of each class, as a mapping from classes, as a sequence
-    for classes 0, 1, ..., or "balanced", which is the same share for all.  length: draws in an epoch.
-    """
+    labels: [n], the class of each sample, integers or strings.  weights: the share of each class, as a mapping from
+    classes, as a sequence for classes 0, 1, ..., or "balanced", which is the same share for all.  length: draws in an
+    epoch."""
 
     striped = False
 
@@ -36,18 +36,24 @@ class Weighted:
         self.quotas = quotas(_shares(weights, self.classes, n), length)
         self._check()
         self.ends = np.cumsum(self.quotas)
-        self._digest = hashlib.sha256(b"".join(x.astype("<i8").tobytes() for x in (member, self.quotas))).hexdigest()[:16]
+        self._digest = hashlib.sha256(b"".join(x.astype("<i8").tobytes() for x in (member, self.quotas))).hexdigest()[
+            :16
+        ]
 
     def _check(self) -> None:
         for c in np.flatnonzero(self.quotas < 1)[:1]:
             short = f"class {self.classes[c].item()!r} would have none of the {self.length} draws of an epoch"
-            raise ValueError(f"{short}; give it a larger weight, give num_samples more, or leave its samples out of the data set")
+            raise ValueError(
+                f"{short}; give it a larger weight, give num_samples more, or leave its samples out of the data set"
+            )
         most = rng.MAX_OCCURRENCE // self.views
         c = int(np.argmax(self.quotas / self.counts))
         if self.quotas[c] > self.counts[c] * most:
             asked = f"class {self.classes[c].item()!r} has {self.counts[c]} samples for {self.quotas[c]} draws"
             views = f" with {self.views} views" if self.views > 1 else ""
-            raise ValueError(f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or more samples")
+            raise ValueError(
+                f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or more samples"
+            )
 
     def epoch(self, seed: int, epoch: int) -> "WeightedEpoch":
         return WeightedEpoch(self, seed, epoch)
@@ -79,7 +85,8 @@ class WeightedEpoch:
 
 
 def quotas(shares: Sequence[float], length: int) -> Ints:
-    """`length` draws by largest remainder (Hamilton's method): whole numbers, within one of the exact share.  Equal remainders go by class."""
+    """`length` draws by largest remainder (Hamilton's method): whole numbers, within one of the exact share.  Equal
+    remainders go by class."""
     exact = np.asarray(shares, np.float64) / math.fsum(shares) * length
     whole = np.floor(exact)
     by_remainder = np.argsort(whole - exact, kind="stable")
@@ -94,7 +101,9 @@ def _labels(labels: Any, n: int) -> np.ndarray[Any, Any]:
         labels = labels.detach().cpu().numpy()
     values = np.asarray(labels)
     if values.ndim != 1 or values.dtype.kind not in "iubU":
-        raise TypeError(f"labels must be one class for each sample, integers or strings, got {values.dtype} of shape {values.shape}")
+        raise TypeError(
+            f"labels must be one class for each sample, integers or strings, got {values.dtype} of shape {values.shape}"
+        )
     if len(values) != n:
         raise ValueError(f"labels must be one for each of {n} samples, got {len(values)}")
     return values
@@ -114,9 +123,13 @@ def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int) -> list[float]:
         values = arguments.numbers("weights", weights.detach().cpu() if hasattr(weights, "detach") else weights)
         if len(values) == n != len(names):
             by_class = "give samples of one weight a label of their own, and the label a weight"
-            raise ValueError(f"weights are by class, and {n} were given for {n} samples of {len(names)} classes; {by_class}")
+            raise ValueError(
+                f"weights are by class, and {n} were given for {n} samples of {len(names)} classes; {by_class}"
+            )
         if not all(isinstance(c, int) and 0 <= c < len(values) for c in names):
-            raise ValueError(f"weights of classes 0 to {len(values) - 1} were given, and labels run from {names[0]!r} to {names[-1]!r}; pass a mapping")
+            raise ValueError(
+                f"weights of classes 0 to {len(values) - 1} were given, and labels run from {names[0]!r} to {names[-1]!r}; pass a mapping"
+            )
         # a class without samples may have the weight 0, because it has a place in the sequence all the same
         given = {c: w for c, w in enumerate(values) if c in known or w}
     missing, unknown = [c for c in names if c not in given], [c for c in given if c not in known]
@@ -126,5 +139,7 @@ def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int) -> list[float]:
         raise ValueError(f"weights name class {unknown[0]!r}, of which there is no sample")
     for c in names:
         if arguments.number(f"the weight of class {c!r}", given[c], 0.0) == 0.0:
-            raise ValueError(f"the weight of class {c!r} is 0, so it would never be drawn; leave its samples out of the data set")
+            raise ValueError(
+                f"the weight of class {c!r} is 0, so it would never be drawn; leave its samples out of the data set"
+            )
     return [float(given[c]) for c in names]

@@ -1,8 +1,8 @@
 """Executors: what runs a plan.  Chosen by name, imported when chosen.
 
-Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference runs instead; `prepare(plan)`,
-all of those steps that needs no image, by operations of torch alone; `execute(prepared, source)`; and `run(plan, source)`, the two together.
-"""
+Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference
+runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
+source)`; and `run(plan, source)`, the two together."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -39,7 +39,9 @@ def choose(backend: str, device: torch.device) -> str:
 def load(name: str) -> ModuleType:
     """An executor by name; raises RuntimeError naming what is not installed."""
     if name == "triton" and not find_spec("triton"):
-        raise RuntimeError('backend "triton" needs the package triton, which is not installed (it has wheels for Linux); use backend="auto"')
+        raise RuntimeError(
+            'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); use backend="auto"'
+        )
     return import_module(f"gpuaug.exec.{name}")
 
 
@@ -59,7 +61,9 @@ def _head(name: str, made: tuple[Step, ...], recipe: Any) -> str:
     """What the steps come to."""
     if name == "triton":
         drawing = 0 if isinstance(recipe, str) else recipe.kernels
-        return f", {_count(drawing + sum(len(step.launches) for step in made), 'kernel')}" + (f", {drawing} of them to draw" if drawing else "")
+        return f", {_count(drawing + sum(len(step.launches) for step in made), 'kernel')}" + (
+            f", {drawing} of them to draw" if drawing else ""
+        )
     return ", one pass after the other by torch operations" if name == "reference" else ""
 
 

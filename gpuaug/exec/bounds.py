@@ -1,7 +1,8 @@
-"""What executors index with, looked at on a host before anything is read: parameters may have been edited, and anybody may write a transform."""
+"""What executors index with, looked at on a host before anything is read: parameters may have been edited, and anybody
+may write a transform."""
 
 from collections.abc import Iterator
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
@@ -13,16 +14,19 @@ Rule = tuple[str, Any, Tensor, str]  # field, its values, [N, ...] bool where th
 
 
 def check(passes: ir.Sequence, frame: ir.Frame) -> None:
-    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at: kernels take care there."""
+    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at:
+    kernels take care there."""
     for p in passes:
         for name, values, holds, expected in rules(p, frame):
-            arguments.require(holds, lambda p=p, name=name, values=values, holds=holds, expected=expected: _refusal(p, name, values, holds, expected))  # type: ignore[misc]
+            arguments.require(holds, partial(_refusal, p, name, values, holds, expected))
         frame = ir.after((p,), frame)
 
 
 def _refusal(p: ir.Pass, name: str, values: Tensor, holds: Tensor, expected: str) -> ValueError:
     row = int((~holds).nonzero()[0, 0])
-    return ValueError(f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; give parameters that fit this batch")
+    return ValueError(
+        f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; give parameters that fit this batch"
+    )
 
 
 @singledispatch

@@ -71,7 +71,8 @@ def per_sample(values: Tensor) -> Tensor:
 
 
 def paint(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """One value or one per channel, made on the device without a copy that waits for it: [1 or C, 1, 1] in the dtype of `like`."""
+    """One value or one per channel, made on the device without a copy that waits for it: [1 or C, 1, 1] in the dtype of
+    `like`."""
     return ir.rows(values, like[:1], like.dtype).view(-1, 1, 1) if len(like) else like.new_zeros((len(values), 1, 1))
 
 
@@ -126,7 +127,9 @@ def _extended(image: Tensor, window: list[int], source: list[int], extend: str) 
     """The pixels of a window that may exceed the source, and where they are real: [C, h, w], [h, w]."""
     x0, y0, x1, y1 = window
     sx0, sy0, sx1, sy1 = source
-    (ix, inx), (iy, iny) = (_reach(a, b, c, d, extend, image.device) for a, b, c, d in ((x0, x1, sx0, sx1), (y0, y1, sy0, sy1)))
+    (ix, inx), (iy, iny) = (
+        _reach(a, b, c, d, extend, image.device) for a, b, c, d in ((x0, x1, sx0, sx1), (y0, y1, sy0, sy1))
+    )
     return image[:, iy[:, None], ix], iny[:, None] & inx
 
 
@@ -169,7 +172,9 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.Project, images: Dense, keys: rng.Keys) -> Tensor:
-    out = [_project(p, n, image, window) for n, (image, window) in enumerate(zip(images, p.window.tolist(), strict=True))]
+    out = [
+        _project(p, n, image, window) for n, (image, window) in enumerate(zip(images, p.window.tolist(), strict=True))
+    ]
     return torch.stack(out) if out else images.new_zeros((0, images.shape[1], *p.fixed))
 
 
@@ -179,13 +184,19 @@ def _project(p: ir.Project, n: int, image: Tensor, window: list[int]) -> Tensor:
     sx, sy = (v[0] for v in _positions(p.inverse[n : n + 1], p.fixed))
     wide, high = p.footprint[n].tolist()
     first_x, first_y = (sx - wide).ceil(), (sy - high).ceil()
-    value, inside, every = torch.zeros(image.shape[0], *p.fixed, dtype=torch.float64, device=image.device), torch.zeros_like(sx), torch.zeros_like(sx)
+    value, inside, every = (
+        torch.zeros(image.shape[0], *p.fixed, dtype=torch.float64, device=image.device),
+        torch.zeros_like(sx),
+        torch.zeros_like(sx),
+    )
     for ty in (first_y + j for j in range(int(2 * high) + 1)):
         for tx in (first_x + i for i in range(int(2 * wide) + 1)):
             wx, wy = 1 - (tx - sx).abs() / wide, 1 - (ty - sy).abs() / high
             w = torch.where((wx < ir.NOTHING) | (wy < ir.NOTHING), 0.0, wx * wy)
             known = w * ((tx >= x0) & (tx < x1) & (ty >= y0) & (ty < y1))
-            value += torch.where(known > 0, known * image[:, ty.clamp(y0, y1 - 1).long(), tx.clamp(x0, x1 - 1).long()], 0.0)
+            value += torch.where(
+                known > 0, known * image[:, ty.clamp(y0, y1 - 1).long(), tx.clamp(x0, x1 - 1).long()], 0.0
+            )
             inside, every = inside + known, every + w
     if p.fill is None:
         return (value / inside).float()
@@ -217,8 +228,11 @@ def gray(images: Tensor) -> Tensor:
     """[N, 1, H, W]."""
     if images.shape[1] == 1:
         return images
-    r, g, b = images.unbind(1)
-    return (0.2989 * r + 0.587 * g + 0.114 * b)[:, None]
+    from kornia.color import rgb_to_grayscale
+
+    weights = ir.rows((0.2989, 0.587, 0.114), images.new_empty(1), torch.float32)[0]
+    out: Tensor = rgb_to_grayscale(images, weights)
+    return out
 
 
 def blend(factor: Tensor, images: Tensor, other: Tensor) -> Tensor:
@@ -275,7 +289,10 @@ def _(p: ir.Gray, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
-    return torch.where(images >= per_sample(p.threshold), 1 - images, images)
+    from kornia.enhance import solarize
+
+    out: Tensor = solarize(images, p.threshold)
+    return out
 
 
 @apply.register

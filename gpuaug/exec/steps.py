@@ -25,7 +25,11 @@ class Stored(NamedTuple):
     @property
     def bytes(self) -> int:
         """Of an image: the mean of the batch where sizes differ."""
-        pixels = self.frame.fixed[0] * self.frame.fixed[1] if self.frame.fixed else round(float(self.frame.size.double().prod(1).mean()))
+        pixels = (
+            self.frame.fixed[0] * self.frame.fixed[1]
+            if self.frame.fixed
+            else round(float(self.frame.size.double().prod(1).mean()))
+        )
         return pixels * self.frame.channels * self.dtype.itemsize
 
 
@@ -44,7 +48,8 @@ class Step:
 
     @property
     def reads(self) -> int:
-        """Bytes of an image: all of the source counted for every kernel or pass that reads it, of which a crop reads a part."""
+        """Bytes of an image: all of the source counted for every kernel or pass that reads it, of which a crop reads a
+        part."""
         return sum(s.bytes for s in self.loads)
 
     @property
@@ -63,12 +68,16 @@ def one_by_one(passes: ir.Sequence, frame: ir.Frame) -> tuple[Step, ...]:
     made: list[Step] = []
     for p in passes:
         loads, stores = traffic((p,), frame, None if made else frame.dtype)
-        made.append(Step((p,), frame, "torch", loads, stores, "the reference runs one pass after the other" if made else FIRST))
+        made.append(
+            Step((p,), frame, "torch", loads, stores, "the reference runs one pass after the other" if made else FIRST)
+        )
         frame = ir.after((p,), frame)
     return tuple(made)
 
 
-def traffic(passes: ir.Sequence, frame: ir.Frame, dtype: torch.dtype | None) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
+def traffic(
+    passes: ir.Sequence, frame: ir.Frame, dtype: torch.dtype | None
+) -> tuple[tuple[Stored, ...], tuple[Stored, ...]]:
     """What torch reads and writes for passes, as if each took its images once: its operations within a pass move more.
 
     dtype: of what comes in, where float32 images are made of it first

@@ -12,4 +12,6 @@ from gpuaug.transforms.stamps import *
 from gpuaug.transforms.warps import *
 
 _FAMILIES = (geometry, warps, colour, stamps, mixes, choice, auto, convert)
-REGISTRY: dict[str, type[Transform]] = {name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"}
+REGISTRY: dict[str, type[Transform]] = {
+    name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
+}

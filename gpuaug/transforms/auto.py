@@ -36,23 +36,35 @@ Fill = float | tuple[float, ...] | None
 
 
 def _moved(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Sequence:
-    """The five operations that move pixels as one warp, by each sample's own number; the others' samples stay where they are."""
+    """The five operations that move pixels as one warp, by each sample's own number; the others' samples stay where
+    they are."""
     zero = torch.zeros_like(magnitude["Rotate"])
-    of = {name: torch.where(op == number, magnitude[name], zero) for number, name in enumerate(RANDAUGMENT) if name in _MOVES}
+    of = {
+        name: torch.where(op == number, magnitude[name], zero)
+        for number, name in enumerate(RANDAUGMENT)
+        if name in _MOVES
+    }
     # shears are about the corner of the image, the others about its middle
     sheared = (op == 1) | (op == 2)
     (left, top), (x, y) = about(frame, (0.0, 0.0)), about(frame, None)
     centre = (torch.where(sheared, left, x), torch.where(sheared, top, y))
     shift = (of["TranslateX"].trunc(), of["TranslateY"].trunc())
-    return (warp(frame, frame, affine_inverse(centre, -torch.deg2rad(of["Rotate"]), shift, 1.0, (of["ShearX"], of["ShearY"])), kernel, fill),)
+    return (
+        warp(
+            frame,
+            frame,
+            affine_inverse(centre, -torch.deg2rad(of["Rotate"]), shift, 1.0, (of["ShearX"], of["ShearY"])),
+            kernel,
+            fill,
+        ),
+    )
 
 
 def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Choice:
     """One operation of torchvision's augmentation space for every sample.
 
-    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit: radians of a shear, pixels of a
-    translation, degrees of a rotation.
-    """
+    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit: radians
+    of a shear, pixels of a translation, degrees of a rotation."""
     factor = {name: (1.0 + magnitude[name]).float() for name in ("Brightness", "Color", "Contrast", "Sharpness")}
     branches: tuple[ir.Sequence, ...] = (
         (),
@@ -72,10 +84,11 @@ def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel
 
 
 def spaced(first: float, last: float, count: int, place: int) -> float:
-    """One of `count` float32 numbers at equal distances, to the bit of torch.linspace, which counts from the nearer end.
+    """One of `count` float32 numbers at equal distances, to the bit of torch.linspace, which counts from the nearer
+    end.
 
-    A translation is cut to an integer, and most products that are one would be a last bit below it if they were formed in another order.
-    """
+    A translation is cut to an integer, and most products that are one would be a last bit below it if they were formed
+    in another order."""
     start, end = np.float32(first), np.float32(last)
     step = float((end - start) / np.float32(count - 1))
     near, steps = (start, place) if place < count // 2 else (end, place - (count - 1))
@@ -85,7 +98,8 @@ def spaced(first: float, last: float, count: int, place: int) -> float:
 
 @dataclass(frozen=True)
 class RandAugment(Transform):
-    """`num_ops` operations per sample, uniform with replacement, at one magnitude (Cubuk et al., 2020; torchvision's table)."""
+    """`num_ops` operations per sample, uniform with replacement, at one magnitude (Cubuk et al., 2020; torchvision's
+    table)."""
 
     num_ops: int = 2
     magnitude: int = 9
@@ -96,8 +110,12 @@ class RandAugment(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_ops", arguments.integer("num_ops", self.num_ops, 1))
-        object.__setattr__(self, "num_magnitude_bins", arguments.integer("num_magnitude_bins", self.num_magnitude_bins, 2))
-        object.__setattr__(self, "magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1))
+        object.__setattr__(
+            self, "num_magnitude_bins", arguments.integer("num_magnitude_bins", self.num_magnitude_bins, 2)
+        )
+        object.__setattr__(
+            self, "magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1)
+        )
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, ("nearest", "bilinear")))
         object.__setattr__(self, "fill", arguments.fill(self.fill))
 
@@ -119,7 +137,10 @@ class RandAugment(Transform):
         signed = {"Rotate": 30.0, "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9}
         if name in signed:
             return True, spaced(0.0, signed[name], bins, place)
-        return False, {"Posterize": float(round(8 - place / ((bins - 1) / 4))), "Solarize": spaced(1.0, 0.0, bins, place)}.get(name, 0.0)
+        return False, {
+            "Posterize": float(round(8 - place / ((bins - 1) / 4))),
+            "Solarize": spaced(1.0, 0.0, bins, place),
+        }.get(name, 0.0)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
@@ -127,6 +148,8 @@ class RandAugment(Transform):
         sizes = {name: self._strength(name, frame) for name in RANDAUGMENT}
         for k in range(self.num_ops):
             sign = params["sign"][:, k].double()
-            magnitude = {name: size * (sign if signed else torch.ones_like(sign)) for name, (signed, size) in sizes.items()}
+            magnitude = {
+                name: size * (sign if signed else torch.ones_like(sign)) for name, (signed, size) in sizes.items()
+            }
             passes.append(operations(params["op"][:, k], magnitude, frame, self.interpolation, self.fill))
         return tuple(passes)

@@ -10,7 +10,9 @@ from torch import Tensor
 from gpuaug import ir
 from gpuaug.rng import Draw
 
-Drawn = dict[str, Any]  # name -> tensor whose first axis is the sample; containers add "transforms": one such dict per child
+Drawn = dict[
+    str, Any
+]  # name -> tensor whose first axis is the sample; containers add "transforms": one such dict per child
 
 
 class Transform:
@@ -64,7 +66,9 @@ def sample_all(transforms: Sequence[Transform], draw: Draw, frame: ir.Frame, fir
     return drawn
 
 
-def lower_all(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int) -> tuple[ir.Sequence, ir.Frame]:
+def lower_all(
+    transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int
+) -> tuple[ir.Sequence, ir.Frame]:
     """The passes of a row of transforms, and the frame after them."""
     passes: list[ir.Pass] = []
     for _, lowered, after in lower_each(transforms, drawn, frame, first):
@@ -73,12 +77,16 @@ def lower_all(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir
     return tuple(passes), frame
 
 
-def lower_each(transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int) -> Iterator[tuple[Transform, ir.Sequence, ir.Frame]]:
+def lower_each(
+    transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, first: int
+) -> Iterator[tuple[Transform, ir.Sequence, ir.Frame]]:
     """Each of a row of transforms with its passes and the frame after it."""
     for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
         lowered = t.lower(params, frame, slot)
         if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
-            raise ValueError(f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it")
+            raise ValueError(
+                f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it"
+            )
         frame = t.after(frame, params)
         yield t, lowered, frame
 
@@ -89,19 +97,26 @@ def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
 
 
 def painted(name: str, value: float | tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
-    """One value or one per channel to paint with, refused where it looks like 0 to 255 on images that are still uint8."""
+    """One value or one per channel to paint with, refused where it looks like 0 to 255 on images that are still
+    uint8."""
     values = value if isinstance(value, tuple) else (float(value),)
     if len(values) not in (1, frame.channels):
-        raise ValueError(f"{name} must be one number or one per channel, got {len(values)} for {frame.channels} channels")
+        raise ValueError(
+            f"{name} must be one number or one per channel, got {len(values)} for {frame.channels} channels"
+        )
     if not frame.dtype.is_floating_point and any(not 0 <= v <= 1 for v in values):
-        raise ValueError(f"{name} must be in [0, 1] on uint8 images, whose values run from 0 to 1 here, got {values}; divide by 255")
+        raise ValueError(
+            f"{name} must be in [0, 1] on uint8 images, whose values run from 0 to 1 here, got {values}; divide by 255"
+        )
     return values
 
 
 def colour_channels(transform: Transform, frame: ir.Frame) -> None:
     """Colour has a meaning for one and for three channels."""
     if frame.channels not in (1, 3):
-        raise ValueError(f"{type(transform).__name__} needs images of 1 or 3 channels, got {frame.channels}; select the channels first")
+        raise ValueError(
+            f"{type(transform).__name__} needs images of 1 or 3 channels, got {frame.channels}; select the channels first"
+        )
 
 
 def with_dtype(frame: ir.Frame, dtype: torch.dtype) -> ir.Frame:

@@ -1,4 +1,5 @@
-"""Transforms that choose among other transforms per sample.  All lower to `ir.Choice`; children keep size, channels and dtype."""
+"""Transforms that choose among other transforms per sample.  All lower to `ir.Choice`; children keep size, channels and
+dtype."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ class _Container(Transform):
 
     def _keeps(self, before: ir.Frame, after: ir.Frame) -> None:
         if (before.fixed, before.channels, before.dtype) != (after.fixed, after.channels, after.dtype):
-            raise ValueError(f"{type(self).__name__} must hold transforms that keep size, channels and dtype; move those that do not outside it")
+            raise ValueError(
+                f"{type(self).__name__} must hold transforms that keep size, channels and dtype; move those that do not outside it"
+            )
 
     def _each(self, params: Drawn, frame: ir.Frame, slot: int) -> tuple[ir.Sequence, ...]:
         """The passes of each child on its own."""
@@ -101,7 +104,10 @@ class RandomOrder(_Container):
         self._freeze()
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"order": draw.permutation(len(self.transforms)), "transforms": _separately(self.transforms, draw, frame)}
+        return {
+            "order": draw.permutation(len(self.transforms)),
+            "transforms": _separately(self.transforms, draw, frame),
+        }
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (ir.Choice(params["order"], self._each(params, frame, slot)),)

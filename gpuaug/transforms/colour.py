@@ -29,8 +29,8 @@ def invert(like: torch.Tensor) -> ir.Affine:
 class ColorJitter(Transform):
     """Brightness, contrast, saturation and hue by random factors, in a random order.
 
-    A number v stands for [max(0, 1 - v), 1 + v], or [-v, v] for hue; a pair for itself.  What is not given is left alone.
-    """
+    A number v stands for [max(0, 1 - v), 1 + v], or [-v, v] for hue; a pair for itself.  What is not given is left
+    alone."""
 
     brightness: float | tuple[float, float] | None = None
     contrast: float | tuple[float, float] | None = None
@@ -54,7 +54,10 @@ class ColorJitter(Transform):
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
         passes = (brightness, ir.Contrast, ir.Saturation, ir.Hue)
-        branches = tuple((make(params[f"{name}_factor"]),) if getattr(self, name) is not None else () for name, make in zip(_FACTORS, passes, strict=True))
+        branches = tuple(
+            (make(params[f"{name}_factor"]),) if getattr(self, name) is not None else ()
+            for name, make in zip(_FACTORS, passes, strict=True)
+        )
         used = [b for b in branches if b]
         return sum(used, ()) if len(used) < 2 else (ir.Choice(params["fn_idx"], branches),)
 
@@ -67,7 +70,9 @@ class Grayscale(Transform):
     example = {"num_output_channels": 3}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_output_channels", arguments.integer("num_output_channels", self.num_output_channels, 1, 3))
+        object.__setattr__(
+            self, "num_output_channels", arguments.integer("num_output_channels", self.num_output_channels, 1, 3)
+        )
         if self.num_output_channels == 2:
             raise ValueError("num_output_channels must be 1 or 3, got 2")
 
@@ -116,7 +121,8 @@ class RandomInvert(Transform):
 
 @dataclass(frozen=True)
 class RandomSolarize(Transform):
-    """1 - x where x >= threshold, with probability p.  threshold: in [0, 1], on uint8 images too (torchvision's 128 is 128 / 255)."""
+    """1 - x where x >= threshold, with probability p.  threshold: in [0, 1], on uint8 images too (torchvision's 128 is
+    128 / 255)."""
 
     threshold: float
     p: float = 0.5

@@ -15,9 +15,8 @@ __all__ = ["Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
 class ToDtype(Transform):
     """The dtype from here on: uint8, int16, uint16, or any of floats.
 
-    With `scale` ranges follow it, where the largest of an integer dtype is 1; without, numbers stay, so that uint8 becomes 0.0 to 255.0, as in
-    torchvision.
-    """
+    With `scale` ranges follow it, where the largest of an integer dtype is 1; without, numbers stay, so that uint8
+    becomes 0.0 to 255.0, as in torchvision."""
 
     dtype: torch.dtype
     scale: bool = False
@@ -35,9 +34,13 @@ class ToDtype(Transform):
             return ()
         share = largest(frame.dtype) / largest(self.dtype)
         if frame.dtype.is_floating_point:
-            raise ValueError(f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all become 0")
+            raise ValueError(
+                f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all become 0"
+            )
         if share > 1 and not self.dtype.is_floating_point:
-            raise ValueError(f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it larger values would wrap around")
+            raise ValueError(
+                f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it larger values would wrap around"
+            )
         row = ir.rows((share,), frame.size, torch.float32)
         return (ir.Affine(row, torch.zeros_like(row), clamp=False),)
 
@@ -82,8 +85,8 @@ class ToImage(Transform):
 class Normalize(Transform):
     """(x - mean) / std per channel, unclamped, at its place in the order.
 
-    Images must be of a float dtype here, as in torchvision.  `inplace` is accepted for torchvision's sake; inputs are never written to.
-    """
+    Images must be of a float dtype here, as in torchvision.  `inplace` is accepted for torchvision's sake; inputs are
+    never written to."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -101,7 +104,11 @@ class Normalize(Transform):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         if not frame.dtype.is_floating_point:
-            raise TypeError(f"Normalize needs float images, got {frame.dtype}; put ToDtype(torch.float32, scale=True) before it")
+            raise TypeError(
+                f"Normalize needs float images, got {frame.dtype}; put ToDtype(torch.float32, scale=True) before it"
+            )
         if len(self.mean) not in (1, frame.channels):
-            raise ValueError(f"mean must have 1 value or one per channel, got {len(self.mean)} for {frame.channels} channels")
+            raise ValueError(
+                f"mean must have 1 value or one per channel, got {len(self.mean)} for {frame.channels} channels"
+            )
         return (ir.Normalize(self.mean, self.std),)

@@ -11,7 +11,16 @@ from gpuaug import arguments, ir
 from gpuaug.rng import Draw, smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 
-__all__ = ["CenterCrop", "Pad", "RandomCrop", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRot90", "RandomVerticalFlip", "Resize"]
+__all__ = [
+    "CenterCrop",
+    "Pad",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "RandomRot90",
+    "RandomVerticalFlip",
+    "Resize",
+]
 
 _RESIZE_KERNELS = ("bilinear", "nearest", "nearest-exact")
 _NUDGE = 2.0**-14
@@ -31,8 +40,9 @@ def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, anti
     x0, y0, x1, y1 = box.double().unbind(1)
     height, width = out.size.double().unbind(1)
     sx, sy = (x1 - x0) / width, (y1 - y0) / height
-    # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) * scale - 0.5;
-    # the nudge keeps a whole number whole through rounding, and is below the 1 / (2 * width) that any other position is off
+    # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) *
+    # scale - 0.5; the nudge keeps a whole number whole through rounding, and is below the 1 / (2 * width) that any
+    # other position is off
     before, after = {"nearest": (0.0, _NUDGE), "nearest-exact": (0.5, _NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
     inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
     wide = torch.stack([sx, sy], 1).clamp(min=1.0) if antialias else torch.ones_like(inverse[:, 0, :2])
@@ -44,18 +54,39 @@ def flip(frame: ir.Frame, apply: Tensor, axis: int) -> ir.Resample:
     """Mirrored along x (axis 0) or y (1) where `apply`, [N] bool."""
     turned = 1.0 - 2.0 * apply.double()
     last = apply * (frame.size[:, 1 - axis] - 1)
-    inverse = matrix(turned, 0.0, last, 0.0, 1.0, 0.0, frame.size) if axis == 0 else matrix(1.0, 0.0, 0.0, 0.0, turned, last, frame.size)
+    inverse = (
+        matrix(turned, 0.0, last, 0.0, 1.0, 0.0, frame.size)
+        if axis == 0
+        else matrix(1.0, 0.0, 0.0, 0.0, turned, last, frame.size)
+    )
     return move(frame, inverse, frame, frame.whole())
 
 
-def move(frame: ir.Frame, inverse: Tensor, out: ir.Frame, reads: Tensor | None = None, extend: str = "none", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
-    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding.  reads: the window, where the caller knows it"""
+def move(
+    frame: ir.Frame,
+    inverse: Tensor,
+    out: ir.Frame,
+    reads: Tensor | None = None,
+    extend: str = "none",
+    fill: tuple[float, ...] = (0.0,),
+) -> ir.Resample:
+    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding.  reads: the window, where the caller
+    knows it"""
     reads = ir.map_rectangle(inverse, out.whole()) if reads is None else reads
     ones = ir.rows((1.0, 1.0), frame.size, torch.float64)
-    return ir.Resample(inverse, ones, reads, frame.whole(), out.whole(), out.size, out.fixed, "triangle", extend, fill, moves=True)
+    return ir.Resample(
+        inverse, ones, reads, frame.whole(), out.whole(), out.size, out.fixed, "triangle", extend, fill, moves=True
+    )
 
 
-def crop(frame: ir.Frame, left: Tensor, top: Tensor, out: ir.Frame, extend: str = "constant", fill: tuple[float, ...] = (0.0,)) -> ir.Resample:
+def crop(
+    frame: ir.Frame,
+    left: Tensor,
+    top: Tensor,
+    out: ir.Frame,
+    extend: str = "constant",
+    fill: tuple[float, ...] = (0.0,),
+) -> ir.Resample:
     """The window of `out`'s size at (left, top), [N] int64; what lies outside the image is padded."""
     corner = torch.stack([left, top], 1)
     reads = torch.cat([corner, corner + out.size.flip(1)], 1)
@@ -78,7 +109,9 @@ class RandomResizedCrop(Transform):
         object.__setattr__(self, "scale", arguments.interval("scale", self.scale, 0.0))
         object.__setattr__(self, "ratio", arguments.interval("ratio", self.ratio, 1e-9))
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias))
+        object.__setattr__(
+            self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias)
+        )
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         height, width = frame.size.unbind(1)
@@ -113,8 +146,8 @@ class RandomResizedCrop(Transform):
 class Resize(Transform):
     """Resize to (height, width), or the shorter side to one number with the aspect ratio kept.
 
-    The long side is int(size * long / short), as in torchvision; `max_size` bounds it.  `size=None` with `max_size` sets the long side.
-    """
+    The long side is int(size * long / short), as in torchvision; `max_size` bounds it.  `size=None` with `max_size`
+    sets the long side."""
 
     size: int | tuple[int, ...] | None
     interpolation: str = "bilinear"
@@ -125,7 +158,9 @@ class Resize(Transform):
     def __post_init__(self) -> None:
         size = self.size
         if size is None and self.max_size is None:
-            raise ValueError("size must be a number, (height, width), or None together with max_size, got None and no max_size")
+            raise ValueError(
+                "size must be a number, (height, width), or None together with max_size, got None and no max_size"
+            )
         if isinstance(size, list | tuple):
             if len(size) not in (1, 2):
                 raise ValueError(f"size must have 1 or 2 values, got {len(size)}")
@@ -140,7 +175,9 @@ class Resize(Transform):
             object.__setattr__(self, "max_size", arguments.integer("max_size", self.max_size, low))
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias))
+        object.__setattr__(
+            self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias)
+        )
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (resize(frame, frame.whole(), self.after(frame, params), self.interpolation, self.antialias),)
@@ -158,7 +195,9 @@ class Resize(Transform):
                 new_short = torch.where(new_long > bound, bound * new_short // new_long, new_short)
                 new_long = new_long.clamp(max=bound)
         upright = (sides[:, 1] <= sides[:, 0])[:, None]
-        new = torch.where(upright, torch.stack([new_long, new_short], 1), torch.stack([new_short, new_long], 1)).clamp(min=1)
+        new = torch.where(upright, torch.stack([new_long, new_short], 1), torch.stack([new_short, new_long], 1)).clamp(
+            min=1
+        )
         if frame.fixed is None:
             return replace(frame, size=new)
         height, width = new[0].tolist()
@@ -180,7 +219,12 @@ class CenterCrop(Transform):
         spare = frame.size - out.size
         # a crop rounds half to even; padding puts the odd pixel on the far side
         offset = torch.where(spare >= 0, (spare / 2).round().long(), -((-spare) // 2))
-        inside = frame.fixed is not None and out.fixed is not None and out.fixed[0] <= frame.fixed[0] and out.fixed[1] <= frame.fixed[1]
+        inside = (
+            frame.fixed is not None
+            and out.fixed is not None
+            and out.fixed[0] <= frame.fixed[0]
+            and out.fixed[1] <= frame.fixed[1]
+        )
         return (crop(frame, offset[:, 1], offset[:, 0], out, "none" if inside else "constant"),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
@@ -206,7 +250,16 @@ class Pad(Transform):
         left, top, _, _ = self.padding  # type: ignore[misc]
         zero = torch.zeros_like(frame.size[:, 0])
         _check_reflect(frame, self.padding, self.padding_mode)
-        return (crop(frame, zero - left, zero - top, self.after(frame, params), self.padding_mode, painted("fill", self.fill, frame)),)
+        return (
+            crop(
+                frame,
+                zero - left,
+                zero - top,
+                self.after(frame, params),
+                self.padding_mode,
+                painted("fill", self.fill, frame),
+            ),
+        )
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         return _padded(frame, self.padding)
@@ -214,7 +267,8 @@ class Pad(Transform):
 
 @dataclass(frozen=True)
 class RandomCrop(Transform):
-    """Crop `size` at a random place, after padding.  A crop larger than the padded image raises unless `pad_if_needed`."""
+    """Crop `size` at a random place, after padding.  A crop larger than the padded image raises unless
+    `pad_if_needed`."""
 
     size: int | tuple[int, int]
     padding: int | tuple[int, ...] | None = None
@@ -254,7 +308,9 @@ class RandomCrop(Transform):
 
         def refuse() -> ValueError:
             height, width = padded.fixed or padded.size[~fits][0].tolist()
-            return ValueError(f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first")
+            return ValueError(
+                f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first"
+            )
 
         arguments.require(fits, refuse)
 
@@ -268,7 +324,16 @@ class RandomCrop(Transform):
         if self.padding is not None:
             _check_reflect(frame, self.padding, self.padding_mode)
         left, top = first[:, 1] + params["left"], first[:, 0] + params["top"]
-        return (crop(frame, left, top, self.after(frame, params), self.padding_mode if pads else "none", painted("fill", self.fill, frame)),)
+        return (
+            crop(
+                frame,
+                left,
+                top,
+                self.after(frame, params),
+                self.padding_mode if pads else "none",
+                painted("fill", self.fill, frame),
+            ),
+        )
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         assert isinstance(self.size, tuple)
@@ -368,4 +433,6 @@ def _check_reflect(frame: ir.Frame, padding: Any, mode: str) -> None:
     if mode in ("reflect", "symmetric") and frame.fixed is not None:
         limit = [side - (mode == "reflect") for side in frame.fixed]
         if max(top, bottom) > limit[0] or max(left, right) > limit[1]:
-            raise ValueError(f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size {frame.fixed}")
+            raise ValueError(
+                f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size {frame.fixed}"
+            )

@@ -1,4 +1,5 @@
-"""Transforms that mix a sample with a partner from its batch.  All lower to `ir.Mix`; labels follow in `gpuaug.targets`."""
+"""Transforms that mix a sample with a partner from its batch.  All lower to `ir.Mix`; labels follow in
+`gpuaug.targets`."""
 
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Mixing(Transform):
 
 @dataclass(frozen=True)
 class CutMix(Mixing):
-    """Paste a rectangle of the partner (Yun et al., 2019, section 3.1); a label's weight is the exact area that remains.
+    """Paste a rectangle of the partner (Yun et al., 2019, section 3.1); a label's weight is the exact area that
+    remains.
 
     `num_classes` is needed for labels that are class numbers.
     """
@@ -45,7 +47,12 @@ class CutMix(Mixing):
         half = 0.5 * smooth("sqrt", 1.0 - drawn["lam"].double())
         dx, dy = (half * width).long(), (half * height).long()
         zero = torch.zeros_like(x)
-        corners = [torch.maximum(x - dx, zero), torch.maximum(y - dy, zero), torch.minimum(x + dx, width), torch.minimum(y + dy, height)]
+        corners = [
+            torch.maximum(x - dx, zero),
+            torch.maximum(y - dy, zero),
+            torch.minimum(x + dx, width),
+            torch.minimum(y + dy, height),
+        ]
         return {"lam": drawn["lam"], "box": torch.stack(corners, 1), "partner": drawn["partner"]}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:

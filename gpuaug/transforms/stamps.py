@@ -1,4 +1,5 @@
-"""Transforms that write over pixels: noise and erasing.  All lower to `ir.SaltPepper`, `ir.GaussianNoise` or `ir.Erase`."""
+"""Transforms that write over pixels: noise and erasing.  All lower to `ir.SaltPepper`, `ir.GaussianNoise` or
+`ir.Erase`."""
 
 import math
 from dataclasses import dataclass
@@ -57,9 +58,8 @@ class GaussianNoise(Transform):
 class RandomErasing(Transform):
     """Erase a random rectangle with probability p (Zhong et al., 2017, algorithm 1).
 
-    `value`: a number, one number per channel, or "random" for N(0, 1) per pixel and channel.  `inplace` is accepted for torchvision's
-    sake; inputs are never written to.
-    """
+    `value`: a number, one number per channel, or "random" for N(0, 1) per pixel and channel.  `inplace` is accepted for
+    torchvision's sake; inputs are never written to."""
 
     p: float = 0.5
     scale: tuple[float, float] = (0.02, 0.33)

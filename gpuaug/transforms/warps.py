@@ -28,19 +28,23 @@ def about(frame: ir.Frame, center: tuple[float, float] | None) -> tuple[Tensor, 
     return (width - 1) / 2, (height - 1) / 2
 
 
-def affine_inverse(center: tuple[Tensor, Tensor], angle: Any, translate: tuple[Any, Any], scale: Any, shear: tuple[Any, Any]) -> Tensor:
-    """Output position -> input position of torchvision's affine; angle and shear in radians, all float64 [N] or numbers.
+def affine_inverse(
+    center: tuple[Tensor, Tensor], angle: Any, translate: tuple[Any, Any], scale: Any, shear: tuple[Any, Any]
+) -> Tensor:
+    """Output position -> input position of torchvision's affine; angle and shear in radians, all float64 [N] or
+    numbers.
 
-    Forward it is T(translate) C R(angle) Shear Scale C^-1, C the centre, with
-    R Shear = [[cos(a - sy) / cos sy, -cos(a - sy) tan sx / cos sy - sin a], [sin(a - sy) / cos sy, -sin(a - sy) tan sx / cos sy + cos a]],
-    whose determinant is 1 (torchvision.transforms.functional._get_inverse_affine_matrix).
-    """
+    Forward it is T(translate) C R(angle) Shear Scale C^-1, C the centre, with R Shear = [[cos(a - sy) / cos sy, -cos(a
+    - sy) tan sx / cos sy - sin a], [sin(a - sy) / cos sy, -sin(a - sy) tan sx / cos sy + cos a]], whose determinant is
+    1 (torchvision.transforms.functional._get_inverse_affine_matrix)."""
     cx, cy = center
     zero = torch.zeros_like(cx)
     angle, sx, sy = angle + zero, shear[0] + zero, shear[1] + zero
     # few calls on one table: each costs more than its numbers
     turns = torch.stack([angle, angle - sy, sx, sy])
-    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = (_clean(smooth(name, turns)).unbind() for name in ("sin", "cos"))
+    (sin_angle, sin, sin_x, _), (cos_angle, cos, cos_x, cos_y) = (
+        _clean(smooth(name, turns)).unbind() for name in ("sin", "cos")
+    )
     tan = sin_x / cos_x
     a, c = cos / cos_y, sin / cos_y
     b, d = -a * tan - sin_angle, cos_angle - c * tan
@@ -54,7 +58,9 @@ def _clean(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 2.0**-44, 0.0, x)
 
 
-def warp(frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None) -> ir.Warp:
+def warp(
+    frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fill: float | tuple[float, ...] | None
+) -> ir.Warp:
     """The warp of images of one size to the size of `out`."""
     values = None if fill is None else painted("fill", fill, frame)
     # without a common size the caller refuses it, and names the transform
@@ -63,7 +69,8 @@ def warp(frame: ir.Frame, out: ir.Frame, inverse: Tensor, interpolation: str, fi
 
 @dataclass(frozen=True)
 class RandomAffine(Transform):
-    """A random affine map about the centre: angle and shear in degrees (positive is clockwise), translation as a share of the size."""
+    """A random affine map about the centre: angle and shear in degrees (positive is clockwise), translation as a share
+    of the size."""
 
     degrees: float | tuple[float, float]
     translate: tuple[float, float] | None = None
@@ -72,7 +79,13 @@ class RandomAffine(Transform):
     interpolation: str = "nearest"
     fill: float | tuple[float, ...] | None = 0
     center: tuple[float, float] | None = None
-    example = {"degrees": 30.0, "translate": (0.2, 0.1), "scale": (0.8, 1.3), "shear": (-10.0, 10.0, -5.0, 5.0), "interpolation": "bilinear"}
+    example = {
+        "degrees": 30.0,
+        "translate": (0.2, 0.1),
+        "scale": (0.8, 1.3),
+        "shear": (-10.0, 10.0, -5.0, 5.0),
+        "interpolation": "bilinear",
+    }
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -111,9 +124,8 @@ class RandomAffine(Transform):
 class RandomRotation(Transform):
     """Turn by a random angle in degrees; positive is counter-clockwise.
 
-    `expand=True` enlarges the image to hold the turned one.  Samples then differ in size, so it is accepted only where every angle of the
-    range is the same, which leaves the batch rectangular.
-    """
+    `expand=True` enlarges the image to hold the turned one.  Samples then differ in size, so it is accepted only where
+    every angle of the range is the same, which leaves the batch rectangular."""
 
     degrees: float | tuple[float, float]
     interpolation: str = "nearest"
@@ -128,7 +140,9 @@ class RandomRotation(Transform):
         put(self, "interpolation", arguments.interpolation(self.interpolation, _KERNELS))
         low, high = self.degrees  # type: ignore[misc]
         if arguments.flag("expand", self.expand) and low != high:
-            raise ValueError(f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be rectangular")
+            raise ValueError(
+                f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be rectangular"
+            )
         put(self, "fill", arguments.fill(self.fill))
         if self.center is not None:
             put(self, "center", arguments.numbers("center", self.center, (2,)))
@@ -154,7 +168,8 @@ class RandomRotation(Transform):
 
 
 def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float] | None) -> tuple[int, int]:
-    """(H, W) of the hull of a turned image (torchvision.transforms.v2.functional.rotate, its transposition by quarter turns included)."""
+    """(H, W) of the hull of a turned image (torchvision.transforms.v2.functional.rotate, its transposition by quarter
+    turns included)."""
     height, width = size
     # an angle is drawn as float32, and so is the one angle of a range without width
     degrees = float(np.float32(degrees)) % 360
@@ -163,14 +178,21 @@ def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float]
     turn = math.radians(degrees)
     cos, sin = math.cos(turn), math.sin(turn)
     cx, cy = (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
-    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32, where a quarter turn's are integers again
-    inverse = torch.tensor([[cos, -sin, cx - (cos * cx - sin * cy)], [sin, cos, cy - (sin * cx + cos * cy)]], dtype=torch.float32, device="cpu")
+    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32, where a quarter
+    # turn's are integers again
+    inverse = torch.tensor(
+        [[cos, -sin, cx - (cos * cx - sin * cy)], [sin, cos, cy - (sin * cx + cos * cy)]],
+        dtype=torch.float32,
+        device="cpu",
+    )
     middle = torch.tensor([width / 2, height / 2], dtype=torch.float32, device="cpu")
     signs = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]], dtype=torch.float32, device="cpu")
     corners = torch.cat([signs * middle, torch.ones_like(signs[:, :1])], 1) @ inverse.T
     low, high = (corners.amin(0) + middle, corners.amax(0) + middle)
     # the far ends are rounded outwards, to a tolerance of 1e-4
-    wide, high_side = ((high * (1 / _TOLERANCE)).trunc() * _TOLERANCE).ceil() - ((low * (1 / _TOLERANCE)).trunc() * _TOLERANCE).floor()
+    wide, high_side = ((high * (1 / _TOLERANCE)).trunc() * _TOLERANCE).ceil() - (
+        (low * (1 / _TOLERANCE)).trunc() * _TOLERANCE
+    ).floor()
     return int(high_side), int(wide)
 
 

@@ -1,9 +1,8 @@
 """A whole chain in one launch: source, points, mix, points, rounding and layout.
 
-It must read each input value that the chain needs once (twice where a tile meets the edge of a cut), and write each output value once:
-for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic costs a launch of the same body that reads
-again, for the samples that meet one, and writes what statistics.py says.
-"""
+It must read each input value that the chain needs once (twice where a tile meets the edge of a cut), and write each
+output value once: for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic
+costs a launch of the same body that reads again, for the samples that meet one, and writes what statistics.py says."""
 
 from dataclasses import dataclass
 
@@ -25,7 +24,9 @@ class Program:
     """What to compile: the chain as data.  The parameters it speaks of are columns of three tables."""
 
     records: tuple[int, ...]
-    parts: tuple[int, int, int]  # end of the stages before the mix, end of those after it, most statistics that a sample meets before it
+    parts: tuple[
+        int, int, int
+    ]  # end of the stages before the mix, end of those after it, most statistics that a sample meets before it
     channels: int  # that a program of the grid holds: 3, or 1
     groups: int  # programs that share a pixel: the channels, where each has its own
     blocks: int  # ceil(C / 4), of the noise
@@ -45,7 +46,8 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Source:
-    """Images in memory: a dense tensor [N, C, H, W] of any strides, or the addresses, [N] int64, of contiguous [H, W, C] images of one dtype."""
+    """Images in memory: a dense tensor [N, C, H, W] of any strides, or the addresses, [N] int64, of contiguous [H, W,
+    C] images of one dtype."""
 
     data: Tensor
     dtype: torch.dtype
@@ -54,7 +56,8 @@ class Source:
     owner: object = None  # of the memory behind addresses, which own nothing
 
     def strides(self) -> tuple[int, int, int, int]:
-        """Of sample, channel, row and column, in elements; a ragged image's rows are in the table.  One channel serves for three."""
+        """Of sample, channel, row and column, in elements; a ragged image's rows are in the table.  One channel serves
+        for three."""
         if self.ragged:
             return 0, int(self.channels > 1), 0, self.channels
         n, c, y, x = self.data.stride()
@@ -112,7 +115,8 @@ def rounded(x, TYPE: tl.constexpr):
 
 @triton.jit
 def write(out, n, r, g, b, at, size, mask, LAYOUT: tl.constexpr):
-    """LAYOUT: channels that this program writes, channels of the output, whether they come last, values of eight pixels to write together or 0"""
+    """LAYOUT: channels that this program writes, channels of the output, whether they come last, values of eight pixels
+    to write together or 0"""
     height, width = size
     r = rounded(r, out.dtype.element_ty)
     if LAYOUT[0] == 3:
@@ -159,9 +163,8 @@ def chain(
 ):
     """One tile of one sample.
 
-    STOP: -1, or the number of the statistic that is reduced: out is then cells, int64 in rows as long as those of known.  MEETS: the column in the
-    integers that holds 0 where a sample meets none, or -1.
-    """
+    STOP: -1, or the number of the statistic that is reduced: out is then cells, int64 in rows as long as those of
+    known.  MEETS: the column in the integers that holds 0 where a sample meets none, or -1."""
     # a grid of three axes: a division is not paid for, and its first axis alone has no limit
     channel = tl.program_id(0) % FORMAT[2]
     n = (tl.program_id(0) // FORMAT[2]).to(tl.int64)

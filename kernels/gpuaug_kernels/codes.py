@@ -1,6 +1,8 @@
-"""The vocabulary of a chain: a program is a tuple of records of five small integers, for Triton 3.6 takes neither strings nor nested tuples.
+"""The vocabulary of a chain: a program is a tuple of records of five small integers, for Triton 3.6 takes neither
+strings nor nested tuples.
 
-Record 0 is the source, record 1 the mix, then come the stages before the mix, those after it, and what choices point to.
+Record 0 is the source, record 1 the mix, then come the stages before the mix, those after it, and what choices point
+to.
 
     source   kind, extend or whether there is a fill or taps of a blur, column of the fill or of the factor or the weights, column in the integers,
              column in the doubles
@@ -19,18 +21,23 @@ RECORD = tl.constexpr(5)
 NOTHING = tl.constexpr(2.0**-15)
 
 # sources
-PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = (tl.constexpr(i) for i in range(10))
+PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = (
+    tl.constexpr(i) for i in range(10)
+)
 # what a resample reads beyond its source
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = (tl.constexpr(i) for i in range(5))
 # mixes
 ALONE, CUTMIX, MIXUP = (tl.constexpr(i) for i in range(3))
 # stages
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE = (tl.constexpr(i) for i in range(7))
-GRAY, SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE = (tl.constexpr(i) for i in range(7, 15))
+GRAY, SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE = (
+    tl.constexpr(i) for i in range(7, 15)
+)
 # what a sample meets as a statistic; 0 is nothing
 MEAN, RANGE, HISTOGRAM = (tl.constexpr(i) for i in range(1, 4))
 
-# the first columns of every row of integers: c2, c3 and occurrence << 16 of the Philox counter, the two words of its key, elements in an input row
+# the first columns of every row of integers: c2, c3 and occurrence << 16 of the Philox counter, the two words of its
+# key, elements in an input row
 KEY_C2, KEY_C3, KEY_OCCURRENCE, KEY_LOW, KEY_HIGH, PITCH = (tl.constexpr(i) for i in range(6))
 # bits above which Philox's second counter word names what the words are for, and the name of pixel noise
 DOMAIN = tl.constexpr(1 << 28)

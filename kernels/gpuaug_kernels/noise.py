@@ -1,4 +1,5 @@
-"""Random words of pixels: Philox4x32-10 with the counter of gpuaug.rng, and normals made of them.  Nothing is read but five integers a sample."""
+"""Random words of pixels: Philox4x32-10 with the counter of gpuaug.rng, and normals made of them.  Nothing is read but
+five integers a sample."""
 
 import triton
 import triton.language as tl
@@ -8,7 +9,8 @@ from gpuaug_kernels.codes import DOMAIN, KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_
 
 @triton.jit
 def words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
-    """The four words of the block that holds a channel.  i: the sample's integers; pixel: [h, w] int32, y * width + x"""
+    """The four words of the block that holds a channel.  i: the sample's integers; pixel: [h, w] int32, y * width +
+    x"""
     c0 = (pixel * BLOCKS + channel // 4).to(tl.uint32)
     zero = tl.zeros_like(c0)
     c1 = zero + (tl.load(i + KEY_OCCURRENCE) | SLOT | DOMAIN).to(tl.uint32, bitcast=True)
@@ -34,7 +36,8 @@ def uniform(w):
 
 @triton.jit
 def circle(v):
-    """Cosine and sine of v turns, v in [0, 1): the nearest quarter and a polynomial, for the library's slow path takes a stack."""
+    """Cosine and sine of v turns, v in [0, 1): the nearest quarter and a polynomial, for the library's slow path takes
+    a stack."""
     quarter = tl.floor(4.0 * v + 0.5)
     x = (v - 0.25 * quarter) * 6.283185307179586
     y = x * x
@@ -42,7 +45,9 @@ def circle(v):
     c = 1.0 + y * (-0.5 + y * (4.1666666667e-2 + y * (-1.3888888889e-3 + y * 2.4801587302e-5)))
     odd = (quarter == 1.0) | (quarter == 3.0)
     cosine, sine = tl.where(odd, s, c), tl.where(odd, c, s)
-    return tl.where((quarter == 1.0) | (quarter == 2.0), -cosine, cosine), tl.where((quarter == 2.0) | (quarter == 3.0), -sine, sine)
+    return tl.where((quarter == 1.0) | (quarter == 2.0), -cosine, cosine), tl.where(
+        (quarter == 2.0) | (quarter == 3.0), -sine, sine
+    )
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Stages that need a pixel, its place and a row of parameters.  Nothing is read but the parameters.
 
-A pixel is r, g and b; for images of other than three channels a program holds one channel, in all three, of which only r is kept.
-What every function here is handed:
+A pixel is r, g and b; for images of other than three channels a program holds one channel, in all three, of which only
+r is kept. What every function here is handed:
 
     rows     the sample's floats, integers and known statistics in memory; its cells, where a launch reduces one, and which pixels are of the image
     at       y [h, 1], x [1, w], the width of the image, and the channel (0 where a program holds three)
@@ -90,7 +90,9 @@ def quantise(x, levels):
 
 
 @triton.jit
-def value(CODE: tl.constexpr, F: tl.constexpr, I: tl.constexpr, FLAG: tl.constexpr, r, g, b, rows, at, FORMAT: tl.constexpr):
+def value(
+    CODE: tl.constexpr, F: tl.constexpr, I: tl.constexpr, FLAG: tl.constexpr, r, g, b, rows, at, FORMAT: tl.constexpr
+):
     """Stages that do not ask where the pixel is."""
     f = rows[0] + F
     if CODE == AFFINE:
@@ -140,7 +142,11 @@ def salt_pepper(r, g, b, f, rows, at, SLOT: tl.constexpr, PER_CHANNEL: tl.conste
         w = u
     elif FORMAT[0] == 1:
         u = pick(u, v, w, t, channel)
-    return replace(uniform(u), r, salt, amount), replace(uniform(v), g, salt, amount), replace(uniform(w), b, salt, amount)
+    return (
+        replace(uniform(u), r, salt, amount),
+        replace(uniform(v), g, salt, amount),
+        replace(uniform(w), b, salt, amount),
+    )
 
 
 @triton.jit
@@ -199,7 +205,9 @@ def adjust(CODE: tl.constexpr, CHANNELS: tl.constexpr, r, g, b, f, known, at, FO
 
 
 @triton.jit
-def measure(CODE: tl.constexpr, CHANNELS: tl.constexpr, MONO: tl.constexpr, r, g, b, cells, mask, at, FORMAT: tl.constexpr):
+def measure(
+    CODE: tl.constexpr, CHANNELS: tl.constexpr, MONO: tl.constexpr, r, g, b, cells, mask, at, FORMAT: tl.constexpr
+):
     """A tile's share of the statistic that a reducing launch is for."""
     if CODE == CONTRAST:
         add_mean(cells, luma(r, g, b, MONO), mask)
@@ -222,7 +230,9 @@ def meet(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORMAT
     if STOP < 0:
         r, g, b = adjust(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, known, at, FORMAT)
     elif seen == STOP:
-        measure(PROGRAM[K], PROGRAM[K + 2], PROGRAM[K + 3], r, g, b, rows[3] + STOP * PROGRAM[K + 4], rows[4], at, FORMAT)
+        measure(
+            PROGRAM[K], PROGRAM[K + 2], PROGRAM[K + 3], r, g, b, rows[3] + STOP * PROGRAM[K + 4], rows[4], at, FORMAT
+        )
     elif STOP > 0:
         r, g, b = adjust(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, known, at, FORMAT)
     return r, g, b
@@ -230,7 +240,8 @@ def meet(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORMAT
 
 @triton.jit
 def stage(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORMAT: tl.constexpr, STOP: tl.constexpr):
-    """One record.  Once the statistic that a reducing launch is for has been seen, the rest of the chain is passed by."""
+    """One record.  Once the statistic that a reducing launch is for has been seen, the rest of the chain is passed
+    by."""
     CODE: tl.constexpr = PROGRAM[K]
     f = rows[0] + PROGRAM[K + 1]
     if (STOP < 0) | (seen <= STOP):
@@ -267,7 +278,19 @@ def branch(PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, seen, rows, at, FORM
 
 
 @triton.jit
-def walk(PROGRAM: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, r, g, b, seen, rows, at, FORMAT: tl.constexpr, STOP: tl.constexpr):
+def walk(
+    PROGRAM: tl.constexpr,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    r,
+    g,
+    b,
+    seen,
+    rows,
+    at,
+    FORMAT: tl.constexpr,
+    STOP: tl.constexpr,
+):
     """The records first to last - 1.  seen: statistics so far"""
     for k in tl.static_range(FIRST, LAST):
         if PROGRAM[RECORD * k] == CHOICE:

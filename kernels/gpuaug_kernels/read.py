@@ -1,4 +1,5 @@
-"""The source of a chain by its record: the sample's one of several, the pixel itself, or what source.py and stencil.py make of others."""
+"""The source of a chain by its record: the sample's one of several, the pixel itself, or what source.py and stencil.py
+make of others."""
 
 import triton
 import triton.language as tl
@@ -30,7 +31,9 @@ def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, heigh
     elif KIND == PIXEL:
         r, g, b = pixel(image, at, mask, height, CHANNELS)
     else:
-        r, g, b = around(PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, CHANNELS)
+        r, g, b = around(
+            PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, CHANNELS
+        )
     return r, g, b
 
 

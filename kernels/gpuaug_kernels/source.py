@@ -1,7 +1,8 @@
 """Where a chain's pixels come from: the pixel itself, an antialiased resample, or a pixel among its neighbours.
 
-Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet it, from the first cache
-after the first; a sharpening nine.  Positions are float64 where a whole number comes of them, weights float32.
+Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet
+it, from the first cache after the first; a sharpening nine.  Positions are float64 where a whole number comes of them,
+weights float32.
 
 What the functions here are handed:
 
@@ -79,9 +80,17 @@ def sharpen(image, factor, i, at, mask, CHANNELS: tl.constexpr):
             sr, sg, sb = sr + vr, sg + vg, sb + vb
     one = units(image)
     r, g, b = scaled(r, one), scaled(g, one), scaled(b, one)
-    sr, sg, sb = scaled(sr * 0.07692307692307693, one), scaled(sg * 0.07692307692307693, one), scaled(sb * 0.07692307692307693, one)
+    sr, sg, sb = (
+        scaled(sr * 0.07692307692307693, one),
+        scaled(sg * 0.07692307692307693, one),
+        scaled(sb * 0.07692307692307693, one),
+    )
     f = tl.load(factor)
-    return sharper(f, r, sr, whole, height, width), sharper(f, g, sg, whole, height, width), sharper(f, b, sb, whole, height, width)
+    return (
+        sharper(f, r, sr, whole, height, width),
+        sharper(f, g, sg, whole, height, width),
+        sharper(f, b, sb, whole, height, width),
+    )
 
 
 @triton.jit
@@ -112,13 +121,15 @@ def reach(tap, low, high, EXTEND: tl.constexpr):
 
 @triton.jit
 def limited(whole):
-    """A whole float64 as int32, by way of float32, which holds it to 2^24: a float that is no int32 must not become one, and nothing is read there."""
+    """A whole float64 as int32, by way of float32, which holds it to 2^24: a float that is no int32 must not become
+    one, and nothing is read there."""
     return tl.minimum(tl.maximum(whole.to(tl.float32), -1.0e9), 1.0e9).to(tl.int32)
 
 
 @triton.jit
 def axes(d, at):
-    """Where the tile's first row and column of input lie on the output's axes, and the step and the shift from there to the input, float64."""
+    """Where the tile's first row and column of input lie on the output's axes, and the step and the shift from there to
+    the input, float64."""
     xx, xy, yx, yy = tl.load(d), tl.load(d + 1), tl.load(d + 3), tl.load(d + 4)
     # input rows follow output columns after a quarter turn; the tile is square, so that it serves both ways
     turned = xx == 0.0
@@ -136,16 +147,24 @@ def floors(axis, first, last, TILE: tl.constexpr):
 
 @triton.jit
 def taps(axis, footprint, first, last, COUNT: tl.constexpr, BEGIN: tl.constexpr, STEP: tl.constexpr):
-    """For a row of positions the first tap in the window, how far they lie beyond it, the slope of the triangle, how many taps there may be."""
+    """For a row of positions the first tap in the window, how far they lie beyond it, the slope of the triangle, how
+    many taps there may be."""
     origin = axis[1] * axis[0].to(tl.float64) + axis[2]
     whole = tl.floor(origin - footprint)
     # float32 holds what is left within a tile, where a weight jumps nowhere
-    position = (tl.arange(0, COUNT) * STEP + BEGIN).to(tl.float32) * axis[1].to(tl.float32) + (origin - whole).to(tl.float32)
+    position = (tl.arange(0, COUNT) * STEP + BEGIN).to(tl.float32) * axis[1].to(tl.float32) + (origin - whole).to(
+        tl.float32
+    )
     start = tl.floor(position - footprint.to(tl.float32)) + 1.0
     tap = limited(whole) + start.to(tl.int32)
     moved = tl.maximum(first - tap, 0)
     beyond = position - start - moved.to(tl.float32)
-    return tl.minimum(tap + moved, last - 1), beyond, 1.0 / footprint.to(tl.float32), tl.ceil(2.0 * footprint).to(tl.int32)
+    return (
+        tl.minimum(tap + moved, last - 1),
+        beyond,
+        1.0 / footprint.to(tl.float32),
+        tl.ceil(2.0 * footprint).to(tl.int32),
+    )
 
 
 @triton.jit
@@ -156,7 +175,9 @@ def weigh(tap, beyond, slope, k, last):
 
 
 @triton.jit
-def nearest_taps(image, fills, i, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr):
+def nearest_taps(
+    image, fills, i, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr
+):
     """One tap: nothing is weighed."""
     iy, known_y = reach(floors(down, tl.load(i + 1), tl.load(i + 3), TILE), tl.load(i + 5), tl.load(i + 7), EXTEND)
     ix, known_x = reach(floors(across, tl.load(i), tl.load(i + 2), TILE), tl.load(i + 4), tl.load(i + 6), EXTEND)
@@ -174,7 +195,26 @@ def bordered(r, g, b, known, fills, EXTEND: tl.constexpr):
 
 
 @triton.jit
-def add_column(r, g, b, total, image, row, fills, wy, known_y, first, beyond, slope, k, last, low, high, CHANNELS: tl.constexpr, EXTEND: tl.constexpr):
+def add_column(
+    r,
+    g,
+    b,
+    total,
+    image,
+    row,
+    fills,
+    wy,
+    known_y,
+    first,
+    beyond,
+    slope,
+    k,
+    last,
+    low,
+    high,
+    CHANNELS: tl.constexpr,
+    EXTEND: tl.constexpr,
+):
     """Sums of three channels and of weights with tap number k of every column."""
     wx = weigh(first, beyond, slope, k, last)
     ix, known_x = reach(tl.minimum(first + k, last - 1), low, high, EXTEND)
@@ -196,7 +236,9 @@ def pairs(a, b):
 
 
 @triton.jit
-def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr):
+def triangle_taps(
+    image, fills, i, d, down, across, channel, CHANNELS: tl.constexpr, EXTEND: tl.constexpr, TILE: tl.constexpr
+):
     """A row of taps after the other, two columns a thread, which share what a row costs.
 
     A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask.
@@ -217,9 +259,45 @@ def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.conste
         total_y += wy
         total, odd_total = tl.zeros_like(beyond_x), tl.zeros_like(beyond_x)
         for k in range(taps_x):
-            r, g, b, total = add_column(r, g, b, total, image, row, fills, wy, known_y, first_x, beyond_x, slope_x, k, x1, sx0, sx1, CHANNELS, EXTEND)
+            r, g, b, total = add_column(
+                r,
+                g,
+                b,
+                total,
+                image,
+                row,
+                fills,
+                wy,
+                known_y,
+                first_x,
+                beyond_x,
+                slope_x,
+                k,
+                x1,
+                sx0,
+                sx1,
+                CHANNELS,
+                EXTEND,
+            )
             odd_r, odd_g, odd_b, odd_total = add_column(
-                odd_r, odd_g, odd_b, odd_total, image, row, fills, wy, known_y, odd_x, odd_beyond, slope_x, k, x1, sx0, sx1, CHANNELS, EXTEND
+                odd_r,
+                odd_g,
+                odd_b,
+                odd_total,
+                image,
+                row,
+                fills,
+                wy,
+                known_y,
+                odd_x,
+                odd_beyond,
+                slope_x,
+                k,
+                x1,
+                sx0,
+                sx1,
+                CHANNELS,
+                EXTEND,
             )
     one = units(image)
     # a division a row and one a column
@@ -228,7 +306,9 @@ def triangle_taps(image, fills, i, d, down, across, channel, CHANNELS: tl.conste
     nr, ng, nb = r, g, b
     if one == 1.0:
         iy, known_y = reach(nearest(first_y, beyond_y, y1), sy0, sy1, EXTEND)
-        ix, known_x = reach(pairs(nearest(first_x, beyond_x, x1)[None, :], nearest(odd_x, odd_beyond, x1)[None, :]), sx0, sx1, EXTEND)
+        ix, known_x = reach(
+            pairs(nearest(first_x, beyond_x, x1)[None, :], nearest(odd_x, odd_beyond, x1)[None, :]), sx0, sx1, EXTEND
+        )
         known = known_y[:, None] & known_x
         nr, ng, nb = gather(image, iy[:, None], ix, channel, known, CHANNELS)
         nr, ng, nb = bordered(nr, ng, nb, known, fills, EXTEND)
@@ -248,10 +328,11 @@ def nearest(tap, beyond, last):
 
 @triton.jit
 def settled(x, tap, one):
-    """A mean of taps over one, which is their value where they all have one: rounding alone must not move a constant over a threshold.
+    """A mean of taps over one, which is their value where they all have one: rounding alone must not move a constant
+    over a threshold.
 
-    Of bytes the mean is taken to a thousandth of a level, which keeps whole levels; of floats, to the tap where it differs by rounding alone.
-    """
+    Of bytes the mean is taken to a thousandth of a level, which keeps whole levels; of floats, to the tap where it
+    differs by rounding alone."""
     if one != 1.0:
         x = scaled((x + 12288.0) - 12288.0, one)
     else:
@@ -289,7 +370,8 @@ def resample(image, fill, i, d, at, CHANNELS: tl.constexpr, KIND: tl.constexpr, 
 
 @triton.jit
 def moved(image, fill, i, d, at, height, CHANNELS: tl.constexpr, EXTEND: tl.constexpr):
-    """The pixel at floor(position) by words, where a tile shows one stretch of the image, in its order or mirrored, and no border."""
+    """The pixel at floor(position) by words, where a tile shows one stretch of the image, in its order or mirrored, and
+    no border."""
     xx, yy = tl.load(d), tl.load(d + 4)
     wide, high = tl.minimum(at[1].shape[1], (at[2] - at[5] + 15) // 16 * 16), tl.minimum(at[0].shape[0], height - at[4])
     back, up = xx < 0.0, yy < 0.0

@@ -1,8 +1,9 @@
-"""Statistics of an image as it stands at a point of its chain: the mean of gray, or per channel the range or the histogram.
+"""Statistics of an image as it stands at a point of its chain: the mean of gray, or per channel the range or the
+histogram.
 
-They are summed and compared as whole numbers, which have no order, so that no layout and no batch is seen in them.  A reducing launch reads what
-the chain before it reads and adds 8 bytes a tile to a mean, 16 to a range, at most 2 kB to a histogram, the last two per channel; the finish
-reads these cells and writes 4 bytes, 8 or 1 kB.
+They are summed and compared as whole numbers, which have no order, so that no layout and no batch is seen in them.  A
+reducing launch reads what the chain before it reads and adds 8 bytes a tile to a mean, 16 to a range, at most 2 kB to a
+histogram, the last two per channel; the finish reads these cells and writes 4 bytes, 8 or 1 kB.
 
     cells    of one sample, int64, zero at first: the sum of gray in units of 2^-24; the keys of every channel's largest value, then of its least
              one negated; or how many values of every channel are in each of 256 bins
@@ -58,7 +59,8 @@ def add_counts(cells, x, mask):
 
 @triton.jit
 def flat(counts, total):
-    """What each level becomes where a histogram is made flat (Pillow's ImageOps.equalize).  counts: [256] int32 of `total` values"""
+    """What each level becomes where a histogram is made flat (Pillow's ImageOps.equalize).  counts: [256] int32 of
+    `total` values"""
     levels = tl.arange(0, 256)
     last = tl.max(tl.where(counts > 0, levels, 0), 0)
     step = (total - tl.sum(tl.where(levels == last, counts, 0), 0)) // 255
@@ -68,12 +70,14 @@ def flat(counts, total):
 
 
 @triton.jit
-def finish(cells, integers, known, total, WIDTHS: tl.constexpr, OFFSET: tl.constexpr, COLUMN: tl.constexpr, KINDS: tl.constexpr):
+def finish(
+    cells, integers, known, total, WIDTHS: tl.constexpr, OFFSET: tl.constexpr, COLUMN: tl.constexpr, KINDS: tl.constexpr
+):
     """Cells to what the chain reads: one channel of one sample.
 
-    total: pixels of the image.  WIDTHS: of rows of integers and of cells or known.  OFFSET: of the statistic in these.  COLUMN: of the kind that a
-    sample meets, or -1 where all meet one.  KINDS: whether some sample may meet a mean, a range, a histogram.
-    """
+    total: pixels of the image.  WIDTHS: of rows of integers and of cells or known.  OFFSET: of the statistic in these.
+    COLUMN: of the kind that a sample meets, or -1 where all meet one.  KINDS: whether some sample may meet a mean, a
+    range, a histogram."""
     n, channel, channels = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     cells += n * WIDTHS[1] + OFFSET
     known += n * WIDTHS[1] + OFFSET

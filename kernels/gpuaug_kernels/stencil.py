@@ -1,7 +1,7 @@
 """Sources that weigh many neighbours of a position: a blur along one axis, and a projective map under a triangle.
 
-Bytes read: each value as often as taps of the tile meet it, from the first cache after the first.  Arguments as in source.py.
-"""
+Bytes read: each value as often as taps of the tile meet it, from the first cache after the first.  Arguments as in
+source.py."""
 
 import triton
 import triton.language as tl
@@ -44,14 +44,16 @@ def blur(image, weights, i, at, mask, CHANNELS: tl.constexpr, TAPS: tl.constexpr
 
 @triton.jit
 def spread(position, half):
-    """The first tap of every position, how far the position lies beyond it, the slope of the triangle, and how many taps there are."""
+    """The first tap of every position, how far the position lies beyond it, the slope of the triangle, and how many
+    taps there are."""
     first = tl.ceil(position - half)
     return limited(first), (position - first).to(tl.float32), 1.0 / half.to(tl.float32), (2.0 * half).to(tl.int32) + 1
 
 
 @triton.jit
 def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.constexpr):
-    """The mean of the taps in the window; with a fill, that of all taps, those beyond it filled.  i: window; d: map, half widths"""
+    """The mean of the taps in the window; with a fill, that of all taps, those beyond it filled.  i: window; d: map,
+    half widths"""
     sx, sy = position(d, at)
     first_x, beyond_x, slope_x, taps_x = spread(sx, tl.load(d + 9))
     first_y, beyond_y, slope_y, taps_y = spread(sy, tl.load(d + 10))

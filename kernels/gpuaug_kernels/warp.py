@@ -1,7 +1,7 @@
 """Projective maps: four taps of a position, or the nearest.
 
-Bytes read: four values a channel and pixel, or one, each from the first cache after the first.  Arguments as in source.py.
-"""
+Bytes read: four values a channel and pixel, or one, each from the first cache after the first.  Arguments as in
+source.py."""
 
 import triton
 import triton.language as tl
@@ -35,10 +35,13 @@ def split(position):
 
 @triton.jit
 def advance(along, across, shift, at):
-    """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there, since no weight jumps."""
+    """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there,
+    since no weight jumps."""
     whole, beyond = split(along * at[5].to(tl.float64) + across * at[4].to(tl.float64) + shift)
     beyond += NOTHING
-    moved = (along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)) + beyond
+    moved = (
+        along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)
+    ) + beyond
     moved = tl.minimum(tl.maximum(moved, -1.0e9), 1.0e9)
     floor = tl.floor(moved)
     return whole + floor.to(tl.int32), on_pixel(moved - floor)
@@ -110,5 +113,6 @@ def shared(x, fill, share):
 
 @triton.jit
 def on_pixel(beyond):
-    """How far beyond a pixel positions are that were moved on by NOTHING: what is beside it by no more than rounding is on it."""
+    """How far beyond a pixel positions are that were moved on by NOTHING: what is beside it by no more than rounding is
+    on it."""
     return tl.where(beyond < 2.0 * NOTHING, 0.0, beyond - NOTHING)

@@ -1,8 +1,7 @@
 """Sixteen neighbouring pixels of three channels at a time: 48 bytes in as six words, 48 values out, 32 bytes at a time.
 
-A thread holds the sixteen, two threads share what is written at a time: memory is written in whole sectors of 32 bytes.  Whether images are laid
-out for it, the launcher knows; every address here is a multiple of its access.
-"""
+A thread holds the sixteen, two threads share what is written at a time: memory is written in whole sectors of 32 bytes.
+Whether images are laid out for it, the launcher knows; every address here is a multiple of its access."""
 
 import triton
 import triton.language as tl
@@ -64,13 +63,19 @@ def either(back, p, q, K: tl.constexpr):
 def every_other(back, p, q, K: tl.constexpr):
     """Eight of sixteen pixels, from K on."""
     a, b, c, d = either(back, p, q, K), either(back, p, q, K + 2), either(back, p, q, K + 4), either(back, p, q, K + 6)
-    e, f, g, h = either(back, p, q, K + 8), either(back, p, q, K + 10), either(back, p, q, K + 12), either(back, p, q, K + 14)
+    e, f, g, h = (
+        either(back, p, q, K + 8),
+        either(back, p, q, K + 10),
+        either(back, p, q, K + 12),
+        either(back, p, q, K + 14),
+    )
     return join8(a, b, c, d, e, f, g, h)
 
 
 @triton.jit
 def packed(image, y, x, back):
-    """Pixels of three bytes from (x, y) on, in their order or backwards: [h, 16 u] uint32, red lowest, the highest byte anything.
+    """Pixels of three bytes from (x, y) on, in their order or backwards: [h, 16 u] uint32, red lowest, the highest byte
+    anything.
 
     y: [h, 1], x: [1, u], a multiple of eight
     """
@@ -101,14 +106,25 @@ def value(r, g, b, K: tl.constexpr):
 @triton.jit
 def values(r, g, b, K: tl.constexpr, STEP: tl.constexpr):
     """Eight of them, from K on."""
-    v0, v1, v2, v3 = value(r, g, b, K), value(r, g, b, K + STEP), value(r, g, b, K + 2 * STEP), value(r, g, b, K + 3 * STEP)
-    v4, v5, v6, v7 = value(r, g, b, K + 4 * STEP), value(r, g, b, K + 5 * STEP), value(r, g, b, K + 6 * STEP), value(r, g, b, K + 7 * STEP)
+    v0, v1, v2, v3 = (
+        value(r, g, b, K),
+        value(r, g, b, K + STEP),
+        value(r, g, b, K + 2 * STEP),
+        value(r, g, b, K + 3 * STEP),
+    )
+    v4, v5, v6, v7 = (
+        value(r, g, b, K + 4 * STEP),
+        value(r, g, b, K + 5 * STEP),
+        value(r, g, b, K + 6 * STEP),
+        value(r, g, b, K + 7 * STEP),
+    )
     return join8(v0, v1, v2, v3, v4, v5, v6, v7)
 
 
 @triton.jit
 def spread(out, n, r, g, b, at, size, TOGETHER: tl.constexpr):
-    """Write three channels that come last, 8 or 16 values together: the width is a multiple of sixteen, and so is the address."""
+    """Write three channels that come last, 8 or 16 values together: the width is a multiple of sixteen, and so is the
+    address."""
     height, width = size
     H: tl.constexpr = r.shape[0]
     U: tl.constexpr = r.shape[1] // 16

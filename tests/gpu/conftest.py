@@ -26,4 +26,7 @@ def pytest_sessionstart(session: Any) -> None:
     if device == "cuda" and os.environ.get("TRITON_INTERPRET") != "0":
         pytest.exit("set TRITON_INTERPRET=0, or the kernels are interpreted on the host", returncode=1)
     if device not in (None, "cuda", "cpu"):
-        pytest.exit(f"{ASKED} must be cuda, or cpu to try the tests themselves under the interpreter, got {device!r}", returncode=1)
+        pytest.exit(
+            f"{ASKED} must be cuda, or cpu to try the tests themselves under the interpreter, got {device!r}",
+            returncode=1,
+        )

@@ -24,7 +24,12 @@ MANY = 300 if DEVICE.type == "cuda" else 8  # samples of a large batch; few for 
 MEMORY = {
     "flip": (ga.RandomHorizontalFlip(),),
     # its crop is written before the statistic of Contrast reads it
-    "moderate": (ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), ga.ColorJitter(0.2, 0.2, 0.2, 0.05), ga.RandomErasing(0.25)),
+    "moderate": (
+        ga.RandomResizedCrop(224),
+        ga.RandomHorizontalFlip(),
+        ga.ColorJitter(0.2, 0.2, 0.2, 0.05),
+        ga.RandomErasing(0.25),
+    ),
     # a crop is written before it is turned
     "turned": (ga.RandomResizedCrop(224), ga.RandomRotation(20, "bilinear")),
 }
@@ -42,7 +47,13 @@ def between(policy: ga.Policy, size: tuple[int, int]) -> int:
 @cache
 def _arrays(n: int, height: int, width: int, channels: int) -> Tensor:
     own = photographs(min(n, 16), max(height, 8), max(width, 8), channels)
-    out = torch.from_numpy(np.stack([own[i % len(own)][:height, :width] for i in range(n)])).permute(0, 3, 1, 2).contiguous().float() / 255
+    out = (
+        torch.from_numpy(np.stack([own[i % len(own)][:height, :width] for i in range(n)]))
+        .permute(0, 3, 1, 2)
+        .contiguous()
+        .float()
+        / 255
+    )
     # every third is noise, off the grid of 1/255
     noise = np.random.default_rng(5).random((n, channels, height, width), dtype=np.float32)
     out[2::3] = torch.from_numpy(noise)[2::3]
@@ -65,14 +76,21 @@ def put(x: Any) -> Any:
     return [put(i) for i in x] if isinstance(x, list) else None if x is None else x.to(DEVICE)
 
 
-def run(policy: ga.Policy, x: Any, labels: Any = None, backend: str = "triton", **given: Any) -> tuple[Tensor, Tensor | None]:
+def run(
+    policy: ga.Policy, x: Any, labels: Any = None, backend: str = "triton", **given: Any
+) -> tuple[Tensor, Tensor | None]:
     """Images and labels of a call on the card, on the host."""
-    out = policy(put(x), put(labels), backend=backend, **{k: put(v) if isinstance(v, Tensor) else v for k, v in given.items()})
+    out = policy(
+        put(x), put(labels), backend=backend, **{k: put(v) if isinstance(v, Tensor) else v for k, v in given.items()}
+    )
     return (out.cpu(), None) if labels is None else (out[0].cpu(), out[1].cpu())
 
 
-def agree(policy: ga.Policy, x: Any, kind: str, what: str, labels: Any = None, scale: float = 1.0, **given: Any) -> Tensor:
-    """The kernels, the reference on the card and the reference on the host have the same images and labels: those of the kernels."""
+def agree(
+    policy: ga.Policy, x: Any, kind: str, what: str, labels: Any = None, scale: float = 1.0, **given: Any
+) -> Tensor:
+    """The kernels, the reference on the card and the reference on the host have the same images and labels: those of
+    the kernels."""
     given = {"ids": IDS[: len(x)] if len(x) <= len(IDS) else torch.arange(len(x)) * 2**29, "epoch": 2, **given}
     got, soft = run(policy, x, labels, **given)
     there, rows = run(policy, x, labels, "reference", **given)

@@ -1,4 +1,5 @@
-"""Run a small part of the tests on a card under compute-sanitizer: python tests/gpu/sanitize.py [memcheck racecheck ...]
+"""Run a small part of the tests on a card under compute-sanitizer: python tests/gpu/sanitize.py [memcheck racecheck
+...]
 
 Exits with 2 where the tool is not to be found, which is no result; with 1 where it, or a test, found something.
 """
@@ -25,7 +26,20 @@ def tool() -> str | None:
 
 def command(found: str, check: str) -> list[str]:
     """One check of the small part."""
-    tests = [sys.executable, "-m", "pytest", "tests/gpu/test_gpu_values.py", "-q", "-x", "-W", "default", "-p", "no:cacheprovider", "-k", SMALL]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/gpu/test_gpu_values.py",
+        "-q",
+        "-x",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        SMALL,
+    ]
     return [found, "--tool", check, "--error-exitcode", str(FOUND), "--target-processes", "all", *tests]
 
 

@@ -26,7 +26,10 @@ def moved(x: Tensor, offset: int) -> Tensor:
 
 @pytest.mark.parametrize(("name", "i"), [c for c in cases() if "Mix" not in c.values[0]])
 def test_no_transform_sees_the_batch(name, i):
-    x, policy = images(7, *((34, 34) if name == "RandomRot90" else (41, 38))), ga.Policy([build(name, case(name, i))], seed=4)
+    x, policy = (
+        images(7, *((34, 34) if name == "RandomRot90" else (41, 38))),
+        ga.Policy([build(name, case(name, i))], seed=4),
+    )
     whole = run(policy, x, ids=IDS, epoch=2)[0]
     for rows in ORDERS:
         assert torch.equal(run(policy, x[rows], ids=IDS[rows], epoch=2)[0], whole[rows]), rows
@@ -45,9 +48,13 @@ def test_no_policy_sees_the_batch_or_its_addresses(name, dtype):
     assert torch.equal(run(policy, x[order], ids=ids[order])[0], whole[order]), "permuted"
     for n, count, offset in ((0, 1, 1), (3, 2, 3), (MANY // 2, 1, 2), (MANY - 5, 5, 7), (0, MANY, 1)):
         part = slice(n, n + count)
-        assert torch.equal(run(policy, moved(put(x[part]), offset), ids=ids[part])[0], whole[part]), f"{count} from {n}, {offset} values on"
+        assert torch.equal(run(policy, moved(put(x[part]), offset), ids=ids[part])[0], whole[part]), (
+            f"{count} from {n}, {offset} values on"
+        )
         last = moved(put(x[part].permute(0, 2, 3, 1).contiguous()), offset).permute(0, 3, 1, 2)
-        assert torch.equal(run(policy, last, ids=ids[part])[0], whole[part]), f"channels_last, {count} from {n}, {offset} values on"
+        assert torch.equal(run(policy, last, ids=ids[part])[0], whole[part]), (
+            f"channels_last, {count} from {n}, {offset} values on"
+        )
 
 
 @pytest.mark.parametrize("name", [n for n in POLICIES if takes_many(n) and not mixes(n) and n != "quarter turns"])
@@ -62,7 +69,11 @@ def test_images_of_different_sizes_do_not_see_each_other_or_their_addresses(name
 
 @pytest.mark.parametrize("name", [n for n in POLICIES if mixes(n)])
 def test_a_permuted_batch_is_mixed_alike(name):
-    policy, x, labels = ga.Policy(POLICIES[name], seed=8), images(MANY, 30, 26, dtype=torch.uint8), torch.arange(MANY) % 7
+    policy, x, labels = (
+        ga.Policy(POLICIES[name], seed=8),
+        images(MANY, 30, 26, dtype=torch.uint8),
+        torch.arange(MANY) % 7,
+    )
     ids = torch.arange(MANY) + 100
     whole, soft = run(policy, x, labels, ids=ids)
     order = torch.from_numpy(np.random.default_rng(2).permutation(MANY))
@@ -83,7 +94,9 @@ def test_a_call_again_is_the_same_bits(name):
     assert torch.equal(run(policy, x, labels, ids=IDS)[0], first)
     assert torch.equal(x, kept), "the input was written to"
     number = put(torch.tensor(0))
-    assert torch.equal(run(policy, x, labels, ids=IDS, epoch=number, occurrence=torch.zeros(7, dtype=torch.int64))[0], first)
+    assert torch.equal(
+        run(policy, x, labels, ids=IDS, epoch=number, occurrence=torch.zeros(7, dtype=torch.int64))[0], first
+    )
     params = policy.draw(put(IDS), size=(33, 33), dtype=x.dtype)
     again = policy.replay(x, params, labels, backend="triton")
     assert torch.equal((again[0] if labels is not None else again).cpu(), first)

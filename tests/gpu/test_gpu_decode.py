@@ -1,4 +1,5 @@
-"""On a card, decoders read every file, find every bad one, and give the same bits again while the card is busy and memory changes hands.
+"""On a card, decoders read every file, find every bad one, and give the same bits again while the card is busy and
+memory changes hands.
 
 Pixels are not those of the CPU; how far they are is bounded here, and printed by `pytest -s`.
 """
@@ -41,14 +42,18 @@ def test_every_kind_of_file_is_near_the_cpus_pixels(decoder):
         difference = (image.cpu().int() - wanted.int()).abs()
         print(f"{decoder.name} {what}: mean {difference.float().mean():.3f}, largest {int(difference.max())}")
         on_gpu = DEVICE.type == "cuda" and what.startswith("JPEG") and "CMYK" not in what
-        assert difference.float().mean() <= (MEAN if on_gpu else 0) and int(difference.max()) <= (MOST if on_gpu else 0), what
+        assert difference.float().mean() <= (MEAN if on_gpu else 0) and int(difference.max()) <= (
+            MOST if on_gpu else 0
+        ), what
 
 
 def test_a_window_is_what_is_cut_out_of_the_whole_image(decoder):
     whole = [image.cpu() for image in wait(decoder.decode(ITEMS))]
     windows = np.array([[k % 20, 3 * k % 20, 1 + k % 40, 1 + 7 * k % 45] for k in range(len(ITEMS))])
     out = decoder.decode(ITEMS, windows)
-    for what, image, full, (top, left, height, width) in zip(NAMES, wait(out), whole, out.windows.tolist(), strict=True):
+    for what, image, full, (top, left, height, width) in zip(
+        NAMES, wait(out), whole, out.windows.tolist(), strict=True
+    ):
         assert torch.equal(image.cpu(), full[top : top + height, left : left + width]), what
 
 

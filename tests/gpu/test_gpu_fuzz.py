@@ -18,7 +18,9 @@ def check(x, drawn) -> bool:
     transforms, floats, number, last = drawn
     layout = torch.channels_last if last else torch.contiguous_format
     try:
-        policy = ga.Policy([*([ga.ToDtype(torch.float32, scale=True)] if floats else []), *transforms], number, memory_format=layout)
+        policy = ga.Policy(
+            [*([ga.ToDtype(torch.float32, scale=True)] if floats else []), *transforms], number, memory_format=layout
+        )
     except (ValueError, TypeError):
         return False
     ids = torch.arange(len(x)) * 2**33 + number % 1000

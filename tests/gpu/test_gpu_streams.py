@@ -1,4 +1,5 @@
-"""A call on a card never makes the host wait, runs on the current stream, can be captured and replayed, and takes no more memory than its plan."""
+"""A call on a card never makes the host wait, runs on the current stream, can be captured and replayed, and takes no
+more memory than its plan."""
 
 import gc
 import warnings
@@ -182,7 +183,11 @@ def test_new_images_of_different_sizes_in_a_capture_are_refused():
 
 
 def test_a_call_runs_on_the_current_stream():
-    policy, a, b, ids = ga.Policy(POLICIES["moderate and erasing"]), *(put(images(N, 41, 53, dtype=torch.uint8)) for _ in range(2)), put(IDS)
+    policy, a, b, ids = (
+        ga.Policy(POLICIES["moderate and erasing"]),
+        *(put(images(N, 41, 53, dtype=torch.uint8)) for _ in range(2)),
+        put(IDS),
+    )
     b = b.flip(0).contiguous()
     want = policy(b, ids=ids)
     x, stream = a.clone(), torch.cuda.Stream()

@@ -29,7 +29,14 @@ def test_every_transform_agrees(name, i):
     height, width = {"RandomRot90": (34, 34), "Pad": (41, 38)}.get(name, (21, 35))
     labels = None if "Mix" not in name else torch.arange(5) if "num_classes" in args else torch.eye(5)
     policy = ga.Policy([build(name, args)], seed=4)
-    agree(policy, images(5, height, width), KINDS[name](args), f"{name}({args})", labels, 5.0 if name == "Normalize" else 1.0)
+    agree(
+        policy,
+        images(5, height, width),
+        KINDS[name](args),
+        f"{name}({args})",
+        labels,
+        5.0 if name == "Normalize" else 1.0,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -41,14 +48,18 @@ def test_every_transform_draws_the_same_on_the_card(name):
         for a, b in zip(there, here, strict=True):
             # a NaN stands for noise
             same = (a == b) | ((a != a) & (b != b))
-            assert a.dtype == b.dtype and bool(same.all()), f"{name}({args}): {int((~same).sum())} of {a.numel()} numbers drawn differ"
+            assert a.dtype == b.dtype and bool(same.all()), (
+                f"{name}({args}): {int((~same).sum())} of {a.numel()} numbers drawn differ"
+            )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", POLICIES)
 def test_whole_policies_agree(name, layout):
     policy = ga.Policy(POLICIES[name], seed=11, memory_format=layout)
-    x = images(7, 41, 41 if name == "quarter turns" else 53, dtype=torch.float32 if name.startswith("H1") else torch.uint8)
+    x = images(
+        7, 41, 41 if name == "quarter turns" else 53, dtype=torch.float32 if name.startswith("H1") else torch.uint8
+    )
     got = agree(policy, x, "resample, jump", name, torch.arange(7) if mixes(name) else None, NORMALISED)
     other = run(policy, x, torch.arange(7) if mixes(name) else None, ids=IDS, epoch=3)[0]
     assert changed(got, other) > 0.02, "vacuous: an epoch changes nothing"
@@ -57,13 +68,33 @@ def test_whole_policies_agree(name, layout):
 @pytest.mark.parametrize("name", [n for n in POLICIES if takes_many(n)])
 def test_whole_policies_agree_on_images_of_different_sizes(name):
     steps = [ga.RandomResizedCrop(24), *POLICIES[name][1:]] if name == "quarter turns" else POLICIES[name]
-    agree(ga.Policy(steps, seed=11), pictures(), "resample, jump", name, torch.arange(5) if mixes(name) else None, NORMALISED)
+    agree(
+        ga.Policy(steps, seed=11),
+        pictures(),
+        "resample, jump",
+        name,
+        torch.arange(5) if mixes(name) else None,
+        NORMALISED,
+    )
 
 
 def test_a_large_batch_agrees():
     policy = ga.Policy(POLICIES["very strong"], seed=1, memory_format=torch.channels_last)
-    agree(policy, images(MANY, 37, 45, dtype=torch.uint8), "resample, jump", f"{MANY} samples", torch.arange(MANY) % 7, NORMALISED)
-    agree(ga.Policy(POLICIES["moderate and erasing"]), pictures(SIZES * (MANY // len(SIZES))), "resample", "ragged", scale=NORMALISED)
+    agree(
+        policy,
+        images(MANY, 37, 45, dtype=torch.uint8),
+        "resample, jump",
+        f"{MANY} samples",
+        torch.arange(MANY) % 7,
+        NORMALISED,
+    )
+    agree(
+        ga.Policy(POLICIES["moderate and erasing"]),
+        pictures(SIZES * (MANY // len(SIZES))),
+        "resample",
+        "ragged",
+        scale=NORMALISED,
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -76,7 +107,10 @@ def test_any_dtype_and_any_strides_agree(dtype):
         "a window of every other column": wide[:, 1:4, 3:39, 4:48:2],
         "turned": put(x).transpose(2, 3).contiguous().transpose(2, 3),
     }
-    for policy in (ga.Policy([ga.RandomResizedCrop((12, 33)), ga.ColorJitter(contrast=0.5), ga.SaltAndPepper()]), ga.Policy([ga.ColorJitter(0.4, hue=0.2)])):
+    for policy in (
+        ga.Policy([ga.RandomResizedCrop((12, 33)), ga.ColorJitter(contrast=0.5), ga.SaltAndPepper()]),
+        ga.Policy([ga.ColorJitter(0.4, hue=0.2)]),
+    ):
         whole = agree(policy, x, "resample", str(dtype))
         for name, y in layouts.items():
             assert y.stride() != x.stride()
@@ -88,9 +122,16 @@ def test_any_dtype_and_any_strides_agree(dtype):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("width", [1, 3, 4, 30, 32, 33])
 def test_any_width_dtype_and_layout_is_written(width, layout, out):
-    policy = ga.Policy([ga.RandomHorizontalFlip(), ga.RandomInvert(), ga.ToDtype(out, scale=True)], memory_format=layout)
+    policy = ga.Policy(
+        [ga.RandomHorizontalFlip(), ga.RandomInvert(), ga.ToDtype(out, scale=True)], memory_format=layout
+    )
     agree(policy, images(4, 5, width, dtype=torch.uint8), "colour", f"{width} {out}")
-    agree(ga.Policy([ga.RandomResizedCrop((7, width)), ga.ToDtype(out, scale=True)], memory_format=layout), pictures(), "resample", f"{width} {out}")
+    agree(
+        ga.Policy([ga.RandomResizedCrop((7, width)), ga.ToDtype(out, scale=True)], memory_format=layout),
+        pictures(),
+        "resample",
+        f"{width} {out}",
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
@@ -104,10 +145,19 @@ def test_any_number_of_channels_agrees(channels):
         ga.Normalize(tuple(0.1 * c for c in range(channels)), tuple(0.5 + c for c in range(channels))),
     ]
     for layout in (torch.contiguous_format, torch.channels_last):
-        agree(ga.Policy(steps, memory_format=layout), images(3, 36, 22, channels), "resample", f"{channels} channels", scale=2.0)
+        agree(
+            ga.Policy(steps, memory_format=layout),
+            images(3, 36, 22, channels),
+            "resample",
+            f"{channels} channels",
+            scale=2.0,
+        )
     if channels in (1, 3):
         agree(
-            ga.Policy([ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.Grayscale(4 - channels), ga.ColorJitter(0.2, 0.2)]), images(3, 9, 7, channels), "colour", "grey"
+            ga.Policy([ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.Grayscale(4 - channels), ga.ColorJitter(0.2, 0.2)]),
+            images(3, 9, 7, channels),
+            "colour",
+            "grey",
         )
 
 
@@ -115,7 +165,14 @@ def test_any_number_of_channels_agrees(channels):
 def test_images_of_a_pixel_or_a_line_agree(size):
     for name in ("moderate and erasing", "very strong", "many sizes"):
         if name != "many sizes" or min(size) > 2:
-            agree(ga.Policy(POLICIES[name]), images(3, *size), "resample, jump", f"{name} {size}", torch.arange(3) if mixes(name) else None, NORMALISED)
+            agree(
+                ga.Policy(POLICIES[name]),
+                images(3, *size),
+                "resample, jump",
+                f"{name} {size}",
+                torch.arange(3) if mixes(name) else None,
+                NORMALISED,
+            )
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -123,7 +180,11 @@ def test_an_empty_batch_gives_an_empty_batch(name):
     x = torch.zeros(0, 3, 33, 33, dtype=torch.float32 if name.startswith("H1") else torch.uint8)
     labels = torch.zeros(0, dtype=torch.int64) if mixes(name) else None
     out, soft = run(ga.Policy(POLICIES[name]), x, labels)
-    one = run(ga.Policy(POLICIES[name]), images(1, 33, 33, dtype=x.dtype), None if labels is None else torch.zeros(1, dtype=torch.int64))[0]
+    one = run(
+        ga.Policy(POLICIES[name]),
+        images(1, 33, 33, dtype=x.dtype),
+        None if labels is None else torch.zeros(1, dtype=torch.int64),
+    )[0]
     assert out.shape == (0, *one.shape[1:]) and out.dtype == one.dtype and (soft is None or soft.shape == (0, 7))
 
 
@@ -147,7 +208,12 @@ def test_boxes_partners_and_orders_are_the_same_bits():
     assert 0.1 < changed(got, x) < 0.9, "vacuous"
     # multiples of 1/8: nothing below rounds
     x = (torch.arange(9 * 33 * 35) % 8).view(1, 9, 33, 35).float().expand(7, 9, 33, 35)[:, :3] / 8
-    stages = [ga.RandomInvert(1.0), ga.RandomSolarize(0.25, 1.0), ga.RandomPosterize(2, 1.0), ga.RandomErasing(1.0, value=0.75)]
+    stages = [
+        ga.RandomInvert(1.0),
+        ga.RandomSolarize(0.25, 1.0),
+        ga.RandomPosterize(2, 1.0),
+        ga.RandomErasing(1.0, value=0.75),
+    ]
     moves = [ga.RandomHorizontalFlip(1.0), ga.RandomVerticalFlip(1.0), ga.RandomInvert(1.0)]
     for t in (
         ga.RandomOrder(stages),
@@ -157,7 +223,9 @@ def test_boxes_partners_and_orders_are_the_same_bits():
         ga.RandomOrder(moves),
     ):
         got = agree(ga.Policy([t]), x, "exact", str(t))
-        assert len({tuple(g.flatten().tolist()) for g in got}) > 2 or isinstance(t, ga.RandomOrder | ga.RandomApply), "vacuous: all samples alike"
+        assert len({tuple(g.flatten().tolist()) for g in got}) > 2 or isinstance(t, ga.RandomOrder | ga.RandomApply), (
+            "vacuous: all samples alike"
+        )
 
 
 # ---- functional forms
@@ -173,7 +241,10 @@ def test_functional_forms_agree_with_the_host(layout, dtype):
         "cutmix": ("exact", lambda a, p, b, w: F.cutmix(a, p, b)),
         "mixup": ("colour", lambda a, p, b, w: F.mixup(a, p, w)),
         "erase": ("exact", lambda a, p, b, w: F.erase(a, b, (0.0, 0.5, 1.0))),
-        "normalize": ("colour", lambda a, p, b, w: F.normalize(a, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), memory_format=torch.channels_last)),
+        "normalize": (
+            "colour",
+            lambda a, p, b, w: F.normalize(a, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), memory_format=torch.channels_last),
+        ),
         "normalize, half": ("colour", lambda a, p, b, w: F.normalize(a, (0.5,), (0.5,), torch.bfloat16)),
     }
     for name, (kind, form) in forms.items():
@@ -192,7 +263,9 @@ def test_cutmix_writes_into_out_wherever_it_lies(offset, dtype):
     out = room[offset : offset + x.numel()].view(x.shape)
     assert F.cutmix(x, partner, boxes, out=out) is out
     assert torch.equal(out, F.cutmix(x, partner, boxes)) and changed(out.cpu(), x.cpu()) > 0.3
-    assert bool((room[:offset] == 9).all()) and bool((room[offset + x.numel() :] == 9).all()), "it writes beyond its output"
+    assert bool((room[:offset] == 9).all()) and bool((room[offset + x.numel() :] == 9).all()), (
+        "it writes beyond its output"
+    )
     wide = torch.full((3, 3, 35, 82), 9, dtype=dtype, device=DEVICE)
     assert torch.equal(F.cutmix(x, partner, boxes, out=wide[..., ::2]), out) and bool((wide[..., 1::2] == 9).all())
 
@@ -204,7 +277,14 @@ def test_sixteen_bits_are_rounded_as_torch_casts():
     # ties, both signs, what is too small for a normal number, what is too large for float16
     grid = (torch.arange(2**12) / 2**11 - 1) * (1 + 2**-8)
     values = torch.cat(
-        [grid, 1 + torch.arange(256) / 2**12, 1 + torch.arange(256) / 2**9, 2.0 ** -torch.arange(1.0, 40), 2.0 ** torch.arange(0, 30), -grid / 3]
+        [
+            grid,
+            1 + torch.arange(256) / 2**12,
+            1 + torch.arange(256) / 2**9,
+            2.0 ** -torch.arange(1.0, 40),
+            2.0 ** torch.arange(0, 30),
+            -grid / 3,
+        ]
     )
     x = values[: 8 * 3 * (len(values) // 24)].view(1, 3, 8, -1)
     for dtype in (torch.bfloat16, torch.float16):

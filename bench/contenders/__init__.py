@@ -1,0 +1,1 @@
+"""The libraries that are compared, and how each is told a policy."""

@@ -1,0 +1,1 @@
+"""The kernels on a card: `python -m bench.gpu`."""

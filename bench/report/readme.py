@@ -1,0 +1,145 @@
+"""README's tables and pictures, rendered from bench/results/*.json between markers; and the rule that no other number
+stands there."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.report.results import from_json, load, number, plots, results, spread
+from bench.suite import Measured
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- bench:begin, rendered by make readme -->", "<!-- bench:end -->"
+# a speed, a time, a bandwidth or a factor; sizes such as 375 x 500 are none
+CLAIM = re.compile(
+    r"(?<![\w.])(\d+(?:[ ,]\d{3})*(?:\.\d+)?)\s?(x (?:as|faster|slower|less|more)|times\b|fold\b|images/s|img/s|ms\b|µs\b|us\b|GB/s|TB/s|%)"
+)
+SOURCE = re.compile(r"<!-- (\S+\.json): ([^>]*?) -->")
+
+
+def files() -> list[Path]:
+    """The stored results of the suite, one file for each machine class."""
+    found = []
+    for path in sorted(results.RESULTS.glob("*.json")):
+        if path.stem != "selection" and "workloads" in (data := load(path)) and "conditions" in data:
+            found.append(path)
+    return found
+
+
+def section() -> str:
+    """Everything between the markers."""
+    parts = [_machine(path, load(path)) for path in files()]
+    return "\n\n".join(parts) if parts else "No results are stored yet: `make bench` makes them."
+
+
+def _machine(path: Path, data: dict[str, Any]) -> str:
+    c = data["conditions"]
+    measured = {m.workload: m for m in from_json(data)}
+    shown = [
+        m
+        for m in measured.values()
+        if m.group in ("policy", "recipe", "end to end") and ", batch 256" not in m.workload
+    ]
+    places = (
+        f"`{path.relative_to(README.parent)}`, every workload in `{path.with_suffix('.md').relative_to(README.parent)}`"
+    )
+    head = f"{c['device']}, {results.place(data)}, commit {c['commit']}, {c['date']}; from {places}."
+    alt = {
+        "policies": "Images per second by policy",
+        "growth": "Cost against batch and image size",
+        "waterfall": "From torchvision to one launch",
+    }
+    pictures = "\n\n".join(_picture(path, name, alt[name]) for name in plots.possible(data))
+    return "\n\n".join([f"**{c['device']}, {c['cores']} cores**", head, _table(shown), pictures])
+
+
+def _picture(path: Path, name: str, alt: str) -> str:
+    folder = f"bench/results/{path.stem}"
+    dark = f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/{name}_dark.png">'
+    return f'<picture>{dark}<img alt="{alt}" src="{folder}/{name}_light.png"></picture>'
+
+
+RIVALS = ("torchvision", "torchvision float32", "Kornia", "albumentations", "DALI", "timm RandAugment")
+
+
+def _table(measured: list[Measured]) -> str:
+    lines = [
+        "| images/s: median (quartiles) | gpuaug | " + " | ".join(RIVALS) + " |",
+        "|---|" + "---:|" * (1 + len(RIVALS)),
+    ]
+    for m in measured:
+        if m.group == "end to end":
+            continue
+        own = m.rate(m.base)
+        cells = [f"**{spread(own)}**" if own else "-"]
+        for name in RIVALS:
+            rate, row = m.rate(name), m.row(name)
+            cells.append(
+                spread(rate)
+                if rate
+                else {"not comparable": "not comparable", "absent": "absent"}.get(row.status if row else "", "-")
+            )
+        lines.append(f"| {m.workload} | " + " | ".join(cells) + " |")
+    loaders = "; ".join(
+        f"{r.contender} {spread(s)}"
+        for m in measured
+        if m.group == "end to end"
+        for r in m.rows
+        if (s := m.rate(r.contender))
+    )
+    ratios = ", ".join(f"{m.workload} {number(s.median)}" for m in measured if (s := m.ratio("torchvision")))
+    tail = [f"Times torchvision's speed, paired within the run: {ratios}."] if ratios else []
+    tail += [f"From JPEG files with all cores, in images/s: {loaders}."] if loaders else []
+    return "\n".join(lines) + "".join(f"\n\n{t}" for t in tail)
+
+
+def rendered(text: str) -> str:
+    """README with its section made anew; raises ValueError where the markers are missing."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md must hold {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}"
+
+
+def claims(text: str) -> Iterator[str]:
+    """Numbers in prose that no result backs: outside the section and outside code, without a comment that names a
+    matching result."""
+    outside = text
+    if BEGIN in text and END in text:
+        outside = text.split(BEGIN)[0] + text.split(END)[1]
+    outside = re.sub(r"```.*?```|`[^`\n]*`", "", outside, flags=re.S)
+    for line in outside.splitlines():
+        sources = [_value(*m.groups()) for m in SOURCE.finditer(line)]
+        for claim in CLAIM.finditer(SOURCE.sub("", line)):
+            value = float(claim.group(1).replace(" ", "").replace(",", ""))
+            if not any(s is not None and abs(s - value) <= 0.06 * abs(s) for s in sources):
+                yield f"{claim.group(0)!r} in {line.strip()[:100]!r}"
+
+
+def _value(file: str, path: str) -> float | None:
+    """A number of a results file by its keys, such as `cpu.json: moderate / gpuaug / ratio`; list items by their
+    name."""
+    try:
+        at: Any = load(results.RESULTS / Path(file).name)
+        for key in path.split(" / "):
+            at = next(x for x in at if key in (x.get("name"), x.get("contender"))) if isinstance(at, list) else at[key]
+        return float(at)
+    except (OSError, KeyError, StopIteration, TypeError, ValueError, AttributeError):
+        return None
+
+
+def main() -> int:
+    """Write README's section and the pictures it shows."""
+    for path in files():
+        plots.write(load(path), path.with_suffix(""))
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    found = list(claims(README.read_text(encoding="utf-8")))
+    for claim in found:
+        print(f"no result backs {claim}", file=sys.stderr)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

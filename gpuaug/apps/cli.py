@@ -1,0 +1,150 @@
+"""The command `gpuaug`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+
+    from gpuaug.version import __version__
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="GPU-native image augmentation."
+)
+Backend = Annotated[str, typer.Option(help="auto, reference, cpu or triton")]
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What a user can put right ends in one sentence and exit code 1, not in a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        typer.echo(f"gpuaug: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gpuaug {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images, flat or one folder per class.", show_default="photographs written to demo_data"
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, max=2**18)] = 3,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    backend: Backend = "auto",
+    output: Annotated[Path, typer.Option(help="Where the contact sheet goes; the ending chooses the format.")] = Path(
+        "demo.png"
+    ),
+) -> None:
+    """Augment a folder of photographs, time it against torchvision in the same run, and draw a contact sheet."""
+    from gpuaug.apps import photographs
+    from gpuaug.apps.demo import Demo, run
+
+    with _one_sentence():
+        order = Demo(epochs, batch_size, seed, backend, output)
+        # before anything is written
+        order.check()
+        if data is None:
+            data = Path("demo_data")
+            if not data.exists():
+                photographs.write(data)
+        run(order, photographs.find(data), Console())
+
+
+@app.command()
+def describe(
+    policy: Annotated[Path, typer.Argument(help="A policy that Policy.save wrote.")],
+    size: Annotated[
+        str | None,
+        typer.Option(help="Height x width of the images, such as 375x500.", show_default="images of different sizes"),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1)] = 3,
+    backend: Backend = "auto",
+) -> None:
+    """Print what a policy really runs: the steps of a backend, their bytes an image, why each is one, and what falls
+    back."""
+    from gpuaug.policy import Policy
+
+    with _one_sentence():
+        typer.echo(Policy.load(policy).describe(_size(size) if size else None, channels=channels, backend=backend))
+
+
+@app.command()
+def bench(
+    output: Annotated[
+        Path, typer.Option(help="Folder for report.md, report.html, the pictures and results.json.")
+    ] = Path("bench_report"),
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="policy, recipe, transform, batch, size or 'end to end'; repeat for several.", show_default="all"
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every batch and image size, larger batches of the policies too.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Of every contender alike.")] = 1,
+    seconds: Annotated[float, typer.Option(help="For each workload, all contenders together.")] = 4.0,
+    store: Annotated[
+        bool, typer.Option("--store", help="Keep the results in bench/results as this machine's.")
+    ] = False,
+) -> None:
+    """Time gpuaug against torchvision and others on this machine, each checked first, and write a report with
+    pictures."""
+    with _one_sentence():
+        command = _bench()
+        command.run(command.Order(output, tuple(group or ()), full, device, threads, seconds, store), Console())
+
+
+def _bench() -> Any:
+    """The suite, which stands beside the package in its repository."""
+    try:
+        return import_module("bench.command")
+    except ModuleNotFoundError as error:
+        if error.name not in ("bench", "bench.command"):
+            raise
+        raise RuntimeError(
+            "the bench comes with gpuaug's repository, not with the package; clone it and run make bench there"
+        ) from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdecimal() for p in parts):
+        raise ValueError(f"size must be height x width, such as 375x500, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def main() -> None:
+    """Entry point of the command `gpuaug`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The one compiled entry point: samples first to last of a batch through a plan."""
+
+import numpy as np
+
+from gpuaug.exec.cpu import memory as m
+from gpuaug.exec.cpu.codes import BLUR, CUTMIX, MIXUP, PROJECT, RESAMPLE, WARP, WIDTH
+from gpuaug.exec.cpu.memory import get, load_double, load_long, put
+from gpuaug.exec.cpu.resample import run_most, taps_most
+from gpuaug.exec.cpu.vectors import LANES, ROWS
+from gpuaug.exec.cpu.walk import sample
+from gpuaug.numba_cache import kernel, njit
+
+_FLOATS, _WIDTH, _COLUMNS, _SOURCE, _TAPS, _BAND = range(6)
+
+
+@njit
+def _raise(most, h, w):
+    most[_FLOATS], most[_WIDTH] = max(most[_FLOATS], (h + 3) * (w + 4)), max(most[_WIDTH], w)
+    most[_SOURCE] = max(most[_SOURCE], w)
+
+
+@njit
+def _measure(t, first, last, most):
+    """The most that any sample needs: floats of a plane, width, window columns, columns read, taps, rows of weights.
+
+    Gives -1, or the first sample whose partner is none of them: there is no other look at an address before it is read.
+    """
+    for n in range(first, last):
+        source = get(t, m.SOURCES) + 48 * n
+        ints, reals = get(t, m.INTS) + n * get(t, m.INT_BYTES), get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES)
+        _raise(most, load_long(source + 8), load_long(source + 16))
+        for pc in range(get(t, m.ROWS_OF_CODE)):
+            code = get(t, m.CODE) + 8 * WIDTH * pc
+            op = load_long(code)
+            if op == WARP:
+                _raise(most, load_long(code + 56), load_long(code + 64))
+            elif op == CUTMIX or op == MIXUP:
+                if not first <= load_long(ints + 8 * load_long(code + 16)) < last:
+                    return n
+            elif op == PROJECT:
+                _raise(most, load_long(code + 56), load_long(code + 64))
+                at = reals + 8 * load_long(code + 24)
+                most[_TAPS] = max(most[_TAPS], max(taps_most(load_double(at + 72)), taps_most(load_double(at + 80))))
+            elif op == BLUR:
+                most[_BAND] = max(most[_BAND], (load_long(code + 56) + load_long(code + 64)) // LANES + 1)
+            elif op == RESAMPLE:
+                at, d = ints + 8 * load_long(code + 16), reals + 8 * load_long(code + 24)
+                h, w, columns = load_long(at + 96), load_long(at + 104), load_long(at + 16) - load_long(at)
+                _raise(most, h, w)
+                _raise(most, w, h)
+                most[_COLUMNS] = max(most[_COLUMNS], columns)
+                fx, fy = load_double(d + 48), load_double(d + 56)
+                most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
+                step = max(abs(load_double(d)), abs(load_double(d + 8)))
+                most[_BAND] = max(most[_BAND], (max(h, w) + LANES - 1) // LANES * min(run_most(step, fx), columns + 1))
+    return -1
+
+
+@njit
+def _take(t, slot, size, count):
+    """Put `count` bytes at place `size`; gives the next place."""
+    put(t, slot, size)
+    return size + (count + 63) // 64 * 64
+
+
+@njit
+def _lay_out(t, most):
+    """Places in one thread's memory, from address 0; gives its size in bytes."""
+    c, wide = get(t, m.MOST), (most[_WIDTH] + LANES) // LANES * LANES
+    taps = most[_TAPS] + 2
+    put(t, m.PITCH, c)
+    put(t, m.SCRATCH_LONG, taps)
+    size = _take(t, m.A, 0, 4 * c * most[_FLOATS])
+    size = _take(t, m.B, size, 4 * c * most[_FLOATS])
+    size = _take(t, m.TILE, size, 4 * ROWS * c * wide)
+    size = _take(t, m.MIDDLE, size, 4 * ROWS * c * most[_COLUMNS])
+    size = _take(t, m.WIDE, size, 4 * c * most[_SOURCE])
+    size = _take(t, m.RUNS, size, 24 * (wide // LANES))
+    size = _take(t, m.WEIGHTS, size, 4 * LANES * (most[_BAND] + 1))
+    size = _take(t, m.SCRATCH, size, 4 * taps)
+    size = _take(t, m.ROW_WEIGHTS, size, 4 * taps)
+    size = _take(t, m.ADDRESSES, size, 8 * taps)
+    size = _take(t, m.PX, size, 8 * wide)
+    size = _take(t, m.PY, size, 8 * wide)
+    size = _take(t, m.AT, size, 8 * wide)
+    size = _take(t, m.FX, size, 4 * wide)
+    size = _take(t, m.FY, size, 4 * wide)
+    size = _take(t, m.SHARE, size, 4 * wide)
+    # four rows of words, each as long as the row of cosines that ends where the sines begin
+    size = _take(t, m.NOISE, size, 16 * wide)
+    size = _take(t, m.COSINE, size, 4 * wide)
+    size = _take(t, m.SINE, size, 4 * wide)
+    size = _take(t, m.SUM, size, 16)
+    size = _take(t, m.LOW, size, 8 * c)
+    size = _take(t, m.HIGH, size, 8 * c)
+    size = _take(t, m.COUNTS, size, 2048 * c)
+    size = _take(t, m.TABLES, size, 1024 * c)
+    size = _take(t, m.TODO, size, 8 * (get(t, m.LONGEST) + 1))
+    return _take(t, m.STACK, size, 16 * get(t, m.ROWS_OF_CODE))
+
+
+@kernel
+def lay_out(inputs, samples):
+    """Fill in the places of the workspace, counted from 0; gives the bytes that one thread needs for any of the
+    samples.
+
+    Where the partner of sample n is none of them, it gives -1 - n.
+
+    inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
+    """
+    most = np.ones(6, np.int64)
+    t = inputs.ctypes.data
+    stray = _measure(t, 0, samples, most)
+    if stray >= 0:
+        return -1 - stray
+    return _lay_out(t, most)
+
+
+@kernel
+def run_samples(first, last, inputs, memory):
+    """Samples first to last - 1.  inputs: as `lay_out` left it, shared by all threads; memory: this thread's, aligned
+    to 64 bytes"""
+    table = inputs.copy()
+    t, base = table.ctypes.data, memory.ctypes.data
+    for slot in range(m.A, m.SLOTS):
+        if slot != m.PITCH and slot != m.SCRATCH_LONG:
+            put(t, slot, get(t, slot) + base)
+    # rows beyond the last are multiplied too: what they hold decides nothing, but must not be slow to multiply
+    for i in range(get(t, m.MIDDLE) - base, get(t, m.WIDE) - base):
+        memory[i] = 0
+    for n in range(first, last):
+        put(t, m.WHOLE, get(t, m.INTS) + n * get(t, m.INT_BYTES))
+        put(t, m.VALUES, get(t, m.FLOATS) + n * get(t, m.FLOAT_BYTES))
+        put(t, m.REALS, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
+        put(t, m.KEY, get(t, m.KEYS) + n * 20)
+        sample(t, n)
+    # the table lives until here
+    return table[0]

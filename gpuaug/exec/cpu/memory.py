@@ -1,0 +1,134 @@
+"""Memory by address: what a sample needs is one table of whole numbers, whose address is all that the compiled
+functions hand on.
+
+Arrays of Numba carry seven fields and a reference count each; handing thirty of them to every row costs more than the
+row."""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+_POINTER = ir.PointerType()
+
+
+def _array(element):
+    @intrinsic
+    def array(typingctx, address, length):
+        """An array that lies at an address.  It owns nothing."""
+        made, size = types.Array(element, 1, "C"), element.bitwidth // 8
+
+        def codegen(context, builder, signature, args):
+            out = context.make_array(made)(context, builder)
+            data = builder.inttoptr(args[0], out.data.type)
+            populate_array(out, data, (args[1],), (ir.IntType(64)(size),), ir.IntType(64)(size), None)
+            return out._getvalue()
+
+        return made(types.int64, types.int64), codegen
+
+    return array
+
+
+def _load(element):
+    @intrinsic
+    def load(typingctx, address):
+        def codegen(context, builder, signature, args):
+            kind = context.get_value_type(element)
+            return builder.load(builder.inttoptr(args[0], _POINTER), align=element.bitwidth // 8, typ=kind)
+
+        return element(types.int64), codegen
+
+    return load
+
+
+def _store(element):
+    @intrinsic
+    def store(typingctx, address, value):
+        def codegen(context, builder, signature, args):
+            builder.store(args[1], builder.inttoptr(args[0], _POINTER), align=element.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, element), codegen
+
+    return store
+
+
+floats, doubles, longs, words, bytes_ = (
+    _array(e) for e in (types.float32, types.float64, types.int64, types.uint32, types.uint8)
+)
+load_float, load_double, load_long, load_byte = (
+    _load(e) for e in (types.float32, types.float64, types.int64, types.uint8)
+)
+store_long, store_double, store_float = _store(types.int64), _store(types.float64), _store(types.float32)
+
+
+@intrinsic
+def copy_floats(typingctx, to, source, count):
+    """Copy float32 numbers between addresses; the two may be the same."""
+
+    def codegen(context, builder, signature, args):
+        to, source = (builder.inttoptr(a, _POINTER) for a in args[:2])
+        size = builder.mul(args[2], ir.Constant(ir.IntType(64), 4))
+        kind = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, ir.IntType(64), ir.IntType(1)])
+        move = builder.module.declare_intrinsic("llvm.memmove", [_POINTER, _POINTER, ir.IntType(64)], kind)
+        builder.call(move, [to, source, size, ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+# ---- the table: what the host fills in,
+INPUTS = (
+    CODE,
+    ROWS_OF_CODE,
+    CONSTS,
+    INTS,
+    INT_BYTES,
+    FLOATS,
+    FLOAT_BYTES,
+    DOUBLES,
+    DOUBLE_BYTES,
+    SOURCES,
+    KIND,
+    KEYS,
+    CHANNELS,
+    MOST,
+    LONGEST,
+) = range(15)
+TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)
+# the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and
+# channel, whether bytes, and which buffer (0: none, it is the source)
+WHOLE, VALUES, REALS, KEY, HERE, HEIGHT, WIDTH_NOW, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
+# a resample at work: window, source and live rectangle, layout, columns that are read, whether columns are mapped, its
+# steps
+X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
+# addresses in the workspace of the thread
+A, B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(50, 62)
+PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, TODO, STACK, SLOTS = range(62, 79)
+
+
+def _slot(builder, args):
+    place = builder.add(args[0], builder.mul(args[1], ir.Constant(ir.IntType(64), 8)))
+    return builder.inttoptr(place, _POINTER)
+
+
+# not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew
+@intrinsic
+def get(typingctx, t, slot):
+    """A number of the table at address t."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_slot(builder, args), align=8, typ=ir.IntType(64))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def put(typingctx, t, slot, value):
+    """Set a number of the table at address t."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], _slot(builder, args), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen

@@ -1,0 +1,183 @@
+"""Rows of a separable resample: a weighted sum of input rows, then a banded product along the columns."""
+
+import math
+
+from numba import float32, int32, int64
+
+from gpuaug.exec.cpu.memory import load_byte, load_float, load_long, store_float
+from gpuaug.exec.cpu.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
+from gpuaug.numba_cache import njit
+
+NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
+_0 = float32(0.0)
+NOTHING = 2.0**-15  # ir.NOTHING
+# values that differ by less, as a part of one of them, differ by what rounding does to a sum
+_ROUNDING = float32(2.0**-20)
+_LARGEST = float32(3.4e38)
+
+
+@njit
+def reach(i, low, high, extend):
+    """Where tap i is read in [low, high), or -1 where it is fill."""
+    if low <= i < high:
+        return i
+    n = max(high - low, 1)
+    if extend == REFLECT:
+        period = max(2 * n - 2, 1)
+        j = (i - low) % period
+        return low + (j if j < n else period - j)
+    if extend == SYMMETRIC:
+        j = (i - low) % (2 * n)
+        return low + (j if j < n else 2 * n - 1 - j)
+    if extend == EDGE:
+        return min(max(i, low), low + n - 1)
+    return int64(-1)
+
+
+@njit
+def taps_at(position, footprint, first, last, floor, out):
+    """Normalised float32 weights around a position: writes out[0 .. count), gives (first tap, count)."""
+    if floor:
+        out[0] = float32(1.0)
+        return min(max(int64(math.floor(position)), first), last - 1), int64(1)
+    # a tap that weighs next to nothing is none: the others are all that is multiplied
+    half = footprint * (1.0 - NOTHING)
+    low = max(int64(math.floor(position - half)) + 1, first)
+    high = min(int64(math.ceil(position + half)), last)
+    count = max(min(high - low, len(out)), 0)
+    total = 0.0
+    inverse = 1.0 / footprint
+    for k in range(count):
+        total += max(0.0, 1.0 - abs(low + k - position) * inverse)
+    # outside the live part there may be no tap at all
+    scale = 1.0 / total if total > 0.0 else 0.0
+    for k in range(count):
+        out[k] = float32(max(0.0, 1.0 - abs(low + k - position) * inverse) * scale)
+    return low, count
+
+
+@njit
+def taps_most(footprint):
+    """The most taps of one position."""
+    return int64(math.ceil(2.0 * footprint)) + 2
+
+
+@njit
+def run_most(step, footprint):
+    """The most input columns that 16 neighbouring outputs meet."""
+    return int64(math.ceil((LANES - 1) * abs(step) + 2.0 * footprint)) + 3
+
+
+@njit
+def band_table(step, offset, footprint, first, last, live_first, live_last, floor, groups, runs, weights, scratch):
+    """Weights of all output columns in groups of 16.  runs: 3 numbers a group; weights: [rows, 16]; input columns count
+    from `first`."""
+    row = 0
+    for g in range(groups):
+        x0, x1 = max(g * LANES, live_first), min(g * LANES + LANES, live_last)
+        if x1 <= x0:
+            runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = 0, 0, row
+            continue
+        a, b = step * x0 + offset, step * (x1 - 1) + offset
+        near, far = min(a, b), max(a, b)
+        low = min(max(int64(math.floor(near - footprint)), first), last - 1)
+        high = max(min(int64(math.ceil(far + footprint)) + 1, last), low + 1)
+        runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = low - first, high - low, row
+        for i in range(row * LANES, (row + high - low) * LANES):
+            weights[i] = _0
+        for x in range(x0, x1):
+            tap, count = taps_at(step * x + offset, footprint, first, last, floor, scratch)
+            at = (row + tap - low) * LANES + x - g * LANES
+            for k in range(count):
+                weights[at + k * LANES] = scratch[k]
+        row += high - low
+
+
+@njit
+def weigh_rows(to, rows, by, taps, count, kind):
+    """out[0 .. count) = sum of weights times rows.  to, by: addresses of floats; rows: of the rows' addresses; kind 1:
+    bytes, 0: floats"""
+    many = count // (4 * LANES)
+    done = many * 4 * LANES
+    if kind:
+        vertical_u8(to, rows, by, taps, 0, many)
+    else:
+        vertical_f32(to, rows, by, taps, 0, many)
+    while done < count and count >= LANES:
+        # the last run overlaps the one before: no pixel beyond the row is touched
+        first = min(done, count - LANES)
+        if kind:
+            vertical_u8_one(to, rows, by, taps, first, 1)
+        else:
+            vertical_f32_one(to, rows, by, taps, first, 1)
+        done = first + LANES
+    if done < count:
+        weigh_strided(to, rows, by, taps, count, 1 if kind else 4, kind)
+
+
+@njit(fastmath={"contract"})
+def weigh_strided(to, rows, by, taps, count, step, kind):
+    """The same a pixel at a time, for any distance `step` in bytes: to the same bits, so that no layout of memory is
+    seen."""
+    for x in range(count):
+        total = _0
+        for k in range(taps):
+            at = load_long(rows + 8 * k) + x * step
+            pixel = float32(load_byte(at)) if kind else load_float(at)
+            total += load_float(by + 4 * k) * pixel
+        store_float(to + 4 * x, total)
+
+
+@njit
+def settle(to, near, count, step):
+    """The value of the nearest row where a sum of rows differs from it by rounding alone.  to, near: addresses of
+    floats, near `step` bytes apart"""
+    for x in range(count):
+        value, tap = load_float(to + 4 * x), load_float(near + x * step)
+        store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
+
+
+@njit
+def settle_columns(to, source, places, first, last):
+    """The same of the columns [first, last) of a row.  places: bytes from `source` to the nearest column of each"""
+    for x in range(first, last):
+        value, tap = load_float(to + 4 * x), load_float(source + places[x])
+        store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
+
+
+@njit
+def all_finite(at, count):
+    """Whether floats in a row are numbers, all of them."""
+    lost = int32(0)
+    for x in range(count):
+        lost |= int32(0) if abs(load_float(at + 4 * x)) <= _LARGEST else int32(1)
+    return lost == 0
+
+
+@njit
+def columns_of_few(to, source, column, step, offset, footprint, first, last, live_first, live_last, scratch):
+    """A row of outputs one at a time, by the taps that weigh something only: what a band multiplies by 0 may be no
+    number."""
+    for x in range(live_first, live_last):
+        tap, count = taps_at(step * x + offset, footprint, first, last, 0, scratch)
+        total = _0
+        for k in range(count):
+            total += scratch[k] * load_float(source + (tap - first + k) * column)
+        store_float(to + 4 * x, total)
+
+
+@njit
+def band_rows(to, across, down, source, row, column, channel, runs, weights, groups, channels, divisor):
+    """Output rows from rows of column sums.  across, down: bytes between channels and rows of the output; row, column,
+    channel: of the sums"""
+    c = 0
+    while channels - c >= 3:
+        band_3(
+            to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor
+        )
+        c += 3
+    while c < channels:
+        band_1(
+            to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor
+        )
+        c += 1

@@ -1,0 +1,282 @@
+"""A resample at work: what its rows share, and a few of its rows at a time."""
+
+import math
+
+from numba import float32, int64
+
+from gpuaug.exec.cpu.memory import (
+    ADDRESSES,
+    AT,
+    BYTES,
+    CHANNEL,
+    COLUMN,
+    CONSTS,
+    FIRST,
+    HERE,
+    LAST,
+    LAYOUT,
+    LX0,
+    LX1,
+    LY0,
+    LY1,
+    MAPPED,
+    MIDDLE,
+    PLACE,
+    REALS,
+    ROW,
+    ROW_WEIGHTS,
+    RUNS,
+    SCRATCH,
+    SCRATCH_LONG,
+    SX0,
+    SX1,
+    SY0,
+    SY1,
+    WEIGHTS,
+    WHOLE,
+    WIDE,
+    X0,
+    X1,
+    Y0,
+    Y1,
+    floats,
+    get,
+    load_double,
+    load_float,
+    load_long,
+    longs,
+    put,
+    store_float,
+    store_long,
+)
+from gpuaug.exec.cpu.produce import is_turned, size
+from gpuaug.exec.cpu.resample import (
+    CONSTANT,
+    NONE,
+    all_finite,
+    band_rows,
+    band_table,
+    columns_of_few,
+    reach,
+    settle,
+    settle_columns,
+    taps_at,
+    weigh_rows,
+    weigh_strided,
+)
+from gpuaug.numba_cache import njit
+
+PLANES, PIXELS, STRIDED = 0, 1, 2
+_255 = float32(255.0)
+
+
+@njit
+def prepare(t, code, c):
+    """What the rows of the resample at `code` share: rectangles, layout and the weights of its columns."""
+    turned = is_turned(t, code)
+    ints = get(t, WHOLE) + 8 * load_long(code + 16)
+    for k in range(12):
+        put(t, X0 + k, load_long(ints + 8 * k))
+    _, w = size(t, code)
+    if turned:
+        for k in range(4):
+            put(t, LX0 + k, load_long(ints + 64 + 8 * (k ^ 1)))
+    put(t, LX0, min(max(get(t, LX0), 0), w))
+    put(t, LX1, min(max(get(t, LX1), 0), w))
+    one, step = (1 if get(t, BYTES) else 4), get(t, COLUMN)
+    put(t, LAYOUT, PLANES if step == one else PIXELS if get(t, CHANNEL) == one and step == one * c else STRIDED)
+    x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
+    mapped, extend = x0 < low or x1 > high, load_long(code + 56)
+    if (mapped and extend == CONSTANT) or extend == NONE:
+        x0, x1 = max(x0, low), max(min(x1, high), max(x0, low))
+    elif mapped:
+        x0, x1 = low, high
+    put(t, MAPPED, mapped)
+    put(t, FIRST, x0)
+    put(t, LAST, x1)
+    # a b x, d e y, footprint x, y: along x a turned resample has b and x, else a and x
+    reals = get(t, REALS) + 8 * load_long(code + 24)
+    put(t, PLACE, reals)
+    along, groups = load_double(reals + (8 if turned else 0)), (w + 15) // 16
+    if not get(t, BYTES):
+        _places(t, code, along, load_double(reals + 16), w, c)
+        if load_long(code + 48):
+            return
+    runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
+    scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
+    x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), load_long(code + 48)
+    band_table(
+        along,
+        load_double(reals + 16),
+        load_double(reals + 48),
+        x0,
+        x1,
+        low,
+        high,
+        floor,
+        groups,
+        runs,
+        weights,
+        scratch,
+    )
+
+
+@njit
+def _places(t, code, step, offset, w, c):
+    """Where floats are, in bytes: of what is moved, each column in a row of the source, or -1 for fill; else the
+    nearest column among the sums."""
+    table, moves, extend = longs(get(t, AT), w), load_long(code + 48), load_long(code + 56)
+    x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
+    for x in range(w):
+        position = step * x + offset
+        i = min(max(int64(math.floor(position if moves else position + 0.5)), x0), x1 - 1)
+        if moves:
+            j = reach(i, low, high, extend)
+            table[x] = j * get(t, COLUMN) if j >= 0 else int64(-1)
+        else:
+            table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
+
+
+@njit
+def _row_position(reals, y):
+    """The position of output row y among input rows."""
+    turned = load_double(reals) == 0.0
+    return load_double(reals + (24 if turned else 32)) * y + load_double(reals + 40)
+
+
+@njit
+def _move_row(t, code, row, pitch, y, w, c, fill, fills):
+    """A row of floats that are only moved: each is copied, whatever it is."""
+    first, last = min(get(t, LX0), w), min(get(t, LX1), w)
+    i = min(max(int64(math.floor(_row_position(get(t, PLACE), y))), get(t, Y0)), get(t, Y1) - 1)
+    j = reach(i, get(t, SY0), get(t, SY1), load_long(code + 56))
+    if not get(t, LY0) <= y < get(t, LY1) or last <= first or j < 0:
+        first, last = w, w
+    table = longs(get(t, AT), w)
+    for k in range(c):
+        at, value = get(t, HERE) + j * get(t, ROW) + k * get(t, CHANNEL), load_float(fill + 4 * min(k, fills - 1))
+        for x in range(first, last):
+            store_float(row + k * pitch + 4 * x, load_float(at + table[x]) if table[x] >= 0 else value)
+    if first > 0 or last < w:
+        _outside(row, pitch, c, w, first, last, fill, fills)
+
+
+@njit
+def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
+    """Rows y0 to y0 + count - 1, at `tile`, planes `pitch` and rows `down` bytes apart."""
+    fill, fills = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
+    if load_long(code + 48) and not get(t, BYTES):
+        for r in range(count):
+            _move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
+        return
+    columns, live = get(t, X1) - get(t, X0), False
+    middle, mapped = get(t, MIDDLE), get(t, MAPPED)
+    for r in range(count):
+        if get(t, LY0) <= y0 + r < get(t, LY1):
+            live = True
+            to = middle + 4 * r * columns * c
+            _weigh(t, code, get(t, WIDE) if mapped else to, y0 + r, c, fill, fills)
+            if mapped:
+                _map_columns(t, to, c, load_long(code + 56), fill, fills)
+    if live:
+        together = get(t, LAYOUT) == PIXELS and not mapped
+        column, channel = (4 * c, int64(4)) if together else (int64(4), 4 * columns)
+        divisor = _255 if get(t, BYTES) else float32(1.0)
+        weights, groups = get(t, WEIGHTS), (w + 15) // 16
+        band_rows(
+            tile, pitch, down, middle, 4 * columns * c, column, channel, get(t, RUNS), weights, groups, c, divisor
+        )
+        if not get(t, BYTES):
+            for r in range(count):
+                if get(t, LY0) <= y0 + r < get(t, LY1):
+                    _settle_row(t, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
+    for r in range(count):
+        inside = get(t, LY0) <= y0 + r < get(t, LY1)
+        first, last = (get(t, LX0), get(t, LX1)) if inside else (w, w)
+        if first > 0 or last < w:
+            _outside(tile + r * down, pitch, c, w, first, last, fill, fills)
+
+
+@njit
+def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
+    """Columns of a row of floats from sums that are no numbers, and of sums that are all the same."""
+    reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
+    finite = all_finite(sums, columns * c)
+    for k in range(c):
+        to, at = row + k * pitch, sums + k * channel
+        if not finite:
+            # of the two steps along x that of the other axis is 0
+            along, scratch = load_double(reals) + load_double(reals + 8), floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
+            footprint, offset = load_double(reals + 48), load_double(reals + 16)
+            columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
+        settle_columns(to, at, longs(get(t, AT), w), first, last)
+
+
+@njit
+def _outside(row, pitch, c, w, first, last, fill, fills):
+    """Fill beside the live columns [first, last)."""
+    for k in range(c):
+        value, x = load_float(fill + 4 * min(k, fills - 1)), floats(row + k * pitch, w)
+        for i in range(first):
+            x[i] = value
+        for i in range(max(last, first), w):
+            x[i] = value
+
+
+@njit
+def _taps(t, code, y):
+    """Addresses and weights of the input rows of output row y: (number, weight of the rows that are fill)."""
+    reals = get(t, PLACE)
+    position = _row_position(reals, y)
+    most = get(t, SCRATCH_LONG)
+    weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
+    low, count = taps_at(position, load_double(reals + 56), get(t, Y0), get(t, Y1), load_long(code + 48), weights)
+    found, missing = 0, float32(0.0)
+    start, step = get(t, HERE) + get(t, FIRST) * get(t, COLUMN), get(t, ROW)
+    for k in range(count):
+        j = reach(low + k, get(t, SY0), get(t, SY1), load_long(code + 56))
+        if j < 0:
+            missing += weights[k]
+        else:
+            addresses[found], weights[found] = start + j * step, weights[k]
+            found += 1
+    return found, missing if found else float32(1.0)
+
+
+@njit
+def _weigh(t, code, to, y, c, fill, fills):
+    """The weighted sum of input rows over the columns that are read, in the layout of the input."""
+    taps, missing = _taps(t, code, y)
+    count, layout, kind = get(t, LAST) - get(t, FIRST), get(t, LAYOUT), get(t, BYTES)
+    addresses, weights = get(t, ADDRESSES), get(t, ROW_WEIGHTS)
+    for k in range(1 if layout == PIXELS else c):
+        if layout == STRIDED:
+            weigh_strided(to + 4 * k * count, addresses, weights, taps, count, get(t, COLUMN), kind)
+        else:
+            weigh_rows(to + 4 * k * count, addresses, weights, taps, count * c if layout == PIXELS else count, kind)
+        if not kind and taps and missing == float32(0.0):
+            near = int64(0)
+            for i in range(taps):
+                near = i if load_float(weights + 4 * i) > load_float(weights + 4 * near) else near
+            step = get(t, COLUMN) if layout == STRIDED else int64(4)
+            settle(to + 4 * k * count, load_long(addresses + 8 * near), count * c if layout == PIXELS else count, step)
+        for i in range(taps):
+            store_long(addresses + 8 * i, load_long(addresses + 8 * i) + get(t, CHANNEL))
+    if missing != float32(0.0):
+        for k in range(c):
+            value = missing * load_float(fill + 4 * min(k, fills - 1)) * (_255 if kind else float32(1.0))
+            at, step = (to + 4 * k, 4 * c) if layout == PIXELS else (to + 4 * k * count, 4)
+            for x in range(count):
+                store_float(at + x * step, load_float(at + x * step) + value)
+
+
+@njit
+def _map_columns(t, to, c, extend, fill, fills):
+    """Columns of a window that exceeds the source, as planes."""
+    x0, x1, first, count = get(t, X0), get(t, X1), get(t, FIRST), get(t, LAST) - get(t, FIRST)
+    for k in range(c):
+        at, step = (get(t, WIDE) + 4 * k, 4 * c) if get(t, LAYOUT) == PIXELS else (get(t, WIDE) + 4 * k * count, 4)
+        value = load_float(fill + 4 * min(k, fills - 1)) * (_255 if get(t, BYTES) else float32(1.0))
+        for x in range(x0, x1):
+            j = reach(x, get(t, SX0), get(t, SX1), extend)
+            store_float(to + 4 * (k * (x1 - x0) + x - x0), load_float(at + (j - first) * step) if j >= 0 else value)

@@ -1,0 +1,210 @@
+"""One stage on one row, by its instruction; and the statistics that stages read.  A row: `c` planes of floats, `pitch`
+bytes apart."""
+
+from numba import float32, int64
+
+from gpuaug.exec.cpu import noise, points
+from gpuaug.exec.cpu.codes import (
+    AFFINE,
+    AUTOCONTRAST,
+    CONTRAST,
+    EQUALIZE,
+    ERASE,
+    GAUSSIAN,
+    GRAY,
+    HUE,
+    NORMALIZE,
+    POSTERIZE,
+    SALT_PEPPER,
+    SATURATION,
+    SOLARIZE,
+)
+from gpuaug.exec.cpu.memory import (
+    CONSTS,
+    COSINE,
+    COUNTS,
+    HIGH,
+    KEY,
+    LOW,
+    NOISE,
+    SINE,
+    SUM,
+    TABLES,
+    VALUES,
+    WHOLE,
+    copy_floats,
+    floats,
+    get,
+    load_double,
+    load_float,
+    load_long,
+    longs,
+    store_double,
+    store_float,
+    store_long,
+    words,
+)
+from gpuaug.numba_cache import njit
+
+_TABLE = 256 * 4
+
+
+@njit
+def apply(t, code, row, pitch, c, y, w):
+    """Run the stage at `code` on a row; gives the channels after it."""
+    op = load_long(code)
+    values = get(t, VALUES) + 4 * load_long(code + 8)
+    x = floats(row, w)
+    if op == AFFINE:
+        biases = get(t, VALUES) + 4 * load_long(code + 56)
+        _affine(row, pitch, c, w, values, load_long(code + 40), biases, load_long(code + 64), load_long(code + 48))
+    elif op == NORMALIZE:
+        scales, count = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
+        _affine(row, pitch, c, w, scales, count, scales + 4 * count, count, 0)
+    elif op == SATURATION or op == HUE or op == GRAY:
+        if c >= 3:
+            g, b, factor = floats(row + pitch, w), floats(row + 2 * pitch, w), load_float(values)
+            if op == SATURATION:
+                points.saturation(x, g, b, w, factor)
+            elif op == HUE:
+                points.hue(x, g, b, w, factor)
+            else:
+                points.gray_to_first(x, g, b, w)
+        if op == GRAY:
+            for k in range(1, load_long(code + 40)):
+                copy_floats(row + k * pitch, row, w)
+            return load_long(code + 40)
+    elif op == CONTRAST:
+        f = load_float(values)
+        bias = (float32(1.0) - f) * float32(load_double(get(t, SUM) + 8))
+        for k in range(c):
+            points.affine_clamped(floats(row + k * pitch, w), w, f, bias)
+    elif op == SALT_PEPPER or op == GAUSSIAN or op == ERASE:
+        _drawn(t, code, row, pitch, c, y, w)
+    else:
+        for k in range(c):
+            _jump(t, op, code, floats(row + k * pitch, w), k, w)
+    return c
+
+
+@njit
+def _affine(row, pitch, c, w, scales, count, biases, bias_count, clamps):
+    for k in range(c):
+        scale, bias = load_float(scales + 4 * min(k, count - 1)), load_float(biases + 4 * min(k, bias_count - 1))
+        if clamps:
+            points.affine_clamped(floats(row + k * pitch, w), w, scale, bias)
+        else:
+            points.affine(floats(row + k * pitch, w), w, scale, bias)
+
+
+@njit
+def _jump(t, op, code, x, k, w):
+    """The stages that compare or look up, on channel k."""
+    if op == SOLARIZE:
+        points.solarize(x, w, load_float(get(t, VALUES) + 4 * load_long(code + 8)))
+    elif op == POSTERIZE:
+        points.posterize(x, w, float32(1 << load_long(get(t, WHOLE) + 8 * load_long(code + 16))))
+    elif op == AUTOCONTRAST:
+        points.autocontrast(x, w, load_float(get(t, LOW) + 8 * k + 4), load_float(get(t, HIGH) + 8 * k + 4))
+    elif op == EQUALIZE:
+        points.equalize(x, w, floats(get(t, TABLES) + k * _TABLE, 256))
+
+
+@njit
+def _drawn(t, code, row, pitch, c, y, w):
+    """The stages that take a word per pixel: salt and pepper, Gaussian noise, and an erased box that may be random."""
+    op, count = load_long(code), load_long(code + 40)
+    values, second = get(t, VALUES) + 4 * load_long(code + 8), get(t, VALUES) + 4 * load_long(code + 56)
+    first, last, random = int64(0), w, True
+    if op == ERASE:
+        box = get(t, WHOLE) + 8 * load_long(code + 16)
+        first, last, random = min(max(load_long(box), 0), w), min(max(load_long(box + 16), 0), w), False
+        if y < load_long(box + 8) or y >= load_long(box + 24) or last <= first:
+            return
+        for k in range(count):
+            random |= load_float(values + 4 * k) != load_float(values + 4 * k)
+    many, blocks, flag = last - first, (c + 3) // 4, load_long(code + 48)
+    drawn, stride = get(t, NOISE), get(t, SINE) - get(t, COSINE)
+    cosine, sine = floats(get(t, COSINE), many), floats(get(t, SINE), many)
+    for k in range(c):
+        # one word of the first channel serves all, unless each has its own
+        if random and k % 4 == 0 and (k == 0 or op != SALT_PEPPER or flag):
+            key = words(get(t, KEY), 5)
+            noise.row_words(drawn, stride, many, (y * w + first) * blocks + k // 4, blocks, key, load_long(code + 72))
+        if random and k % 2 == 0 and op != SALT_PEPPER:
+            noise.normals(
+                words(drawn + (k % 4) * stride, many), words(drawn + (k % 4 + 1) * stride, many), many, cosine, sine
+            )
+        x, z = floats(row + k * pitch + 4 * first, many), sine if k % 2 else cosine
+        if op == SALT_PEPPER:
+            word = words(drawn + (k % 4 if flag else 0) * stride, many)
+            noise.salt_pepper(x, many, word, load_float(values), load_float(second))
+        elif op == GAUSSIAN:
+            noise.add_noise(x, many, z, load_float(values), load_float(second), flag)
+        else:
+            value = load_float(values + 4 * min(k, count - 1))
+            noise.write_over(x, many, z, value)
+
+
+# ---- statistics of the image that a stage is about to see
+
+
+@njit
+def is_statistic(op):
+    """Whether a stage reads a statistic of the whole image."""
+    return op == CONTRAST or op == AUTOCONTRAST or op == EQUALIZE
+
+
+@njit
+def clear(t, op, c):
+    """Before the first row."""
+    if op == CONTRAST:
+        store_double(get(t, SUM), 0.0)
+    elif op == AUTOCONTRAST:
+        for k in range(c):
+            store_float(get(t, LOW) + 8 * k, float32(3.4e38))
+            store_float(get(t, HIGH) + 8 * k, float32(-3.4e38))
+    elif op == EQUALIZE:
+        for k in range(256 * c):
+            store_long(get(t, COUNTS) + 8 * k, 0)
+
+
+@njit
+def gather(t, op, row, pitch, c, w):
+    """Add a row to the statistic that stage `op` needs."""
+    x = floats(row, w)
+    if op == CONTRAST:
+        # float32 within a row, float64 between rows, always in this order
+        total = (
+            points.gray_sum(x, floats(row + pitch, w), floats(row + 2 * pitch, w), w)
+            if c >= 3
+            else points.plain_sum(x, w)
+        )
+        store_double(get(t, SUM), load_double(get(t, SUM)) + total)
+    elif op == AUTOCONTRAST:
+        for k in range(c):
+            low, high = get(t, LOW) + 8 * k, get(t, HIGH) + 8 * k
+            a, b = points.extremes(floats(row + k * pitch, w), w, load_float(low), load_float(high))
+            store_float(low, a)
+            store_float(high, b)
+    elif op == EQUALIZE:
+        for k in range(c):
+            points.histogram(floats(row + k * pitch, w), w, longs(get(t, COUNTS) + 2048 * k, 256))
+
+
+@njit
+def conclude(t, op, c, pixels):
+    """From sums to what the stage reads: kept beside the sums, which the same kind of stage may gather anew while it is
+    read."""
+    if op == CONTRAST:
+        store_double(get(t, SUM) + 8, load_double(get(t, SUM)) / pixels)
+    elif op == AUTOCONTRAST:
+        for k in range(c):
+            low, high = get(t, LOW) + 8 * k, get(t, HIGH) + 8 * k
+            store_float(low + 4, load_float(low))
+            store_float(high + 4, load_float(high))
+    elif op == EQUALIZE:
+        for k in range(c):
+            points.equalizing_table(
+                longs(get(t, COUNTS) + 2048 * k, 256), pixels, floats(get(t, TABLES) + k * _TABLE, 256)
+            )

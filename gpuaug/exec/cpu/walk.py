@@ -1,0 +1,240 @@
+"""One sample through a whole plan: which stages share a pass over its rows, where the rows come from and where they
+go."""
+
+from numba import float32, int64
+
+from gpuaug.exec.cpu import points, produce, resize, stages
+from gpuaug.exec.cpu.codes import BLUR, CHOICE, HALT, PROJECT, RESAMPLE, RETURN, SHARPNESS, WARP, WIDTH
+from gpuaug.exec.cpu.memory import (
+    BUFFER,
+    BYTES,
+    CHANNEL,
+    CHANNELS,
+    CODE,
+    COLUMN,
+    HEIGHT,
+    HERE,
+    KIND,
+    PITCH,
+    ROW,
+    SOURCES,
+    STACK,
+    TARGET,
+    TARGET_CHANNEL,
+    TARGET_COLUMN,
+    TARGET_KIND,
+    TARGET_ROW,
+    TARGET_SAMPLE,
+    TILE,
+    TODO,
+    WHOLE,
+    WIDTH_NOW,
+    A,
+    B,
+    bytes_,
+    copy_floats,
+    floats,
+    get,
+    load_long,
+    longs,
+    put,
+    store_float,
+)
+from gpuaug.exec.cpu.vectors import ROWS
+from gpuaug.numba_cache import njit
+
+NOWHERE, IMAGE, OUT = 0, 1, 2
+_INSTRUCTION = 8 * WIDTH
+
+
+@njit
+def linearise(code, ints, todo, stack):
+    """Where the instructions of one sample are, in order: writes todo, gives their number.  code, ints: addresses;
+    stack: 2 a level"""
+    at, depth, m = code, 0, 0
+    while True:
+        op = load_long(at)
+        if op == HALT:
+            return m
+        if op == CHOICE:
+            stack[2 * depth], stack[2 * depth + 1] = at, 0
+            depth += 1
+        elif op == RETURN:
+            stack[2 * depth - 1] += 1
+        else:
+            todo[m] = at
+            m, at = m + 1, at + _INSTRUCTION
+            continue
+        # the branch of the next step, or on after the last
+        while True:
+            choice, step = stack[2 * depth - 2], stack[2 * depth - 1]
+            if step == load_long(choice + 48):
+                depth -= 1
+                at = code + _INSTRUCTION * load_long(choice + 56)
+                break
+            branch = load_long(ints + 8 * (load_long(choice + 16) + step))
+            if 0 <= branch < load_long(choice + 40):
+                at = code + _INSTRUCTION * load_long(choice + _INSTRUCTION * (1 + branch) + 56)
+                break
+            stack[2 * depth - 1] += 1
+
+
+@njit
+def _produces(op):
+    return RESAMPLE <= op <= PROJECT
+
+
+@njit
+def start(t, n):
+    """Make the source of sample n the image at work."""
+    source = get(t, SOURCES) + 48 * n
+    for k in range(6):
+        put(t, HERE + k, load_long(source + 8 * k))
+    put(t, BYTES, get(t, KIND))
+    put(t, BUFFER, 0)
+
+
+@njit
+def sample(t, n):
+    """Run the instructions of sample n, from its source to its output."""
+    todo = longs(get(t, TODO), 1 << 40)
+    m = linearise(get(t, CODE), get(t, WHOLE), todo, longs(get(t, STACK), 1 << 40))
+    start(t, n)
+    # a HALT of which nothing is asked but to be no producer
+    none = get(t, CODE) + _INSTRUCTION * (get(t, 1) - 1)
+    c, i, ready = get(t, CHANNELS), int64(0), False
+    while True:
+        op = load_long(todo[i]) if i < m else int64(HALT)
+        producer, copies, turned = none, False, False
+        if _produces(op):
+            ready = False
+            # a warp or stencil reads an image in a frame of zeros
+            copies = (op == WARP or op == SHARPNESS or op == BLUR) and get(t, BUFFER) == 0
+            if not copies:
+                producer = todo[i]
+                turned = op == RESAMPLE and produce.is_turned(t, producer)
+                i += 1
+        j = i
+        while j < m and not (copies or turned):
+            op = load_long(todo[j])
+            if _produces(op) or (stages.is_statistic(op) and not (ready and j == i)):
+                break
+            j += 1
+        # what comes after a turn is found in the next round, over the turned image
+        following = load_long(todo[j]) if j < m else int64(HALT)
+        if turned and following != WARP:
+            following = int64(HALT)
+        last = j == m and not turned
+        to = OUT if last else IMAGE
+        if i == j and producer == none and not last and not copies:
+            to = NOWHERE
+        c = _render(t, n, producer, producer == none, i, j, to, following, c, turned)
+        if last:
+            return
+        ready = stages.is_statistic(following)
+        i = j
+
+
+@njit
+def _render(t, n, producer, local, i, j, to, following, c_in, turned):
+    """Every row: produce, run the stages todo[i .. j), gather the next statistic, write.  Gives the channels after
+    it."""
+    h, w = produce.size(t, producer)
+    todo = longs(get(t, TODO), 1 << 40)
+    tile, pitch = get(t, TILE), 4 * ((w + 15) // 16 * 16)
+    down = pitch * get(t, PITCH)
+    resamples, counts = load_long(producer) == RESAMPLE, stages.is_statistic(following)
+    # rows that only see themselves stay where they are; others go to the other buffer
+    which = max(get(t, BUFFER), 1) if local else 3 - max(get(t, BUFFER), 1) if get(t, BUFFER) else int64(1)
+    # a turned resample is made before its turn: its rows become columns
+    oh, ow = (w, h) if turned else (h, w)
+    image = get(t, A) if which == 1 else get(t, B)
+    if resamples:
+        resize.prepare(t, producer, c_in)
+    elif load_long(producer) == BLUR:
+        produce.prepare_blur(t, producer)
+    c = c_in
+    for y in range(h):
+        row = tile + (y % ROWS) * down if resamples else tile
+        if not resamples:
+            produce.produce_row(t, producer, row, pitch, y, h, w, c_in)
+        elif y % ROWS == 0:
+            resize.resample_rows(t, producer, tile, pitch, down, y, min(ROWS, h - y), w, c_in)
+        c = c_in
+        for k in range(i, j):
+            c = stages.apply(t, todo[k], row, pitch, c, y, w)
+        if counts:
+            if y == 0:
+                stages.clear(t, following, c)
+            stages.gather(t, following, row, pitch, c, w)
+        if to == OUT:
+            _write_out(t, n, row, pitch, c, y, w)
+        elif to == IMAGE:
+            _write_image(image, oh, ow, turned, row, pitch, c, y, w)
+    if counts:
+        stages.conclude(t, following, c, h * w)
+    if to == IMAGE:
+        _moved(t, image, which, oh, ow)
+        if following == WARP:
+            _zero_frame(image, c, oh, ow)
+    return c
+
+
+@njit
+def _moved(t, image, which, h, w):
+    """Say that the image is in a buffer now: planes of (h + 3) rows of (w + 4) floats."""
+    put(t, HERE, image + 4 * (w + 4 + 1))
+    put(t, HEIGHT, h)
+    put(t, WIDTH_NOW, w)
+    put(t, ROW, 4 * (w + 4))
+    put(t, COLUMN, 4)
+    put(t, CHANNEL, 4 * (h + 3) * (w + 4))
+    put(t, BYTES, 0)
+    put(t, BUFFER, which)
+
+
+@njit
+def _write_image(image, h, w, turned, row, pitch, c, y, count):
+    across, plane = 4 * (w + 4), 4 * (h + 3) * (w + 4)
+    for k in range(c):
+        x = floats(row + k * pitch, count)
+        if turned:
+            at = image + k * plane + across + 4 + 4 * y
+            for i in range(count):
+                store_float(at + i * across, x[i])
+        else:
+            copy_floats(image + k * plane + (y + 1) * across + 4, row + k * pitch, count)
+
+
+@njit
+def _zero_frame(image, channels, h, w):
+    """One row above and two below, one column before and three after."""
+    pitch = w + 4
+    for c in range(channels):
+        a = floats(image + 4 * c * (h + 3) * pitch, (h + 3) * pitch)
+        for x in range(pitch):
+            a[x], a[(h + 1) * pitch + x], a[(h + 2) * pitch + x] = float32(0.0), float32(0.0), float32(0.0)
+        for y in range(1, h + 1):
+            at = y * pitch
+            a[at], a[at + w + 1], a[at + w + 2], a[at + w + 3] = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
+
+
+@njit
+def _write_out(t, n, row, pitch, c, y, w):
+    """A row to the output: planes or interleaved pixels, float32 or bytes."""
+    at = get(t, TARGET) + n * get(t, TARGET_SAMPLE) + y * get(t, TARGET_ROW)
+    channel, step = get(t, TARGET_CHANNEL), get(t, TARGET_COLUMN)
+    if not get(t, TARGET_KIND) and c == 3 and step == 12:
+        points.interleave(floats(row, w), floats(row + pitch, w), floats(row + 2 * pitch, w), w, floats(at, 3 * w))
+        return
+    for k in range(c):
+        x = floats(row + k * pitch, w)
+        if get(t, TARGET_KIND):
+            if step == 1:
+                points.to_bytes(x, w, bytes_(at + k * channel, w))
+            else:
+                points.to_spread_bytes(x, w, bytes_(at + k * channel, w * step), step)
+        elif step == 4:
+            copy_floats(at + k * channel, row + k * pitch, w)
+        else:
+            points.spread(x, w, floats(at + k * channel, w * step // 4), step // 4)

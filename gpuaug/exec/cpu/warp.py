@@ -1,0 +1,172 @@
+"""Rows of a projective map, and of the 3x3 and Gaussian stencils, from an image in a frame of zeros.
+
+The image is planes of float32, `pitch` floats a row, the plane of a channel at `plane`; one pixel to the left and above
+and two to the right and below are zero, so that a tap beside the image needs no test."""
+
+import numpy as np
+from numba import float32, int32, int64, uint64
+
+from gpuaug.numba_cache import njit
+
+_0, _1 = float32(0.0), float32(1.0)
+NOTHING = 2.0**-15  # ir.NOTHING
+_LARGEST = float32(3.4e38)
+
+
+@njit
+def positions(m, y, w, px, py):
+    """Input positions of output row y in float64, in the reference's order of operations.  m: 9 numbers"""
+    bx, by, bz = m[1] * y, m[4] * y, m[7] * y
+    if m[6] == 0.0 and m[7] == 0.0 and m[8] == 1.0:
+        for x in range(w):
+            px[x], py[x] = m[0] * x + bx + m[2], m[3] * x + by + m[5]
+        return
+    for x in range(w):
+        z = m[6] * x + bz + m[8]
+        px[x], py[x] = (m[0] * x + bx + m[2]) / z, (m[3] * x + by + m[5]) / z
+
+
+@njit(inline="always")
+def _inside(p, most):
+    """A position clamped to the frame of zeros; what is no number goes there too."""
+    p = p if p > -1.0 else -1.0
+    return p if p < most else most
+
+
+@njit(inline="always")
+def _on_pixel(p):
+    """A position that is beside a pixel by no more than rounding is on it."""
+    whole = np.rint(p)
+    return whole if abs(p - whole) < NOTHING else p
+
+
+@njit
+def nearest_taps(w, h, w_in, pitch, px, py, at, share):
+    """Where the nearest pixel is, half to even, and whether it is inside."""
+    right, low = float(w_in), float(h)
+    for x in range(w):
+        ix, iy = np.rint(_inside(px[x], right)), np.rint(_inside(py[x], low))
+        at[x] = (int64(iy) + 1) * pitch + int64(ix) + 1
+        share[x] = _1 if (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low) else _0
+
+
+@njit
+def bilinear_taps(w, h, w_in, pitch, px, py, at, fx, fy, share):
+    """Where the upper left tap is, the distance from it, and the weight of the taps that are inside."""
+    right, low = float(w_in), float(h)
+    for x in range(w):
+        sx, sy = _on_pixel(_inside(px[x], right)), _on_pixel(_inside(py[x], low))
+        ix, iy = np.floor(sx), np.floor(sy)
+        at[x] = (int64(iy) + 1) * pitch + int64(ix) + 1
+        ax, ay = float32(sx - ix), float32(sy - iy)
+        wx = (_1 - ax if (ix >= 0.0) & (ix < right) else _0) + (ax if ix + 1.0 < right else _0)
+        wy = (_1 - ay if (iy >= 0.0) & (iy < low) else _0) + (ay if iy + 1.0 < low else _0)
+        fx[x], fy[x], share[x] = ax, ay, wx * wy
+
+
+@njit
+def nearest_row(image, plane, w, at, to):
+    for x in range(w):
+        to[x] = image[uint64(plane + at[x])]
+
+
+@njit
+def bilinear_row(image, plane, pitch, w, at, fx, fy, to):
+    """In the form that keeps a value which all taps hold; where that gives no number, in the one that needs no
+    difference."""
+    one, down, lost = uint64(1), uint64(pitch), int32(0)
+    for x in range(w):
+        i = uint64(plane + at[x])
+        a, b, p, q = image[i], image[i + one], image[i + down], image[i + down + one]
+        ax, ay = fx[x], fy[x]
+        upper, lower = a + ax * (b - a), p + ax * (q - p)
+        value = upper + ay * (lower - upper)
+        lost |= int32(0) if abs(value) <= _LARGEST else int32(1)
+        to[x] = value
+    if lost == 0:
+        return
+    for x in range(w):
+        i = uint64(plane + at[x])
+        upper = _between(image[i], image[i + one], fx[x])
+        to[x] = _between(upper, _between(image[i + down], image[i + down + one], fx[x]), fy[x])
+
+
+@njit(inline="always")
+def _between(a, b, share):
+    """(1 - share) a + share b, of which a part of 0 is not multiplied."""
+    value = a + share * (b - a)
+    if abs(value) <= _LARGEST:
+        return value
+    return a if share == _0 else a * (_1 - share) + b * share
+
+
+@njit
+def nearest_fill(to, share, w, fill):
+    for x in range(w):
+        to[x] = to[x] if share[x] > _0 else fill
+
+
+@njit
+def bilinear_fill(to, share, w, fill):
+    for x in range(w):
+        to[x] = to[x] if share[x] == _1 else (to[x] - fill) * share[x] + fill
+
+
+@njit
+def sharpness_row(image, plane, pitch, h, w, y, factor, to):
+    """clamp(f x + (1 - f) blur(x)); the border as it is."""
+    start = plane + (y + 1) * pitch + 1
+    mid = image[start : start + w]
+    if h <= 2 or w <= 2:
+        for x in range(w):
+            to[x] = mid[x]
+        return
+    rest, share = _1 - factor, (_1 - factor) / float32(13.0)
+    inner = 0 < y < h - 1
+    for x in range(w):
+        to[x] = min(max(factor * mid[x] + rest * mid[x], _0), _1)
+    if inner:
+        up, down = image[start - pitch : start - pitch + w], image[start + pitch : start + pitch + w]
+        for x in range(1, w - 1):
+            around = up[x - 1] + up[x] + up[x + 1] + mid[x - 1] + mid[x + 1] + down[x - 1] + down[x] + down[x + 1]
+            to[x] = min(max(factor * mid[x] + share * (around + float32(5.0) * mid[x]), _0), _1)
+
+
+@njit
+def mirror(i, n):
+    """The border that reflects without repeating the edge."""
+    return -i if i < 0 else 2 * n - 2 - i if i >= n else i
+
+
+@njit
+def gaussian(sigma, out):
+    """exp(-x^2 / 2 sigma^2), normalised, over an odd number of taps."""
+    total = 0.0
+    for k in range(len(out)):
+        x = float(k - len(out) // 2)
+        total += np.exp(-0.5 * x * x / (sigma * sigma))
+    for k in range(len(out)):
+        x = float(k - len(out) // 2)
+        out[k] = float32(np.exp(-0.5 * x * x / (sigma * sigma)) / total)
+
+
+@njit
+def blur_row(image, plane, pitch, h, w, y, kx, ky, to, middle):
+    """One row of a separable blur: columns first, then along the row.  middle: [>= w] float32"""
+    ry, rx = len(ky) // 2, len(kx) // 2
+    for x in range(w):
+        middle[x], to[x] = _0, _0
+    for k in range(len(ky)):
+        start, by = plane + (mirror(y + k - ry, h) + 1) * pitch + 1, ky[k]
+        line = image[start : start + w]
+        for x in range(w):
+            middle[x] += by * line[x]
+    for k in range(len(kx)):
+        by, shift = kx[k], k - rx
+        near, far = max(0, -shift), min(w, w - shift)
+        for x in range(near, far):
+            to[x] += by * middle[x + shift]
+        for x in range(near):
+            to[x] += by * middle[mirror(x + shift, w)]
+        for x in range(max(far, near), w):
+            to[x] += by * middle[mirror(x + shift, w)]

@@ -1,0 +1,6 @@
+"""The Triton executor: marshals a plan into records and tables, and launches the kernels of gpuaug_kernels.  No
+arithmetic of its own."""
+
+from gpuaug.exec.triton.executor import execute, prepare, run, steps
+
+__all__ = ["execute", "prepare", "run", "steps"]

@@ -1,0 +1,231 @@
+"""Runs a plan by the kernels of gpuaug_kernels; no arithmetic on pixels happens here.
+
+A plan is prepared (records and tables, see marshal.py), then executed on images, step by step.  A step with a pass that
+has no rule runs by the reference, on the same device, and `describe` says so."""
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import torch
+from gpuaug_kernels import launch
+from gpuaug_kernels.chain import Source
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.exec import bounds, reference
+from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
+from gpuaug.exec.triton import rules
+from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, is_source, normal
+from gpuaug.exec.triton.marshal import Fallback, Prepared
+from gpuaug.exec.triton.statistics import halves, kinds, reduced
+from gpuaug.fuse import Plan
+from gpuaug.images import Images, Ragged
+from gpuaug.rng import Keys
+
+# the kernel of torch that makes room for statistics
+ZEROS = "fill with zeros"
+
+
+def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
+    """The images after a plan: [N, C, H, W] in the plan's dtype and memory format; written to `out`, which has both,
+    where it is given."""
+    return execute(prepare(plan), source, out)
+
+
+def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
+    """The steps of a plan, in order, with nothing of the images in them."""
+    # for a GPU a tape would look at values that nobody reads: the kernels themselves stay inside the batch
+    if type(plan.keys) is Keys and plan.frame.size.device.type == "cpu":
+        bounds.check(plan.passes, plan.frame)
+    return tuple(
+        Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys)
+        for s in steps(plan)
+    )
+
+
+def execute(prepared: Sequence[Prepared | Fallback], source: Images, out: Tensor | None = None) -> Tensor:
+    """What `run` gives, from steps that were prepared for images of these sizes."""
+    images: Any = source
+    for number, one in enumerate(prepared, 1):
+        images = perform(one, images, out if number == len(prepared) else None)
+    result: Tensor = images
+    return result
+
+
+@singledispatch
+def perform(one: Any, images: Any, out: Tensor | None) -> Any:
+    """The images after one step."""
+    raise NotImplementedError(f"triton executor cannot run {type(one).__name__}")
+
+
+@perform.register
+def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
+    made = reference.run_passes(one.passes, _floats(images), one.keys)
+    return made if out is None else out.copy_(made)
+
+
+@perform.register
+def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
+    source = _source(images)
+    known = launch.reduced(source, one.reductions, one.tables, one.size)
+    return launch.images(source, one.program, one.tables, known, one.size, one.dtype, one.channels_last, out)
+
+
+def steps(plan: Plan) -> tuple[Step, ...]:
+    """As many passes, in normal form, as one kernel runs, each with the kernels that reduce its statistics; and what
+    the reference runs."""
+    made: list[Step] = []
+    frame, dtype = plan.frame, plan.frame.dtype
+    for passes, reason in grouped(normal(plan.passes)):
+        after = ir.verify(passes, frame)
+        fallback = lacks(passes)
+        source = Stored(frame, dtype)
+        # a list of floats, as the reference leaves images of different sizes
+        listed = bool(made) and frame.fixed is None
+        if fallback:
+            loads, stores = traffic(passes, frame, None if listed else dtype)
+            made.append(Step(passes, frame, "torch", loads, stores, reason, fallback))
+        else:
+            loads, launches = _launched(passes, source)
+            copied = (source,) if listed else ()
+            made.append(
+                Step(
+                    passes,
+                    frame,
+                    "kernels",
+                    (*copied, *loads),
+                    (*copied, Stored(after, written(passes))),
+                    reason,
+                    "",
+                    launches,
+                )
+            )
+        frame, dtype = after, torch.float32
+    return tuple(made)
+
+
+def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], tuple[str, ...]]:
+    """What the kernels of a step read, and their launches: for each statistic one that reads the images and one that
+    finishes it."""
+    loads, launches = [], []  # type: list[Stored], list[str]
+    # a cut reads one pixel for each of its own, almost everywhere
+    sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
+    for mixed, stages in enumerate(halves(passes)):
+        for found in reduced(stages):
+            loads += [source] * (sides if mixed else 1)
+            what = " or ".join(found)
+            launches += [f"gather {what}", f"finish {what}"]
+    if launches:
+        launches.insert(0, ZEROS)
+    return (*loads, *[source] * sides), (*launches, "write images")
+
+
+def lacks(passes: ir.Sequence) -> str:
+    """Why passes run by the reference; empty where the kernels have rules for all of them."""
+    return next((reason for p in passes if (reason := rules.lacks(p))), "")
+
+
+def grouped(passes: ir.Sequence) -> tuple[tuple[ir.Sequence, str], ...]:
+    """Passes in normal form by steps, and why each is one.
+
+    What is expensive to make is written once and read again where otherwise every pixel would be made twice: for a
+    statistic, and for a MixUp.  A CutMix stays in the step of the crop that it cuts, since only tiles that meet the
+    edge of its box make both sides.  Of this only a crop before a mean was ever measured, 500 instructions a pixel
+    against 359, and a card has shown that such counts do not decide its time (bench/NOTES.md)."""
+    out: list[tuple[ir.Sequence, str]] = []
+    for part in _parts(passes):
+        before = out[-1][0] if out else ()
+        reason = _apart(before, part) if out else FIRST
+        if reason:
+            out.append((part, reason))
+        else:
+            out[-1] = ((*before, *part), out[-1][1])
+    return tuple(out)
+
+
+def _parts(passes: ir.Sequence) -> list[ir.Sequence]:
+    """Passes cut wherever a step may begin: what reads other pixels than its own, a mix, and what follows what is
+    dear."""
+    parts: list[list[ir.Pass]] = []
+    for p in passes:
+        front = parts[-1][0] if parts else None
+        mixes = [q for q in parts[-1] if isinstance(q, ir.Mix)] if parts else []
+        if (
+            front is None
+            or reads_around(p)
+            or (reads_around(front) and not is_source(front))
+            or (isinstance(p, ir.Mix) and (mixes or is_source(front)))
+        ):
+            parts.append([p])
+        else:
+            parts[-1].append(p)
+    return [tuple(half) for part in parts for half in _source_first(part)]
+
+
+def _source_first(part: list[ir.Pass]) -> tuple[list[ir.Pass], ...]:
+    """A part, or its source and the rest, where the rest asks for a statistic of what is dear to make."""
+    return (part[:1], part[1:]) if dear(part[0]) and any(map(kinds, part[1:])) else (part,)
+
+
+def _apart(before: ir.Sequence, passes: ir.Sequence) -> str:
+    """Why passes do not run in the step before them; empty where they do."""
+    front, first = before[0], passes[0]
+    if reads_around(first):
+        return f"{short(first)} reads pixels around its own, which the step before must have written"
+    if lacks(before):
+        return "the step before it runs by the reference"
+    if lacks(passes):
+        return "it runs by the reference"
+    asking = {type(q).__name__: q.statistic for q in ir.walk(passes) if isinstance(q, ir.Pointwise) and q.statistic}
+    if dear(front) and asking:
+        what = " and ".join(f"{p} needs the {statistic} of the whole image" for p, statistic in asking.items())
+        return f"{what} first, and to compute {short(front)} twice would cost more than to store it"
+    if sum(isinstance(p, ir.Mix) for p in (*before, *passes)) > 1:
+        return f"{short(first)} reads its partner as the mix before leaves it"
+    if isinstance(first, ir.MixUp) and reads_around(front):
+        return f"MixUp needs every pixel of two images, and to compute {short(front)} twice would cost more than to store it"
+    return ""
+
+
+def reads_around(p: ir.Pass) -> bool:
+    """Whether a pass reads other places than its own pixel and its partner's."""
+    return is_source(p) or isinstance(p, ir.Custom) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))
+
+
+@singledispatch
+def dear(p: ir.Pass) -> bool:
+    """Whether a pixel of a source takes more than a hundred instructions: to make it twice costs more than to write and
+    read it (bench/NOTES.md)."""
+    return False
+
+
+@dear.register
+def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
+    return True
+
+
+@dear.register
+def _(p: ir.Resample) -> bool:
+    return p.kernel == "triangle" and not p.moves
+
+
+@dear.register
+def _(p: ir.Warp) -> bool:
+    return p.kernel == "bilinear"
+
+
+def _floats(images: Any) -> Any:
+    return reference.floats(images) if isinstance(images, Tensor | Ragged) else images
+
+
+def _source(images: Any) -> Source:
+    """Dense images by their strides, others by their addresses."""
+    if isinstance(images, Tensor):
+        return Source(images, images.dtype, images.shape[1], ragged=False)
+    if not isinstance(images, Ragged):
+        images = Ragged.of(tuple(i.permute(1, 2, 0).contiguous() for i in images))
+    elif not all(i.is_contiguous() for i in images.images):
+        # on a GPU they are: this is the interpreter on a host
+        images = Ragged.of(tuple(i.contiguous() for i in images.images))
+    return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)

@@ -1,0 +1,254 @@
+"""What a launch of the kernels needs before there is an image: its chain as records, and the parameters as tables of
+one row a sample.
+
+Records follow from types and fixed sizes alone; tables are torch operations that never read a value on the host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from gpuaug_kernels import codes
+from gpuaug_kernels.chain import Program, Reduction, Tables
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.exec.triton import statistics
+from gpuaug.rng import Keys
+
+Record = tuple[int, ...]
+
+PIXEL: Record = (codes.PIXEL.value, 0, 0, 0, 0)
+ALONE: Record = (codes.ALONE.value, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A choice whose branches have yet to find their place in the program."""
+
+    index: int
+    steps: int
+    branches: tuple[list[Any], ...]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources that have yet to find their place in the program, of which each sample has one."""
+
+    index: int
+    ways: tuple[Record, ...]
+    measured: tuple[bool, ...]  # whether a statistic may follow each in the choice that it is of
+
+    def needed(self) -> "Node":
+        """What a launch reads that reduces a statistic of that choice, or of what follows a choice without any."""
+        if not any(self.measured):
+            return self
+        ways = tuple(way if follows else PIXEL for way, follows in zip(self.ways, self.measured, strict=True))
+        return ways[0] if len(set(ways)) == 1 else replace(self, ways=ways)
+
+
+Node = Record | Switch | Sources
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One launch of the kernels, and the launches that reduce its statistics, with nothing of the images in it.
+
+    `tables` may be swapped for others of the same columns: all else holds for every batch of this size.
+    """
+
+    tables: Tables
+    program: Program
+    reductions: tuple[Reduction, ...]  # by number
+    size: tuple[int, int]
+    dtype: torch.dtype
+    channels_last: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Fallback:
+    """Passes that the reference runs."""
+
+    passes: ir.Sequence
+    keys: Keys
+
+
+@dataclass
+class Columns:
+    """A table in the making: one row a sample."""
+
+    dtype: torch.dtype
+    parts: list[Tensor] = field(default_factory=list)
+    width: int = 0
+
+    def add(self, *values: Tensor) -> int:
+        """The column where the first of these, each [N] or [N, k], begins."""
+        at = self.width
+        for v in values:
+            part = v if v.ndim == 2 else v[:, None]
+            self.parts.append(part)
+            self.width += part.shape[1]
+        return at
+
+    def table(self) -> Tensor:
+        """[N, columns] contiguous, one column at least."""
+        return torch.cat([p.to(self.dtype) for p in self.parts], 1)
+
+
+class Marshal:
+    """One launch on its way to the kernel; the rules put passes into it, in order."""
+
+    def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys):
+        self.frame, self.keys = frame, keys
+        self.floats, self.integers, self.doubles = Columns(torch.float32), Columns(torch.int32), Columns(torch.float64)
+        self.source: Node = PIXEL
+        self.sized = 0  # column of the input's height and width, 0 before there is one
+        self.mix: Record = ALONE
+        self.finish = ir.Finish(torch.float32, torch.contiguous_format)
+        self.end = ir.after(passes, frame)
+        self.channels = frame.channels  # as they stand at the stage being added
+        self.wide = max([frame.channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
+        self.before: list[Node] = []  # stages before the mix
+        self.after: list[Node] = []
+        # each stage is one record: what stands before the mix and after it
+        self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in statistics.halves(passes))
+        self._header()
+
+    def _header(self) -> None:
+        """The columns that every program has."""
+        c2, c3 = self.keys.counter()
+        self.integers.add(
+            c2, c3, self.keys.occurrence << 16, self.keys.halves(), self.frame.size[:, 1] * self.frame.channels
+        )
+
+    def add(self, nodes: Sequence[Node]) -> None:
+        """Stages that follow what is there."""
+        (self.before if self.mix == ALONE else self.after).extend(nodes)
+
+    def room(self) -> int:
+        """What a statistic takes in a row, whatever its kind."""
+        widths = {"mean": 1, "range": 2 * self.wide, "histogram": 256 * self.wide}
+        return max(widths[k] for part in self.points for p in part for k in statistics.kinds(p))
+
+    def per_channel(self, values: Tensor) -> Tensor:
+        """A column for every channel that the kernel knows of.  values: [N, 1] or [N, C]"""
+        return values.expand(-1, self.wide) if values.shape[1] == 1 else values
+
+    def constant(self, values: tuple[float, ...]) -> Tensor:
+        """The same for all samples, for every channel."""
+        return self.per_channel(ir.rows(values, self.keys.ids, torch.float32))
+
+    def stage(self, code: Any, floats: int = 0, integers: int = 0, flag: bool = False, slot: int = 0) -> list[Node]:
+        """One record."""
+        return [(code.value, floats, integers, int(flag), slot)]
+
+    def program(self, stages: int | None = None, own: bool = False) -> Program:
+        """The whole chain; or, for a reduction, the first stages of it, those before the mix and then those after it.
+
+        own: the statistic is one of the choice that the sources are of, so that others of them need not be read
+        """
+        split, every = len(self.before), [*self.before, *self.after]
+        nodes = every if stages is None else _measured(every[:stages])
+        mixes = stages is None or stages > split
+        source = self.source.needed() if own and isinstance(self.source, Sources) else self.source
+        records = _flat([source, self.mix if mixes else ALONE, *nodes])
+        colour = self.wide == 3
+        return Program(
+            records=tuple(v for r in records for v in r),
+            parts=(2 + min(split, len(nodes)), 2 + len(nodes), self.first_after()),
+            channels=3 if colour else 1,
+            groups=1 if colour else self.wide,
+            blocks=-(-self.wide // 4),
+            written=self.end.channels,
+        )
+
+    def reads(self, code: Any, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
+        """Set the source; there is no stage."""
+        self.source = (code.value, flag, floats, integers, doubles)
+        return []
+
+    def input_size(self) -> int:
+        """The column of the input's height and width."""
+        self.sized = self.sized or self.integers.add(self.frame.size)
+        return self.sized
+
+    def tables(self) -> Tables:
+        """The parameters; a program without some has a column that nobody reads."""
+        for columns in (self.floats, self.doubles):
+            if not columns.width:
+                columns.add(torch.zeros_like(self.keys.ids))
+        return Tables(self.floats.table(), self.integers.table(), self.doubles.table())
+
+    def prepared(self) -> Prepared:
+        """All of it."""
+        assert self.end.fixed is not None
+        last = self.finish.memory_format == torch.channels_last
+        reductions = self.reductions()
+        return Prepared(self.tables(), self.program(), reductions, self.end.fixed, self.finish.dtype, last)
+
+    def first_after(self) -> int:
+        """The number of the first statistic after the mix: the most that come before it."""
+        return sum(statistics.counts(p)[1] for p in self.points[0])
+
+    def reductions(self) -> tuple[Reduction, ...]:
+        """For every statistic that a sample may meet a program that comes to it; numbers before the mix come first."""
+        found: list[Reduction] = []
+        for part, first in zip(self.points, (0, len(self.points[0])), strict=True):
+            counts = [statistics.counts(p) for p in part]
+            for number, names in enumerate(statistics.reduced(part)):
+                reached = statistics.reaches(part, number)
+                kinds = [statistics.KINDS.index(k) + 1 for k in names]
+                every = len(kinds) == 1 and number < sum(least for least, _ in counts)
+                column = -1 if every else self.integers.add(statistics.met(part, number, self.keys.ids))
+                program = self.program(first + reached[-1] + 1, own=first + reached[-1] == 0)
+                found.append(Reduction(len(found), program, tuple(kinds), column, self.room()))
+        return tuple(found)
+
+
+def _signed(word: int) -> int:
+    """The low 32 bits of a number as an int32 holds them."""
+    return ((word + 2**31) & 0xFFFFFFFF) - 2**31
+
+
+def _measured(row: Sequence[Node]) -> list[Node]:
+    """A row up to its last statistic: of a choice there that is made once, the branches with one, up to theirs."""
+    last = max((k for k, node in enumerate(row) if _measures(node)), default=-1)
+    if last < 0:
+        return []
+    node = row[last]
+    if isinstance(node, Switch) and node.steps == 1:
+        node = replace(node, branches=tuple(map(_measured, node.branches)))
+    return [*row[:last], node]
+
+
+def _measures(node: Node) -> bool:
+    """Whether a stage has a statistic."""
+    if isinstance(node, Switch):
+        return any(_measures(n) for branch in node.branches for n in branch)
+    return isinstance(node, tuple) and node[0] in (codes.CONTRAST.value, codes.AUTOCONTRAST.value, codes.EQUALIZE.value)
+
+
+def _flat(nodes: Sequence[Node]) -> list[Record]:
+    """Records in the order of codes.py: these, then what their choices point to."""
+    records: list[Record] = [()] * len(nodes)
+
+    def place(at: int, row: Sequence[Node]) -> None:
+        for k, node in enumerate(row):
+            first = len(records)
+            if isinstance(node, Sources):
+                records[at + k] = (codes.SWITCH.value, len(node.ways), first, node.index, 0)
+                records.extend(node.ways)
+            elif isinstance(node, Switch):
+                records[at + k] = (codes.CHOICE.value, node.index, node.steps, first, len(node.branches))
+                records.extend([()] * len(node.branches))
+                for j, branch in enumerate(node.branches):
+                    begin = len(records)
+                    records[first + j] = (begin, begin + len(branch), 0, 0, 0)
+                    records.extend([()] * len(branch))
+                    place(begin, branch)
+            else:
+                records[at + k] = node
+
+    place(0, nodes)
+    return records

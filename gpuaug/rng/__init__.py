@@ -1,0 +1,44 @@
+"""Random numbers that are a pure function of (seed, epoch, sample id, occurrence, slot, draw number): Philox, keys and
+draws."""
+
+from gpuaug.rng.draw import (
+    MAX_EPOCH,
+    MAX_ID,
+    MAX_OCCURRENCE,
+    MAX_SLOT,
+    MIX,
+    OTHER_DRAWS,
+    PARAMETERS,
+    PIXELS,
+    SAMPLER,
+    VERSION,
+    Block,
+    Draw,
+    Keys,
+    Layout,
+    gauss,
+    philox,
+    smooth,
+    unit,
+)
+
+__all__ = [
+    "MAX_EPOCH",
+    "MAX_ID",
+    "MAX_OCCURRENCE",
+    "MAX_SLOT",
+    "MIX",
+    "OTHER_DRAWS",
+    "PARAMETERS",
+    "PIXELS",
+    "SAMPLER",
+    "VERSION",
+    "Block",
+    "Draw",
+    "Keys",
+    "Layout",
+    "gauss",
+    "philox",
+    "smooth",
+    "unit",
+]

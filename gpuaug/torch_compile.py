@@ -1,0 +1,242 @@
+"""gpuaug inside `torch.compile`: a policy of a tensor is one opaque operator; everything else runs eagerly, in a break
+of the graph.
+
+The operator knows its policy by a tensor, and what it makes by the policy's outline: policies with one outline share a
+compiled graph, whatever they do to the pixels, so that the number of policies in a process does not run into torch's
+limit of recompilations."""
+
+import functools
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug import ir, rng
+from gpuaug.arrays import put
+from gpuaug.dtypes import DTYPES
+from gpuaug.transforms.base import Transform, numbered
+
+# handles are never used twice in a process, and a policy that is gone is forgotten
+_handles = count(1)
+# in place of an epoch: the policy's own when the operator runs, so that `set_epoch` compiles nothing again
+_OWN = -(2**63)
+_policies: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_kinds: dict["Kind", int] = {}
+_numbers: dict[int, "Kind"] = {}
+
+Door = TypeVar("Door", bound=Callable[..., Any])
+
+
+class Kind(NamedTuple):
+    """What decides the shape and dtype of an output beside numbers that may differ from policy to policy."""
+
+    changers: tuple[
+        Transform, ...
+    ]  # those that change size, channels or dtype; where the output's size is fixed, not those that only resize
+    fixed: bool  # whether the output's size depends on the policy alone
+    mixes: bool  # whether class numbers become soft rows
+    memory_format: torch.memory_format
+
+    def after(self, channels: int, size: tuple[int, int], dtype: torch.dtype) -> ir.Frame:
+        """The frame after one image."""
+        return _after(self.changers, _blank(1, channels, dtype).resized(size))
+
+
+class Outline(NamedTuple):
+    """A policy as `torch.compile` sees it."""
+
+    handle: Tensor  # int64 without dimensions: an input of the graph, whose value is no condition of it
+    sizes: Tensor  # [H, W, classes, 0]: torch makes the shape of a tensor dynamic when it sees a second one, which it never does to a module's numbers
+    kind: int
+
+
+def register(policy: Any, classes: int | None) -> Outline:
+    """The outline of a policy, under a handle of its own.  classes: of its mixes."""
+    handle = next(_handles)
+    _policies[handle] = policy
+    kind, fixed = _foresee(policy.transforms, classes is not None, policy.memory_format)
+    number = _kinds.setdefault(kind, len(_kinds))
+    _numbers[number] = kind
+    # a policy made under inference_mode or another default device is called outside of it
+    with torch.inference_mode(False):
+        return Outline(torch.tensor(handle, device="cpu"), torch.empty((*fixed, classes or 0, 0), device="cpu"), number)
+
+
+def outline(policy: Any, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[tuple[int, int, int], torch.dtype]:
+    """What comes out for images [N, C, H, W]: (C, H, W) and dtype."""
+    end = _after(policy.transforms, _blank(1, shape[0], dtype).resized(shape[1:]))
+    return (end.channels, *(end.fixed or (0, 0))), end.dtype
+
+
+def _foresee(
+    transforms: tuple[Transform, ...], mixes: bool, memory_format: torch.memory_format
+) -> tuple[Kind, tuple[int, int]]:
+    changers = tuple(t for t in transforms if type(t).after is not Transform.after)
+    try:
+        changers, fixed = _sifted(changers)
+    except Exception:
+        # transforms of users may do anything: what cannot be foreseen is asked for at every graph, and shares none
+        changers, fixed = (_Alone(changers),), None
+    return Kind(changers, fixed is not None, mixes, memory_format), fixed or (0, 0)
+
+
+@functools.lru_cache(256)
+def _sifted(changers: tuple[Transform, ...]) -> tuple[tuple[Transform, ...], tuple[int, int] | None]:
+    """Those that the kind of an output depends on, and its size if that is fixed: what has one after images of any
+    sizes has it after all images."""
+    fixed = _after(changers, _blank(0, 3, torch.uint8)).fixed
+    return (tuple(t for t in changers if not _resizes_only(t)) if fixed else changers), fixed
+
+
+class _Alone(Transform):
+    """A row of transforms that is like no other."""
+
+    def __init__(self, transforms: tuple[Transform, ...]):
+        self.transforms = transforms
+
+    def after(self, frame: ir.Frame, params: Any) -> ir.Frame:
+        return _after(self.transforms, frame)
+
+
+def _resizes_only(t: Transform) -> bool:
+    whole = _blank(0, 3, torch.uint8).resized((4096, 4096))
+    params = t.sample(_draw(0), whole)
+    frames = [_blank(0, c, dtype).resized((4096, 4096)) for c in (1, 2, 3, 4) for dtype in DTYPES]
+    ends = [t.after(f, params) for f in frames]
+    return all((a.channels, a.dtype) == (b.channels, b.dtype) for a, b in zip(frames, ends, strict=True))
+
+
+def _after(transforms: tuple[Transform, ...], frame: ir.Frame) -> ir.Frame:
+    draw = _draw(len(frame.size))
+    for slot, t in numbered(transforms, 0):
+        frame = t.after(frame, t.sample(draw.at(slot), frame))
+    return frame
+
+
+def _blank(n: int, channels: int, dtype: torch.dtype) -> ir.Frame:
+    return ir.Frame(torch.zeros((n, 2), dtype=torch.int64, device="cpu"), None, channels, dtype)
+
+
+def _draw(n: int) -> rng.Draw:
+    zero = torch.zeros(n, dtype=torch.int64, device="cpu")
+    return rng.Draw(rng.Keys(0, 0, zero, zero), 0)
+
+
+@torch.library.custom_op("gpuaug::policy", mutates_args=("next_id",))
+def run(
+    images: Tensor,
+    labels: Tensor | None,
+    ids: Tensor | None,
+    epoch: Tensor | None,
+    occurrence: Tensor | None,
+    next_id: Tensor,
+    handle: Tensor,
+    size: list[int],
+    classes: int,
+    kind: int,
+    epoch_number: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Augmented images and labels; without labels the second is empty.  epoch_number: _OWN where none was given."""
+    policy = _policies[int(handle)]
+    number = None if epoch_number == _OWN else epoch_number
+    out, soft = policy.augment(images, labels, ids, number if epoch is None else epoch, occurrence, backend, next_id)
+    if _numbers[kind].fixed and list(out.shape[2:]) != size:
+        raise RuntimeError(
+            f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: look at their `after`"
+        )
+    # an operator may not give back what it was given
+    out = out.clone() if out.data_ptr() == images.data_ptr() else out
+    rows = images.new_empty(0) if soft is None else soft
+    given = rows is labels
+    return out, rows.clone() if given else rows
+
+
+@run.register_fake
+def _(
+    images: Tensor,
+    labels: Tensor | None,
+    ids: Tensor | None,
+    epoch: Tensor | None,
+    occurrence: Tensor | None,
+    next_id: Tensor,
+    handle: Tensor,
+    size: list[int],
+    classes: int,
+    kind: int,
+    epoch_number: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    known = _numbers[kind]
+    n, c, *sides = images.shape
+    dtype, (h, w) = images.dtype, size if known.fixed else sides
+    if known.changers:
+        # while torch traces, tensors of this thread are fake; those of a new one are real
+        with ThreadPoolExecutor(1) as pool:
+            end = pool.submit(known.after, int(c), (8, 8) if known.fixed else (int(h), int(w)), dtype).result()
+        c, dtype = end.channels, end.dtype
+        h, w = (h, w) if known.fixed else end.fixed or (h, w)
+    out = images.new_empty((n, c, h, w), dtype=dtype).contiguous(memory_format=known.memory_format)
+    if labels is None:
+        return out, images.new_empty(0)
+    if not known.mixes or labels.ndim == 2:
+        return out, torch.empty_like(labels)
+    return out, labels.new_empty((n, classes), dtype=torch.float32)
+
+
+def call(policy: Any, images: Tensor, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
+    """What `policy(images, ...)` of a tensor is while torch traces."""
+    held, number = (epoch, _OWN) if isinstance(epoch, Tensor) else (None, _OWN if epoch is None else epoch)
+    rows, ids, occurrence = (_tensor(v, images.device) for v in (labels, ids, occurrence))
+    handle, sizes, kind = policy.outline
+    h, w, classes, _ = sizes.shape
+    out, soft = run(images, rows, ids, held, occurrence, policy.next_id, handle, [h, w], classes, kind, number, backend)
+    return out if labels is None else (out, soft)
+
+
+def _tensor(values: Any, device: torch.device) -> Tensor | None:
+    """A tensor of a list or an array, as a call makes it outside of a graph."""
+    if values is None or isinstance(values, Tensor):
+        return values
+    if isinstance(values, list | tuple) and all(type(v) is int for v in values):
+        made: Tensor = integers(values, device)
+        return made
+    return torch.as_tensor(np.asarray(values), device=device)
+
+
+@torch.library.custom_op("gpuaug::integers", mutates_args=())
+def integers(values: list[int], device: torch.device) -> Tensor:
+    """[N] int64.  An operator takes integers as symbols, so that other ones need no other graph."""
+    return put(values, device).long()
+
+
+@integers.register_fake
+def _(values: list[int], device: torch.device) -> Tensor:
+    return torch.empty(len(values), dtype=torch.int64, device=device)
+
+
+def eagerly(function: Door) -> Door:
+    """The same function, before which `torch.compile` breaks its graph.  As `torch.compiler.disable`, but that nothing
+    imports the compiler."""
+    disabled: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def door(*given: Any, **named: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*given, **named)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return disabled[0](*given, **named)
+
+    door._torchdynamo_disable = True  # type: ignore[attr-defined]
+    door._torchdynamo_disable_msg = (  # type: ignore[attr-defined]
+        "gpuaug runs lists, arrays, Batch, draw, replay and the functional forms eagerly; "
+        "under fullgraph=True call the policy with a tensor [N, C, H, W] and tensors beside it"
+    )
+    return door  # type: ignore[return-value]

@@ -1,0 +1,144 @@
+"""What calls of one policy prepare before they look at an image: for a kind of batch that comes again, by a recipe."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.rng import Keys
+from gpuaug.transforms.base import Transform
+
+Build = Callable[[Keys, ir.Frame], Any]
+
+# kinds that are remembered, and the calls after which one that does not come again makes room
+_MOST, _RECENT = 64, 1024
+
+
+@dataclass(frozen=True, eq=False)
+class _First:
+    """The first batch of a kind on a host: a recipe must make of it what its steps made."""
+
+    keys: Keys
+    size: Tensor | None
+    made: Any
+
+
+class Recipes:
+    """Recipes by kind of batch.  On a host they are found at the second batch of a kind: most policies of a test or a
+    notebook see one."""
+
+    def __init__(self) -> None:
+        # a recipe; why there is none; or the first batch, for a kind that was seen once
+        self._known: dict[Hashable, Any] = {}
+        # the call that each came with last
+        self._used: dict[Hashable, int] = {}
+        self._calls = 0
+        self._of: Any = None
+
+    def prepare(
+        self, of: Any, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build
+    ) -> Any:
+        """What `build` makes of keys and a frame, by the recipe of its kind where there is one.
+
+        of: what is forgotten with all its recipes when another takes its place.  size: [N, 2] int64 where images
+        differ.  frame: makes the frame, which a recipe can do without."""
+        if self._of is not of:
+            self._known, self._used, self._of = {}, {}, of
+        host = keys.ids.device.type == "cpu"
+        # a whole number times a fraction has the default dtype
+        self._calls += 1
+        known, kind = self._known, (host, torch.get_default_dtype(), kind)
+        recipe = known.get(kind)
+        room = recipe is not None or self._room()
+        if recipe is None and host:
+            made = build(keys, frame())
+            if room:
+                known[kind] = _First(_kept(keys), None if size is None else size.clone(), made)
+                self._used[kind] = self._calls
+            return made
+        # on a GPU the first call compiles, as everywhere, unless a graph captures it: nothing can be compiled there
+        if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
+            return build(keys, frame())
+        if recipe is None or isinstance(recipe, _First):
+            recipe = known[kind] = find(frame(), build, recipe)
+        self._used[kind] = self._calls
+        made = None if isinstance(recipe, str) else recipe.fill(keys, size)
+        # what the recipe found amiss, the long way says in words
+        return build(keys, frame()) if made is None else made
+
+    def _room(self) -> bool:
+        """Whether one more kind can be remembered.  To forget one that comes again would cost more than to do without a
+        recipe for another."""
+        if len(self._known) >= _MOST:
+            for kind in list(self._known):
+                if self._used.get(kind, 0) < self._calls - _RECENT:
+                    self._known.pop(kind, None)
+                    self._used.pop(kind, None)
+        return len(self._known) < _MOST
+
+
+def find(frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
+    """The recipe of `build` for batches of a kind, or a sentence that says why there is none."""
+    from gpuaug.trace.recipe import trace
+
+    try:
+        recipe = trace(frame, build)
+        # numbers that come from elsewhere, such as the count of samples, are no symbols
+        if first is not None and not agree(recipe.fill(first.keys, first.size), first.made):
+            return "what is drawn depends on more than the keys and the size of a sample"
+        return recipe
+    except Exception as error:
+        # transforms of users may do anything: what stops a symbol stops nothing else
+        return f"{type(error).__name__}: {error}"
+
+
+def _kept(keys: Keys) -> Keys:
+    """Keys that stay as they are when their owner counts on."""
+    epoch = int(keys.epoch) if isinstance(keys.epoch, Tensor) else keys.epoch
+    return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone())
+
+
+def check_values(transforms: Sequence[Transform]) -> None:
+    """Raise where a transform may change between two calls: a value is a frozen dataclass without attributes beside its
+    fields, or has none."""
+    for t in transforms:
+        kind: Any = type(t)
+        frozen = is_dataclass(kind) and getattr(kind, "__dataclass_params__").frozen  # noqa: B009
+        known = {f.name for f in fields(kind)} if frozen else set()
+        more = [
+            name for name in vars(t) if name not in known and not isinstance(getattr(kind, name, None), cached_property)
+        ]
+        if more:
+            raise TypeError(
+                f"{more[0]} of {kind.__name__} may change between two calls; make it a field of a frozen dataclass"
+            )
+        check_values(t.children)
+
+
+def agree(a: Any, b: Any) -> bool:
+    """Whether two structures hold the same numbers: float64 to the last bits, which torch's own functions change with
+    the size of a batch."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        if a.dtype == torch.float64:
+            return torch.allclose(a, b, rtol=2.0**-48, atol=2.0**-60, equal_nan=True)
+        return bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, Keys):
+        return True
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(agree, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(agree(v, b[k]) for k, v in a.items())
+    if is_dataclass(a):
+        return all(agree(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return bool(a == b)

@@ -1,0 +1,136 @@
+"""Runs tapes on a host: their numbers in the registers of a compiled machine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug.rng import Keys
+from gpuaug.trace.interpreter import CODES, run_samples
+from gpuaug.trace.record import KINDS, REFERS, Table, Tape, needed
+
+Array = np.ndarray[Any, Any]
+
+DTYPES = {"float32": torch.float32, "int32": torch.int32, "float64": torch.float64, "int64": torch.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A tape with its numbers in registers.  Registers of a kind are rows of 64; the first of each hold the
+    constants."""
+
+    code: Array  # [instructions, 5] int32: code, where to, and three places
+    wholes: Array  # [c] int64
+    reals: Array  # [d] float64
+    rows: tuple[int, int]  # registers of each kind
+
+
+def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
+    """Registers are taken when a number is made and given back after its last use, never to the instruction of that
+    use: LLVM then knows that what is read is not what is written.  slots: of the rows of partners"""
+    order = needed(tape, tables)
+    stores: dict[int, list[tuple[int, int]]] = {}
+    for t, table in enumerate(tables):
+        for column, number in enumerate(table.numbers):
+            stores.setdefault(number, []).append((t, column))
+    last = {arguments[i]: n for n in order for op, arguments in [tape.code[n]] for i in REFERS[op]}
+    place: dict[int, int] = {}
+    constants: dict[str, list[Any]] = {"i": [], "d": []}
+    for n in order:
+        if n in tape.constants:
+            kind = tape.kind(n)
+            place[n] = len(constants[kind])
+            constants[kind].append(tape.constants[n])
+    files = {kind: _Registers(len(values)) for kind, values in constants.items()}
+    words: dict[tuple[int, ...], dict[int, int]] = {}
+    for n in order:
+        op, arguments = tape.code[n]
+        if op == "word":
+            words.setdefault(arguments[:2], {})[arguments[2]] = n
+    code: list[tuple[int, ...]] = []
+    for n in order:
+        op, arguments = tape.code[n]
+        if n not in place:
+            if op == "word":
+                # all four words of a counter at its first; those that nobody reads go to a register that is free at
+                # once
+                lanes = words[arguments[:2]]
+                to = [files["i"].take() for _ in range(4)]
+                for lane, register in enumerate(to):
+                    if lane in lanes:
+                        place[lanes[lane]] = register
+                code += [(CODES["word"], to[0], to[1], to[2], to[3]), (*arguments[:2], 0, 0, 0)]
+                files["i"].give(*(r for lane, r in enumerate(to) if lane not in lanes))
+            else:
+                place[n] = files[KINDS[op]].take()
+                given = [place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)]
+                code.append((CODES[op], place[n], *given, *(0,) * (3 - len(given))))
+        code += [(CODES[tables[t].dtype], t, column, place[n], 0) for t, column in stores.get(n, ())]
+        for a in {arguments[i] for i in REFERS[op]} | {n}:
+            if last.get(a, a) == n and a not in tape.constants:
+                files[tape.kind(a)].give(place[a])
+    return Program(
+        np.array(code, np.int32).reshape(-1, 5),
+        np.array(constants["i"], np.int64),
+        np.array(constants["d"], np.float64),
+        (max(files["i"].count, 1), max(files["d"].count, 1)),
+    )
+
+
+class _Registers:
+    """Places to keep numbers in: the one that was given back last is taken first, for it is still near."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self.count += 1
+        return self.count - 1
+
+    def give(self, *registers: int) -> None:
+        self._free += registers
+
+
+def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
+    """[slots, N] int64, as `Keys.partners` has them."""
+    return (
+        torch.stack([keys.partners(s) for s in slots])
+        if slots
+        else torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
+    )
+
+
+def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor) -> list[Tensor]:
+    """The tables of a batch.  size: [N, 2] int64, or None where the tape holds it; mates: [slots, N] int64"""
+    n = len(keys)
+    starts, widths, length = [], [], dict.fromkeys(DTYPES, 0)
+    for t in tables:
+        starts.append(length[t.dtype])
+        widths.append(len(t.numbers))
+        length[t.dtype] += n * len(t.numbers)
+    buffers = tuple(torch.empty(length[name], dtype=dtype, device="cpu") for name, dtype in DTYPES.items())
+    if n:
+        given = tuple(
+            v.contiguous().numpy()
+            for v in (keys.ids, keys.occurrence, mates.new_empty((0, 2)) if size is None else size, mates)
+        )
+        seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)
+        spans = (np.array(v, np.int64) for v in (starts, widths))
+        run_samples(
+            program.code,
+            program.wholes,
+            program.reals,
+            program.rows,
+            seed,
+            int(keys.epoch),
+            given,
+            *spans,
+            tuple(b.numpy() for b in buffers),
+        )
+    made = dict(zip(DTYPES, buffers, strict=True))
+    return [made[t.dtype][s : s + n * w].view(n, *t.shape) for t, s, w in zip(tables, starts, widths, strict=True)]

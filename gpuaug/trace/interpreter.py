@@ -1,0 +1,248 @@
+"""The machine that runs tapes on a host: one for all of them, compiled by Numba once, an instruction for 64 samples at
+a time."""
+
+import math
+
+import numpy as np
+from numba import uint32
+
+from gpuaug.numba_cache import kernel, njit
+from gpuaug.rng.host import philox_words
+
+BLOCK = 64
+# instructions of the machine: those of a tape, four words at once, and a store for each dtype of a table
+_NAMES = (
+    *("id", "occurrence", "epoch", "low", "high", "height", "width", "partner", "word"),
+    *("iadd", "isub", "imul", "iand", "ior", "ishl", "ishr", "idiv", "imin", "imax", "ilt", "ile", "ieq", "iwhere"),
+    *("dadd", "dsub", "dmul", "ddiv", "dmin", "dmax", "dneg", "dabs", "dsqrt", "dfloor", "dtrunc", "dround", "single"),
+    *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "whole", "real"),
+    *("float32", "int32", "float64", "int64"),
+)
+CODES = {name: code for code, name in enumerate(_NAMES)}
+(ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORD) = range(9)
+(IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(9, 23)
+(DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(23, 36)
+(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(36, 46)
+(FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
+
+
+@njit
+def _words(i, to, c1, c0, seed, counter):
+    """The four words of a counter for a block of samples.  seed: the key; counter: occurrence << 16, c2 and c3 of every
+    sample"""
+    a, b, c, d = i[to[0]], i[to[1]], i[to[2]], i[to[3]]
+    k0, k1 = uint32(seed[0]), uint32(seed[1])
+    for j in range(BLOCK):
+        w0, w1, w2, w3 = philox_words(k0, k1, c0, uint32(c1 | counter[0, j]), counter[1, j], counter[2, j])
+        a[j], b[j], c[j], d[j] = w0, w1, w2, w3
+
+
+@njit
+def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partners):
+    """What is known of the samples."""
+    for j in range(count):
+        n = first + j
+        if op == ID:
+            out[j] = ids[n]
+        elif op == OCCURRENCE:
+            out[j] = occurrences[n]
+        elif op == EPOCH:
+            out[j] = epoch
+        elif op == LOW:
+            out[j] = seed[0]
+        elif op == HIGH:
+            out[j] = seed[1]
+        elif op == HEIGHT:
+            out[j] = sizes[n, 0]
+        elif op == WIDTH:
+            out[j] = sizes[n, 1]
+        else:
+            out[j] = partners[x, n]
+
+
+@njit
+def _wholes(op, out, a, b, c):
+    """Whole numbers and truth values."""
+    if op == IADD:
+        for j in range(BLOCK):
+            out[j] = a[j] + b[j]
+    elif op == ISUB:
+        for j in range(BLOCK):
+            out[j] = a[j] - b[j]
+    elif op == IMUL:
+        for j in range(BLOCK):
+            out[j] = a[j] * b[j]
+    elif op == IAND:
+        for j in range(BLOCK):
+            out[j] = a[j] & b[j]
+    elif op == IOR:
+        for j in range(BLOCK):
+            out[j] = a[j] | b[j]
+    elif op == ISHL:
+        for j in range(BLOCK):
+            out[j] = a[j] << b[j]
+    elif op == ISHR:
+        for j in range(BLOCK):
+            out[j] = a[j] >> b[j]
+    elif op == IDIV:
+        for j in range(BLOCK):
+            out[j] = a[j] // b[j] if b[j] != 0 else 0
+    elif op == IMIN:
+        for j in range(BLOCK):
+            out[j] = min(a[j], b[j])
+    elif op == IMAX:
+        for j in range(BLOCK):
+            out[j] = max(a[j], b[j])
+    elif op == ILT:
+        for j in range(BLOCK):
+            out[j] = a[j] < b[j]
+    elif op == ILE:
+        for j in range(BLOCK):
+            out[j] = a[j] <= b[j]
+    elif op == IEQ:
+        for j in range(BLOCK):
+            out[j] = a[j] == b[j]
+    else:
+        for j in range(BLOCK):
+            out[j] = b[j] if a[j] != 0 else c[j]
+
+
+@njit
+def _reals(op, out, a, b):
+    """Fractions."""
+    if op == DADD:
+        for j in range(BLOCK):
+            out[j] = a[j] + b[j]
+    elif op == DSUB:
+        for j in range(BLOCK):
+            out[j] = a[j] - b[j]
+    elif op == DMUL:
+        for j in range(BLOCK):
+            out[j] = a[j] * b[j]
+    elif op == DDIV:
+        for j in range(BLOCK):
+            out[j] = a[j] / b[j]
+    elif op == DMIN:
+        for j in range(BLOCK):
+            # what is no number stays none, as torch has it
+            out[j] = a[j] if a[j] < b[j] or a[j] != a[j] else b[j]
+    elif op == DMAX:
+        for j in range(BLOCK):
+            out[j] = a[j] if a[j] > b[j] or a[j] != a[j] else b[j]
+    elif op == DNEG:
+        for j in range(BLOCK):
+            out[j] = -a[j]
+    elif op == DABS:
+        for j in range(BLOCK):
+            out[j] = abs(a[j])
+    elif op == DSQRT:
+        for j in range(BLOCK):
+            out[j] = math.sqrt(a[j])
+    elif op == DFLOOR:
+        for j in range(BLOCK):
+            out[j] = np.floor(a[j])
+    elif op == DTRUNC:
+        for j in range(BLOCK):
+            out[j] = np.trunc(a[j])
+    elif op == DROUND:
+        for j in range(BLOCK):
+            out[j] = np.rint(a[j])
+    else:
+        for j in range(BLOCK):
+            out[j] = np.float64(np.float32(a[j]))
+
+
+@njit
+def _functions(op, out, a, count):
+    """Functions of the library, by those of `gpuaug.rng.host`."""
+    for j in range(count):
+        if op == DEXP:
+            out[j] = math.exp(a[j])
+        elif op == DLOG:
+            out[j] = math.log(a[j])
+        elif op == DSIN:
+            out[j] = math.sin(a[j])
+        else:
+            out[j] = math.cos(a[j])
+
+
+@njit
+def _between(op, i, d, to, x, y, z):
+    """From one kind of number to the other."""
+    if op == DLT:
+        for j in range(BLOCK):
+            i[to, j] = d[x, j] < d[y, j]
+    elif op == DLE:
+        for j in range(BLOCK):
+            i[to, j] = d[x, j] <= d[y, j]
+    elif op == DEQ:
+        for j in range(BLOCK):
+            i[to, j] = d[x, j] == d[y, j]
+    elif op == DWHERE:
+        for j in range(BLOCK):
+            d[to, j] = d[y, j] if i[x, j] != 0 else d[z, j]
+    elif op == WHOLE:
+        for j in range(BLOCK):
+            i[to, j] = np.int64(d[x, j])
+    else:
+        for j in range(BLOCK):
+            d[to, j] = np.float64(i[x, j])
+
+
+@njit
+def _store(op, at, width, count, i, d, y, buffers):
+    """A column of a table."""
+    floats, ints, doubles, longs = buffers
+    if op == FLOAT32:
+        for j in range(count):
+            floats[at + j * width] = d[y, j]
+    elif op == INT32:
+        for j in range(count):
+            ints[at + j * width] = i[y, j]
+    elif op == FLOAT64:
+        for j in range(count):
+            doubles[at + j * width] = d[y, j]
+    else:
+        for j in range(count):
+            longs[at + j * width] = i[y, j]
+
+
+@kernel
+def run_samples(code, wholes, reals, rows, seed, epoch, given, starts, widths, buffers):
+    """All samples through a program.
+
+    given: ids [n], occurrences [n], sizes [n, 2] and partners [slots, n], int64; starts: where each table begins in the
+    buffer of its dtype"""
+    ids, occurrences, sizes, partners = given
+    i, d = np.zeros((rows[0], BLOCK), np.int64), np.zeros((rows[1], BLOCK), np.float64)
+    counter = np.zeros((3, BLOCK), np.uint32)
+    for r in range(len(wholes)):
+        i[r] = wholes[r]
+    for r in range(len(reals)):
+        d[r] = reals[r]
+    for first in range(0, len(ids), BLOCK):
+        count = min(BLOCK, len(ids) - first)
+        for j in range(count):
+            n = first + j
+            counter[0, j] = uint32(occurrences[n] << 16)
+            counter[1, j] = uint32(ids[n] & 0xFFFFFFFF)
+            counter[2, j] = uint32(((ids[n] >> 32) << 18) | epoch)
+        pc = 0
+        while pc < code.shape[0]:
+            op, to, x, y, z = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
+            pc += 1
+            if op < WORD:
+                _given(op, i[to], x, first, count, seed, epoch, ids, occurrences, sizes, partners)
+            elif op == WORD:
+                _words(i, (to, x, y, z), uint32(code[pc, 0]), uint32(code[pc, 1]), seed, counter)
+                pc += 1
+            elif op < DADD:
+                _wholes(op, i[to], i[x], i[y], i[z])
+            elif op < DEXP:
+                _reals(op, d[to], d[x], d[y])
+            elif op < DLT:
+                _functions(op, d[to], d[x], count)
+            elif op < FLOAT32:
+                _between(op, i, d, to, x, y, z)
+            else:
+                _store(op, starts[to] + first * widths[to] + x, widths[to], count, i, d, y, buffers)

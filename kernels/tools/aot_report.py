@@ -1,0 +1,147 @@
+"""What the kernels that are compiled ahead cost on cards that are not here, counted in machine code: `python
+kernels/tools/aot_report.py [--json]`.
+
+Nothing is timed (see sass.py).  Counts are those of triton 3.8: the line tables of 3.6 lose some inlined calls, so that
+what runs seldom is counted as always run.  A kernel that draws has no loop, so that its machine code counts itself;
+what the library keeps for huge angles in sine and cosine is counted, and never run."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sass
+from gpuaug_kernels import aot
+
+WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+# bytes of stack that sine and cosine of the library keep for huge angles, which never come
+ANGLES = 48
+
+
+def tool(name: str, *arguments: str) -> str:
+    """What one of the tools that come with triton prints."""
+    import triton
+
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def width(instructions: Sequence[Any], opcode: str, function: str) -> int:
+    """Bytes of the widest access by an instruction of a function of the kernels, 0 where there is none."""
+    found = [i.opcode.split(".") for i in instructions if i.opcode.startswith(opcode) and sass.inside(i, function)]
+    return max((next((WIDTHS[p] for p in parts if p in WIDTHS), 4) for parts in found), default=0)
+
+
+def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
+    """What one kernel costs on one architecture."""
+    from gpuaug_kernels import launch
+    from gpuaug_kernels.chain import TILE
+
+    kernel = aot.compiled(entry, target)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(kernel.asm["cubin"])
+        text = tool("nvdisasm", "-c", "-gi", str(cubin))
+        usage = tool("cuobjdump", "--dump-resource-usage", str(cubin))
+    lines = [i for i in sass.instructions(text) if not isinstance(i, str)]
+    try:
+        issued, kinds = sass.count(text, entry["trips"], entry["chances"])
+        missing = ""
+    except ValueError as error:
+        # the line tables of older compilers lose the loop: said, not guessed
+        issued, kinds, missing = float("nan"), {}, str(error)
+    height, wide = entry["size"]
+    programs = -(-height // TILE) * -(-wide // TILE) * entry["program"]["groups"]
+    per_pixel = 32 * launch.options(aot.chain_of(entry))["num_warps"] * programs / (height * wide)
+    return {
+        "name": entry["name"],
+        "target": f"sm_{target}",
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
+        "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
+        "shared": int(kernel.metadata.shared),
+        "load": max(width(lines, "LDG", name) for name in ("gather_row", "packed")),
+        "store": width(lines, "STG", "write"),
+        "per pixel": None if missing else round(issued * per_pixel, 1),
+        "kinds": {k: round(v * per_pixel, 1) for k, v in sorted(kinds.items(), key=lambda kv: -kv[1])[:12]},
+        "not counted": missing,
+        "static": len(lines),
+    }
+
+
+def inspect_draws(name: str, target: int) -> dict[str, Any]:
+    """What one kernel costs on one architecture."""
+    kernel, numbers = aot.compiled_draws(name, target), aot.draw_source(name)[2]
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(kernel.asm["cubin"])
+        code = tool("cuobjdump", "-sass", str(cubin))
+        usage = tool("cuobjdump", "--dump-resource-usage", str(cubin))
+    entry = usage[usage.index(f"Function {kernel.metadata.name}") :]
+    lines = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z0-9_.]+)", code, re.MULTILINE)
+    return {
+        "name": name,
+        "target": f"sm_{target}",
+        "registers": int(re.search(r"REG:(\d+)", entry)[1]),  # type: ignore[index]
+        "spills": max(0, int(re.search(r"STACK:(\d+)", entry)[1]) - ANGLES),  # type: ignore[index]
+        "shared": int(kernel.metadata.shared),
+        "numbers": numbers,
+        "static": sum(not op.startswith(("NOP", "BRA")) for op in lines),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    given, wanted = aot.asked(
+        argparse.ArgumentParser(prog="python kernels/tools/aot_report.py", description=(__doc__ or "").splitlines()[0]),
+        arguments,
+    )
+    pixels = [inspect(entry, t) for _, entry in wanted if entry for t in given.target]
+    draws = [inspect_draws(name, t) for name, entry in wanted if not entry for t in given.target]
+    if given.json:
+        print(json.dumps(pixels + draws, indent=1))
+        return 0
+    _print_pixels(pixels)
+    _print_draws(draws)
+    return 0
+
+
+def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    print(
+        "counted in machine code, not timed: thread instructions per output pixel; widest access of a thread to pixels, in bytes (0: none)"
+    )
+    print(
+        f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'load':>5s} {'store':>6s} {'instr/pixel':>12s}"
+    )
+    for r in rows:
+        figures = f"{r['registers']:5d} {r['spills']:6d} {r['shared']:7d} {r['load']:5d} {r['store']:6d}"
+        counted = "-" if r["per pixel"] is None else f"{r['per pixel']:.1f}"
+        print(f"{r['name']:36s} {r['target']:7s} {figures} {counted:>12s}")
+        if r["not counted"]:
+            print(f"    not counted: {r['not counted']}")
+
+
+def _print_draws(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    print("a sample a thread, all of its parameters: numbers drawn and computed, and machine instructions in a row")
+    print(
+        f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'numbers':>8s} {'instructions':>13s}"
+    )
+    for r in rows:
+        print(
+            f"{r['name']:36s} {r['target']:7s} {r['registers']:5d} {r['spills']:6d} {r['shared']:7d} {r['numbers']:8d} {r['static']:13d}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The chains that are compiled ahead, from policies: `python tests/support/specialisations.py` writes
+kernels/gpuaug_kernels/specialisations.json.
+
+Trip counts are means over what 256 samples draw and over the tiles of the output.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from gpuaug_kernels import aot, codes, launch
+from gpuaug_kernels.chain import TILE
+
+import gpuaug as ga
+from gpuaug import fuse, ir, rng
+from gpuaug.exec.triton import executor, rules
+
+SAMPLES = 256
+KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
+LAST, FLAT = torch.channels_last, torch.contiguous_format
+
+
+def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, torch.memory_format]]:
+    """Name, transforms or passes, dtype and size of the input (None: ragged, 375 x 500), memory format of the
+    output."""
+    as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD), ga.ToDtype(torch.bfloat16)
+    crop, flip, ends = ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), [as_float, normal, half]
+    jitter, erase = ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomErasing(0.25)
+    small, bytes_ = (3, 224, 224), torch.uint8
+    yield "flip + normalise", [flip, *ends], (bytes_, small, LAST), LAST
+    yield "weak", [crop, flip, *ends], None, LAST
+    yield "weak, dense NCHW", [crop, flip, *ends], (bytes_, (3, 375, 500), FLAT), FLAT
+    yield "moderate", [crop, flip, jitter, *ends], None, LAST
+    yield "moderate + erasing + CutMix", [crop, flip, jitter, *ends, erase, ga.CutMix(1.0, 5)], None, LAST
+    yield "salt and pepper", [ga.SaltAndPepper(0.05), *ends], (bytes_, small, LAST), LAST
+    yield "CutMix", [ga.CutMix(1.0, 5)], (torch.float32, small, FLAT), FLAT
+    yield "rotation, bilinear", [ga.RandomRotation(30, "bilinear"), *ends], (bytes_, small, LAST), LAST
+    yield (
+        "affine, nearest",
+        [ga.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), 5, fill=0.5), *ends],
+        (bytes_, small, LAST),
+        LAST,
+    )
+    h1 = [ga.RandomCrop(224), flip, ga.ColorJitter(0.2, 0.2, 0.2), ga.RandomGrayscale(0.1), normal]
+    yield "H1 of triton-augment", h1, (torch.float32, (3, 256, 256), FLAT), FLAT
+    yield "strong", [crop, flip, ga.RandAugment(2, 9), *ends], None, LAST
+    sigma = ga.rng.Draw(KEYS, 0).uniform(0.1, 2.0, count=2).float()
+    yield "blur", (ir.GaussianBlur(sigma, (23, 23)), ir.Finish(torch.float32, FLAT)), (torch.float32, small, FLAT), FLAT
+    yield "single resample", [crop, ga.RandomRotation(30, "bilinear"), *ends], None, LAST
+    yield (
+        "points, NCHW float32",
+        [ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomInvert(), normal],
+        (torch.float32, small, FLAT),
+        FLAT,
+    )
+
+
+def entries() -> list[dict[str, Any]]:
+    """Everything to compile, as the file holds it."""
+    return [entry for policy in policies() for entry in _entries(*policy)]
+
+
+def _entries(
+    name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, layout: torch.memory_format
+) -> Iterator[dict[str, Any]]:
+    """The launches that write images, each with those that reduce its statistics."""
+    dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
+    frame = ir.Frame(
+        torch.tensor([shape[1:]]).expand(SAMPLES, 2), None if given is None else shape[1:], shape[0], dtype
+    )
+    strides = (
+        None if given is None else torch.empty((2, *shape), dtype=dtype, device="meta", memory_format=order).stride()
+    )
+    if isinstance(chain, list):
+        policy = ga.Policy(chain, memory_format=layout, single_resample=name == "single resample")
+        plan = policy._plan(KEYS, frame, policy._draw(KEYS, frame))
+    else:
+        plan = fuse.Plan(chain, KEYS, frame)
+    for number, step in enumerate(executor.steps(plan)):
+        made = rules.prepare(step.passes, step.frame, KEYS)
+        source = {
+            "dtype": str(dtype).removeprefix("torch."),
+            "shape": [2, *shape],
+            "strides": strides and list(strides),
+        }
+        work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
+        label = f"{name}, launch {number}" if number else name
+        for reduction in (None, *made.reductions):
+            yield _entry(label, made, reduction, source, work)
+        # later steps read what the one before has written
+        dtype, shape = torch.float32, (step.frame.channels, *made.size)
+        strides = torch.empty((2, *shape), device="meta").stride()
+
+
+def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, Any], work: str) -> dict[str, Any]:
+    """One kernel."""
+    program, known = (
+        reduction.program if reduction else made.program,
+        launch.room(made.reductions, 1, torch.device("cpu")),
+    )
+    return {
+        "name": f"{label}, statistic {reduction.number}" if reduction else label,
+        "workload": f"{work} -> {made.size[0]}x{made.size[1]}{', of samples that meet it' if reduction and reduction.column >= 0 else ''}",
+        "source": source,
+        "program": vars(program),
+        "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
+        "size": list(made.size),
+        "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
+        "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
+        **workload(program, made.tables, made.size, reduction is not None and reduction.column >= 0),
+    }
+
+
+def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> dict[str, Any]:
+    """How often loops run, and the bodies of ifs that do not always.  meets: of a sample that meets a statistic, where
+    not all do"""
+    records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+    trips = {"chain.side": sides(records[1], tables.integers, size)}
+    trips |= taps(records[0], tables.doubles)
+    choices = [r for r in records[2:] if r[0] == codes.CHOICE.value and r[3] > 0]
+    chances = {
+        "position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
+        PROJECTIVE: 0.0,
+        "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
+        "resample: turned": 0.0,
+        "resample: partly": 0.0,
+        "moved: indirect": 0.0,
+    }
+    if choices:
+        # a random order runs each branch once; so does on average one of several that are drawn
+        trips["choose.step"] = sum(r[2] for r in choices) / len(choices)
+        branches = [records[r[3] : r[3] + r[4]] for r in choices]
+        chances["choose: index == k"] = len(choices) / sum(
+            len([r for r in row if r[0] < r[1] or not meets]) for row in branches
+        )
+    if records[0][0] == codes.SWITCH.value:
+        chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
+    return {"trips": trips, "chances": chances}
+
+
+def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float]:
+    """How often each kind of source is picked."""
+    share = {kind: round((index == k).double().mean().item(), 3) for k, (kind, *_) in enumerate(ways)}
+    assert len(share) == len(ways), "sources of one kind share the lines that their chance stands for"
+    lines = {
+        codes.PIXEL.value: "read: KIND == PIXEL",
+        codes.SHARPEN.value: "around: KIND == SHARPEN",
+        codes.NEAREST.value: "around: (KIND == BILINEAR) | (KIND == NEAREST)",
+    }
+    return {lines[kind]: chance for kind, chance in share.items()}
+
+
+def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -> float:
+    """Sides of a mix that a tile needs, on average."""
+    if mix[0] == codes.ALONE.value:
+        return 1.0
+    if mix[0] == codes.MIXUP.value:
+        return 2.0
+    x0, y0, x1, y1 = integers[:, mix[2] + 1 : mix[2] + 5].unbind(1)
+    need = []
+    for top in range(0, size[0], TILE):
+        for left in range(0, size[1], TILE):
+            bottom, right = min(top + TILE, size[0]), min(left + TILE, size[1])
+            within = (x0 <= left) & (x1 >= right) & (y0 <= top) & (y1 >= bottom)
+            meets = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top) & (x0 < x1) & (y0 < y1)
+            need.append(1.0 + (meets & ~within).double())
+    return round(torch.stack(need).mean().item(), 3)
+
+
+def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
+    """Taps of a row and of a column."""
+    kind, flag, _, _, at = source
+    if kind in (codes.BLUR_ROWS.value, codes.BLUR_COLUMNS.value):
+        return {"blur.k": flag}
+    found = {
+        codes.TRIANGLE.value: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()),
+        codes.PROJECT.value: ("project", (2.0 * doubles[:, at + 9 : at + 11]).floor() + 1),
+    }
+    if kind not in found:
+        return {}
+    function, (wide, high) = found[kind][0], found[kind][1].unbind(1)
+    rows = high.mean().item()
+    return {f"{function}.j": round(rows, 3), f"{function}.k": round((wide * high).mean().item() / rows, 3)}
+
+
+def text() -> str:
+    """The file: a line for each kernel."""
+    return "[\n" + ",\n".join(json.dumps(e) for e in entries()) + "\n]\n"
+
+
+if __name__ == "__main__":
+    aot.FILE.write_text(text(), encoding="utf-8")
+    print(aot.FILE)

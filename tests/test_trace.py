@@ -1,0 +1,360 @@
+"""Recipes: what a tape fills in is what drawing, lowering and marshalling step by step give, to the last bit, on every
+machine."""
+
+import copy
+import math
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+import torch
+from build import build, case, cases
+from gpuaug_kernels import draws as device_machine
+
+import gpuaug as ga
+from bench.bench_draws import POLICIES, measure
+from bench.timing import Budget
+from gpuaug import ir, rng
+from gpuaug.exec import load
+from gpuaug.trace import device, host
+from gpuaug.trace.cache import find
+from gpuaug.trace.recipe import Untraceable, trace
+from gpuaug.trace.record import KINDS, REFERS, Table, Tape, needed
+
+SEED = 2**63 + 2**31 + 12345
+N = 70
+IDS = torch.arange(N) // 2 * 2**33 + 5
+OCCURRENCE = torch.arange(N) % 2 * 4095
+SIZES = torch.stack([torch.arange(N) % 37 + 60, torch.arange(N) % 53 + 61], 1)
+FLOAT = ga.ToDtype(torch.float32, scale=True)
+FRAMES = {"dense": ((62, 74), torch.float32), "ragged": (None, torch.uint8)}
+
+
+def keys(epoch: int | torch.Tensor = 7) -> rng.Keys:
+    return rng.Keys(SEED, epoch, IDS, OCCURRENCE)
+
+
+def frame(kind: str) -> ir.Frame:
+    fixed, dtype = FRAMES[kind]
+    return ir.Frame(SIZES if fixed is None else torch.tensor([fixed]).expand(N, 2), fixed, 3, dtype)
+
+
+def same(a, b, path: str = "") -> int:
+    """Raise unless two structures are the same, bit for bit; gives how many numbers were compared."""
+    assert type(a) is type(b), f"{path}: {type(a)} and {type(b)}"
+    if isinstance(a, torch.Tensor):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{path}: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        assert torch.equal(torch.nan_to_num(a, 7.5), torch.nan_to_num(b, 7.5)), (
+            f"{path}: {(a != b).sum()} of {a.numel()} numbers differ"
+        )
+        return a.numel()
+    if isinstance(a, np.ndarray):
+        assert np.array_equal(a, b), path
+        return a.size
+    if isinstance(a, tuple | list):
+        assert len(a) == len(b), path
+        return sum(same(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
+    if is_dataclass(a) and not isinstance(a, rng.Keys):
+        return sum(same(getattr(a, f.name), getattr(b, f.name), f"{path}.{f.name}") for f in fields(a))
+    assert isinstance(a, rng.Keys) or a == b, f"{path}: {a} and {b}"
+    return 0
+
+
+def policies(name: str, i: int):
+    """A policy for either kind of frame."""
+    transform = build(name, case(name, i))
+    for kind in FRAMES:
+        first = [ga.RandomResizedCrop(32)] if kind == "ragged" else []
+        if name == "Normalize":
+            first.append(FLOAT)
+        # a quarter turn of what is not square leaves a batch of different sizes
+        last = [ga.Resize((32, 32))] if name == "RandomRot90" else []
+        policy = ga.Policy([*first, transform, *last], seed=SEED)
+        try:
+            policy._builder("cpu")(keys(), frame(kind))
+        except ValueError as error:
+            # a crop that is too large for 32 pixels, or padding that reaches further
+            if kind == "ragged" and ("larger" in str(error) or "further" in str(error)):
+                continue
+            raise
+        yield kind, policy
+
+
+@pytest.mark.parametrize(("name", "i"), cases())
+def test_a_recipe_gives_what_its_steps_give(name, i):
+    met = 0
+    for kind, policy in policies(name, i):
+        for backend in ("reference", "cpu", "triton"):
+            make = policy._builder(backend)
+            recipe = trace(frame(kind), make)
+            want = make(keys(), frame(kind))
+            met += same(recipe.fill(keys(), frame(kind).size), want)
+    assert met >= 6 * N, "vacuous"
+
+
+WHOLE = [
+    ga.RandomResizedCrop(24),
+    ga.RandomHorizontalFlip(),
+    ga.RandAugment(2, 9),
+    ga.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    FLOAT,
+    ga.RandomErasing(),
+    ga.CutMix(0.3, 5),
+]
+
+
+@pytest.mark.parametrize("epoch", [7, torch.tensor(7)])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_the_machine_of_a_gpu_gives_the_same_bits(kind, epoch):
+    policy = ga.Policy([*WHOLE, ga.RandomCrop(20), ga.CutMix(1.0, 5)], seed=SEED)
+    recipe = trace(frame(kind), lambda k, f: (policy._lower(f, policy._draw(k, f)), torch.zeros_like(k.ids)))
+    program, mates = (
+        device.assemble(recipe.tape, recipe.tables, recipe.slots),
+        device.partners(keys(epoch), recipe.slots),
+    )
+    assert (
+        len(recipe.slots) == 2
+        and torch.equal(mates, host.partners(keys(), recipe.slots))
+        and not torch.equal(mates[0], mates[1])
+    )
+    got = device.run(program, recipe.tables, keys(epoch), frame(kind).size, mates)
+    want = host.run(recipe.program, recipe.tables, keys(), frame(kind).size, mates)
+    assert same(got, want) > 50 * N and {t.dtype for t in recipe.tables} == {"float32", "float64", "int64"}
+
+
+def test_a_batch_of_any_size_fills_its_tables():
+    policy = ga.Policy(WHOLE, seed=SEED)
+    make = policy._builder("cpu")
+    recipe = trace(frame("ragged"), make)
+    program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
+    for n in (0, 1, 31, 64, 65):
+        few = rng.Keys(SEED, 7, IDS[:n], OCCURRENCE[:n])
+        assert same(recipe.fill(few, SIZES[:n]), make(few, ir.Frame(SIZES[:n], None, 3, torch.uint8))) >= n
+        if n in (0, 1, 31):
+            rows = device.run(program, recipe.tables, few, SIZES[:n], device.partners(few, recipe.slots))
+            assert (
+                same(rows, host.run(recipe.program, recipe.tables, few, SIZES[:n], host.partners(few, recipe.slots)))
+                >= n
+            )
+
+
+def test_both_machines_know_every_instruction():
+    names = set(KINDS)
+    assert {device.code(op if op != "word" else "words") for op in names} and len(
+        {device.code(op if op != "word" else "words") for op in names}
+    ) == len(names) - 1
+    assert set(host.CODES) == names - {"iconst", "dconst"} | {t for t in host.DTYPES}
+    assert tuple(device_machine.BUFFERS) == tuple(host.DTYPES)
+
+
+def test_every_instruction_is_the_same_on_both_machines():
+    """Each on numbers that are hard for it: negative, zero, halves, far ends."""
+    tape = Tape()
+    whole, small = tape.add("id"), tape.add("occurrence")
+    signed = tape.add("isub", whole, tape.constant(2**40))
+    fraction = tape.add("ddiv", tape.add("real", signed), tape.constant(8.0))
+    halves = tape.add("dmul", tape.add("real", tape.add("isub", small, tape.constant(10))), tape.constant(0.5))
+    above = tape.add("dadd", tape.add("dabs", halves), tape.constant(2.0**-20))
+    given = {"i": [signed, small, whole], "d": [fraction, halves, above]}
+    made = {}
+    for op, places in REFERS.items():
+        arguments = {"iwhere": "iii", "dwhere": "idd", "real": "i", "whole": "d"}.get(
+            op, ("d" if op[0] in "ds" else "i") * len(places)
+        )
+        if not arguments or op in ("word", "partner", "id", "occurrence", "epoch", "height", "width"):
+            continue
+        rows = [given[k] for k in arguments]
+        if op in ("ishl", "ishr"):
+            rows = [given["i"], [tape.constant(3), tape.constant(32), tape.constant(0)]]
+        if op in ("ieq", "ile", "ilt"):
+            rows = [[tape.add("iand", small, tape.constant(7))] * 3, [tape.constant(5)] * 3]
+        if op in ("deq", "dle", "dlt"):
+            rows = [[halves] * 3, [tape.constant(2.0)] * 3]
+        if op == "ddiv":
+            rows = [given["d"], [above] * 3]
+        if op in ("dsqrt", "dlog"):
+            rows = [[above] * 3]
+        if op in ("dexp", "dsin", "dcos"):
+            rows = [[halves, above, tape.constant(0.25)]]
+        if op == "whole":
+            rows = [[tape.add("dtrunc", fraction), tape.add("dround", halves), tape.add("dfloor", above)]]
+        made[op] = [tape.add(op, *(r[(j + k) % 3] for k, r in enumerate(rows))) for j in range(3)]
+    assert len(made) == len(KINDS) - 9, sorted(set(KINDS) - set(made))
+    tables = tuple(Table("float64" if KINDS[op] == "d" else "int64", (3,), tuple(v)) for op, v in made.items())
+    few = rng.Keys(SEED, 0, torch.arange(N) * 7919 * 2**20 + 2**40 - 35 * 7919 * 2**20, torch.arange(N) % 23)
+    mates = torch.empty((0, N), dtype=torch.int64)
+    got = device.run(device.assemble(tape, tables, ()), tables, few, None, few.ids[None])
+    want = host.run(host.assemble(tape, tables, ()), tables, few, None, mates)
+    for op, g, w in zip(made, got, want, strict=True):
+        # the libraries of two devices may differ in the last bit
+        close = torch.isclose(
+            g.double(),
+            w.double(),
+            rtol=1e-15 if op in ("dexp", "dlog", "dsin", "dcos") else 0.0,
+            atol=0.0,
+            equal_nan=True,
+        )
+        assert close.all(), f"{op}: {g[~close][:3]} and {w[~close][:3]}"
+        assert w.unique().numel() > 1, f"{op}: vacuous"
+
+
+def test_what_is_no_number_stays_none_on_both_machines():
+    tape = Tape()
+    real = tape.add("real", tape.add("id"))
+    nan, found = tape.constant(math.nan), []
+    for op in ("dmin", "dmax", "dadd"):
+        found += [tape.add(op, nan, real), tape.add(op, real, nan)]
+    tables = (Table("float64", (len(found) + 1,), (*found, real)),)
+    few = rng.Keys(SEED, 0, torch.arange(5), torch.zeros(5, dtype=torch.int64))
+    here = host.run(host.assemble(tape, tables, ()), tables, few, None, torch.empty((0, 5), dtype=torch.int64))
+    there = device.run(device.assemble(tape, tables, ()), tables, few, None, few.ids[None])
+    for made in (here[0], there[0]):
+        assert made[:, :-1].isnan().all() and torch.equal(made[:, -1], few.ids.double())
+
+
+def test_constants_are_folded_and_numbers_made_once():
+    tape = Tape()
+    a, b = tape.add("id"), tape.constant(3)
+    assert tape.add("iadd", a, b) == tape.add("iadd", a, b)
+    assert tape.constants[tape.add("imul", b, tape.constant(2**62))] == -(2**62), "as int64 wraps"
+    assert tape.constants[tape.add("single", tape.constant(0.1))] == float(np.float32(0.1))
+    assert tape.add("imul", a, tape.constant(1)) == a and tape.constants[tape.add("imul", a, tape.constant(0))] == 0
+    nan = tape.constant(math.nan)
+    assert (
+        tape.constant(math.nan) == nan
+        and tape.constant(-0.0) != tape.constant(0.0)
+        and tape.constant(1.0) != tape.constant(1)
+    )
+    unused = tape.add("isub", a, b)
+    assert unused not in needed(tape, (Table("int64", (), (tape.add("iadd", a, b),)),))
+
+
+# ---- what cannot be traced
+
+
+@pytest.mark.parametrize(
+    ("reason", "function"),
+    [
+        ("read on the host", lambda x: x.tolist()),
+        ("read on the host", lambda x: x.numpy()),
+        ("not known", lambda x: x if (x > 0).all() else -x),
+        ("sample to sample", lambda x: x.sum(0)),
+        ("sample to sample", lambda x: x[0]),
+        ("slice of samples", lambda x: x[1:]),
+        ("side by side", lambda x: torch.cat([x, x])),
+        ("not known", lambda x: x.roll(1, 0)),
+        ("not known", lambda x: x[x > 3]),
+        ("meet samples", lambda x: x[:, 0][:, None] < x[:, 0]),
+        ("float32; take float64", lambda x: x.float().exp()),
+        ("more than two fractions", lambda x: torch.stack([x[:, 0].double()] * 3, 1).sum(1)),
+        ("plain tensor", lambda x: torch.zeros(len(x), 2, dtype=torch.int64).copy_(x)),
+        ("place in the batch", lambda x: x + torch.arange(len(x))[:, None]),
+    ],
+)
+def test_what_looks_at_numbers_or_other_samples_is_refused(reason, function):
+    with pytest.raises(Untraceable, match=reason):
+        trace(frame("ragged"), lambda k, f: function(f.size))
+
+
+class Unusual(ga.RandomHorizontalFlip):
+    """A transform that looks at what it drew."""
+
+    def sample(self, draw, frame):
+        drawn = super().sample(draw, frame)
+        assert len(drawn["apply"].tolist()) == len(drawn["apply"])
+        return drawn
+
+
+def test_a_transform_that_cannot_be_traced_still_runs_and_describe_says_why(images):
+    odd, usual = (ga.Policy([kind(0.5), ga.RandomInvert()], seed=3) for kind in (Unusual, ga.RandomHorizontalFlip))
+    x, ids = images(4, 12, 10), IDS[:4]
+    for _ in range(3):
+        assert torch.equal(odd(x, ids=ids), usual(x, ids=ids))
+    assert "draws step by step: Untraceable: numbers are read on the host" in odd.describe(
+        (12, 10), dtype=torch.float32
+    )
+    assert "draws step by step" not in usual.describe((12, 10), dtype=torch.float32)
+
+
+# ---- in a policy
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_calls_of_a_kind_use_its_recipe_and_give_the_same_pixels(backend, pictures, monkeypatch):
+    policy = ga.Policy(WHOLE, seed=4)
+    sizes = ((40, 50), (33, 41), (50, 61))
+    labels = torch.arange(3)
+    first = policy(pictures(sizes), labels, ids=IDS[:3], epoch=2, backend=backend)
+    drawn: list[int] = []
+    whole = ga.Policy._draw
+    monkeypatch.setattr(ga.Policy, "_draw", lambda *a: drawn.append(1) or whole(*a))
+    for epoch in (2, torch.tensor(2)):
+        again = policy(pictures(sizes), labels, ids=IDS[:3], epoch=epoch, backend=backend)
+        assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    # the second call traced, the third drew nothing step by step
+    assert len(drawn) == 1
+    other = policy(pictures(sizes), labels, ids=IDS[:3], epoch=3, backend=backend)
+    assert not torch.equal(first[0], other[0]) and len(drawn) == 1, "vacuous"
+
+
+def test_replay_and_the_call_agree_when_a_recipe_drew(images):
+    policy, x, ids = ga.Policy(WHOLE[1:], seed=4), images(5, 30, 40), IDS[::3][:5]
+    labels = torch.arange(5)
+    for _ in range(3):
+        called = policy(x, labels, ids=ids, epoch=1)
+    params = policy.draw(ids, epoch=1, size=(30, 40), dtype=torch.float32)
+    replayed = policy.replay(x, params, labels)
+    assert torch.equal(called[0], replayed[0]) and torch.equal(called[1], replayed[1])
+
+
+def test_what_is_required_of_a_batch_is_asked_of_every_batch(pictures):
+    policy = ga.Policy([ga.RandomCrop(30)])
+    big, small = pictures(((40, 50), (33, 41))), pictures(((40, 50), (29, 60)))
+    for _ in range(3):
+        policy(big)
+    with pytest.raises(ValueError, match=r"size \(30, 30\) of RandomCrop is larger than the padded image \(29, 60\)"):
+        policy(small)
+    assert policy(big).shape == (2, 3, 30, 30)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_a_policy_with_recipes_can_be_copied_and_changed(backend, images):
+    policy, x, ids = ga.Policy([*WHOLE[1:4], ga.SaltAndPepper(0.3)], seed=4), images(3, 20, 20), IDS[:3]
+    for _ in range(3):
+        want = policy(x, ids=ids, backend=backend)
+    twin = copy.deepcopy(policy)
+    for _ in range(3):
+        assert torch.equal(twin(x, ids=ids, backend=backend), want)
+    twin.seed = 5
+    fresh = ga.Policy(policy.transforms, seed=5)(x, ids=ids, backend=backend)
+    assert torch.equal(twin(x, ids=ids, backend=backend), fresh) and not torch.equal(fresh, want), (
+        "the recipe of another seed was used"
+    )
+
+
+def test_a_recipe_that_is_found_in_inference_mode_serves_outside_it(images):
+    policy, x = ga.Policy(WHOLE[1:5], seed=4), images(3, 20, 20)
+    with torch.inference_mode():
+        inside = [policy(x, ids=IDS[:3]) for _ in range(3)]
+    assert torch.equal(policy(x, ids=IDS[:3]), inside[0]) and torch.equal(inside[2], inside[0])
+
+
+def test_the_reference_takes_no_recipe(images):
+    policy, x = ga.Policy(WHOLE[1:5], seed=4), images(3, 20, 20)
+    for _ in range(3):
+        policy(x, ids=IDS[:3], backend="reference")
+    assert not policy._recipes._known
+    assert isinstance(find(frame("dense"), policy._builder("cpu")), str) is False and load("reference").prepare
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_bench_of_draws_measures_every_policy(name):
+    row = measure(name, 5, Budget(0.01, 2, 2))
+    assert row["instructions"] > 100 and row["times as fast as step by step"]["n"] == 2 and row["policy"] == name
+
+
+def test_a_policy_that_meets_many_kinds_of_batches_forgets_some(images):
+    policy = ga.Policy([ga.RandomInvert()])
+    for height in range(1, 140):
+        policy(images(1, height, 3))
+    assert len(policy._recipes._known) <= 64
