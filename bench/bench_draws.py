@@ -1,4 +1,4 @@
-"""What a recipe saves: drawing, lowering and filling the tables of a batch by a tape, against step by step in torch,
+"""What a recipe saves: drawing, lowering and filling the tables of a batch by a trace, against step by step in torch,
 turn by turn.
 
 python -m bench.bench_draws [--out FILE].  No image is touched; one thread.
@@ -17,7 +17,7 @@ import torch
 import gpuaug as ga
 from bench.timing import Budget, Spread, alternate, ratio
 from gpuaug import ir, rng
-from gpuaug.trace.recipe import trace
+from gpuaug.trace.recipe import trace_build
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CROP = (ga.RandomResizedCrop(224), ga.RandomHorizontalFlip())
@@ -49,7 +49,7 @@ def measure(name: str, n: int, budget: Budget) -> dict[str, Any]:
     size = torch.tensor([fixed or (375, 500)]).repeat(n, 1)
     frame = ir.Frame(size, fixed, 3, torch.uint8)
     start = time.perf_counter()
-    recipe = trace(frame, build)
+    recipe = trace_build(frame, build)
     traced = time.perf_counter() - start
     (got, *_), (want, *_) = recipe.fill(keys, size), build(keys, frame)
     if not all(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench import end_to_end, scenarios, suite
-from bench.report.results import page, results
+from bench.report import page, results
 
 from .scenarios import Workload
 from .suite import Measured, Options

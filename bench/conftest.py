@@ -8,7 +8,7 @@ import pytest
 
 from bench import end_to_end, suite
 from bench.contenders.registry import base
-from bench.report.results import results
+from bench.report import results
 
 from .benchmark_option import wanted
 from .replay import CLOCK

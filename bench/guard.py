@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import instructions, scenarios, suite
-from bench.report.results import results
+from bench.report import results
 
 from .scenarios import Workload
 from .suite import Measured, Options

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.report.results import results
+from bench.report import results
 
 FILE = results.RESULTS / "instructions.json"
 COUNTED = ("moderate", "seed recipe 28 px grey")

@@ -27,9 +27,9 @@ def _range(low: float, high: float) -> str:
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """A whole number in [low, high]."""
+    """An integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {value!r}")
     whole = int(value)
     if whole < low or (high is not None and whole > high):
         bound = f">= {low}" if high is None else f"in [{low}, {high}]"

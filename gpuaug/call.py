@@ -117,7 +117,7 @@ def frame_for(size: Any, n: int, channels: int, dtype: torch.dtype, device: torc
     """The frame of n images.  size: (H, W) or [N, 2]"""
     if isinstance(size, Tensor):
         if size.shape != (n, 2) or size.dtype.is_floating_point:
-            raise ValueError(f"size must be (H, W) or whole numbers [{n}, 2], got {size.dtype} {tuple(size.shape)}")
+            raise ValueError(f"size must be (H, W) or integers [{n}, 2], got {size.dtype} {tuple(size.shape)}")
         if size.device != device:
             raise ValueError(f"size must be on the device of ids, got {size.device} and {device}")
         size = size.long()

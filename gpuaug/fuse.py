@@ -40,13 +40,19 @@ def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
 
 def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
     """One pass that does a, then b, to the bit of the interpolation; None where there is none."""
-    if isinstance(a, ir.Warp) and isinstance(b, ir.Resample) and b.moves and b.extend == "none" and b.fixed is not None:
+    if (
+        isinstance(a, ir.Warp)
+        and isinstance(b, ir.Resample)
+        and b.integer_shift
+        and b.extend == "none"
+        and b.fixed is not None
+    ):
         return replace(a, inverse=ir.product(a.inverse, b.inverse), size=b.size, fixed=b.fixed)
     if not (isinstance(a, ir.Resample) and isinstance(b, ir.Resample)):
         return None
-    if b.moves:
+    if b.integer_shift:
         return _then_move(a, b)
-    return _move_then(a, b) if a.moves and b.kernel == "triangle" else None
+    return _move_then(a, b) if a.integer_shift and b.kernel == "triangle" else None
 
 
 def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:

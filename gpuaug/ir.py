@@ -87,7 +87,7 @@ class Resample(Pass):
     kernel: str = "triangle"  # "triangle", or "floor": the pixel at floor(position), for nearest
     extend: str = "none"  # "none" (it never does), "constant", "edge", "reflect" or "symmetric"
     fill: tuple[float, ...] = (0.0,)  # one value, or one per channel
-    moves: bool = False  # True: positions are integers, so that pixels move and nothing is interpolated
+    integer_shift: bool = False  # positions are integers, so that pixels move and nothing is interpolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +312,7 @@ def is_move(p: Pass) -> bool:
         return all(is_move(q) for branch in p.branches for q in branch)
     return (
         isinstance(p, CutMix)
-        or (isinstance(p, Resample) and (p.moves or p.kernel == "floor"))
+        or (isinstance(p, Resample) and (p.integer_shift or p.kernel == "floor"))
         or (isinstance(p, Warp) and p.kernel == "nearest")
     )
 
@@ -370,7 +370,7 @@ def after(passes: Sequence, frame: Frame) -> Frame:
 
 
 def map_rectangle(matrix: Tensor, rectangle: Tensor) -> Tensor:
-    """The rectangle that the pixels of another move to under a matrix of whole numbers with axis-aligned linear
+    """The rectangle that the pixels of another move to under a matrix of integers with axis-aligned linear
     part."""
     near, far = rectangle[:, :2].double(), rectangle[:, 2:].double() - 1
     linear, shift = matrix[:, :2, :2], matrix[:, :2, 2]

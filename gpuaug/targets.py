@@ -39,7 +39,7 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
         return labels
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise TypeError(
-            f"labels to mix must be [N] whole numbers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"labels to mix must be [N] integers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     if num_classes is None:
         raise ValueError(

@@ -15,8 +15,8 @@ import torch
 
 import gpuaug as ga
 from bench import checks, guard, instructions, scenarios, sources, suite, timing
-from bench.contenders.registry import registry
-from bench.report.results import page, plots, readme, results
+from bench.contenders import registry
+from bench.report import page, plots, readme, results
 from bench.scenarios import TO_FLOAT, Workload
 from bench.suite import Measured, Options, Row
 from bench.timing import Budget, Spread

@@ -88,7 +88,7 @@ class WithAnother(ga.Transform):
         box = frame.whole() + self.shift
         ones = ir.rows((1.0, 1.0), frame.size, torch.float64)
         eye = torch.eye(3, dtype=torch.float64).expand(len(frame.size), 3, 3)
-        still = ir.Resample(eye, ones, box, frame.whole(), frame.whole(), frame.size, frame.fixed, moves=True)
+        still = ir.Resample(eye, ones, box, frame.whole(), frame.whole(), frame.size, frame.fixed, integer_shift=True)
         return (
             still,
             ir.Posterize(torch.full_like(partner, self.bits)),

@@ -70,7 +70,7 @@ def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder:
     assert min(rates.values()) > 0
     assert len(ratios) == 2
     for rival, ratio in zip(list(rates.values())[1:], ratios, strict=True):
-        # both rates are printed rounded to a whole number
+        # both rates are printed rounded to an integer
         low, high = (rates["gpuaug"] - 0.5) / (rival + 0.5), (rates["gpuaug"] + 0.5) / (rival - 0.5)
         assert low - 0.006 <= ratio <= high + 0.006
 

@@ -306,7 +306,7 @@ def test_rank_and_world_come_from_the_environment_of_torchrun(monkeypatch):
         Sampler(20)
     for rank in ("", "one"):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(ValueError, match="must have RANK and WORLD_SIZE as whole numbers, or neither"):
+        with pytest.raises(ValueError, match="must have RANK and WORLD_SIZE as integers, or neither"):
             Sampler(20)
     monkeypatch.setenv("WORLD_SIZE", "")
     monkeypatch.setenv("RANK", "")

@@ -114,7 +114,7 @@ def test_random_chains_on_images_of_different_sizes_fold_without_a_trace(seed, p
 
 @pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact"])
 def test_a_flip_of_a_nearest_resize_is_exactly_the_flip(interpolation, images):
-    """At positions that are whole numbers a last bit would pick the neighbour."""
+    """At positions that are integers a last bit would pick the neighbour."""
     for side in (9, 14, 26, 33):
         for out in (5, 9, 18, 27):
             x = images(4, side, side)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.gpu.__main__ import clock, parts, run, workloads
+from bench.gpu import clock, parts, run, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import Card, Ours
-from bench.report.results import results
+from bench.report import results
 
 CPU = torch.device("cpu")
 CARD = Card(CPU, Pace(0, 2, 2, 0), Pace(0, 2, 2, 0), 4, 1e9)

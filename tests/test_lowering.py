@@ -226,7 +226,7 @@ def test_equalize_takes_values_between_two_levels(images):
 
 @pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact"])
 def test_nearest_takes_the_pixel_that_exact_arithmetic_names(interpolation):
-    """torchvision's float32 misses one in five thousand, at positions that are whole numbers."""
+    """torchvision's float32 misses one in five thousand, at positions that are integers."""
     tried = 0
     for side in range(1, 160, 3):
         for out in (*range(1, 60, 2), 224):

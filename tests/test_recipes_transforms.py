@@ -38,9 +38,9 @@ def wiped(x: Tensor, function: Callable[[Tensor], Tensor]) -> list[Tensor]:
     return [x, made.clone()]
 
 
-# what is on the tape: it must give the bits of the steps
+# what is on the trace: it must give the bits of the steps
 TRACED = {
-    "round gives a copy of whole numbers": lambda k: wiped(words(k), torch.round),
+    "round gives a copy of integers": lambda k: wiped(words(k), torch.round),
     "contiguous gives a copy of a part": lambda k: wiped(words(k), lambda x: x[:, :2].contiguous()),
     "contiguous gives itself of the whole": lambda k: wiped(words(k), torch.Tensor.contiguous),
     "reshape gives a view where it can": lambda k: wiped(words(k), lambda x: x.reshape(-1, 2, 2)),
@@ -60,7 +60,7 @@ TRACED = {
     "float32 after each operation": lambda k: (
         (fractions(k).float() * 3.7 + 0.1) / 1.3 - fractions(k).float()
     ).double(),
-    "float32 of whole numbers": lambda k: (words(k) * 0.1 + words(k) / 7).double(),
+    "float32 of integers": lambda k: (words(k) * 0.1 + words(k) / 7).double(),
     "float32 is compared with a number": lambda k: (fractions(k).float() < 0.1).long(),
     "a tensor without dimensions": lambda k: fractions(k) * torch.tensor(0.1),
     "no number in a clamp": lambda k: torch.where(fractions(k) < 0, torch.nan, fractions(k)).clamp(0.2, 0.5),

@@ -1,4 +1,4 @@
-"""Recipes: what a tape fills in is what drawing, lowering and marshalling step by step give, to the last bit, on every
+"""Recipes: what a trace fills in is what drawing, lowering and marshalling step by step give, to the last bit, on every
 machine."""
 
 import copy
@@ -18,8 +18,8 @@ from gpuaug import ir, rng
 from gpuaug.exec import load
 from gpuaug.trace import device, host
 from gpuaug.trace.cache import find
-from gpuaug.trace.recipe import Untraceable, trace
-from gpuaug.trace.record import KINDS, REFERS, Table, Tape, needed
+from gpuaug.trace.recipe import Untraceable, trace_build
+from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 SEED = 2**63 + 2**31 + 12345
 N = 70
@@ -86,13 +86,13 @@ def test_a_recipe_gives_what_its_steps_give(name, i):
     for kind, policy in policies(name, i):
         for backend in ("reference", "cpu", "triton"):
             make = policy._builder(backend)
-            recipe = trace(frame(kind), make)
+            recipe = trace_build(frame(kind), make)
             want = make(keys(), frame(kind))
             met += same(recipe.fill(keys(), frame(kind).size), want)
     assert met >= 6 * N, "vacuous"
 
 
-WHOLE = [
+TO_INTEGER = [
     ga.RandomResizedCrop(24),
     ga.RandomHorizontalFlip(),
     ga.RandAugment(2, 9),
@@ -106,10 +106,10 @@ WHOLE = [
 @pytest.mark.parametrize("epoch", [7, torch.tensor(7)])
 @pytest.mark.parametrize("kind", FRAMES)
 def test_the_machine_of_a_gpu_gives_the_same_bits(kind, epoch):
-    policy = ga.Policy([*WHOLE, ga.RandomCrop(20), ga.CutMix(1.0, 5)], seed=SEED)
-    recipe = trace(frame(kind), lambda k, f: (policy._lower(f, policy._draw(k, f)), torch.zeros_like(k.ids)))
+    policy = ga.Policy([*TO_INTEGER, ga.RandomCrop(20), ga.CutMix(1.0, 5)], seed=SEED)
+    recipe = trace_build(frame(kind), lambda k, f: (policy._lower(f, policy._draw(k, f)), torch.zeros_like(k.ids)))
     program, mates = (
-        device.assemble(recipe.tape, recipe.tables, recipe.slots),
+        device.assemble(recipe.trace, recipe.tables, recipe.slots),
         device.partners(keys(epoch), recipe.slots),
     )
     assert (
@@ -123,10 +123,10 @@ def test_the_machine_of_a_gpu_gives_the_same_bits(kind, epoch):
 
 
 def test_a_batch_of_any_size_fills_its_tables():
-    policy = ga.Policy(WHOLE, seed=SEED)
+    policy = ga.Policy(TO_INTEGER, seed=SEED)
     make = policy._builder("cpu")
-    recipe = trace(frame("ragged"), make)
-    program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
+    recipe = trace_build(frame("ragged"), make)
+    program = device.assemble(recipe.trace, recipe.tables, recipe.slots)
     for n in (0, 1, 31, 64, 65):
         few = rng.Keys(SEED, 7, IDS[:n], OCCURRENCE[:n])
         assert same(recipe.fill(few, SIZES[:n]), make(few, ir.Frame(SIZES[:n], None, 3, torch.uint8))) >= n
@@ -149,42 +149,42 @@ def test_both_machines_know_every_instruction():
 
 def test_every_instruction_is_the_same_on_both_machines():
     """Each on numbers that are hard for it: negative, zero, halves, far ends."""
-    tape = Tape()
-    whole, small = tape.add("id"), tape.add("occurrence")
-    signed = tape.add("isub", whole, tape.constant(2**40))
-    fraction = tape.add("ddiv", tape.add("real", signed), tape.constant(8.0))
-    halves = tape.add("dmul", tape.add("real", tape.add("isub", small, tape.constant(10))), tape.constant(0.5))
-    above = tape.add("dadd", tape.add("dabs", halves), tape.constant(2.0**-20))
+    trace = Trace()
+    whole, small = trace.add("id"), trace.add("occurrence")
+    signed = trace.add("isub", whole, trace.constant(2**40))
+    fraction = trace.add("ddiv", trace.add("to_float", signed), trace.constant(8.0))
+    halves = trace.add("dmul", trace.add("to_float", trace.add("isub", small, trace.constant(10))), trace.constant(0.5))
+    above = trace.add("dadd", trace.add("dabs", halves), trace.constant(2.0**-20))
     given = {"i": [signed, small, whole], "d": [fraction, halves, above]}
     made = {}
     for op, places in REFERS.items():
-        arguments = {"iwhere": "iii", "dwhere": "idd", "real": "i", "whole": "d"}.get(
+        arguments = {"iwhere": "iii", "dwhere": "idd", "to_float": "i", "to_integer": "d"}.get(
             op, ("d" if op[0] in "ds" else "i") * len(places)
         )
         if not arguments or op in ("word", "partner", "id", "occurrence", "epoch", "height", "width"):
             continue
         rows = [given[k] for k in arguments]
         if op in ("ishl", "ishr"):
-            rows = [given["i"], [tape.constant(3), tape.constant(32), tape.constant(0)]]
+            rows = [given["i"], [trace.constant(3), trace.constant(32), trace.constant(0)]]
         if op in ("ieq", "ile", "ilt"):
-            rows = [[tape.add("iand", small, tape.constant(7))] * 3, [tape.constant(5)] * 3]
+            rows = [[trace.add("iand", small, trace.constant(7))] * 3, [trace.constant(5)] * 3]
         if op in ("deq", "dle", "dlt"):
-            rows = [[halves] * 3, [tape.constant(2.0)] * 3]
+            rows = [[halves] * 3, [trace.constant(2.0)] * 3]
         if op == "ddiv":
             rows = [given["d"], [above] * 3]
         if op in ("dsqrt", "dlog"):
             rows = [[above] * 3]
         if op in ("dexp", "dsin", "dcos"):
-            rows = [[halves, above, tape.constant(0.25)]]
-        if op == "whole":
-            rows = [[tape.add("dtrunc", fraction), tape.add("dround", halves), tape.add("dfloor", above)]]
-        made[op] = [tape.add(op, *(r[(j + k) % 3] for k, r in enumerate(rows))) for j in range(3)]
+            rows = [[halves, above, trace.constant(0.25)]]
+        if op == "to_integer":
+            rows = [[trace.add("dtrunc", fraction), trace.add("dround", halves), trace.add("dfloor", above)]]
+        made[op] = [trace.add(op, *(r[(j + k) % 3] for k, r in enumerate(rows))) for j in range(3)]
     assert len(made) == len(KINDS) - 9, sorted(set(KINDS) - set(made))
     tables = tuple(Table("float64" if KINDS[op] == "d" else "int64", (3,), tuple(v)) for op, v in made.items())
     few = rng.Keys(SEED, 0, torch.arange(N) * 7919 * 2**20 + 2**40 - 35 * 7919 * 2**20, torch.arange(N) % 23)
     mates = torch.empty((0, N), dtype=torch.int64)
-    got = device.run(device.assemble(tape, tables, ()), tables, few, None, few.ids[None])
-    want = host.run(host.assemble(tape, tables, ()), tables, few, None, mates)
+    got = device.run(device.assemble(trace, tables, ()), tables, few, None, few.ids[None])
+    want = host.run(host.assemble(trace, tables, ()), tables, few, None, mates)
     for op, g, w in zip(made, got, want, strict=True):
         # the libraries of two devices may differ in the last bit
         close = torch.isclose(
@@ -199,34 +199,36 @@ def test_every_instruction_is_the_same_on_both_machines():
 
 
 def test_what_is_no_number_stays_none_on_both_machines():
-    tape = Tape()
-    real = tape.add("real", tape.add("id"))
-    nan, found = tape.constant(math.nan), []
+    trace = Trace()
+    real = trace.add("to_float", trace.add("id"))
+    nan, found = trace.constant(math.nan), []
     for op in ("dmin", "dmax", "dadd"):
-        found += [tape.add(op, nan, real), tape.add(op, real, nan)]
+        found += [trace.add(op, nan, real), trace.add(op, real, nan)]
     tables = (Table("float64", (len(found) + 1,), (*found, real)),)
     few = rng.Keys(SEED, 0, torch.arange(5), torch.zeros(5, dtype=torch.int64))
-    here = host.run(host.assemble(tape, tables, ()), tables, few, None, torch.empty((0, 5), dtype=torch.int64))
-    there = device.run(device.assemble(tape, tables, ()), tables, few, None, few.ids[None])
+    here = host.run(host.assemble(trace, tables, ()), tables, few, None, torch.empty((0, 5), dtype=torch.int64))
+    there = device.run(device.assemble(trace, tables, ()), tables, few, None, few.ids[None])
     for made in (here[0], there[0]):
         assert made[:, :-1].isnan().all() and torch.equal(made[:, -1], few.ids.double())
 
 
 def test_constants_are_folded_and_numbers_made_once():
-    tape = Tape()
-    a, b = tape.add("id"), tape.constant(3)
-    assert tape.add("iadd", a, b) == tape.add("iadd", a, b)
-    assert tape.constants[tape.add("imul", b, tape.constant(2**62))] == -(2**62), "as int64 wraps"
-    assert tape.constants[tape.add("single", tape.constant(0.1))] == float(np.float32(0.1))
-    assert tape.add("imul", a, tape.constant(1)) == a and tape.constants[tape.add("imul", a, tape.constant(0))] == 0
-    nan = tape.constant(math.nan)
+    trace = Trace()
+    a, b = trace.add("id"), trace.constant(3)
+    assert trace.add("iadd", a, b) == trace.add("iadd", a, b)
+    assert trace.constants[trace.add("imul", b, trace.constant(2**62))] == -(2**62), "as int64 wraps"
+    assert trace.constants[trace.add("single", trace.constant(0.1))] == float(np.float32(0.1))
     assert (
-        tape.constant(math.nan) == nan
-        and tape.constant(-0.0) != tape.constant(0.0)
-        and tape.constant(1.0) != tape.constant(1)
+        trace.add("imul", a, trace.constant(1)) == a and trace.constants[trace.add("imul", a, trace.constant(0))] == 0
     )
-    unused = tape.add("isub", a, b)
-    assert unused not in needed(tape, (Table("int64", (), (tape.add("iadd", a, b),)),))
+    nan = trace.constant(math.nan)
+    assert (
+        trace.constant(math.nan) == nan
+        and trace.constant(-0.0) != trace.constant(0.0)
+        and trace.constant(1.0) != trace.constant(1)
+    )
+    unused = trace.add("isub", a, b)
+    assert unused not in needed(trace, (Table("int64", (), (trace.add("iadd", a, b),)),))
 
 
 # ---- what cannot be traced
@@ -253,7 +255,7 @@ def test_constants_are_folded_and_numbers_made_once():
 )
 def test_what_looks_at_numbers_or_other_samples_is_refused(reason, function):
     with pytest.raises(Untraceable, match=reason):
-        trace(frame("ragged"), lambda k, f: function(f.size))
+        trace_build(frame("ragged"), lambda k, f: function(f.size))
 
 
 class Unusual(ga.RandomHorizontalFlip):
@@ -281,7 +283,7 @@ def test_a_transform_that_cannot_be_traced_still_runs_and_describe_says_why(imag
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_calls_of_a_kind_use_its_recipe_and_give_the_same_pixels(backend, pictures, monkeypatch):
-    policy = ga.Policy(WHOLE, seed=4)
+    policy = ga.Policy(TO_INTEGER, seed=4)
     sizes = ((40, 50), (33, 41), (50, 61))
     labels = torch.arange(3)
     first = policy(pictures(sizes), labels, ids=IDS[:3], epoch=2, backend=backend)
@@ -298,7 +300,7 @@ def test_calls_of_a_kind_use_its_recipe_and_give_the_same_pixels(backend, pictur
 
 
 def test_replay_and_the_call_agree_when_a_recipe_drew(images):
-    policy, x, ids = ga.Policy(WHOLE[1:], seed=4), images(5, 30, 40), IDS[::3][:5]
+    policy, x, ids = ga.Policy(TO_INTEGER[1:], seed=4), images(5, 30, 40), IDS[::3][:5]
     labels = torch.arange(5)
     for _ in range(3):
         called = policy(x, labels, ids=ids, epoch=1)
@@ -319,7 +321,7 @@ def test_what_is_required_of_a_batch_is_asked_of_every_batch(pictures):
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_a_policy_with_recipes_can_be_copied_and_changed(backend, images):
-    policy, x, ids = ga.Policy([*WHOLE[1:4], ga.SaltAndPepper(0.3)], seed=4), images(3, 20, 20), IDS[:3]
+    policy, x, ids = ga.Policy([*TO_INTEGER[1:4], ga.SaltAndPepper(0.3)], seed=4), images(3, 20, 20), IDS[:3]
     for _ in range(3):
         want = policy(x, ids=ids, backend=backend)
     twin = copy.deepcopy(policy)
@@ -333,14 +335,14 @@ def test_a_policy_with_recipes_can_be_copied_and_changed(backend, images):
 
 
 def test_a_recipe_that_is_found_in_inference_mode_serves_outside_it(images):
-    policy, x = ga.Policy(WHOLE[1:5], seed=4), images(3, 20, 20)
+    policy, x = ga.Policy(TO_INTEGER[1:5], seed=4), images(3, 20, 20)
     with torch.inference_mode():
         inside = [policy(x, ids=IDS[:3]) for _ in range(3)]
     assert torch.equal(policy(x, ids=IDS[:3]), inside[0]) and torch.equal(inside[2], inside[0])
 
 
 def test_the_reference_takes_no_recipe(images):
-    policy, x = ga.Policy(WHOLE[1:5], seed=4), images(3, 20, 20)
+    policy, x = ga.Policy(TO_INTEGER[1:5], seed=4), images(3, 20, 20)
     for _ in range(3):
         policy(x, ids=IDS[:3], backend="reference")
     assert not policy._recipes._known

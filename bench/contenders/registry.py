@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import gpuaug as ga
-from bench.contenders.registry import dali, words
+from bench.contenders import dali, words
 from bench.contenders.words import Unsupported
 from bench.scenarios import Workload, is_mix
 from bench.sources import Source

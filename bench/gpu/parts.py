@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import suite
 from bench.contenders.registry import Absent, Contender, Unsupported
-from bench.gpu.__main__ import clock
+from bench.gpu import clock
 from bench.gpu.clock import Pace
 from bench.gpu.workloads import GATED, PLACES, Job
 from bench.timing import Spread, Work

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from bench.gpu.__main__ import clock, workloads
+from bench.gpu import clock, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import PARTS, Card, Ours, Red, cost, said, spread
-from bench.report.results import results
+from bench.report import results
 from bench.suite import Options
 
 # {workload: what was expected before the first run}, written by hand

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 import gpuaug as ga
+from bench.contenders.registry import CONTENDERS, Contender, Unsupported
+from bench.scenarios import ENDS, FLIP, H1, PHOTOGRAPH, POLICIES, STD, Workload
+from bench.sources import Source, photographs
 from gpuaug import torch_compile
-
-from .contenders import CONTENDERS, Contender, Unsupported
-from .scenarios import ENDS, FLIP, H1, PHOTOGRAPH, POLICIES, STD, Workload
-from .sources import Source, photographs
 
 PLACES = 3  # copies of the images that calls take in turn, so that no cache holds them
 GATED = 8  # samples compared with the reference before anything is timed

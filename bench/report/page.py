@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench.report.results import GROUPS, HEAD, cells, from_json, heading, markdown, place, plots, save
+from bench.report import plots
+from bench.report.results import GROUPS, HEAD, cells, from_json, heading, markdown, place, save
 from bench.suite import Measured
 
 STYLE = """

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.report.results import from_json, load, number, plots, results, spread
+from bench.report import plots, results
+from bench.report.results import from_json, load, number, spread
 from bench.suite import Measured
 
 README = Path(__file__).parents[2] / "README.md"

@@ -85,7 +85,7 @@ class WeightedEpoch:
 
 
 def quotas(shares: Sequence[float], length: int) -> Ints:
-    """`length` draws by largest remainder (Hamilton's method): whole numbers, within one of the exact share.  Equal
+    """`length` draws by largest remainder (Hamilton's method): integers, within one of the exact share.  Equal
     remainders go by class."""
     exact = np.asarray(shares, np.float64) / math.fsum(shares) * length
     whole = np.floor(exact)

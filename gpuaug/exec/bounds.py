@@ -38,7 +38,7 @@ def rules(p: ir.Pass, frame: ir.Frame) -> Iterator[Rule]:
 @rules.register
 def _(p: ir.Mix, frame: ir.Frame) -> Iterator[Rule]:
     n = len(frame.size)
-    # a tape has no number of samples; the partners that it finds are those of the batch
+    # a trace has no number of samples; the partners that it finds are those of the batch
     if type(p.partner) is Tensor:
         yield "partner", p.partner, (p.partner >= 0) & (p.partner < n), f"a row of this batch, in [0, {n})"
 

@@ -103,7 +103,7 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
     cx, cy = torch.where(turned, xy, xx), torch.where(turned, yx, yy)
     along_x, along_y = (oy, ox) if turned else (ox, oy)
     px, py = cx * along_x + x, cy * along_y + y
-    if p.moves or p.kernel == "floor":
+    if p.integer_shift or p.kernel == "floor":
         # nothing is computed with what is only moved
         ix, iy = (v.floor().long().clamp(first, last - 1) - first for v, first, last in ((px, x0, x1), (py, y0, y1)))
         out = tile[:, iy[:, None], ix]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.trace.record import Tape
+from gpuaug.trace.record import Trace
 from gpuaug.trace.tensor import HANDLERS, Array, Handler, Symbol, Untraceable, collapsed, kind_of, numbers_of
 
 aten = torch.ops.aten
@@ -30,30 +30,30 @@ def each(function: Callable[..., int], *arrays: Array) -> Array:
     return out if isinstance(out, np.ndarray) else np.array(out, dtype=object)
 
 
-def cast(tape: Tape, numbers: Array, to: torch.dtype, known: torch.dtype | None = None) -> Array:
+def cast(trace: Trace, numbers: Array, to: torch.dtype, known: torch.dtype | None = None) -> Array:
     """Numbers as another dtype holds them.  known: theirs, where they are sure to be in its range"""
     real, single, narrow, truth = kind_of(to) == "d", to == torch.float32, to == torch.int32, to == torch.bool
 
     def one(number: int) -> int:
         if real:
-            out = number if tape.kind(number) == "d" else tape.add("real", number)
-            return out if not single or known == torch.float32 else tape.add("single", out)
-        if tape.kind(number) == "d":
+            out = number if trace.kind(number) == "d" else trace.add("to_float", number)
+            return out if not single or known == torch.float32 else trace.add("single", out)
+        if trace.kind(number) == "d":
             if truth:
-                return tape.add("ieq", tape.add("deq", number, tape.constant(0.0)), tape.constant(0))
-            number = tape.add("whole", tape.add("dtrunc", number))
+                return trace.add("ieq", trace.add("deq", number, trace.constant(0.0)), trace.constant(0))
+            number = trace.add("to_integer", trace.add("dtrunc", number))
         if narrow and known not in (torch.int32, torch.bool):
-            return tape.add("ishr", tape.add("ishl", number, tape.constant(32)), tape.constant(32))
+            return trace.add("ishr", trace.add("ishl", number, trace.constant(32)), trace.constant(32))
         if truth and known != torch.bool:
-            return tape.add("ieq", tape.add("ieq", number, tape.constant(0)), tape.constant(0))
+            return trace.add("ieq", trace.add("ieq", number, trace.constant(0)), trace.constant(0))
         return number
 
     return each(one, numbers)
 
 
-def operand(tape: Tape, value: Any, to: torch.dtype) -> Array:
+def operand(trace: Trace, value: Any, to: torch.dtype) -> Array:
     """An argument as the dtype that an operation computes in."""
-    return cast(tape, numbers_of(tape, value), to, value.dtype if isinstance(value, Tensor) else None)
+    return cast(trace, numbers_of(trace, value), to, value.dtype if isinstance(value, Tensor) else None)
 
 
 def computed(*values: Any) -> torch.dtype:
@@ -62,23 +62,23 @@ def computed(*values: Any) -> torch.dtype:
     return torch.result_type(*like) if len(like) > 1 else like[0].dtype
 
 
-def rounded(tape: Tape, numbers: Array, to: torch.dtype) -> Array:
+def rounded(trace: Trace, numbers: Array, to: torch.dtype) -> Array:
     """What was computed of numbers of a dtype as that dtype holds it: a float32 is rounded, an int32 wraps, and true
     and true is true."""
-    return numbers if to in (torch.float64, torch.int64) else cast(tape, numbers, to)
+    return numbers if to in (torch.float64, torch.int64) else cast(trace, numbers, to)
 
 
 def arithmetic(name: str) -> Handler:
     """An operation of two numbers of one kind."""
 
-    def handler(tape: Tape, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         scale = options.pop("alpha", 1)
         if scale != 1 or options.pop("rounding_mode", None) is not None or options:
             raise Untraceable(f"{name} with options {options}")
         kind = kind_of(out.dtype)
         op = {"i": "i", "d": "d"}[kind] + name
-        found = each(lambda x, y: tape.add(op, x, y), operand(tape, a, out.dtype), operand(tape, b, out.dtype))
-        return Symbol(tape, found if name in ("min", "max") else rounded(tape, found, out.dtype), out)
+        found = each(lambda x, y: trace.add(op, x, y), operand(trace, a, out.dtype), operand(trace, b, out.dtype))
+        return Symbol(trace, found if name in ("min", "max") else rounded(trace, found, out.dtype), out)
 
     return handler
 
@@ -94,19 +94,19 @@ HANDLERS.update(
     }
 )
 _FLIPPED = arithmetic("sub")
-handles(aten.rsub.Scalar, aten.rsub.Tensor)(lambda tape, out, a, b, **options: _FLIPPED(tape, out, b, a, **options))
+handles(aten.rsub.Scalar, aten.rsub.Tensor)(lambda trace, out, a, b, **options: _FLIPPED(trace, out, b, a, **options))
 
 
 def comparison(name: str, swap: bool = False, negate: bool = False) -> Handler:
     """A truth value of two numbers."""
 
-    def handler(tape: Tape, out: Tensor, a: Any, b: Any) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
         dtype = computed(a, b)
-        x, y = (operand(tape, v, dtype) for v in ((b, a) if swap else (a, b)))
-        found = each(lambda p, q: tape.add(kind_of(dtype) + name, p, q), x, y)
+        x, y = (operand(trace, v, dtype) for v in ((b, a) if swap else (a, b)))
+        found = each(lambda p, q: trace.add(kind_of(dtype) + name, p, q), x, y)
         if negate:
-            found = each(lambda p: tape.add("ieq", p, tape.constant(0)), found)
-        return Symbol(tape, found, out)
+            found = each(lambda p: trace.add("ieq", p, trace.constant(0)), found)
+        return Symbol(trace, found, out)
 
     return handler
 
@@ -122,17 +122,17 @@ for _ops, _handler in (
     handles(*_ops)(_handler)
 
 
-def whole(name: str, check: Callable[[Tape, int, torch.dtype], None] = lambda tape, number, dtype: None) -> Handler:
-    """An operation of whole numbers or truth values.  check: of what stands on the right"""
+def whole(name: str, check: Callable[[Trace, int, torch.dtype], None] = lambda trace, number, dtype: None) -> Handler:
+    """An operation of integers or truth values.  check: of what stands on the right"""
 
-    def handler(tape: Tape, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         if kind_of(out.dtype) != "i":
             raise Untraceable(f"{name} of {out.dtype}")
-        x, y = numbers_of(tape, a), numbers_of(tape, b)
+        x, y = numbers_of(trace, a), numbers_of(trace, b)
         for number in y.flatten():
-            check(tape, number, out.dtype)
-        found = each(lambda p, q: tape.add(name, p, q), x, y)
-        return Symbol(tape, rounded(tape, found, out.dtype) if out.dtype == torch.int32 else found, out)
+            check(trace, number, out.dtype)
+        found = each(lambda p, q: trace.add(name, p, q), x, y)
+        return Symbol(trace, rounded(trace, found, out.dtype) if out.dtype == torch.int32 else found, out)
 
     return handler
 
@@ -140,10 +140,10 @@ def whole(name: str, check: Callable[[Tape, int, torch.dtype], None] = lambda ta
 def logical(name: str) -> Handler:
     """An operation of truth values, of numbers too."""
 
-    def handler(tape: Tape, out: Tensor, a: Any, b: Any) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
         return Symbol(
-            tape,
-            each(lambda x, y: tape.add(name, x, y), operand(tape, a, torch.bool), operand(tape, b, torch.bool)),
+            trace,
+            each(lambda x, y: trace.add(name, x, y), operand(trace, a, torch.bool), operand(trace, b, torch.bool)),
             out,
         )
 
@@ -153,16 +153,16 @@ def logical(name: str) -> Handler:
 HANDLERS |= {aten.logical_and.default: logical("iand"), aten.logical_or.default: logical("ior")}
 
 
-def _shifts(tape: Tape, number: int, dtype: torch.dtype) -> None:
+def _shifts(trace: Trace, number: int, dtype: torch.dtype) -> None:
     """Machines differ in what they do with other distances, and from torch."""
-    if not 0 <= tape.constants.get(number, -1) < torch.iinfo(dtype).bits:
+    if not 0 <= trace.constants.get(number, -1) < torch.iinfo(dtype).bits:
         raise Untraceable("a shift by what is no constant, or by more bits than there are")
 
 
-def _divides(tape: Tape, number: int, dtype: torch.dtype) -> None:
+def _divides(trace: Trace, number: int, dtype: torch.dtype) -> None:
     """A division by zero is torch's to refuse."""
-    if not tape.constants.get(number):
-        tape.required.add(tape.add("ieq", tape.add("ieq", number, tape.constant(0)), tape.constant(0)))
+    if not trace.constants.get(number):
+        trace.required.add(trace.add("ieq", trace.add("ieq", number, trace.constant(0)), trace.constant(0)))
 
 
 for _names, _name, _check in (
@@ -179,35 +179,35 @@ for _names, _name, _check in (
 
 
 @handles(aten.logical_not.default, aten.bitwise_not.default)
-def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
     if out.dtype != torch.bool or a.dtype != torch.bool:
         raise Untraceable("the complement of a number")
-    return Symbol(tape, each(lambda x: tape.add("ieq", x, tape.constant(0)), a.numbers), out)
+    return Symbol(trace, each(lambda x: trace.add("ieq", x, trace.constant(0)), a.numbers), out)
 
 
 @handles(aten.remainder.Scalar, aten.remainder.Tensor)
-def _(tape: Tape, out: Tensor, a: Any, b: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
     if kind_of(out.dtype) != "i":
         raise Untraceable("the remainder of a fraction")
 
     def one(x: int, y: int) -> int:
-        _divides(tape, y, out.dtype)
-        return tape.add("isub", x, tape.add("imul", tape.add("idiv", x, y), y))
+        _divides(trace, y, out.dtype)
+        return trace.add("isub", x, trace.add("imul", trace.add("idiv", x, y), y))
 
-    return Symbol(tape, each(one, numbers_of(tape, a), numbers_of(tape, b)), out)
+    return Symbol(trace, each(one, numbers_of(trace, a), numbers_of(trace, b)), out)
 
 
 def function(name: str, exact: bool = True) -> Handler:
     """A function of one real number; what is not exact must be float64, for float32 libraries round otherwise."""
 
-    def handler(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
         if kind_of(a.dtype) == "i":
             if exact:
-                return Symbol(tape, a.numbers.copy(), out)
-            raise Untraceable(f"{name} of whole numbers")
+                return Symbol(trace, a.numbers.copy(), out)
+            raise Untraceable(f"{name} of integers")
         if not exact and a.dtype != torch.float64:
             raise Untraceable(f"{name} of {a.dtype}; take float64")
-        return Symbol(tape, each(lambda x: tape.add(name, x), a.numbers), out)
+        return Symbol(trace, each(lambda x: trace.add(name, x), a.numbers), out)
 
     return handler
 
@@ -220,68 +220,72 @@ for _name in ("exp", "log", "sin", "cos", "sqrt"):
 
 
 @handles(aten.neg.default)
-def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
     if kind_of(a.dtype) == "d":
-        return Symbol(tape, each(lambda x: tape.add("dneg", x), a.numbers), out)
-    return Symbol(tape, rounded(tape, each(lambda x: tape.add("isub", tape.constant(0), x), a.numbers), out.dtype), out)
+        return Symbol(trace, each(lambda x: trace.add("dneg", x), a.numbers), out)
+    return Symbol(
+        trace, rounded(trace, each(lambda x: trace.add("isub", trace.constant(0), x), a.numbers), out.dtype), out
+    )
 
 
 @handles(aten.abs.default)
-def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
     if kind_of(a.dtype) == "d":
-        return Symbol(tape, each(lambda x: tape.add("dabs", x), a.numbers), out)
+        return Symbol(trace, each(lambda x: trace.add("dabs", x), a.numbers), out)
     return Symbol(
-        tape,
-        rounded(tape, each(lambda x: tape.add("imax", x, tape.add("isub", tape.constant(0), x)), a.numbers), out.dtype),
+        trace,
+        rounded(
+            trace, each(lambda x: trace.add("imax", x, trace.add("isub", trace.constant(0), x)), a.numbers), out.dtype
+        ),
         out,
     )
 
 
 @handles(aten.reciprocal.default)
-def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
-    return HANDLERS[aten.div.Tensor](tape, out, 1.0, a)  # type: ignore[no-any-return]
+def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
+    return HANDLERS[aten.div.Tensor](trace, out, 1.0, a)  # type: ignore[no-any-return]
 
 
 @handles(aten.pow.Tensor_Scalar)
-def _(tape: Tape, out: Tensor, a: Symbol, power: float) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, power: float) -> Symbol:
     if power != 2:
         raise Untraceable(f"power {power}")
-    return HANDLERS[aten.mul.Tensor](tape, out, a, a)  # type: ignore[no-any-return]
+    return HANDLERS[aten.mul.Tensor](trace, out, a, a)  # type: ignore[no-any-return]
 
 
 @handles(aten.deg2rad.default)
-def _(tape: Tape, out: Tensor, a: Symbol) -> Symbol:
-    return HANDLERS[aten.mul.Tensor](tape, out, a, 0.017453292519943295)  # type: ignore[no-any-return]
+def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
+    return HANDLERS[aten.mul.Tensor](trace, out, a, 0.017453292519943295)  # type: ignore[no-any-return]
 
 
 @handles(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
-def _(tape: Tape, out: Tensor, a: Symbol, low: Any = None, high: Any = None, **named: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, low: Any = None, high: Any = None, **named: Any) -> Symbol:
     low, high = named.get("min", low), named.get("max", high)
-    found, kind = operand(tape, a, out.dtype), kind_of(out.dtype)
+    found, kind = operand(trace, a, out.dtype), kind_of(out.dtype)
     for bound, op in ((low, "max"), (high, "min")):
         if bound is not None:
-            found = each(lambda x, y, op=op: tape.add(kind + op, x, y), found, operand(tape, bound, out.dtype))  # type: ignore[misc]
-    return Symbol(tape, found, out)
+            found = each(lambda x, y, op=op: trace.add(kind + op, x, y), found, operand(trace, bound, out.dtype))  # type: ignore[misc]
+    return Symbol(trace, found, out)
 
 
 @handles(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
-def _(tape: Tape, out: Tensor, condition: Any, a: Any, b: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, condition: Any, a: Any, b: Any) -> Symbol:
     op = f"{kind_of(out.dtype)}where"
-    arrays = (numbers_of(tape, condition), operand(tape, a, out.dtype), operand(tape, b, out.dtype))
-    return Symbol(tape, each(lambda c, x, y: tape.add(op, c, x, y), *arrays), out)
+    arrays = (numbers_of(trace, condition), operand(trace, a, out.dtype), operand(trace, b, out.dtype))
+    return Symbol(trace, each(lambda c, x, y: trace.add(op, c, x, y), *arrays), out)
 
 
 @handles(aten._to_copy.default)
-def _(tape: Tape, out: Tensor, a: Symbol, **options: Any) -> Symbol:
-    return Symbol(tape, cast(tape, a.numbers, out.dtype, a.dtype).copy(), out)
+def _(trace: Trace, out: Tensor, a: Symbol, **options: Any) -> Symbol:
+    return Symbol(trace, cast(trace, a.numbers, out.dtype, a.dtype).copy(), out)
 
 
 def _constant(value: float) -> Handler:
-    def handler(tape: Tape, out: Tensor, a: Symbol, given: Any = None, **options: Any) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Symbol, given: Any = None, **options: Any) -> Symbol:
         # a shape, where something new of any shape is asked for
         number = value if given is None or isinstance(given, list) else given
-        found = operand(tape, float(number) if kind_of(out.dtype) == "d" else number, out.dtype)
-        return Symbol(tape, np.full(collapsed(out.shape), found.item(), dtype=object), out)
+        found = operand(trace, float(number) if kind_of(out.dtype) == "d" else number, out.dtype)
+        return Symbol(trace, np.full(collapsed(out.shape), found.item(), dtype=object), out)
 
     return handler
 
@@ -292,7 +296,7 @@ HANDLERS |= {
     aten.full_like.default: _constant(0),
 }
 # what is empty is written before it is read; a zero that is read by mistake fails the comparison with what runs without
-# a tape
+# a trace
 HANDLERS |= {
     aten.empty_like.default: _constant(0),
     aten.new_zeros.default: _constant(0),
@@ -301,8 +305,8 @@ HANDLERS |= {
 
 
 @handles(aten.fill_.Tensor, aten.fill_.Scalar, aten.copy_.default)
-def _(tape: Tape, out: Tensor, a: Any, value: Any, **options: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Any, value: Any, **options: Any) -> Symbol:
     if not isinstance(a, Symbol):
         raise Untraceable("symbols are written into a plain tensor")
-    a.numbers[...] = operand(tape, value, a.dtype)
+    a.numbers[...] = operand(trace, value, a.dtype)
     return a

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpuaug.trace.aten import cast, each, handles, operand
-from gpuaug.trace.record import Tape
+from gpuaug.trace.record import Trace
 from gpuaug.trace.tensor import (
     HANDLERS,
     SAMPLES,
@@ -36,13 +36,13 @@ def _axis(a: Tensor, dim: int) -> int:
 
 
 def _ordered(a: Tensor, dim: int) -> int:
-    """An axis of whole numbers: of fractions those that are none are the largest, which no comparison says."""
+    """An axis of integers: of fractions those that are none are the largest, which no comparison says."""
     if kind_of(a.dtype) == "d":
         raise Untraceable("an order of fractions")
     return _axis(a, dim)
 
 
-def _reduced(tape: Tape, a: Symbol, dims: Any, keep: bool, step: Callable[[int, int], int]) -> Array:
+def _reduced(trace: Trace, a: Symbol, dims: Any, keep: bool, step: Callable[[int, int], int]) -> Array:
     found = a.numbers
     for dim in sorted((_axis(a, d) for d in ([dims] if isinstance(dims, int) else dims)), reverse=True):
         rows = [found.take(k, dim) for k in range(found.shape[dim])]
@@ -54,24 +54,26 @@ def _reduced(tape: Tape, a: Symbol, dims: Any, keep: bool, step: Callable[[int, 
 
 
 @handles(aten.sum.dim_IntList)
-def _(tape: Tape, out: Tensor, a: Symbol, dims: Any, keep: bool = False, **options: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, dims: Any, keep: bool = False, **options: Any) -> Symbol:
     if out.dtype not in (torch.float64, torch.int64):
         raise Untraceable(f"a sum in {out.dtype}")
-    numbers = a.numbers if kind_of(a.dtype) == kind_of(out.dtype) else cast(tape, a.numbers, out.dtype)
+    numbers = a.numbers if kind_of(a.dtype) == kind_of(out.dtype) else cast(trace, a.numbers, out.dtype)
     if out.dtype == torch.float64 and np.prod([a.shape[d] for d in dims]) > 2:
         # torch does not say in which order it adds
         raise Untraceable("a sum of more than two fractions")
     return Symbol(
-        tape,
-        _reduced(tape, Symbol(tape, numbers, a), dims, keep, lambda x, y: tape.add(kind_of(out.dtype) + "add", x, y)),
+        trace,
+        _reduced(
+            trace, Symbol(trace, numbers, a), dims, keep, lambda x, y: trace.add(kind_of(out.dtype) + "add", x, y)
+        ),
         out,
     )
 
 
 def _extreme(name: str) -> Handler:
-    def handler(tape: Tape, out: Tensor, a: Symbol, dims: Any = (), keep: bool = False) -> Symbol:
+    def handler(trace: Trace, out: Tensor, a: Symbol, dims: Any = (), keep: bool = False) -> Symbol:
         op = kind_of(a.dtype) + name
-        return Symbol(tape, _reduced(tape, a, dims or range(a.ndim), keep, lambda x, y: tape.add(op, x, y)), out)
+        return Symbol(trace, _reduced(trace, a, dims or range(a.ndim), keep, lambda x, y: trace.add(op, x, y)), out)
 
     return handler
 
@@ -80,9 +82,9 @@ HANDLERS |= {aten.amin.default: _extreme("min"), aten.amax.default: _extreme("ma
 
 
 def _truth(op: str) -> Handler:
-    def handler(tape: Tape, out: Tensor, a: Symbol, dim: int, keep: bool = False) -> Symbol:
-        truths = Symbol(tape, cast(tape, a.numbers, torch.bool, a.dtype), a)
-        return Symbol(tape, _reduced(tape, truths, dim, keep, lambda x, y: tape.add(op, x, y)), out)
+    def handler(trace: Trace, out: Tensor, a: Symbol, dim: int, keep: bool = False) -> Symbol:
+        truths = Symbol(trace, cast(trace, a.numbers, torch.bool, a.dtype), a)
+        return Symbol(trace, _reduced(trace, truths, dim, keep, lambda x, y: trace.add(op, x, y)), out)
 
     return handler
 
@@ -91,49 +93,54 @@ HANDLERS |= {aten.any.dim: _truth("ior"), aten.all.dim: _truth("iand")}
 
 
 @handles(aten.argmax.default)
-def _(tape: Tape, out: Tensor, a: Symbol, dim: int | None = None, keep: bool = False) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, dim: int | None = None, keep: bool = False) -> Symbol:
     """The first of the largest."""
     if dim is None:
         raise Untraceable("argmax over samples")
     dim, kind = _ordered(a, dim), kind_of(a.dtype)
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
-    best, place = rows[0], each(lambda x: tape.constant(0), rows[0])
+    best, place = rows[0], each(lambda x: trace.constant(0), rows[0])
     for k, row in enumerate(rows[1:], 1):
-        more = each(lambda x, y: tape.add(f"{kind}lt", x, y), best, row)
-        place = each(lambda c, y, k=k: tape.add("iwhere", c, tape.constant(k), y), more, place)  # type: ignore[misc]
-        best = each(lambda c, x, y: tape.add(f"{kind}where", c, y, x), more, best, row)
-    return Symbol(tape, np.expand_dims(place, dim) if keep else place, out)
+        more = each(lambda x, y: trace.add(f"{kind}lt", x, y), best, row)
+        place = each(lambda c, y, k=k: trace.add("iwhere", c, trace.constant(k), y), more, place)  # type: ignore[misc]
+        best = each(lambda c, x, y: trace.add(f"{kind}where", c, y, x), more, best, row)
+    return Symbol(trace, np.expand_dims(place, dim) if keep else place, out)
 
 
-def _require_inside(tape: Tape, number: int, count: int) -> None:
+def _require_inside(trace: Trace, number: int, count: int) -> None:
     """What torch refuses, a place outside an axis, is left to it."""
     left, seen = [number], set[int]()
     while left:
         place = left.pop()
-        op, arguments = tape.code[place]
+        op, arguments = trace.code[place]
         if op == "iwhere":
             # the place of a largest, or one of an order, is one of some constants
             left += [a for a in arguments[1:] if a not in seen]
             seen.update(arguments[1:])
-        elif not 0 <= tape.constants.get(place, -1) < count:
-            tape.required |= {tape.add("ile", tape.constant(0), place), tape.add("ilt", place, tape.constant(count))}
+        elif not 0 <= trace.constants.get(place, -1) < count:
+            trace.required |= {
+                trace.add("ile", trace.constant(0), place),
+                trace.add("ilt", place, trace.constant(count)),
+            }
 
 
 @handles(aten.gather.default)
-def _(tape: Tape, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any) -> Symbol:
     dim, op = _axis(a, dim), f"{kind_of(a.dtype)}where"
-    for number in np.unique(numbers_of(tape, index)):
-        _require_inside(tape, number, a.shape[dim])
-    rows, where = [a.numbers.take([k], dim) for k in range(a.numbers.shape[dim])], numbers_of(tape, index)
+    for number in np.unique(numbers_of(trace, index)):
+        _require_inside(trace, number, a.shape[dim])
+    rows, where = [a.numbers.take([k], dim) for k in range(a.numbers.shape[dim])], numbers_of(trace, index)
     found = np.broadcast_to(rows[0], np.broadcast_shapes(rows[0].shape, where.shape))
     for k, row in enumerate(rows[1:], 1):
-        found = each(lambda i, x, y, k=k: tape.add(op, tape.add("ieq", i, tape.constant(k)), y, x), where, found, row)  # type: ignore[misc]
-    return Symbol(tape, found.copy(), out)
+        found = each(
+            lambda i, x, y, k=k: trace.add(op, trace.add("ieq", i, trace.constant(k)), y, x), where, found, row
+        )  # type: ignore[misc]
+    return Symbol(trace, found.copy(), out)
 
 
 @handles(aten.sort.default, aten.sort.stable)
 def _(
-    tape: Tape, out: Any, a: Symbol, dim: int = -1, descending: bool = False, **options: Any
+    trace: Trace, out: Any, a: Symbol, dim: int = -1, descending: bool = False, **options: Any
 ) -> tuple[Symbol, Symbol]:
     """By counting how many stand before each: for the few numbers of a permutation."""
     dim, kind = _ordered(a, options.get("dim", dim)), kind_of(a.dtype)
@@ -142,96 +149,96 @@ def _(
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
     ranks = []
     for i, row in enumerate(rows):
-        rank = each(lambda x: tape.constant(0), row)
+        rank = each(lambda x: trace.constant(0), row)
         for j, other in enumerate(rows):
             if j != i:
                 # of equals the first stays first
                 op, pair = ("le", (other, row)) if j < i else ("lt", (other, row))
-                rank = each(lambda t, x, y, op=op: tape.add("iadd", t, tape.add(kind + op, x, y)), rank, *pair)  # type: ignore[misc]
+                rank = each(lambda t, x, y, op=op: trace.add("iadd", t, trace.add(kind + op, x, y)), rank, *pair)  # type: ignore[misc]
         ranks.append(rank)
     order, values = [], []
     for k in range(len(rows)):
-        place, value = each(lambda x: tape.constant(0), rows[0]), rows[0]
+        place, value = each(lambda x: trace.constant(0), rows[0]), rows[0]
         for i in range(1, len(rows)):
-            here = each(lambda r, k=k: tape.add("ieq", r, tape.constant(k)), ranks[i])  # type: ignore[misc]
-            place = each(lambda c, x, i=i: tape.add("iwhere", c, tape.constant(i), x), here, place)  # type: ignore[misc]
-            value = each(lambda c, x, y: tape.add(f"{kind}where", c, y, x), here, value, rows[i])
+            here = each(lambda r, k=k: trace.add("ieq", r, trace.constant(k)), ranks[i])  # type: ignore[misc]
+            place = each(lambda c, x, i=i: trace.add("iwhere", c, trace.constant(i), x), here, place)  # type: ignore[misc]
+            value = each(lambda c, x, y: trace.add(f"{kind}where", c, y, x), here, value, rows[i])
         order.append(place)
         values.append(value)
-    return Symbol(tape, np.stack(values, dim), out[0]), Symbol(tape, np.stack(order, dim), out[1])
+    return Symbol(trace, np.stack(values, dim), out[0]), Symbol(trace, np.stack(order, dim), out[1])
 
 
 # ---- places
 
 
-def _reshaped(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
+def _reshaped(trace: Trace, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
     before, after = (math.prod(t.shape[: axis_of_samples(t.shape)]) for t in (a, out))
     if before != after:
         raise Untraceable("samples are shared out among other axes")
     found = a.numbers.reshape(collapsed(out.shape))
     if not np.shares_memory(found, a.numbers):
         raise Untraceable("whether a shape is a view of another depends on where numbers lie")
-    return Symbol(tape, found, out)
+    return Symbol(trace, found, out)
 
 
-def _expanded(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
-    return Symbol(tape, np.broadcast_to(a.numbers, collapsed(out.shape)), out)
+def _expanded(trace: Trace, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
+    return Symbol(trace, np.broadcast_to(a.numbers, collapsed(out.shape)), out)
 
 
-def _same(tape: Tape, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
-    return Symbol(tape, a.numbers, out)
+def _same(trace: Trace, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
+    return Symbol(trace, a.numbers, out)
 
 
 HANDLERS |= dict.fromkeys((aten.view.default, aten._unsafe_view.default), _reshaped)
 HANDLERS |= dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim), _reshaped)
 HANDLERS |= dict.fromkeys((aten.detach.default, aten.alias.default, aten.lift_fresh.default), _same)
 HANDLERS[aten.expand.default] = _expanded
-HANDLERS[aten.clone.default] = lambda tape, out, a, **options: Symbol(tape, a.numbers.copy(), out)
+HANDLERS[aten.clone.default] = lambda trace, out, a, **options: Symbol(trace, a.numbers.copy(), out)
 
 
 @handles(aten.permute.default, aten.transpose.int, aten.t.default)
-def _(tape: Tape, out: Tensor, a: Symbol, *given: Any) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, *given: Any) -> Symbol:
     if len(given) == 1:
-        return Symbol(tape, a.numbers.transpose([d % a.ndim for d in given[0]]), out)
-    return Symbol(tape, a.numbers.swapaxes(*(given or (0, 1))), out)
+        return Symbol(trace, a.numbers.transpose([d % a.ndim for d in given[0]]), out)
+    return Symbol(trace, a.numbers.swapaxes(*(given or (0, 1))), out)
 
 
 @handles(aten.select.int)
-def _(tape: Tape, out: Tensor, a: Symbol, dim: int, index: int) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, dim: int, index: int) -> Symbol:
     dim = _axis(a, dim)
-    return Symbol(tape, a.numbers[(slice(None),) * dim + (index, ...)], out)
+    return Symbol(trace, a.numbers[(slice(None),) * dim + (index, ...)], out)
 
 
 @handles(aten.slice.Tensor)
-def _(tape: Tape, out: Tensor, a: Symbol, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Symbol:
+def _(trace: Trace, out: Tensor, a: Symbol, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Symbol:
     dim %= a.ndim
     if dim == axis_of_samples(a.shape):
         # all of them, whatever their count
         if start not in (None, 0) or end not in (None, SAMPLES, 2**63 - 1) or step != 1:
             raise Untraceable("a slice of samples")
-        return Symbol(tape, a.numbers, out)
-    return Symbol(tape, a.numbers[(slice(None),) * dim + (slice(start, end, step),)], out)
+        return Symbol(trace, a.numbers, out)
+    return Symbol(trace, a.numbers[(slice(None),) * dim + (slice(start, end, step),)], out)
 
 
 @handles(aten.unbind.int)
-def _(tape: Tape, out: Any, a: Symbol, dim: int = 0) -> list[Symbol]:
+def _(trace: Trace, out: Any, a: Symbol, dim: int = 0) -> list[Symbol]:
     dim = _axis(a, dim)
-    return [Symbol(tape, a.numbers[(slice(None),) * dim + (k, ...)], o) for k, o in enumerate(out)]
+    return [Symbol(trace, a.numbers[(slice(None),) * dim + (k, ...)], o) for k, o in enumerate(out)]
 
 
 @handles(aten.flip.default)
-def _(tape: Tape, out: Tensor, a: Symbol, dims: list[int]) -> Symbol:
-    return Symbol(tape, np.flip(a.numbers, tuple(_axis(a, d) for d in dims)).copy(), out)
+def _(trace: Trace, out: Tensor, a: Symbol, dims: list[int]) -> Symbol:
+    return Symbol(trace, np.flip(a.numbers, tuple(_axis(a, d) for d in dims)).copy(), out)
 
 
 def _joined(join: Callable[..., Array]) -> Handler:
-    def handler(tape: Tape, out: Tensor, parts: list[Any], dim: int = 0) -> Symbol:
+    def handler(trace: Trace, out: Tensor, parts: list[Any], dim: int = 0) -> Symbol:
         dim %= out.ndim
         # in a stack the new axis is in front of what was there
         if any(dim == axis_of_samples(p.shape) for p in parts) and join is np.concatenate:
             raise Untraceable("samples are put side by side")
-        arrays = [operand(tape, p, out.dtype) for p in parts if p.numel()]
-        return Symbol(tape, join(arrays, dim), out)
+        arrays = [operand(trace, p, out.dtype) for p in parts if p.numel()]
+        return Symbol(trace, join(arrays, dim), out)
 
     return handler
 

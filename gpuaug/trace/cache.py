@@ -50,7 +50,7 @@ class Recipes:
         if self._of is not of:
             self._known, self._used, self._of = {}, {}, of
         host = keys.ids.device.type == "cpu"
-        # a whole number times a fraction has the default dtype
+        # an integer times a fraction has the default dtype
         self._calls += 1
         known, kind = self._known, (host, torch.get_default_dtype(), kind)
         recipe = known.get(kind)
@@ -84,10 +84,10 @@ class Recipes:
 
 def find(frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
     """The recipe of `build` for batches of a kind, or a sentence that says why there is none."""
-    from gpuaug.trace.recipe import trace
+    from gpuaug.trace.recipe import trace_build
 
     try:
-        recipe = trace(frame, build)
+        recipe = trace_build(frame, build)
         # numbers that come from elsewhere, such as the count of samples, are no symbols
         if first is not None and not agree(recipe.fill(first.keys, first.size), first.made):
             return "what is drawn depends on more than the keys and the size of a sample"

@@ -1,4 +1,4 @@
-"""Runs tapes on a GPU, by the one kernel of gpuaug_kernels that is compiled for each."""
+"""Runs traces on a GPU, by the one kernel of gpuaug_kernels that is compiled for each."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gpuaug_kernels import draws as machine
 from torch import Tensor
 
 from gpuaug.rng import MIX, Keys
-from gpuaug.trace.record import REFERS, Table, Tape, needed
+from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _ITEMS = tuple(machine.BUFFERS)
 _CODES = {"iwhere": "WHERE", "dwhere": "WHERE", "iconst": "ICONST", "dconst": "DCONST"}
@@ -19,8 +19,8 @@ def code(op: str) -> int:
     return number
 
 
-def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.Program:
-    """A tape as the kernel reads it.  slots: of the rows of partners"""
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.Program:
+    """A trace as the kernel reads it.  slots: of the rows of partners"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
     stores, columns = _stores(tables)
@@ -30,8 +30,8 @@ def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> m
     def put(*record: float) -> None:
         out.extend((*record, *(0,) * (machine.FIELDS.value - len(record))))
 
-    for n in needed(tape, tables):
-        op, arguments = tape.code[n]
+    for n in needed(trace, tables):
+        op, arguments = trace.code[n]
         if op == "word":
             if arguments[:2] not in known:
                 known[arguments[:2]] = count
@@ -41,8 +41,8 @@ def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> m
         else:
             place[n] = count
             count += 1
-            if n in tape.constants:
-                put(code(op), tape.constants[n])
+            if n in trace.constants:
+                put(code(op), trace.constants[n])
             else:
                 put(code(op), *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)))
         # at once, so that a number need not be kept for it
@@ -73,7 +73,7 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
 def run(
     program: machine.Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
 ) -> list[Tensor]:
-    """The tables of a batch.  size: [N, 2] int64, or None where the tape holds it; mates: [slots, N] int64"""
+    """The tables of a batch.  size: [N, 2] int64, or None where the trace holds it; mates: [slots, N] int64"""
     n = len(keys)
     known = (keys.ids.contiguous(), keys.occurrence.contiguous(), keys.epoch, keys.seed)
     buffers = dict(

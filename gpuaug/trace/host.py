@@ -1,4 +1,4 @@
-"""Runs tapes on a host: their numbers in the registers of a compiled machine."""
+"""Runs traces on a host: their numbers in the registers of a compiled machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpuaug.rng import Keys
 from gpuaug.trace.interpreter import CODES, run_samples
-from gpuaug.trace.record import KINDS, REFERS, Table, Tape, needed
+from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
 
@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "int32": torch.int32, "float64": torch.float
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A tape with its numbers in registers.  Registers of a kind are rows of 64; the first of each hold the
+    """A trace with its numbers in registers.  Registers of a kind are rows of 64; the first of each hold the
     constants."""
 
     code: Array  # [instructions, 5] int32: code, where to, and three places
@@ -27,31 +27,31 @@ class Program:
     rows: tuple[int, int]  # registers of each kind
 
 
-def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
     """Registers are taken when a number is made and given back after its last use, never to the instruction of that
     use: LLVM then knows that what is read is not what is written.  slots: of the rows of partners"""
-    order = needed(tape, tables)
+    order = needed(trace, tables)
     stores: dict[int, list[tuple[int, int]]] = {}
     for t, table in enumerate(tables):
         for column, number in enumerate(table.numbers):
             stores.setdefault(number, []).append((t, column))
-    last = {arguments[i]: n for n in order for op, arguments in [tape.code[n]] for i in REFERS[op]}
+    last = {arguments[i]: n for n in order for op, arguments in [trace.code[n]] for i in REFERS[op]}
     place: dict[int, int] = {}
     constants: dict[str, list[Any]] = {"i": [], "d": []}
     for n in order:
-        if n in tape.constants:
-            kind = tape.kind(n)
+        if n in trace.constants:
+            kind = trace.kind(n)
             place[n] = len(constants[kind])
-            constants[kind].append(tape.constants[n])
+            constants[kind].append(trace.constants[n])
     files = {kind: _Registers(len(values)) for kind, values in constants.items()}
     words: dict[tuple[int, ...], dict[int, int]] = {}
     for n in order:
-        op, arguments = tape.code[n]
+        op, arguments = trace.code[n]
         if op == "word":
             words.setdefault(arguments[:2], {})[arguments[2]] = n
     code: list[tuple[int, ...]] = []
     for n in order:
-        op, arguments = tape.code[n]
+        op, arguments = trace.code[n]
         if n not in place:
             if op == "word":
                 # all four words of a counter at its first; those that nobody reads go to a register that is free at
@@ -69,8 +69,8 @@ def assemble(tape: Tape, tables: tuple[Table, ...], slots: tuple[int, ...]) -> P
                 code.append((CODES[op], place[n], *given, *(0,) * (3 - len(given))))
         code += [(CODES[tables[t].dtype], t, column, place[n], 0) for t, column in stores.get(n, ())]
         for a in {arguments[i] for i in REFERS[op]} | {n}:
-            if last.get(a, a) == n and a not in tape.constants:
-                files[tape.kind(a)].give(place[a])
+            if last.get(a, a) == n and a not in trace.constants:
+                files[trace.kind(a)].give(place[a])
     return Program(
         np.array(code, np.int32).reshape(-1, 5),
         np.array(constants["i"], np.int64),
@@ -106,7 +106,7 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
 
 
 def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor) -> list[Tensor]:
-    """The tables of a batch.  size: [N, 2] int64, or None where the tape holds it; mates: [slots, N] int64"""
+    """The tables of a batch.  size: [N, 2] int64, or None where the trace holds it; mates: [slots, N] int64"""
     n = len(keys)
     starts, widths, length = [], [], dict.fromkeys(DTYPES, 0)
     for t in tables:

@@ -1,4 +1,4 @@
-"""The machine that runs tapes on a host: one for all of them, compiled by Numba once, an instruction for 64 samples at
+"""The machine that runs traces on a host: one for all of them, compiled by Numba once, an instruction for 64 samples at
 a time."""
 
 import math
@@ -10,19 +10,19 @@ from gpuaug.numba_cache import kernel, njit
 from gpuaug.rng.host import philox_words
 
 BLOCK = 64
-# instructions of the machine: those of a tape, four words at once, and a store for each dtype of a table
+# instructions of the machine: those of a trace, four words at once, and a store for each dtype of a table
 _NAMES = (
     *("id", "occurrence", "epoch", "low", "high", "height", "width", "partner", "word"),
     *("iadd", "isub", "imul", "iand", "ior", "ishl", "ishr", "idiv", "imin", "imax", "ilt", "ile", "ieq", "iwhere"),
     *("dadd", "dsub", "dmul", "ddiv", "dmin", "dmax", "dneg", "dabs", "dsqrt", "dfloor", "dtrunc", "dround", "single"),
-    *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "whole", "real"),
+    *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "to_integer", "to_float"),
     *("float32", "int32", "float64", "int64"),
 )
 CODES = {name: code for code, name in enumerate(_NAMES)}
 (ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORD) = range(9)
 (IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(9, 23)
 (DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(23, 36)
-(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, WHOLE, REAL) = range(36, 46)
+(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, TO_INTEGER, TO_FLOAT) = range(36, 46)
 (FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
 
 
@@ -62,7 +62,7 @@ def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partn
 
 @njit
 def _wholes(op, out, a, b, c):
-    """Whole numbers and truth values."""
+    """Integers and truth values."""
     if op == IADD:
         for j in range(BLOCK):
             out[j] = a[j] + b[j]
@@ -181,7 +181,7 @@ def _between(op, i, d, to, x, y, z):
     elif op == DWHERE:
         for j in range(BLOCK):
             d[to, j] = d[y, j] if i[x, j] != 0 else d[z, j]
-    elif op == WHOLE:
+    elif op == TO_INTEGER:
         for j in range(BLOCK):
             i[to, j] = np.int64(d[x, j])
     else:

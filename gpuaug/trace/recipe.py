@@ -1,4 +1,4 @@
-"""What a call of a policy prepares, found once on symbols: a fixed structure, and tables that a tape fills for every
+"""What a call of a policy prepares, found once on symbols: a fixed structure, and tables that a trace fills for every
 batch."""
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from torch import Tensor
 from gpuaug import ir
 from gpuaug.rng import Keys
 from gpuaug.trace import axes
-from gpuaug.trace.record import Table, Tape, needed
+from gpuaug.trace.record import Table, Trace, needed
 from gpuaug.trace.tensor import HANDLERS, SAMPLES, Symbol, SymbolicKeys, Untraceable, axis_of_samples, sizes, table
 
-__all__ = ["Recipe", "Untraceable", "trace"]
+__all__ = ["Recipe", "Untraceable", "trace_build"]
 
 assert HANDLERS and axes, "symbols know no operation"
 # instructions of a kernel: it takes seconds to compile a thousand, and more than in proportion beyond
@@ -29,7 +29,7 @@ Maker = Callable[[list[Tensor], Keys], Any]
 class Recipe:
     """The structure that `build` makes of keys and a frame, for any batch of that kind of frame."""
 
-    tape: Tape
+    trace: Trace
     tables: tuple[Table, ...]
     program: Any  # for the machine of the device
     machine: ModuleType  # host or device
@@ -40,7 +40,7 @@ class Recipe:
     @property
     def instructions(self) -> int:
         """How many a sample takes."""
-        return len(needed(self.tape, self.tables))
+        return len(needed(self.trace, self.tables))
 
     @property
     def kernels(self) -> int:
@@ -50,7 +50,7 @@ class Recipe:
     @property
     def obstacle(self) -> str:
         """Why a GPU draws step by step instead; empty where it does not."""
-        return _too_long(self.tape, self.tables)
+        return _too_long(self.trace, self.tables)
 
     def fill(self, keys: Keys, size: Tensor | None) -> Any:
         """The structure for a batch; None where something that is required of the batch does not hold.
@@ -63,39 +63,39 @@ class Recipe:
         return self.make(values, keys)
 
 
-def trace(frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
+def trace_build(frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
     """The recipe of what `build` makes, for the device of a frame of the kind.
 
     Raises Untraceable where `build` looks at numbers, or goes from sample to sample.
     """
-    tape = Tape()
-    keys = SymbolicKeys(tape)
-    size = sizes(tape) if frame.fixed is None else torch.tensor([frame.fixed], device="cpu").expand(SAMPLES, 2)
+    trace = Trace()
+    keys = SymbolicKeys(trace)
+    size = sizes(trace) if frame.fixed is None else torch.tensor([frame.fixed], device="cpu").expand(SAMPLES, 2)
     made = build(keys, replace(frame, size=size))
     tables: list[Table] = []
     known: dict[int, int] = {}
-    make = _maker(made, tape, tables, known) or (lambda values, keys: made)
-    required = sorted(tape.required - {tape.constant(1)})
+    make = _maker(made, trace, tables, known) or (lambda values, keys: made)
+    required = sorted(trace.required - {trace.constant(1)})
     if required:
         tables.append(Table("int64", (len(required),), tuple(required)))
-    slots = tuple(sorted({arguments[0] for op, arguments in tape.code if op == "partner"}))
+    slots = tuple(sorted({arguments[0] for op, arguments in trace.code if op == "partner"}))
     every = tuple(tables)
     host = frame.size.device.type == "cpu"
-    if not host and _too_long(tape, every):
-        raise Untraceable(_too_long(tape, every))
+    if not host and _too_long(trace, every):
+        raise Untraceable(_too_long(trace, every))
     machine = import_module(f"gpuaug.trace.{'host' if host else 'device'}")
-    return Recipe(tape, every, machine.assemble(tape, every, slots), machine, slots, make, bool(required))
+    return Recipe(trace, every, machine.assemble(trace, every, slots), machine, slots, make, bool(required))
 
 
-def _too_long(tape: Tape, tables: tuple[Table, ...]) -> str:
+def _too_long(trace: Trace, tables: tuple[Table, ...]) -> str:
     return (
         f"more than {_LONGEST} numbers a sample would take minutes to compile"
-        if len(needed(tape, tables)) > _LONGEST
+        if len(needed(trace, tables)) > _LONGEST
         else ""
     )
 
 
-def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -> Maker | None:
+def _maker(value: Any, trace: Trace, tables: list[Table], known: dict[int, int]) -> Maker | None:
     """How to make a value again from tables; None where it is the same for every batch."""
     if isinstance(value, Tensor):
         if axis_of_samples(value.shape) is None:
@@ -103,22 +103,22 @@ def _maker(value: Any, tape: Tape, tables: list[Table], known: dict[int, int]) -
         # by identity: a tensor that is used twice is made once
         if id(value) not in known:
             known[id(value)] = len(tables)
-            tables.append(table(tape, value))
+            tables.append(table(trace, value))
         place = known[id(value)]
         return lambda values, keys: values[place]
     if isinstance(value, Keys):
         return lambda values, keys: keys
     if isinstance(value, tuple | list):
-        parts = [_maker(v, tape, tables, known) for v in value]
+        parts = [_maker(v, trace, tables, known) for v in value]
         if not any(parts):
             return None
         kind, pairs = type(value), list(zip(parts, value, strict=True))
         return lambda values, keys: kind([p(values, keys) if p else v for p, v in pairs])
     if isinstance(value, dict):
-        made = {k: m for k, v in value.items() if (m := _maker(v, tape, tables, known))}
+        made = {k: m for k, v in value.items() if (m := _maker(v, trace, tables, known))}
         return (lambda values, keys: {**value, **{k: m(values, keys) for k, m in made.items()}}) if made else None
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), tape, tables, known))}
+        changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), trace, tables, known))}
         return (
             (lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()}))
             if changed

@@ -1,4 +1,4 @@
-"""The instructions of a tape: what one sample's parameters are made of, each number once, constants folded.
+"""The instructions of a trace: what one sample's parameters are made of, each number once, constants folded.
 
 A number is an int64 ("i", truth values included) or a float64 ("d"; a float32 is a float64 that "single" has rounded:
 one rounding of a sum, product, quotient or root of two float32 numbers in float64 is that of float32, since 53 >= 2 *
@@ -63,8 +63,8 @@ _OPS: dict[str, tuple[str, str, Callable[..., Number] | None]] = {
     "dwhere": ("d", "idd", lambda c, a, b: a if c else b),
     "single": ("d", "d", lambda a: float(np.float32(a))),
     # a float64 without a fraction, below 2^63
-    "whole": ("i", "d", lambda a: int(a) if math.isfinite(a) and abs(a) < 2**63 else -(2**63)),
-    "real": ("d", "i", float),
+    "to_integer": ("i", "d", lambda a: int(a) if math.isfinite(a) and abs(a) < 2**63 else -(2**63)),
+    "to_float": ("d", "i", float),
 }
 NAMES = ("iconst", "dconst", *_OPS)
 KINDS = {name: kind for name, (kind, _, _) in _OPS.items()} | {"iconst": "i", "dconst": "d"}
@@ -90,7 +90,7 @@ class Table:
 
 
 @dataclass
-class Tape:
+class Trace:
     """Instructions in an order in which they can run."""
 
     code: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -152,11 +152,11 @@ class Tape:
         return KINDS[self.code[number][0]]
 
 
-def needed(tape: Tape, tables: tuple[Table, ...]) -> list[int]:
+def needed(trace: Trace, tables: tuple[Table, ...]) -> list[int]:
     """The numbers that the tables are made of, in order."""
     wanted = {n for t in tables for n in t.numbers}
-    for number in range(len(tape.code) - 1, -1, -1):
+    for number in range(len(trace.code) - 1, -1, -1):
         if number in wanted:
-            op, arguments = tape.code[number]
+            op, arguments = trace.code[number]
             wanted.update(arguments[i] for i in REFERS[op])
     return sorted(wanted)

@@ -1,4 +1,4 @@
-"""Symbols: tensors whose numbers are instructions of a tape.  Torch code that runs on them writes the tape.
+"""Symbols: tensors whose numbers are instructions of a trace.  Torch code that runs on them writes the trace.
 
 A symbol holds an array of instruction numbers of the tensor's own shape, but for the axis of the samples, which is 1
 long there: broadcasting, slicing and writing in place are then NumPy's.  Samples are told by their count, which no
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from gpuaug.rng import Keys
-from gpuaug.trace.record import Table, Tape
+from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[..., Any]
 
 # a prime, so that no product of other axes has it
 SAMPLES = 7919
-# overload of an operation -> what it does to symbols: handler(tape, out, *arguments, **options), `out` the result on
+# overload of an operation -> what it does to symbols: handler(trace, out, *arguments, **options), `out` the result on
 # the meta device
 HANDLERS: dict[Any, Handler] = {}
 
 
 class Untraceable(Exception):
-    """What a transform does cannot be written as a tape: it asks for numbers on the host, mixes samples, or uses an
+    """What a transform does cannot be written as a trace: it asks for numbers on the host, mixes samples, or uses an
     unknown operation."""
 
 
@@ -35,17 +35,18 @@ class Symbol(Tensor):
     """A tensor of a batch that is not there."""
 
     numbers: Array
-    tape: Tape
+    # the trace that its numbers are instructions of
+    of: Trace
 
     @staticmethod
-    def __new__(cls, tape: Tape, numbers: Array, like: Tensor) -> "Symbol":
+    def __new__(cls, trace: Trace, numbers: Array, like: Tensor) -> "Symbol":
         """like: a tensor of the shape and dtype on any device"""
         if axis_of_samples(like.shape) is None:
             raise Untraceable(f"a tensor of shape {tuple(like.shape)} is of all samples together")
         # strides too, for what is a view of what depends on them
         device, strides = torch.device("cpu"), like.stride()
         out = Tensor._make_wrapper_subclass(cls, like.shape, strides, dtype=like.dtype, device=device)  # type: ignore[attr-defined]
-        out.tape = tape
+        out.of = trace
         out.numbers = numbers
         assert numbers.shape == collapsed(like.shape), f"{numbers.shape} for {tuple(like.shape)}"
         return out  # type: ignore[no-any-return]
@@ -60,16 +61,16 @@ class Symbol(Tensor):
             # whole
             parts = func.decompose(*args, **kwargs or {})
             if parts is NotImplemented:
-                raise Untraceable(f"{func} is not known to the tape")
+                raise Untraceable(f"{func} is not known to the trace")
             return parts
         options = dict(kwargs or {})
-        tape = next(a.tape for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
+        trace = next(a.of for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
             raise Untraceable("pinned memory is of the host")
         there = {"device": "meta"} if "device" in options else {}
         out = _outcome(func, _described(args), _described(options | there), torch.get_default_dtype())
         return handler(
-            tape,
+            trace,
             out,
             *args,
             **{k: v for k, v in options.items() if k not in ("device", "layout", "memory_format", "non_blocking")},
@@ -82,8 +83,8 @@ class Symbol(Tensor):
         raise Untraceable("numbers are read on the host")
 
     def require(self) -> None:
-        """Let the tape see to it that this, [N] bool, holds for every sample."""
-        self.tape.required.update(self.numbers.flatten().tolist())
+        """Let the trace see to it that this, [N] bool, holds for every sample."""
+        self.of.required.update(self.numbers.flatten().tolist())
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Symbol({tuple(self.shape)}, {self.dtype})"
@@ -146,20 +147,20 @@ def axis_of_samples(shape: Any) -> int | None:
 
 
 def kind_of(dtype: torch.dtype) -> str:
-    """How the tape holds a dtype."""
+    """How the trace holds a dtype."""
     if dtype in (torch.float64, torch.float32):
         return "d"
     if dtype in (torch.int64, torch.int32, torch.bool):
         return "i"
-    raise Untraceable(f"{dtype} is not known to the tape")
+    raise Untraceable(f"{dtype} is not known to the trace")
 
 
-def numbers_of(tape: Tape, value: Any) -> Array:
+def numbers_of(trace: Trace, value: Any) -> Array:
     """The numbers of a symbol, of a tensor that is the same for all samples, or of a scalar."""
     if isinstance(value, Symbol):
         return value.numbers
     if not isinstance(value, Tensor):
-        return np.array(tape.constant(int(value) if isinstance(value, bool | int) else float(value)), dtype=object)
+        return np.array(trace.constant(int(value) if isinstance(value, bool | int) else float(value)), dtype=object)
     axis = axis_of_samples(value.shape)
     if axis is not None:
         first = value.narrow(axis, 0, 1)
@@ -169,36 +170,38 @@ def numbers_of(tape: Tape, value: Any) -> Array:
             raise Untraceable("a tensor numbers the samples by their place in the batch")
         value = first
     real = kind_of(value.dtype) == "d"
-    flat = [tape.constant(float(v) if real else int(v)) for v in value.flatten().tolist()]
+    flat = [trace.constant(float(v) if real else int(v)) for v in value.flatten().tolist()]
     out = np.empty(len(flat), dtype=object)
     out[:] = flat
     return out.reshape(value.shape)
 
 
-def symbol(tape: Tape, numbers: Any, dtype: torch.dtype, *rest: int) -> Symbol:
+def symbol(trace: Trace, numbers: Any, dtype: torch.dtype, *rest: int) -> Symbol:
     """[N, *rest] from numbers of as many columns."""
     flat = np.empty(len(numbers), dtype=object)
     flat[:] = numbers
-    return Symbol(tape, flat.reshape(1, *rest), torch.empty((SAMPLES, *rest), dtype=dtype, device="meta"))
+    return Symbol(trace, flat.reshape(1, *rest), torch.empty((SAMPLES, *rest), dtype=dtype, device="meta"))
 
 
-def table(tape: Tape, tensor: Tensor) -> Table:
+def table(trace: Trace, tensor: Tensor) -> Table:
     """What to make of a tensor of N rows."""
     if axis_of_samples(tensor.shape) != 0 or kind_of(tensor.dtype) not in "id" or tensor.dtype == torch.bool:
         raise Untraceable(f"a table is [N, ...] of numbers, got {tensor.dtype} {tuple(tensor.shape)}")
-    numbers = numbers_of(tape, tensor)
+    numbers = numbers_of(trace, tensor)
     return Table(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape[1:]), tuple(numbers.flatten().tolist()))
 
 
 class SymbolicKeys(Keys):
     """The keys of samples that are not there."""
 
-    def __init__(self, tape: Tape):
-        ids, occurrence, epoch = (symbol(tape, [tape.add(name)], torch.int64) for name in ("id", "occurrence", "epoch"))
+    def __init__(self, trace: Trace):
+        ids, occurrence, epoch = (
+            symbol(trace, [trace.add(name)], torch.int64) for name in ("id", "occurrence", "epoch")
+        )
         for name, value in {
             "ids": ids,
             "occurrence": occurrence,
-            "tape": tape,
+            "trace": trace,
             "known": Keys(0, epoch, ids, occurrence),
         }.items():
             object.__setattr__(self, name, value)
@@ -218,20 +221,20 @@ class SymbolicKeys(Keys):
         return known.counter()
 
     def halves(self) -> Tensor:
-        tape: Tape = self.tape  # type: ignore[attr-defined]
-        return symbol(tape, [tape.add("low"), tape.add("high")], torch.int64, 2)
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("low"), trace.add("high")], torch.int64, 2)
 
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
-        tape: Tape = self.tape  # type: ignore[attr-defined]
+        trace: Trace = self.trace  # type: ignore[attr-defined]
         counters = zip(slot.tolist(), c0.tolist(), strict=True)
-        found = [tape.add("word", (domain << 28) | s, c, lane) for s, c in counters for lane in range(4)]
-        return symbol(tape, found, torch.int64, len(c0), 4)
+        found = [trace.add("word", (domain << 28) | s, c, lane) for s, c in counters for lane in range(4)]
+        return symbol(trace, found, torch.int64, len(c0), 4)
 
     def partners(self, slot: int) -> Tensor:
-        tape: Tape = self.tape  # type: ignore[attr-defined]
-        return symbol(tape, [tape.add("partner", slot)], torch.int64)
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", slot)], torch.int64)
 
 
-def sizes(tape: Tape) -> Symbol:
+def sizes(trace: Trace) -> Symbol:
     """(H, W) of images of different sizes: [N, 2]."""
-    return symbol(tape, [tape.add("height"), tape.add("width")], torch.int64, 2)
+    return symbol(trace, [trace.add("height"), trace.add("width")], torch.int64, 2)

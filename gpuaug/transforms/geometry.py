@@ -41,7 +41,7 @@ def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, anti
     height, width = out.size.double().unbind(1)
     sx, sy = (x1 - x0) / width, (y1 - y0) / height
     # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) *
-    # scale - 0.5; the nudge keeps a whole number whole through rounding, and is below the 1 / (2 * width) that any
+    # scale - 0.5; the nudge keeps an integer whole through rounding, and is below the 1 / (2 * width) that any
     # other position is off
     before, after = {"nearest": (0.0, _NUDGE), "nearest-exact": (0.5, _NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
     inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
@@ -70,12 +70,22 @@ def move(
     extend: str = "none",
     fill: tuple[float, ...] = (0.0,),
 ) -> ir.Resample:
-    """Pixels moved by a matrix of whole numbers: flips, turns, crops, padding.  reads: the window, where the caller
+    """Pixels moved by a matrix of integers: flips, turns, crops, padding.  reads: the window, where the caller
     knows it"""
     reads = ir.map_rectangle(inverse, out.whole()) if reads is None else reads
     ones = ir.rows((1.0, 1.0), frame.size, torch.float64)
     return ir.Resample(
-        inverse, ones, reads, frame.whole(), out.whole(), out.size, out.fixed, "triangle", extend, fill, moves=True
+        inverse,
+        ones,
+        reads,
+        frame.whole(),
+        out.whole(),
+        out.size,
+        out.fixed,
+        "triangle",
+        extend,
+        fill,
+        integer_shift=True,
     )
 
 
@@ -121,7 +131,7 @@ class RandomResizedCrop(Transform):
         w, h = (smooth("round", smooth("sqrt", v)).long() for v in (area * aspect, area / aspect))
         fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
         first, found = fits.long().argmax(1, keepdim=True), fits.any(1)
-        # in float64: a whole number times a Python number would be float32
+        # in float64: an integer times a Python number would be float32
         h64, w64 = height.double(), width.double()
         narrow = w64 < low * h64
         fw = torch.where(narrow, width, torch.minimum(width, (h64 * high).round().long().clamp(min=1)))

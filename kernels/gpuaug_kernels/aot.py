@@ -85,7 +85,7 @@ def draw_names() -> list[str]:
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
-    """The kernel of a name as a launch would compile it, its options, and how many numbers of a tape it makes."""
+    """The kernel of a name as a launch would compile it, its options, and how many numbers of a trace it makes."""
     from triton.compiler import ASTSource
 
     from gpuaug_kernels import draws

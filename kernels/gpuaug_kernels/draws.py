@@ -1,7 +1,7 @@
 """All parameters of a batch in one launch: a row of instructions, each thread a sample, its numbers in registers.
 
 It reads 16 bytes a sample (id and occurrence; 16 more where images differ in size, 8 for a partner) and writes every
-column of every table once. An instruction is five whole numbers, but for constants: code, and places among the numbers
+column of every table once. An instruction is five integers, but for constants: code, and places among the numbers
 made so far, or what the code says."""
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, WHERE 
 DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE = (
     tl.constexpr(i) for i in range(25, 38)
 )
-DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, WHOLE, REAL = (tl.constexpr(i) for i in range(38, 47))
+DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, TO_INTEGER, TO_FLOAT = (tl.constexpr(i) for i in range(38, 47))
 FLOAT32, INT32, FLOAT64, INT64 = (tl.constexpr(i) for i in range(47, 51))
 FIELDS = tl.constexpr(5)
 # rows of partners are told apart by 24 bits
@@ -67,7 +67,7 @@ class Program:
 
 @triton.jit
 def wholes(OP: tl.constexpr, a, b):
-    """Of two whole numbers or truth values."""
+    """Of two integers or truth values."""
     if OP == IADD:
         out = a + b
     elif OP == ISUB:
@@ -157,10 +157,10 @@ def between(OP: tl.constexpr, a, b, c):
         out = (a <= b).to(tl.int64)
     elif OP == DEQ:
         out = (a == b).to(tl.int64)
-    elif OP == WHOLE:
+    elif OP == TO_INTEGER:
         out = a.to(tl.int64)
     else:
-        tl.static_assert(OP == REAL, "no such instruction")
+        tl.static_assert(OP == TO_FLOAT, "no such instruction")
         out = a.to(tl.float64)
     return out
 
@@ -219,7 +219,7 @@ def put(OP: tl.constexpr, value, buffers, place, mask):
 
 
 @triton.jit(do_not_specialize=["low", "high", "epoch", "n"])
-def tape(
+def trace(
     ids,
     occurrences,
     epoch,
@@ -352,7 +352,7 @@ def run(
     )
     if n:
         with torch.cuda.device_of(ids):
-            tape[(triton.cdiv(n, BLOCK),)](
+            trace[(triton.cdiv(n, BLOCK),)](
                 *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
                 **constants(program),
                 **OPTIONS,
@@ -414,10 +414,10 @@ def ahead(program: Program) -> ASTSource:
     }
     types = {**pointers, "epoch": "i64", "low": "i64", "high": "i64", "n": "i32"}
     constant = constants(program)
-    signature = {name: "constexpr" if name in constant else types[name] for name in tape.arg_names}
+    signature = {name: "constexpr" if name in constant else types[name] for name in trace.arg_names}
     return ASTSource(
-        fn=tape,
+        fn=trace,
         signature=signature,
         constexprs=constant,
-        attrs={(tape.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers},
+        attrs={(trace.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers},
     )

@@ -1,7 +1,7 @@
 """Where a chain's pixels come from: the pixel itself, an antialiased resample, or a pixel among its neighbours.
 
 Bytes read: the pixel itself once; a resample the footprint of the tile, each value as often as taps of the tile meet
-it, from the first cache after the first; a sharpening nine.  Positions are float64 where a whole number comes of them,
+it, from the first cache after the first; a sharpening nine.  Positions are float64 where an integer comes of them,
 weights float32.
 
 What the functions here are handed:
@@ -48,7 +48,7 @@ def units(image):
 
 @triton.jit
 def scaled(x, one):
-    """x / one, of whole numbers rounded to nearest: thresholds sit on the grid of 1/255."""
+    """x / one, of integers rounded to nearest: thresholds sit on the grid of 1/255."""
     if one != 1.0:
         # 1/255 in two parts: the product of eight bits with the first, 257/65536, is exact
         x = x * 0.00392150878906250 + x * 5.983838848e-08

@@ -1,7 +1,7 @@
 """Statistics of an image as it stands at a point of its chain: the mean of gray, or per channel the range or the
 histogram.
 
-They are summed and compared as whole numbers, which have no order, so that no layout and no batch is seen in them.  A
+They are summed and compared as integers, which have no order, so that no layout and no batch is seen in them.  A
 reducing launch reads what the chain before it reads and adds 8 bytes a tile to a mean, 16 to a range, at most 2 kB to a
 histogram, the last two per channel; the finish reads these cells and writes 4 bytes, 8 or 1 kB.
 
@@ -25,7 +25,7 @@ def add_mean(cells, gray, mask):
 
 @triton.jit
 def key(x):
-    """A float as a whole number above 0, in the order of floats."""
+    """A float as an integer above 0, in the order of floats."""
     bits = x.to(tl.int32, bitcast=True)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64) + 2147483649
 

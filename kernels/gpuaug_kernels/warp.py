@@ -63,7 +63,7 @@ def corners(d, at):
 
 @triton.jit
 def even(x):
-    """The nearest whole number as int32, half to even.  x: float64"""
+    """The nearest integer as int32, half to even.  x: float64"""
     low = tl.floor(x)
     out, over = low.to(tl.int32), x - low
     return out + ((over > 0.5) | ((over == 0.5) & (out % 2 != 0))).to(tl.int32)

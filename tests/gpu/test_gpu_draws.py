@@ -9,7 +9,7 @@ from policies import POLICIES, mixes, takes_many
 import gpuaug as ga
 from gpuaug import ir, rng
 from gpuaug.trace import device, host
-from gpuaug.trace.recipe import trace
+from gpuaug.trace.recipe import trace_build
 
 SEED = 2**63 + 77
 IDS = torch.arange(MANY) // 2 * 2**36 + 5
@@ -29,9 +29,9 @@ def test_tables_are_those_of_a_host(name, kind, backend):
         torch.float32 if name.startswith("H1") else torch.uint8,
     )
     # a quarter turn of images of different sizes comes before a crop here
-    recipe = trace(frame, ga.Policy(POLICIES[name], seed=SEED)._builder(backend))
+    recipe = trace_build(frame, ga.Policy(POLICIES[name], seed=SEED)._builder(backend))
     want = host.run(recipe.program, recipe.tables, KEYS, frame.size, host.partners(KEYS, recipe.slots))
-    program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
+    program = device.assemble(recipe.trace, recipe.tables, recipe.slots)
     for epoch in (3, torch.tensor(3)):
         keys = rng.Keys(SEED, put(epoch) if isinstance(epoch, torch.Tensor) else epoch, put(IDS), put(KEYS.occurrence))
         mates = device.partners(keys, recipe.slots)

@@ -1,4 +1,4 @@
-"""The tapes that are compiled ahead, from policies: `python tests/support/draw_programs.py` writes
+"""The traces that are compiled ahead, from policies: `python tests/support/draw_programs.py` writes
 kernels/gpuaug_kernels/draw_programs.json."""
 
 import json
@@ -11,7 +11,7 @@ from gpuaug_kernels import aot
 import gpuaug as ga
 from gpuaug import ir
 from gpuaug.trace import device
-from gpuaug.trace.recipe import trace
+from gpuaug.trace.recipe import trace_build
 
 
 def policies() -> Iterator[tuple[str, list[ga.Transform], tuple[int, int] | None, int]]:
@@ -36,16 +36,16 @@ def entries() -> list[dict[str, Any]]:
 
 
 def entry(name: str, transforms: list[ga.Transform], fixed: tuple[int, int] | None, channels: int) -> dict[str, Any]:
-    """One tape, for the tables of the Triton executor."""
+    """One trace, for the tables of the Triton executor."""
     policy = ga.Policy(transforms)
     frame = ir.Frame(torch.zeros((2, 2), dtype=torch.int64), fixed, channels, torch.uint8)
-    recipe = trace(frame, policy._builder("triton"))
-    program = device.assemble(recipe.tape, recipe.tables, recipe.slots)
+    recipe = trace_build(frame, policy._builder("triton"))
+    program = device.assemble(recipe.trace, recipe.tables, recipe.slots)
     return {"name": name, "code": list(program.code.values), "columns": list(program.columns)}
 
 
 def text() -> str:
-    """The file: a line for each tape."""
+    """The file: a line for each trace."""
     return "[\n" + ",\n".join(json.dumps(e, separators=(",", ":")) for e in entries()) + "\n]\n"
 
 

@@ -1,4 +1,4 @@
-"""Memory by address: what a sample needs is one table of whole numbers, whose address is all that the compiled
+"""Memory by address: what a sample needs is one table of integers, whose address is all that the compiled
 functions hand on.
 
 Arrays of Numba carry seven fields and a reference count each; handing thirty of them to every row costs more than the

@@ -107,7 +107,7 @@ def _(p: ir.Choice, program: Program) -> None:
 @emit.register
 def _(p: ir.Resample, program: Program) -> None:
     live = p.live
-    if p.moves and p.extend == "constant":
+    if p.integer_shift and p.extend == "constant":
         # pixels that only move are fill or not: so that fill is exact, it is taken from the constant, not from a sum
         real = fuse.intersect(p.window, p.source)
         live = fuse.intersect(live, ir.map_rectangle(fuse.invert_move(p.inverse), real))
@@ -118,7 +118,7 @@ def _(p: ir.Resample, program: Program) -> None:
         i=program.column("ints", p.window, p.source, live, p.size),
         k=program.constants(*p.fill),
         count=len(p.fill),
-        flag=int(p.kernel == "floor" or p.moves),
+        flag=int(p.kernel == "floor" or p.integer_shift),
         a=EXTENDS.index(p.extend),
     )
 

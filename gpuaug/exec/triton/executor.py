@@ -35,7 +35,7 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
-    # for a GPU a tape would look at values that nobody reads: the kernels themselves stay inside the batch
+    # for a GPU a trace would look at values that nobody reads: the kernels themselves stay inside the batch
     if type(plan.keys) is Keys and plan.frame.size.device.type == "cpu":
         bounds.check(plan.passes, plan.frame)
     return tuple(
@@ -207,7 +207,7 @@ def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
 
 @dear.register
 def _(p: ir.Resample) -> bool:
-    return p.kernel == "triangle" and not p.moves
+    return p.kernel == "triangle" and not p.integer_shift
 
 
 @dear.register

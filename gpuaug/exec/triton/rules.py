@@ -42,7 +42,7 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
     # a triangle over whole positions is the pixel itself
-    kind = codes.FLOOR if p.moves else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
+    kind = codes.FLOOR if p.integer_shift else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
     extends = {
         "none": codes.NONE,
         "constant": codes.CONSTANT,
