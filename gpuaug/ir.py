@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from gpuaug_kernels.codes import BORDERS, NOTHING
 from torch import Tensor
 
+__all__ = ["BORDERS", "NOTHING"]
+
 Sequence = tuple["Pass", ...]
-NOTHING = 2.0**-15
 
 
 @dataclass(frozen=True, eq=False)

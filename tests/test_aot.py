@@ -81,7 +81,7 @@ def test_a_thread_writes_sixteen_bytes_where_the_layout_allows(report):
     moved = {
         e["name"]
         for e in images
-        if e["program"]["records"][0] in (codes.PIXEL.value, codes.FLOOR.value) and e["source"]["dtype"] == "uint8"
+        if e["program"]["records"][0] in (codes.PIXEL, codes.FLOOR) and e["source"]["dtype"] == "uint8"
     }
     assert len(flat) >= 3 and moved >= {"flip + normalise", "salt and pepper"}, "vacuous"
     for r in report:

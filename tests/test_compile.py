@@ -335,10 +335,10 @@ def held(program) -> dict[str, list[int]]:
     from gpuaug_kernels import codes
 
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-    extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE.value, codes.FLOOR.value) else []
+    extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE, codes.FLOOR) else []
     points = sorted(set(stages(records, 2, program.parts[1])))
     kind, count, first, _, _ = records[0]
-    ways = records[first : first + count] if kind == codes.SWITCH.value else []
+    ways = records[first : first + count] if kind == codes.SWITCH else []
     return {"sources": [kind, *(r[0] for r in ways)], "extends": extends, "mixes": [records[1][0]], "stages": points}
 
 

@@ -100,7 +100,7 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     def watched(
         source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, one: Any = None
     ) -> None:
-        sides = 2 if program.records[codes.RECORD.value] == codes.MIXUP.value else 1
+        sides = 2 if program.records[codes.RECORD] == codes.MIXUP else 1
         moved.append((sides * held(source.owner or source.data), 0 if one else held(out)))
         whole(source, program, tables, known, size, out, layout, one)
 

@@ -40,7 +40,7 @@ def words(seed: int, epoch: int, purpose: int, count: int) -> Words:
     common."""
     # on the host, whatever torch.set_default_device says
     c0 = torch.arange(-(-count // 2), device="cpu")
-    fixed = (torch.tensor([value], device="cpu") for value in ((rng.SAMPLER << 28) | purpose, 0, epoch))
+    fixed = (torch.tensor([value], device="cpu") for value in (rng.counter_1(rng.SAMPLER, purpose), 0, epoch))
     w = [np.ascontiguousarray(x.numpy()).astype(np.uint64) for x in rng.philox(seed, c0, *fixed)]
     pairs = np.stack((w[0] | (w[1] << np.uint64(32)), w[2] | (w[3] << np.uint64(32))), axis=1)
     return pairs.reshape(-1)[:count]

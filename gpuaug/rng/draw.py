@@ -12,18 +12,36 @@ counter is
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+from gpuaug_kernels.codes import (
+    DOMAIN_SHIFT,
+    EPOCH_BITS,
+    ID_BITS,
+    MIX,
+    OCCURRENCE_BITS,
+    OCCURRENCE_SHIFT,
+    PARAMETERS,
+    PIXELS,
+    SAMPLER,
+    SLOT_BITS,
+)
 from torch import Tensor
 
 # of the draws: another number means that one seed gives other augmentations (tests/support/golden.py)
 VERSION = 1
 OTHER_DRAWS = "the same seed would give other augmentations; use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
 
-PARAMETERS, PIXELS, SAMPLER, MIX = range(4)
-MAX_ID, MAX_EPOCH, MAX_OCCURRENCE, MAX_SLOT = 1 << 46, 1 << 18, 1 << 12, 1 << 16
+MAX_ID, MAX_EPOCH, MAX_OCCURRENCE, MAX_SLOT = 1 << ID_BITS, 1 << EPOCH_BITS, 1 << OCCURRENCE_BITS, 1 << SLOT_BITS
 _M = 0xFFFFFFFF
+Number = TypeVar("Number", int, Tensor)
+
+
+def counter_1(domain: int, slot: Number) -> Number:
+    """c1 of a counter but for the occurrence.  slot: a number, or a tensor of them"""
+    return slot | (domain << DOMAIN_SHIFT)
 
 
 def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,7 +111,7 @@ class Keys:
 
     def counter(self) -> tuple[Tensor, Tensor]:
         """c2 and c3 of every sample: 2 x [N] int64."""
-        return self.ids & _M, ((self.ids >> 32) << 18) | self.epoch
+        return self.ids & _M, ((self.ids >> 32) << EPOCH_BITS) | self.epoch
 
     def halves(self) -> Tensor:
         """The words of the key, low and high, for every sample: [N, 2] int64."""
@@ -101,14 +119,14 @@ class Keys:
 
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
         """Words of every sample at every counter.  c0, slot: [T] int64 -> [N, T, 4] int64"""
-        c1, (c2, c3) = slot | (domain << 28), self.counter()
+        c1, (c2, c3) = counter_1(domain, slot), self.counter()
         if self.ids.device.type == "cpu":
             from gpuaug.rng import host
 
             c0, c1, occurrence, c2, c3 = (x.to(torch.uint32) for x in (c0, c1, self.occurrence, c2, c3))
             counters = (x.contiguous().numpy() for x in (c0, c1, occurrence, c2, c3))
             return torch.from_numpy(host.table(self.seed, *counters))
-        high = (self.occurrence << 16)[:, None] | c1
+        high = (self.occurrence << OCCURRENCE_SHIFT)[:, None] | c1
         return torch.stack(philox(self.seed, c0, high, c2[:, None], c3[:, None]), -1)
 
     def partners(self, slot: int) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from gpuaug_kernels.codes import EPOCH_BITS, OCCURRENCE_SHIFT
 from numba import uint32, uint64
 
 from gpuaug.numba_cache import kernel, njit
@@ -22,10 +23,22 @@ def philox_words(k0, k1, c0, c1, c2, c3):
     return c0, c1, c2, c3
 
 
+@njit(inline="always")
+def counter_1(occurrence):
+    """The occurrence in its place in c1 of a counter."""
+    return uint32(occurrence << OCCURRENCE_SHIFT)
+
+
+@njit(inline="always")
+def counter_3(identity, epoch):
+    """c3 of a counter.  identity: all bits of the id, int64"""
+    return uint32(((identity >> 32) << EPOCH_BITS) | epoch)
+
+
 @kernel
 def _table(k0, k1, c0, c1, occurrence, c2, c3, out):
     for n in range(out.shape[0]):
-        high = uint32(occurrence[n] << uint32(16))
+        high = counter_1(occurrence[n])
         for t in range(out.shape[1]):
             w = philox_words(k0, k1, c0[t], uint32(c1[t] | high), c2[n], c3[n])
             out[n, t, 0], out[n, t, 1], out[n, t, 2], out[n, t, 3] = w

@@ -3,20 +3,14 @@
 from typing import Any
 
 import torch
+from gpuaug_kernels import codes
 from gpuaug_kernels import draws as machine
 from torch import Tensor
 
-from gpuaug.rng import MIX, Keys
+from gpuaug.rng import MIX, Keys, counter_1
 from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _ITEMS = tuple(machine.BUFFERS)
-_CODES = {"iwhere": "WHERE", "dwhere": "WHERE", "iconst": "ICONST", "dconst": "DCONST"}
-
-
-def code(op: str) -> int:
-    """The machine's number of an instruction."""
-    number: int = getattr(machine, _CODES.get(op, op.upper())).value
-    return number
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.Program:
@@ -28,26 +22,26 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
     count = 0
 
     def put(*record: float) -> None:
-        out.extend((*record, *(0,) * (machine.FIELDS.value - len(record))))
+        out.extend((*record, *(0,) * (codes.FIELDS - len(record))))
 
     for n in needed(trace, tables):
         op, arguments = trace.code[n]
         if op == "word":
             if arguments[:2] not in known:
                 known[arguments[:2]] = count
-                put(machine.WORDS.value, *arguments[:2])
+                put(codes.WORD, *arguments[:2])
                 count += 4
             place[n] = known[arguments[:2]] + arguments[2]
         else:
             place[n] = count
             count += 1
             if n in trace.constants:
-                put(code(op), trace.constants[n])
+                put(codes.OPERATIONS[op], trace.constants[n])
             else:
-                put(code(op), *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)))
+                put(codes.OPERATIONS[op], *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)))
         # at once, so that a number need not be kept for it
         for store in stores.get(n, ()):
-            put(code(store[0]), place[n], *store[1:])
+            put(codes.DTYPES[store[0]], place[n], *store[1:])
     return machine.Program(machine.Code(out), columns)
 
 
@@ -66,7 +60,7 @@ def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]]
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """[slots, N] int64, as `Keys.partners` has them."""
-    rows = [machine.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, MIX << 28 | s) for s in slots]
+    rows = [machine.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)) for s in slots]
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
 
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug.rng import Keys
-from gpuaug.trace.interpreter import CODES, run_samples
+from gpuaug.trace.interpreter import run_samples
 from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
 
-DTYPES = {"float32": torch.float32, "int32": torch.int32, "float64": torch.float64, "int64": torch.int64}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in codes.DTYPES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +62,13 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
                 for lane, register in enumerate(to):
                     if lane in lanes:
                         place[lanes[lane]] = register
-                code += [(CODES["word"], to[0], to[1], to[2], to[3]), (*arguments[:2], 0, 0, 0)]
+                code += [(codes.WORD, to[0], to[1], to[2], to[3]), (*arguments[:2], 0, 0, 0)]
                 files["i"].give(*(r for lane, r in enumerate(to) if lane not in lanes))
             else:
                 place[n] = files[KINDS[op]].take()
                 given = [place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)]
-                code.append((CODES[op], place[n], *given, *(0,) * (3 - len(given))))
-        code += [(CODES[tables[t].dtype], t, column, place[n], 0) for t, column in stores.get(n, ())]
+                code.append((codes.OPERATIONS[op], place[n], *given, *(0,) * (3 - len(given))))
+        code += [(codes.DTYPES[tables[t].dtype], t, column, place[n], 0) for t, column in stores.get(n, ())]
         for a in {arguments[i] for i in REFERS[op]} | {n}:
             if last.get(a, a) == n and a not in trace.constants:
                 files[trace.kind(a)].give(place[a])

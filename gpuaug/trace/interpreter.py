@@ -4,32 +4,23 @@ a time."""
 import math
 
 import numpy as np
+from gpuaug_kernels.codes import (
+    DABS, DADD, DCOS, DDIV, DEQ, DEXP, DFLOOR, DLE, DLOG, DLT, DMAX, DMIN, DMUL, DNEG, DROUND, DSIN, DSQRT, DSUB,
+    DTRUNC, DWHERE, EPOCH, FLOAT32, FLOAT64, HEIGHT, HIGH, IADD, IAND, ID, IDIV, IEQ, ILE, ILT, IMAX, IMIN, IMUL, INT32,
+    IOR, ISHL, ISHR, ISUB, LOW, OCCURRENCE, TO_INTEGER, WIDTH, WORD,
+)  # fmt: skip
 from numba import uint32
 
 from gpuaug.numba_cache import kernel, njit
-from gpuaug.rng.host import philox_words
+from gpuaug.rng.host import counter_1, counter_3, philox_words
 
 BLOCK = 64
-# instructions of the machine: those of a trace, four words at once, and a store for each dtype of a table
-_NAMES = (
-    *("id", "occurrence", "epoch", "low", "high", "height", "width", "partner", "word"),
-    *("iadd", "isub", "imul", "iand", "ior", "ishl", "ishr", "idiv", "imin", "imax", "ilt", "ile", "ieq", "iwhere"),
-    *("dadd", "dsub", "dmul", "ddiv", "dmin", "dmax", "dneg", "dabs", "dsqrt", "dfloor", "dtrunc", "dround", "single"),
-    *("dexp", "dlog", "dsin", "dcos", "dlt", "dle", "deq", "dwhere", "to_integer", "to_float"),
-    *("float32", "int32", "float64", "int64"),
-)
-CODES = {name: code for code, name in enumerate(_NAMES)}
-(ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORD) = range(9)
-(IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE) = range(9, 23)
-(DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE) = range(23, 36)
-(DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, DWHERE, TO_INTEGER, TO_FLOAT) = range(36, 46)
-(FLOAT32, INT32, FLOAT64, INT64) = range(46, 50)
 
 
 @njit
 def _words(i, to, c1, c0, seed, counter):
-    """The four words of a counter for a block of samples.  seed: the key; counter: occurrence << 16, c2 and c3 of every
-    sample"""
+    """The four words of a counter for a block of samples.  seed: the key; counter: the occurrence in its place in c1, c2 and c3
+    of every sample"""
     a, b, c, d = i[to[0]], i[to[1]], i[to[2]], i[to[3]]
     k0, k1 = uint32(seed[0]), uint32(seed[1])
     for j in range(BLOCK):
@@ -224,9 +215,9 @@ def run_samples(code, wholes, reals, rows, seed, epoch, given, starts, widths, b
         count = min(BLOCK, len(ids) - first)
         for j in range(count):
             n = first + j
-            counter[0, j] = uint32(occurrences[n] << 16)
+            counter[0, j] = counter_1(occurrences[n])
             counter[1, j] = uint32(ids[n] & 0xFFFFFFFF)
-            counter[2, j] = uint32(((ids[n] >> 32) << 18) | epoch)
+            counter[2, j] = counter_3(ids[n], epoch)
         pc = 0
         while pc < code.shape[0]:
             op, to, x, y, z = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.rng import Keys
+from gpuaug.rng import Keys, counter_1
 from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
@@ -227,7 +227,7 @@ class SymbolicKeys(Keys):
     def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
         counters = zip(slot.tolist(), c0.tolist(), strict=True)
-        found = [trace.add("word", (domain << 28) | s, c, lane) for s, c in counters for lane in range(4)]
+        found = [trace.add("word", counter_1(domain, s), c, lane) for s, c in counters for lane in range(4)]
         return symbol(trace, found, torch.int64, len(c0), 4)
 
     def partners(self, slot: int) -> Tensor:

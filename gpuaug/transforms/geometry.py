@@ -24,7 +24,7 @@ __all__ = [
 
 _RESIZE_KERNELS = ("bilinear", "nearest", "nearest-exact")
 _NUDGE = 2.0**-14
-_EXTENDS = ("constant", "edge", "reflect", "symmetric")
+_EXTENDS = tuple(b for b in ir.BORDERS if b != "none")
 
 
 def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuaug_kernels import codes
+
 FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
@@ -93,7 +95,7 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
-        constants: dict[str, Any] = {"C1": 3 << 28, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
+        constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
         signature = {k: types.get(k, "constexpr") for k in draws.partner.arg_names}
         aligned = {(draws.partner.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
         return (
@@ -103,7 +105,7 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         )
     entry = next(e for e in json.loads(DRAW_FILE.read_text(encoding="utf-8")) if f"draws of {e['name']}" == name)
     program = draws.Program(draws.Code(entry["code"]), tuple(entry["columns"]))
-    return draws.ahead(program), draws.OPTIONS, len(entry["code"]) // draws.FIELDS.value
+    return draws.ahead(program), draws.OPTIONS, len(entry["code"]) // codes.FIELDS
 
 
 def compiled_draws(name: str, target: int) -> Any:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gpuaug_kernels.codes import ALONE, CUTMIX, MIXUP, PITCH, RECORD
+from gpuaug_kernels.constants import ALONE, CUTMIX, MIXUP, PITCH, RECORD
 from gpuaug_kernels.point import inside, walk
 from gpuaug_kernels.read import read
 from gpuaug_kernels.wide import spread, spread_pairs

@@ -1,43 +1,83 @@
-"""The vocabulary of a chain: a program is a tuple of records of five small integers, for Triton 3.6 takes neither
-strings nor nested tuples.
+"""Every number that stands for something in more than one language, once, as plain integers: Triton (`constants`), the
+compiled rows of the CPU executor and both interpreters of traces take it from here.
 
-Record 0 is the source, record 1 the mix, then come the stages before the mix, those after it, and what choices point
-to.
+A chain, which one kernel runs, is a tuple of records of `RECORD` small integers each: Triton 3.6 takes neither strings
+nor nested tuples.  Record 0 is the source and record 1 the mix; then come the stages before the mix, those after it,
+and what choices point to.  The fields of a record, by its code:
 
-    source   kind, extend or whether there is a fill or taps of a blur, column of the fill or of the factor or the weights, column in the integers,
-             column in the doubles
-    SWITCH   number of sources, first record of these, column of the index in the integers: each sample has one of several sources
-    mix      code, column of lam in the floats, column of partner and box in the integers
-    stage    code, column in the floats, column in the integers, flag, slot of its noise
-    and of those with a statistic: code, column in the floats, channels, flag, room of a statistic in a row
-    CHOICE   code, column of the index in the integers, steps, first record of its branches, number of branches
-    branch   first record, last record + 1
+    a source         code, border, whether there is a fill, or number of taps of a blur; column of the fill, the factor
+                     or the weights in the floats; column in the integers; column in the doubles
+    SWITCH           code, number of sources, first record of these, column of the index in the integers, 0: each sample
+                     has one of several sources
+    CUTMIX           code, 0, column of partner and box in the integers, 0, 0
+    MIXUP            code, column of lam in the floats, column of the partner in the integers, 0, 0
+    AFFINE           code, column of the scales and column of the biases, both in the floats; whether to clamp; 0
+    NORMALIZE        code, column of the means and column of 1 / std, both in the floats; 0, 0
+    CONTRAST         code, column of the factor in the floats, channels, whether there is one channel, floats that a
+                     statistic takes in a row; AUTOCONTRAST and EQUALIZE the same without a factor
+    any other stage  code, column in the floats, column in the integers, flag, slot of its noise
+    CHOICE           code, column of the index in the integers, steps, first record of its branches, number of branches
+    a branch         first record, last record + 1, 0, 0, 0
 """
 
-import triton.language as tl
 
-RECORD = tl.constexpr(5)
-# a tap that weighs less, of the 1 that it can, weighs nothing (gpuaug.ir.NOTHING), and is not multiplied
-NOTHING = tl.constexpr(2.0**-15)
+def _named(first: str, last: str) -> dict[str, int]:
+    """The constants from one to another in the order of this file, by their names in lower case."""
+    names = list(globals())
+    return {n.lower(): globals()[n] for n in names[names.index(first) : names.index(last) + 1]}
 
+
+# integers a record
+RECORD = 5
+# a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
+NOTHING = 2.0**-15
+
+# ---- what a chain is made of
 # sources
-PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = (
-    tl.constexpr(i) for i in range(10)
-)
-# what a resample reads beyond its source
-NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = (tl.constexpr(i) for i in range(5))
+PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = range(10)
+SOURCES = _named("PIXEL", "PROJECT")
+# what a resample reads beyond its source; "none": it never reads there
+NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
+BORDERS = _named("NONE", "SYMMETRIC")
 # mixes
-ALONE, CUTMIX, MIXUP = (tl.constexpr(i) for i in range(3))
+ALONE, CUTMIX, MIXUP = range(3)
+MIXES = _named("ALONE", "MIXUP")
 # stages
-CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE = (tl.constexpr(i) for i in range(7))
-GRAY, SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE = (
-    tl.constexpr(i) for i in range(7, 15)
-)
-# what a sample meets as a statistic; 0 is nothing
-MEAN, RANGE, HISTOGRAM = (tl.constexpr(i) for i in range(1, 4))
+CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
+SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE = range(8, 15)
+STAGES = _named("CHOICE", "EQUALIZE")
+# kinds of statistic; 0 stands for none
+MEAN, RANGE, HISTOGRAM = range(1, 4)
+STATISTICS = _named("MEAN", "HISTOGRAM")
 
-# the first columns of every row of integers: c2, c3 and occurrence << 16 of the Philox counter, the two words of its
-# key, elements in an input row
-KEY_C2, KEY_C3, KEY_OCCURRENCE, KEY_LOW, KEY_HIGH, PITCH = (tl.constexpr(i) for i in range(6))
-# bits above which Philox's second counter word names what the words are for, and the name of pixel noise
-DOMAIN = tl.constexpr(1 << 28)
+# the first columns of every row of integers: c2, c3 and the occurrence in its place in c1 of the Philox counter, the
+# two words of its key, elements in an input row
+KEY_C2, KEY_C3, KEY_OCCURRENCE, KEY_LOW, KEY_HIGH, PITCH = range(6)
+
+# ---- Philox: what the words of a counter are for, and where the fields of a counter begin
+PARAMETERS, PIXELS, SAMPLER, MIX = range(4)
+# c1: domain, occurrence, slot, from the highest bit to the lowest
+SLOT_BITS, OCCURRENCE_BITS, DOMAIN_BITS = 16, 12, 4
+OCCURRENCE_SHIFT, DOMAIN_SHIFT = SLOT_BITS, SLOT_BITS + OCCURRENCE_BITS
+# c2: the lower half of the id; c3: the rest of it, and below that the epoch
+EPOCH_BITS = 18
+ID_BITS = 64 - EPOCH_BITS
+
+# ---- traces
+# integers an instruction
+FIELDS = 5
+# constants, and what is given of a sample
+ICONST, DCONST, ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER = range(10)
+# one word of a counter; the interpreters make all four at once
+WORD = 10
+# integers from integers
+IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, IWHERE = range(11, 25)
+# floats from floats, the library's functions last
+DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE = range(25, 38)
+DEXP, DLOG, DSIN, DCOS = range(38, 42)
+# from both kinds, or from one to the other
+DLT, DLE, DEQ, DWHERE, TO_INTEGER, TO_FLOAT = range(42, 48)
+OPERATIONS = _named("ICONST", "TO_FLOAT")
+# a store, by the dtype of the table
+FLOAT32, INT32, FLOAT64, INT64 = range(48, 52)
+DTYPES = _named("FLOAT32", "INT64")

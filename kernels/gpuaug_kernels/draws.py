@@ -13,23 +13,20 @@ import triton.language as tl
 from torch import Tensor
 from triton.compiler import ASTSource
 
+from gpuaug_kernels import codes
+from gpuaug_kernels.constants import (
+    DABS, DADD, DCONST, DCOS, DDIV, DEQ, DEXP, DFLOOR, DLE, DLOG, DLT, DMAX, DMIN, DMUL, DNEG, DROUND, DSIN, DSQRT,
+    DSUB, DTRUNC, DWHERE, EPOCH, EPOCH_BITS, FIELDS, FLOAT32, FLOAT64, HEIGHT, HIGH, IADD, IAND, ICONST, ID, IDIV, IEQ,
+    ILE, ILT, IMAX, IMIN, IMUL, INT32, INT64, IOR, ISHL, ISHR, ISUB, IWHERE, LOW, OCCURRENCE, OCCURRENCE_SHIFT, PARTNER,
+    SINGLE, TO_FLOAT, TO_INTEGER, WIDTH, WORD,
+)  # fmt: skip
+
 BLOCK = 32
 # of the search for partners: samples looked at together, and warps that look
 CHUNK, WARPS = 64, 4
-# constants and what is known of a sample; then what is made of numbers
-ICONST, DCONST, ID, OCCURRENCE, EPOCH, LOW, HIGH, HEIGHT, WIDTH, PARTNER, WORDS = (tl.constexpr(i) for i in range(11))
-IADD, ISUB, IMUL, IAND, IOR, ISHL, ISHR, IDIV, IMIN, IMAX, ILT, ILE, IEQ, WHERE = (
-    tl.constexpr(i) for i in range(11, 25)
-)
-DADD, DSUB, DMUL, DDIV, DMIN, DMAX, DNEG, DABS, DSQRT, DFLOOR, DTRUNC, DROUND, SINGLE = (
-    tl.constexpr(i) for i in range(25, 38)
-)
-DEXP, DLOG, DSIN, DCOS, DLT, DLE, DEQ, TO_INTEGER, TO_FLOAT = (tl.constexpr(i) for i in range(38, 47))
-FLOAT32, INT32, FLOAT64, INT64 = (tl.constexpr(i) for i in range(47, 51))
-FIELDS = tl.constexpr(5)
 # rows of partners are told apart by 24 bits
 ROWS = tl.constexpr(1 << 24)
-BUFFERS = {"float32": torch.float32, "int32": torch.int32, "float64": torch.float64, "int64": torch.int64}
+BUFFERS = {name: getattr(torch, name) for name in codes.DTYPES}
 
 
 class Code:
@@ -149,7 +146,7 @@ def reals(OP: tl.constexpr, a, b):
 @triton.jit
 def between(OP: tl.constexpr, a, b, c):
     """Of both kinds."""
-    if OP == WHERE:
+    if (OP == IWHERE) | (OP == DWHERE):
         out = tl.where(a != 0, b, c)
     elif OP == DLT:
         out = (a < b).to(tl.int64)
@@ -197,8 +194,8 @@ def given(OP: tl.constexpr, VALUE: tl.constexpr, known, at, mask, n, BLOCK: tl.c
 def words(C1: tl.constexpr, C0: tl.constexpr, known, low, high):
     """The four words of a counter, int64."""
     c2 = known[0].to(tl.uint32)
-    c3 = (((known[0] >> 32) << 18) | known[2]).to(tl.uint32)
-    c1 = ((known[1] << 16) | C1).to(tl.uint32)
+    c3 = (((known[0] >> 32) << EPOCH_BITS) | known[2]).to(tl.uint32)
+    c1 = ((known[1] << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
     zero = tl.zeros_like(c2)
     a, b, c, d = tl.philox_impl(zero + C0, c1, c2, c3, zero + low.to(tl.uint32), zero + high.to(tl.uint32))
     return a.to(tl.int64), b.to(tl.int64), c.to(tl.int64), d.to(tl.int64)
@@ -256,11 +253,11 @@ def trace(
     padded = (n + 15) // 16 * 16
     numbers = ()
     for k in tl.static_range(LENGTH):
-        if CODE[FIELDS * k] < WORDS:
+        if CODE[FIELDS * k] < WORD:
             numbers = numbers + (given(CODE[FIELDS * k], CODE[FIELDS * k + 1], known, at, mask, n, BLOCK),)
-        elif CODE[FIELDS * k] == WORDS:
+        elif CODE[FIELDS * k] == WORD:
             numbers = numbers + words(CODE[FIELDS * k + 1], CODE[FIELDS * k + 2], known, low, high)
-        elif CODE[FIELDS * k] < WHERE:
+        elif CODE[FIELDS * k] < IWHERE:
             numbers = numbers + (
                 wholes(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], numbers[CODE[FIELDS * k + 2]]),
             )
@@ -365,11 +362,11 @@ OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 def constants(program: Program) -> dict[str, object]:
     """What the kernel is specialised on."""
-    return {"CODE": program.code, "LENGTH": len(program.code) // FIELDS.value, "BLOCK": BLOCK}
+    return {"CODE": program.code, "LENGTH": len(program.code) // codes.FIELDS, "BLOCK": BLOCK}
 
 
 def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c1: int) -> Tensor:
-    """The row of each sample's partner: [N] int64.  c1: domain << 28 | slot"""
+    """The row of each sample's partner: [N] int64.  c1: domain and slot of the counter"""
     n = len(ids)
     if n >= ROWS.value:
         raise ValueError(f"a batch must have fewer than {ROWS.value} samples, got {n}")

@@ -14,10 +14,10 @@ from gpuaug_kernels.chain import TILE, Program, Reduction, Source, Tables, chain
 from gpuaug_kernels.statistics import finish
 
 # stages of a few instructions, all of them for every sample
-LIGHT = {c.value for c in (codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE)}
-HEAVY = {codes.GAUSSIAN.value, codes.ERASE.value}
+LIGHT = {codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE}
+HEAVY = {codes.GAUSSIAN, codes.ERASE}
 # sources that hold much for a pixel
-WIDE = {codes.BILINEAR.value, codes.NEAREST.value, codes.SWITCH.value, codes.PROJECT.value}
+WIDE = {codes.BILINEAR, codes.NEAREST, codes.SWITCH, codes.PROJECT}
 _TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 
 
@@ -80,7 +80,7 @@ def room(reductions: Sequence[Reduction], n: int, device: torch.device) -> Tenso
 
 def channels(one: Reduction) -> int:
     """How many channels a statistic has: a mean of gray has one."""
-    return one.program.channels * one.program.groups if set(one.kinds) - {codes.MEAN.value} else 1
+    return one.program.channels * one.program.groups if set(one.kinds) - {codes.MEAN} else 1
 
 
 def finishing(one: Reduction, tables: Tables, known: Tensor) -> dict[str, object]:
@@ -89,7 +89,7 @@ def finishing(one: Reduction, tables: Tables, known: Tensor) -> dict[str, object
         "WIDTHS": (tables.integers.shape[1], known.shape[1]),
         "OFFSET": one.number * one.room,
         "COLUMN": one.column,
-        "KINDS": tuple(int(k.value in one.kinds) for k in (codes.MEAN, codes.RANGE, codes.HISTOGRAM)),
+        "KINDS": tuple(int(k in one.kinds) for k in codes.STATISTICS.values()),
         "num_warps": 1,
     }
 
@@ -101,17 +101,17 @@ def interpreted() -> bool:
 
 def options(program: Program) -> dict[str, int]:
     """How a program is compiled: pixels a thread, for what they share, and registers enough to spill nothing."""
-    source, mix = program.records[0], program.records[codes.RECORD.value]
+    source, mix = program.records[0], program.records[codes.RECORD]
     stages = _stages(program.records, 2, program.parts[1])
     # a mix reads two sides, and a normal is a long polynomial for every pixel that a thread holds
-    crowded = mix == codes.MIXUP.value or bool(stages & HEAVY)
-    if source == codes.TRIANGLE.value:
-        return {"num_warps": 4 if crowded or mix != codes.ALONE.value else 2, "maxnreg": 240}
-    if source in (codes.PIXEL.value, codes.FLOOR.value):
+    crowded = mix == codes.MIXUP or bool(stages & HEAVY)
+    if source == codes.TRIANGLE:
+        return {"num_warps": 4 if crowded or mix != codes.ALONE else 2, "maxnreg": 240}
+    if source in (codes.PIXEL, codes.FLOOR):
         # where little is done to a pixel, most is what a thread does once; and what one warp holds is exchanged without
         # a barrier
         warps, registers = (
-            (4, 168) if crowded else (1, 200) if stages <= LIGHT else (2, 160 if mix == codes.ALONE.value else 200)
+            (4, 168) if crowded else (1, 200) if stages <= LIGHT else (2, 160 if mix == codes.ALONE else 200)
         )
         return {"num_warps": warps, "maxnreg": registers}
     # with its own choice of registers ptxas spills a few to fit one block more on a multiprocessor
@@ -122,10 +122,10 @@ def _stages(records: tuple[int, ...], first: int, last: int) -> set[int]:
     """The codes of a row of records, and of what its choices point to."""
     found = set()
     for k in range(first, last):
-        code, _, _, branch, count = records[codes.RECORD.value * k : codes.RECORD.value * (k + 1)]
+        code, _, _, branch, count = records[codes.RECORD * k : codes.RECORD * (k + 1)]
         found.add(code)
-        for j in range(branch, branch + count) if code == codes.CHOICE.value else ():
-            found |= _stages(records, *records[codes.RECORD.value * j : codes.RECORD.value * j + 2])
+        for j in range(branch, branch + count) if code == codes.CHOICE else ():
+            found |= _stages(records, *records[codes.RECORD * j : codes.RECORD * j + 2])
     return found
 
 
@@ -136,7 +136,7 @@ def words(source: Source, program: Program) -> bool:
         source.ragged
         or source.dtype != torch.uint8
         or program.channels != 3
-        or program.records[0] not in (codes.PIXEL.value, codes.FLOOR.value)
+        or program.records[0] not in (codes.PIXEL, codes.FLOOR)
     ):
         return False
     n, c, y, x = source.strides()
@@ -172,7 +172,7 @@ def _layout(
         # as many neighbours as a thread holds anyway
         if words(source, program) and width % 16 == 0:
             together = 8 if dtype == torch.float32 else 16
-        elif program.records[0] in (codes.TRIANGLE.value, codes.SWITCH.value, codes.PIXEL.value) and width % 2 == 0:
+        elif program.records[0] in (codes.TRIANGLE, codes.SWITCH, codes.PIXEL) and width % 2 == 0:
             together = 2
     return min(program.channels, program.written), program.written, int(channels_last), together
 

@@ -4,7 +4,7 @@ five integers a sample."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import DOMAIN, KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_OCCURRENCE
+from gpuaug_kernels.constants import DOMAIN_SHIFT, KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_OCCURRENCE, PIXELS
 
 
 @triton.jit
@@ -13,7 +13,7 @@ def words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
     x"""
     c0 = (pixel * BLOCKS + channel // 4).to(tl.uint32)
     zero = tl.zeros_like(c0)
-    c1 = zero + (tl.load(i + KEY_OCCURRENCE) | SLOT | DOMAIN).to(tl.uint32, bitcast=True)
+    c1 = zero + (tl.load(i + KEY_OCCURRENCE) | SLOT | (PIXELS << DOMAIN_SHIFT)).to(tl.uint32, bitcast=True)
     c2 = zero + tl.load(i + KEY_C2).to(tl.uint32, bitcast=True)
     c3 = zero + tl.load(i + KEY_C3).to(tl.uint32, bitcast=True)
     low = zero + tl.load(i + KEY_LOW).to(tl.uint32, bitcast=True)

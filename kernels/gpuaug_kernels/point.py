@@ -11,7 +11,7 @@ r is kept. What every function here is handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import (
+from gpuaug_kernels.constants import (
     AFFINE,
     AUTOCONTRAST,
     CHOICE,

@@ -4,7 +4,7 @@ make of others."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import (
+from gpuaug_kernels.constants import (
     BILINEAR,
     BLUR_COLUMNS,
     BLUR_ROWS,

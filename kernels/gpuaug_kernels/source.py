@@ -14,7 +14,7 @@ What the functions here are handed:
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import CONSTANT, EDGE, FLOOR, NONE, NOTHING, REFLECT, SYMMETRIC
+from gpuaug_kernels.constants import CONSTANT, EDGE, FLOOR, NONE, NOTHING, REFLECT, SYMMETRIC
 from gpuaug_kernels.point import blend, columns, inside
 from gpuaug_kernels.wide import channels, packed
 

@@ -14,7 +14,7 @@ histogram, the last two per channel; the finish reads these cells and writes 4 b
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import HISTOGRAM, MEAN, RANGE
+from gpuaug_kernels.constants import HISTOGRAM, MEAN, RANGE
 
 
 @triton.jit

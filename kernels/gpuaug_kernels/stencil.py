@@ -6,7 +6,7 @@ source.py."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import NOTHING, REFLECT
+from gpuaug_kernels.constants import NOTHING, REFLECT
 from gpuaug_kernels.point import columns
 from gpuaug_kernels.source import gather, limited, reach, scaled, settled, units
 from gpuaug_kernels.warp import position, shared

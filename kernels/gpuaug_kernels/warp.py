@@ -6,7 +6,7 @@ source.py."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.codes import NEAREST, NOTHING
+from gpuaug_kernels.constants import NEAREST, NOTHING
 from gpuaug_kernels.point import columns
 from gpuaug_kernels.source import gather, limited, scaled, settled, units
 

@@ -120,7 +120,7 @@ def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> d
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
     trips |= taps(records[0], tables.doubles)
-    choices = [r for r in records[2:] if r[0] == codes.CHOICE.value and r[3] > 0]
+    choices = [r for r in records[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
         "position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
         PROJECTIVE: 0.0,
@@ -136,7 +136,7 @@ def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> d
         chances["choose: index == k"] = len(choices) / sum(
             len([r for r in row if r[0] < r[1] or not meets]) for row in branches
         )
-    if records[0][0] == codes.SWITCH.value:
+    if records[0][0] == codes.SWITCH:
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
 
@@ -146,18 +146,18 @@ def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float
     share = {kind: round((index == k).double().mean().item(), 3) for k, (kind, *_) in enumerate(ways)}
     assert len(share) == len(ways), "sources of one kind share the lines that their chance stands for"
     lines = {
-        codes.PIXEL.value: "read: KIND == PIXEL",
-        codes.SHARPEN.value: "around: KIND == SHARPEN",
-        codes.NEAREST.value: "around: (KIND == BILINEAR) | (KIND == NEAREST)",
+        codes.PIXEL: "read: KIND == PIXEL",
+        codes.SHARPEN: "around: KIND == SHARPEN",
+        codes.NEAREST: "around: (KIND == BILINEAR) | (KIND == NEAREST)",
     }
     return {lines[kind]: chance for kind, chance in share.items()}
 
 
 def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -> float:
     """Sides of a mix that a tile needs, on average."""
-    if mix[0] == codes.ALONE.value:
+    if mix[0] == codes.ALONE:
         return 1.0
-    if mix[0] == codes.MIXUP.value:
+    if mix[0] == codes.MIXUP:
         return 2.0
     x0, y0, x1, y1 = integers[:, mix[2] + 1 : mix[2] + 5].unbind(1)
     need = []
@@ -173,11 +173,11 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
 def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
     """Taps of a row and of a column."""
     kind, flag, _, _, at = source
-    if kind in (codes.BLUR_ROWS.value, codes.BLUR_COLUMNS.value):
+    if kind in (codes.BLUR_ROWS, codes.BLUR_COLUMNS):
         return {"blur.k": flag}
     found = {
-        codes.TRIANGLE.value: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()),
-        codes.PROJECT.value: ("project", (2.0 * doubles[:, at + 9 : at + 11]).floor() + 1),
+        codes.TRIANGLE: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()),
+        codes.PROJECT: ("project", (2.0 * doubles[:, at + 9 : at + 11]).floor() + 1),
     }
     if kind not in found:
         return {}

@@ -19,8 +19,8 @@ from gpuaug.rng import Keys
 
 Record = tuple[int, ...]
 
-PIXEL: Record = (codes.PIXEL.value, 0, 0, 0, 0)
-ALONE: Record = (codes.ALONE.value, 0, 0, 0, 0)
+PIXEL: Record = (codes.PIXEL, 0, 0, 0, 0)
+ALONE: Record = (codes.ALONE, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Marshal:
         """The columns that every program has."""
         c2, c3 = self.keys.counter()
         self.integers.add(
-            c2, c3, self.keys.occurrence << 16, self.keys.halves(), self.frame.size[:, 1] * self.frame.channels
+            c2, c3, self.keys.occurrence << codes.OCCURRENCE_SHIFT, self.keys.halves(), self.frame.size[:, 1] * self.frame.channels
         )
 
     def add(self, nodes: Sequence[Node]) -> None:
@@ -139,9 +139,9 @@ class Marshal:
         """The same for all samples, for every channel."""
         return self.per_channel(ir.rows(values, self.keys.ids, torch.float32))
 
-    def stage(self, code: Any, floats: int = 0, integers: int = 0, flag: bool = False, slot: int = 0) -> list[Node]:
+    def stage(self, code: int, floats: int = 0, integers: int = 0, flag: bool = False, slot: int = 0) -> list[Node]:
         """One record."""
-        return [(code.value, floats, integers, int(flag), slot)]
+        return [(code, floats, integers, int(flag), slot)]
 
     def program(self, stages: int | None = None, own: bool = False) -> Program:
         """The whole chain; or, for a reduction, the first stages of it, those before the mix and then those after it.
@@ -163,9 +163,9 @@ class Marshal:
             written=self.end.channels,
         )
 
-    def reads(self, code: Any, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
+    def reads(self, code: int, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
         """Set the source; there is no stage."""
-        self.source = (code.value, flag, floats, integers, doubles)
+        self.source = (code, flag, floats, integers, doubles)
         return []
 
     def input_size(self) -> int:
@@ -198,7 +198,7 @@ class Marshal:
             counts = [statistics.counts(p) for p in part]
             for number, names in enumerate(statistics.reduced(part)):
                 reached = statistics.reaches(part, number)
-                kinds = [statistics.KINDS.index(k) + 1 for k in names]
+                kinds = [codes.STATISTICS[k] for k in names]
                 every = len(kinds) == 1 and number < sum(least for least, _ in counts)
                 column = -1 if every else self.integers.add(statistics.met(part, number, self.keys.ids))
                 program = self.program(first + reached[-1] + 1, own=first + reached[-1] == 0)
@@ -226,7 +226,7 @@ def _measures(node: Node) -> bool:
     """Whether a stage has a statistic."""
     if isinstance(node, Switch):
         return any(_measures(n) for branch in node.branches for n in branch)
-    return isinstance(node, tuple) and node[0] in (codes.CONTRAST.value, codes.AUTOCONTRAST.value, codes.EQUALIZE.value)
+    return isinstance(node, tuple) and node[0] in (codes.CONTRAST, codes.AUTOCONTRAST, codes.EQUALIZE)
 
 
 def _flat(nodes: Sequence[Node]) -> list[Record]:
@@ -237,10 +237,10 @@ def _flat(nodes: Sequence[Node]) -> list[Record]:
         for k, node in enumerate(row):
             first = len(records)
             if isinstance(node, Sources):
-                records[at + k] = (codes.SWITCH.value, len(node.ways), first, node.index, 0)
+                records[at + k] = (codes.SWITCH, len(node.ways), first, node.index, 0)
                 records.extend(node.ways)
             elif isinstance(node, Switch):
-                records[at + k] = (codes.CHOICE.value, node.index, node.steps, first, len(node.branches))
+                records[at + k] = (codes.CHOICE, node.index, node.steps, first, len(node.branches))
                 records.extend([()] * len(node.branches))
                 for j, branch in enumerate(node.branches):
                     begin = len(records)

@@ -43,18 +43,11 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
     # a triangle over whole positions is the pixel itself
     kind = codes.FLOOR if p.integer_shift else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
-    extends = {
-        "none": codes.NONE,
-        "constant": codes.CONSTANT,
-        "edge": codes.EDGE,
-        "reflect": codes.REFLECT,
-        "symmetric": codes.SYMMETRIC,
-    }
     integers, doubles = (
         m.integers.add(p.window, p.source, p.live),
         m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint),
     )
-    return m.reads(kind, extends[p.extend].value, m.floats.add(m.constant(p.fill)), integers, doubles)
+    return m.reads(kind, codes.BORDERS[p.extend], m.floats.add(m.constant(p.fill)), integers, doubles)
 
 
 @rule.register
@@ -172,13 +165,13 @@ def _(p: ir.Erase, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.CutMix, m: Marshal) -> list[Node]:
-    m.mix = (codes.CUTMIX.value, 0, m.integers.add(p.partner, p.box), 0, 0)
+    m.mix = (codes.CUTMIX, 0, m.integers.add(p.partner, p.box), 0, 0)
     return []
 
 
 @rule.register
 def _(p: ir.MixUp, m: Marshal) -> list[Node]:
-    m.mix = (codes.MIXUP.value, m.floats.add(p.lam), m.integers.add(p.partner), 0, 0)
+    m.mix = (codes.MIXUP, m.floats.add(p.lam), m.integers.add(p.partner), 0, 0)
     return []
 
 

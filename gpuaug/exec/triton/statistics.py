@@ -2,11 +2,10 @@
 stages."""
 
 import torch
+from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug import ir
-
-KINDS = ("mean", "range", "histogram")
 
 
 def counts(p: ir.Pass) -> tuple[int, int]:
@@ -43,12 +42,12 @@ def reduced(stages: ir.Sequence) -> list[list[str]]:
     images and one over its sums."""
     found = []
     for number in range(sum(most for _, most in map(counts, stages))):
-        found.append(sorted({k for at in reaches(stages, number) for k in kinds(stages[at])}, key=KINDS.index))
+        found.append(sorted({k for at in reaches(stages, number) for k in kinds(stages[at])}, key=codes.STATISTICS.__getitem__))
     return found
 
 
 def met(stages: ir.Sequence, number: int, keys: Tensor) -> Tensor:
-    """What each sample meets as the statistic of this number: 0 for none, or the place of its kind in KINDS plus 1.
+    """What each sample meets as the statistic of this number: 0 for none, or the code of its kind.
     [N] int64"""
     found = torch.zeros_like(keys)
     seen = torch.zeros_like(keys)
@@ -64,7 +63,7 @@ def met(stages: ir.Sequence, number: int, keys: Tensor) -> Tensor:
                         if kinds(q):
                             follow(q, chosen)
         else:
-            (code,) = (KINDS.index(k) + 1 for k in kinds(p))
+            (code,) = (codes.STATISTICS[k] for k in kinds(p))
             found = found + active * (seen == number) * code
             seen = seen + active
 
