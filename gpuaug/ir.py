@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from gpuaug_kernels.codes import BORDERS, NOTHING
+from gpuaug_kernels import codes
 from torch import Tensor
 
-__all__ = ["BORDERS", "NOTHING"]
-
 Sequence = tuple["Pass", ...]
+# what is read beyond a source, by its name; and the weight of a tap below which it has none
+BORDERS, NOTHING = tuple(codes.BORDERS), codes.NOTHING
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numba
+from gpuaug_kernels import codes
 from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from torch.utils.data import get_worker_info
@@ -200,10 +201,15 @@ def _parts_unfinished(codegen: Any) -> Iterator[None]:
 @cache
 def _sources() -> str:
     """A digest of every file that is compiled: Numba itself looks at the entry point's file only."""
-    files = [
+    return hashlib.sha256(b"".join(f.read_bytes() for f in compiled_files())).hexdigest()
+
+
+def compiled_files() -> list[Path]:
+    """Every file of whose functions or numbers machine code is made."""
+    return [
         Path(__file__),
+        Path(codes.__file__),
         _ROOT / "rng" / "host.py",
         *sorted((_ROOT / "trace").glob("*.py")),
         *sorted((_ROOT / "exec" / "cpu").glob("*.py")),
     ]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

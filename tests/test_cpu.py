@@ -351,7 +351,7 @@ def test_an_error_on_another_thread_is_raised_here():
         raise RuntimeError("a task failed")
 
     with pytest.raises(RuntimeError, match="a task failed"):
-        cpu._spread([task, task], 10)
+        cpu._share_out([task, task], 10)
 
 
 def test_every_sample_is_taken_exactly_once():
@@ -361,7 +361,7 @@ def test_every_sample_is_taken_exactly_once():
         def task(first: int, last: int, taken: np.ndarray = taken) -> None:
             taken[first:last] += 1
 
-        cpu._spread([task] * threads, n)
+        cpu._share_out([task] * threads, n)
         assert (taken == 1).all(), (n, threads)
 
 

@@ -25,7 +25,6 @@ from gpuaug_kernels.codes import (
     OCCURRENCE_SHIFT,
     PARAMETERS,
     PIXELS,
-    SAMPLER,
     SLOT_BITS,
 )
 from torch import Tensor

@@ -38,7 +38,10 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
             if n in trace.constants:
                 put(codes.OPERATIONS[op], trace.constants[n])
             else:
-                put(codes.OPERATIONS[op], *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)))
+                put(
+                    codes.OPERATIONS[op],
+                    *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)),
+                )
         # at once, so that a number need not be kept for it
         for store in stores.get(n, ()):
             put(codes.DTYPES[store[0]], place[n], *store[1:])

@@ -5,10 +5,51 @@ import math
 
 import numpy as np
 from gpuaug_kernels.codes import (
-    DABS, DADD, DCOS, DDIV, DEQ, DEXP, DFLOOR, DLE, DLOG, DLT, DMAX, DMIN, DMUL, DNEG, DROUND, DSIN, DSQRT, DSUB,
-    DTRUNC, DWHERE, EPOCH, FLOAT32, FLOAT64, HEIGHT, HIGH, IADD, IAND, ID, IDIV, IEQ, ILE, ILT, IMAX, IMIN, IMUL, INT32,
-    IOR, ISHL, ISHR, ISUB, LOW, OCCURRENCE, TO_INTEGER, WIDTH, WORD,
-)  # fmt: skip
+    DABS,
+    DADD,
+    DDIV,
+    DEQ,
+    DEXP,
+    DFLOOR,
+    DLE,
+    DLOG,
+    DLT,
+    DMAX,
+    DMIN,
+    DMUL,
+    DNEG,
+    DROUND,
+    DSIN,
+    DSQRT,
+    DSUB,
+    DTRUNC,
+    DWHERE,
+    EPOCH,
+    FLOAT32,
+    FLOAT64,
+    HEIGHT,
+    HIGH,
+    IADD,
+    IAND,
+    ID,
+    IDIV,
+    IEQ,
+    ILE,
+    ILT,
+    IMAX,
+    IMIN,
+    IMUL,
+    INT32,
+    IOR,
+    ISHL,
+    ISHR,
+    ISUB,
+    LOW,
+    OCCURRENCE,
+    TO_INTEGER,
+    WIDTH,
+    WORD,
+)
 from numba import uint32
 
 from gpuaug.numba_cache import kernel, njit
@@ -19,7 +60,9 @@ BLOCK = 64
 
 @njit
 def _words(i, to, c1, c0, seed, counter):
-    """The four words of a counter for a block of samples.  seed: the key; counter: the occurrence in its place in c1, c2 and c3
+    """The four words of a counter for a block of samples.
+
+    seed: the key; counter: the occurrence in its place in c1, c2 and c3
     of every sample"""
     a, b, c, d = i[to[0]], i[to[1]], i[to[2]], i[to[3]]
     k0, k1 = uint32(seed[0]), uint32(seed[1])

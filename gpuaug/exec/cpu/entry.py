@@ -3,14 +3,46 @@
 import numpy as np
 
 from gpuaug.exec.cpu import memory as m
-from gpuaug.exec.cpu.codes import BLUR, CUTMIX, MIXUP, PROJECT, RESAMPLE, WARP, WIDTH
-from gpuaug.exec.cpu.memory import get, load_double, load_long, put
+from gpuaug.exec.cpu.layout import (
+    BLUR,
+    CUTMIX,
+    DOUBLE_COLUMN,
+    FOOTPRINT_X,
+    FOOTPRINT_Y,
+    IMAGE_HEIGHT,
+    IMAGE_LENGTH,
+    IMAGE_WIDTH,
+    INT_COLUMN,
+    KEY_LENGTH,
+    LEFT,
+    LENGTH,
+    MADE_HEIGHT,
+    MADE_WIDTH,
+    MIXUP,
+    OP,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PARTNER,
+    PROJECT,
+    PROJECT_FOOTPRINT_X,
+    PROJECT_FOOTPRINT_Y,
+    RESAMPLE,
+    RIGHT,
+    STEP_XX,
+    STEP_XY,
+    TAPS_X,
+    TAPS_Y,
+    WARP,
+)
+from gpuaug.exec.cpu.memory import double_field, field, get, put
 from gpuaug.exec.cpu.resample import run_most, taps_most
 from gpuaug.exec.cpu.vectors import LANES, ROWS
 from gpuaug.exec.cpu.walk import sample
 from gpuaug.numba_cache import kernel, njit
 
 _FLOATS, _WIDTH, _COLUMNS, _SOURCE, _TAPS, _BAND = range(6)
+# bytes of an instruction, a row of the sources, a key
+_INSTRUCTION, _IMAGE, _KEY = 8 * LENGTH, 8 * IMAGE_LENGTH, 4 * KEY_LENGTH
 
 
 @njit
@@ -26,32 +58,33 @@ def _measure(t, first, last, most):
     Gives -1, or the first sample whose partner is none of them: there is no other look at an address before it is read.
     """
     for n in range(first, last):
-        source = get(t, m.SOURCES) + 48 * n
+        source = get(t, m.SOURCES) + _IMAGE * n
         ints, reals = get(t, m.INTS) + n * get(t, m.INT_BYTES), get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES)
-        _raise(most, load_long(source + 8), load_long(source + 16))
+        _raise(most, field(source, IMAGE_HEIGHT), field(source, IMAGE_WIDTH))
         for pc in range(get(t, m.ROWS_OF_CODE)):
-            code = get(t, m.CODE) + 8 * WIDTH * pc
-            op = load_long(code)
+            code = get(t, m.CODE) + _INSTRUCTION * pc
+            op = field(code, OP)
             if op == WARP:
-                _raise(most, load_long(code + 56), load_long(code + 64))
+                _raise(most, field(code, MADE_HEIGHT), field(code, MADE_WIDTH))
             elif op == CUTMIX or op == MIXUP:
-                if not first <= load_long(ints + 8 * load_long(code + 16)) < last:
+                if not first <= field(ints, field(code, INT_COLUMN) + PARTNER) < last:
                     return n
             elif op == PROJECT:
-                _raise(most, load_long(code + 56), load_long(code + 64))
-                at = reals + 8 * load_long(code + 24)
-                most[_TAPS] = max(most[_TAPS], max(taps_most(load_double(at + 72)), taps_most(load_double(at + 80))))
+                _raise(most, field(code, MADE_HEIGHT), field(code, MADE_WIDTH))
+                at = reals + 8 * field(code, DOUBLE_COLUMN)
+                fx, fy = double_field(at, PROJECT_FOOTPRINT_X), double_field(at, PROJECT_FOOTPRINT_Y)
+                most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
             elif op == BLUR:
-                most[_BAND] = max(most[_BAND], (load_long(code + 56) + load_long(code + 64)) // LANES + 1)
+                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // LANES + 1)
             elif op == RESAMPLE:
-                at, d = ints + 8 * load_long(code + 16), reals + 8 * load_long(code + 24)
-                h, w, columns = load_long(at + 96), load_long(at + 104), load_long(at + 16) - load_long(at)
+                at, d = ints + 8 * field(code, INT_COLUMN), reals + 8 * field(code, DOUBLE_COLUMN)
+                h, w, columns = field(at, OUT_HEIGHT), field(at, OUT_WIDTH), field(at, RIGHT) - field(at, LEFT)
                 _raise(most, h, w)
                 _raise(most, w, h)
                 most[_COLUMNS] = max(most[_COLUMNS], columns)
-                fx, fy = load_double(d + 48), load_double(d + 56)
+                fx, fy = double_field(d, FOOTPRINT_X), double_field(d, FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
-                step = max(abs(load_double(d)), abs(load_double(d + 8)))
+                step = max(abs(double_field(d, STEP_XX)), abs(double_field(d, STEP_XY)))
                 most[_BAND] = max(most[_BAND], (max(h, w) + LANES - 1) // LANES * min(run_most(step, fx), columns + 1))
     return -1
 
@@ -66,12 +99,12 @@ def _take(t, slot, size, count):
 @njit
 def _lay_out(t, most):
     """Places in one thread's memory, from address 0; gives its size in bytes."""
-    c, wide = get(t, m.MOST), (most[_WIDTH] + LANES) // LANES * LANES
+    c, wide = get(t, m.MOST_CHANNELS), (most[_WIDTH] + LANES) // LANES * LANES
     taps = most[_TAPS] + 2
     put(t, m.PITCH, c)
     put(t, m.SCRATCH_LONG, taps)
-    size = _take(t, m.A, 0, 4 * c * most[_FLOATS])
-    size = _take(t, m.B, size, 4 * c * most[_FLOATS])
+    size = _take(t, m.BUFFER_A, 0, 4 * c * most[_FLOATS])
+    size = _take(t, m.BUFFER_B, size, 4 * c * most[_FLOATS])
     size = _take(t, m.TILE, size, 4 * ROWS * c * wide)
     size = _take(t, m.MIDDLE, size, 4 * ROWS * c * most[_COLUMNS])
     size = _take(t, m.WIDE, size, 4 * c * most[_SOURCE])
@@ -95,7 +128,7 @@ def _lay_out(t, most):
     size = _take(t, m.HIGH, size, 8 * c)
     size = _take(t, m.COUNTS, size, 2048 * c)
     size = _take(t, m.TABLES, size, 1024 * c)
-    size = _take(t, m.TODO, size, 8 * (get(t, m.LONGEST) + 1))
+    size = _take(t, m.ORDER, size, 8 * (get(t, m.LONGEST) + 1))
     return _take(t, m.STACK, size, 16 * get(t, m.ROWS_OF_CODE))
 
 
@@ -122,17 +155,17 @@ def run_samples(first, last, inputs, memory):
     to 64 bytes"""
     table = inputs.copy()
     t, base = table.ctypes.data, memory.ctypes.data
-    for slot in range(m.A, m.SLOTS):
+    for slot in range(m.BUFFER_A, m.SLOTS):
         if slot != m.PITCH and slot != m.SCRATCH_LONG:
             put(t, slot, get(t, slot) + base)
     # rows beyond the last are multiplied too: what they hold decides nothing, but must not be slow to multiply
     for i in range(get(t, m.MIDDLE) - base, get(t, m.WIDE) - base):
         memory[i] = 0
     for n in range(first, last):
-        put(t, m.WHOLE, get(t, m.INTS) + n * get(t, m.INT_BYTES))
-        put(t, m.VALUES, get(t, m.FLOATS) + n * get(t, m.FLOAT_BYTES))
-        put(t, m.REALS, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
-        put(t, m.KEY, get(t, m.KEYS) + n * 20)
+        put(t, m.INT_ROW, get(t, m.INTS) + n * get(t, m.INT_BYTES))
+        put(t, m.FLOAT_ROW, get(t, m.FLOATS) + n * get(t, m.FLOAT_BYTES))
+        put(t, m.DOUBLE_ROW, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
+        put(t, m.KEY, get(t, m.KEYS) + n * _KEY)
         sample(t, n)
     # the table lives until here
     return table[0]

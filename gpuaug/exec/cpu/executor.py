@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpuaug_kernels.codes import OCCURRENCE_SHIFT
 from torch import Tensor
 
 from gpuaug import fuse, ir, rng
@@ -35,14 +36,14 @@ _TAKEN = (torch.uint8, torch.float32)
 class Rows:
     """Passes that run without the batch in between, as data, with nothing of the images in it."""
 
-    code: np.ndarray[Any, Any]  # [instructions, codes.WIDTH] int64
+    code: np.ndarray[Any, Any]  # [instructions, layout.LENGTH] int64
     consts: np.ndarray[Any, Any]  # float32
     ints: Tensor  # [N, columns] int64
     floats: Tensor  # [N, columns] float32
     doubles: Tensor  # [N, columns] float64
     keys: rng.Keys
     channels: tuple[int, int]  # of what comes in, and the most at any point
-    longest: int  # the most instructions that one sample can meet
+    longest: int  # the most instructions that one sample can run
     shape: tuple[int, int, int]  # (C, H, W) of what comes out
     finish: ir.Finish | None
 
@@ -118,10 +119,10 @@ def _grouped(passes: ir.Sequence, frame: ir.Frame) -> Iterator[tuple[ir.Sequence
 
 def lacks(p: ir.Pass, frame: ir.Frame) -> str:
     """Why a pass cannot run here; empty if it can.  frame: of the images before it"""
-    from gpuaug.exec.cpu import program
+    from gpuaug.exec.cpu import encode
 
     for q in ir.walk((p,)):
-        if not program.knows(q):
+        if not encode.has_rule(q):
             return f"{type(q).__name__} has no compiled rule"
         if isinstance(q, ir.Choice) and any(isinstance(r, ir.Mix) for branch in q.branches for r in ir.walk(branch)):
             return "a mix inside a choice needs the whole batch in the middle of a sample"
@@ -159,10 +160,10 @@ def _made(finish: ir.Finish | None) -> torch.dtype:
 
 def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys) -> Rows:
     """Passes with compiled rules."""
-    from gpuaug.exec.cpu import program
+    from gpuaug.exec.cpu import encode
 
     assert after.fixed is not None
-    made = program.encode(passes)
+    made = encode.encode(passes)
     kinds = (("ints", torch.int64), ("floats", torch.float32), ("doubles", torch.float64))
     ints, floats, doubles = (made.table(name, frame.size, dtype) for name, dtype in kinds)
     finish = passes[-1] if isinstance(passes[-1], ir.Finish) else None
@@ -173,8 +174,8 @@ def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys)
         floats,
         doubles,
         keys,
-        (frame.channels, program.most_channels(passes, frame.channels)),
-        program.longest(passes),
+        (frame.channels, encode.most_channels(passes, frame.channels)),
+        encode.longest(passes),
         (after.channels, *after.fixed),
         finish,
     )
@@ -219,7 +220,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its
         # samples
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
-        _spread(workers, n, -(-n * _WORTH_A_THREAD // pixels))
+        _share_out(workers, n, -(-n * _WORTH_A_THREAD // pixels))
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
 
 
@@ -282,7 +283,11 @@ def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
     """Seed, occurrence and counter of every sample: [N, 5] uint32."""
     out = np.empty((len(keys), 5), np.uint32)
     c2, c3 = keys.counter()
-    out[:, 0], out[:, 1], out[:, 2] = keys.seed & 0xFFFFFFFF, keys.seed >> 32, keys.occurrence.numpy() << 16
+    out[:, 0], out[:, 1], out[:, 2] = (
+        keys.seed & 0xFFFFFFFF,
+        keys.seed >> 32,
+        keys.occurrence.numpy() << OCCURRENCE_SHIFT,
+    )
     out[:, 3], out[:, 4] = c2.numpy(), c3.numpy()
     return out
 
@@ -290,7 +295,7 @@ def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
 # ---- threads
 
 
-def _spread(workers: Sequence[Callable[[int, int], None]], n: int, few: int = sys.maxsize) -> None:
+def _share_out(workers: Sequence[Callable[[int, int], None]], n: int, few: int = sys.maxsize) -> None:
     """Share n samples among workers, this thread's and others': each takes the next few, at most, until none are
     left."""
     if len(workers) == 1:

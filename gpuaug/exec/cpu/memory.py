@@ -9,7 +9,9 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-_POINTER = ir.PointerType()
+from gpuaug.exec.cpu import layout
+
+_POINTER, _I64 = ir.PointerType(), ir.IntType(64)
 
 
 def _array(element):
@@ -62,6 +64,41 @@ load_float, load_double, load_long, load_byte = (
 store_long, store_double, store_float = _store(types.int64), _store(types.float64), _store(types.float32)
 
 
+def _field(element):
+    @intrinsic
+    def field(typingctx, address, place):
+        """A number by its place in a row of them at an address."""
+
+        def codegen(context, builder, signature, args):
+            at = builder.add(args[0], builder.mul(args[1], ir.Constant(_I64, element.bitwidth // 8)))
+            kind = context.get_value_type(element)
+            return builder.load(builder.inttoptr(at, _POINTER), align=element.bitwidth // 8, typ=kind)
+
+        return element(types.int64, types.int64), codegen
+
+    return field
+
+
+field, double_field, float_field = _field(types.int64), _field(types.float64), _field(types.float32)
+
+
+def _parameters(slot, column, size):
+    @intrinsic
+    def parameters(typingctx, t, code):
+        """The address of the parameters of the instruction at `code`: of the sample at work, or constants."""
+
+        def codegen(context, builder, signature, args):
+            def load(address, place):
+                at = builder.add(address, ir.Constant(_I64, 8 * place))
+                return builder.load(builder.inttoptr(at, _POINTER), align=8, typ=_I64)
+
+            return builder.add(load(args[0], slot), builder.mul(load(args[1], column), ir.Constant(_I64, size)))
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return parameters
+
+
 @intrinsic
 def copy_floats(typingctx, to, source, count):
     """Copy float32 numbers between addresses; the two may be the same."""
@@ -89,38 +126,32 @@ INPUTS = (
     DOUBLES,
     DOUBLE_BYTES,
     SOURCES,
-    KIND,
+    SOURCE_KIND,
     KEYS,
     CHANNELS,
-    MOST,
+    MOST_CHANNELS,
     LONGEST,
 ) = range(15)
 TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)
 # the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and
 # channel, whether bytes, and which buffer (0: none, it is the source)
-WHOLE, VALUES, REALS, KEY, HERE, HEIGHT, WIDTH_NOW, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
-# a resample at work: window, source and live rectangle, layout, columns that are read, whether columns are mapped, its
+INT_ROW, FLOAT_ROW, DOUBLE_ROW, KEY, ADDRESS, HEIGHT, WIDTH, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
+# a resample at work: window, source and live rectangle (in the order of `layout`), how pixels lie, columns that are read, whether columns are mapped, its
 # steps
 X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
 # addresses in the workspace of the thread
-A, B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(50, 62)
-PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, TODO, STACK, SLOTS = range(62, 79)
-
-
-def _slot(builder, args):
-    place = builder.add(args[0], builder.mul(args[1], ir.Constant(ir.IntType(64), 8)))
-    return builder.inttoptr(place, _POINTER)
+BUFFER_A, BUFFER_B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(
+    50, 62
+)
+PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, SLOTS = range(62, 79)
 
 
 # not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew
-@intrinsic
-def get(typingctx, t, slot):
-    """A number of the table at address t."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(_slot(builder, args), align=8, typ=ir.IntType(64))
-
-    return types.int64(types.int64, types.int64), codegen
+get = field
+ints_of = _parameters(INT_ROW, layout.INT_COLUMN, 8)
+floats_of, second_floats_of = (_parameters(FLOAT_ROW, c, 4) for c in (layout.FLOAT_COLUMN, layout.A))
+doubles_of = _parameters(DOUBLE_ROW, layout.DOUBLE_COLUMN, 8)
+constants_of = _parameters(CONSTS, layout.CONSTANT, 4)
 
 
 @intrinsic
@@ -128,7 +159,8 @@ def put(typingctx, t, slot, value):
     """Set a number of the table at address t."""
 
     def codegen(context, builder, signature, args):
-        builder.store(args[2], _slot(builder, args), align=8)
+        place = builder.add(args[0], builder.mul(args[1], ir.Constant(_I64, 8)))
+        builder.store(args[2], builder.inttoptr(place, _POINTER), align=8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen

@@ -3,14 +3,15 @@
 import math
 
 import numpy as np
+from gpuaug_kernels.codes import DOMAIN_SHIFT, PIXELS
 from numba import float32, int32, uint32
 
+from gpuaug.exec.cpu.layout import KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_OCCURRENCE
 from gpuaug.exec.cpu.memory import words
 from gpuaug.exec.cpu.vectors import bits_float, float_bits
 from gpuaug.numba_cache import njit
 from gpuaug.rng.host import philox_words
 
-_PIXELS = 1 << 28  # the domain of rng.PIXELS in c1
 _UNIT = float32(2.0**-24)
 _LN2, _SQRT2 = float32(math.log(2.0)), float32(math.sqrt(2.0))
 
@@ -19,9 +20,10 @@ _LN2, _SQRT2 = float32(math.log(2.0)), float32(math.sqrt(2.0))
 def row_words(to, stride, w, first, blocks, key, slot):
     """The four words of w pixels, as four rows of uint32 at `to`, `stride` bytes apart.
 
-    first: counter of the first pixel; key: k0, k1, occurrence << 16, c2, c3
+    first: counter of the first pixel; key: as `layout` says
     """
-    k0, k1, c1, c2, c3 = key[0], key[1], uint32(key[2] | uint32(slot | _PIXELS)), key[3], key[4]
+    k0, k1, c2, c3 = key[KEY_LOW], key[KEY_HIGH], key[KEY_C2], key[KEY_C3]
+    c1 = uint32(key[KEY_OCCURRENCE] | uint32(slot | (PIXELS << DOMAIN_SHIFT)))
     a, b, c, d = words(to, w), words(to + stride, w), words(to + 2 * stride, w), words(to + 3 * stride, w)
     start, step = uint32(first), uint32(blocks)
     for x in range(w):

@@ -17,7 +17,7 @@ _R, _G, _B = float32(0.2989), float32(0.587), float32(0.114)
 
 @njit(fastmath=_FAST, forceinline=True)
 def clamp(x):
-    """x in [0, 1]; what is no number stays none."""
+    """x in [0, 1]; NaN stays NaN."""
     x = _0 if x < _0 else x
     return _1 if x > _1 else x
 
@@ -48,21 +48,21 @@ def hue(r, g, b, w, shift):
     for i in range(w):
         x, y, z = r[i], g[i], b[i]
         high, low = max(x, max(y, z)), min(x, min(y, z))
-        spread = high - low
-        inverse = _1 / (spread if spread > _0 else _1)
+        chroma = high - low
+        inverse = _1 / (chroma if chroma > _0 else _1)
         h = _4 + (x - y) * inverse
         h = _2 + (z - x) * inverse if high == y else h
         h = (y - z) * inverse if high == x else h
         h += turn
         k = h + _5
         k -= _6 * np.floor(k * _SIXTH)
-        r[i] = high - spread * clamp(min(k, _4 - k))
+        r[i] = high - chroma * clamp(min(k, _4 - k))
         k = h + _3
         k -= _6 * np.floor(k * _SIXTH)
-        g[i] = high - spread * clamp(min(k, _4 - k))
+        g[i] = high - chroma * clamp(min(k, _4 - k))
         k = h + _1
         k -= _6 * np.floor(k * _SIXTH)
-        b[i] = high - spread * clamp(min(k, _4 - k))
+        b[i] = high - chroma * clamp(min(k, _4 - k))
 
 
 @njit(fastmath=_FAST)
@@ -185,14 +185,14 @@ def to_bytes(x, w, out):
 
 
 @njit
-def to_spread_bytes(x, w, out, step):
+def to_strided_bytes(x, w, out, step):
     """The same, `step` elements apart."""
     for i in range(w):
         out[i * step] = _byte(x[i])
 
 
 @njit
-def spread(x, w, out, step):
+def to_strided(x, w, out, step):
     """A plane to every step-th float of out."""
     for i in range(w):
         out[i * step] = x[i]

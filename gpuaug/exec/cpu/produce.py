@@ -4,78 +4,111 @@ resample)."""
 from numba import float32, int64
 
 from gpuaug.exec.cpu import points, project, warp
-from gpuaug.exec.cpu.codes import BLUR, CUTMIX, MIXUP, PROJECT, RESAMPLE, SHARPNESS, WARP
+from gpuaug.exec.cpu.layout import (
+    BLUR,
+    BOTTOM,
+    BOX,
+    CUTMIX,
+    FILLS,
+    IMAGE_ADDRESS,
+    IMAGE_CHANNEL,
+    IMAGE_COLUMN,
+    IMAGE_LENGTH,
+    IMAGE_ROW,
+    IS_NEAREST,
+    LEFT,
+    MADE_HEIGHT,
+    MADE_WIDTH,
+    MATRIX,
+    MIXUP,
+    OP,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PARTNER,
+    PROJECT,
+    RESAMPLE,
+    RIGHT,
+    SHARPNESS,
+    SIGMA_X,
+    SIGMA_Y,
+    STEP_XX,
+    TAPS_X,
+    TAPS_Y,
+    TOP,
+    WARP,
+)
 from gpuaug.exec.cpu.memory import (
+    ADDRESS,
     AT,
     BUFFER,
+    BUFFER_A,
+    BUFFER_B,
     BYTES,
     CHANNEL,
     COLUMN,
-    CONSTS,
     COSINE,
     FX,
     FY,
     HEIGHT,
-    HERE,
-    KIND,
     PX,
     PY,
-    REALS,
     ROW,
     SHARE,
+    SOURCE_KIND,
     SOURCES,
-    VALUES,
     WEIGHTS,
-    WHOLE,
-    WIDTH_NOW,
-    A,
-    B,
+    WIDTH,
     bytes_,
+    constants_of,
     copy_floats,
+    double_field,
     doubles,
+    doubles_of,
+    field,
+    float_field,
     floats,
+    floats_of,
     get,
-    load_double,
+    ints_of,
     load_float,
-    load_long,
     longs,
 )
 from gpuaug.numba_cache import njit
 
-_255 = float32(255.0)
+_255, _IMAGE = float32(255.0), 8 * IMAGE_LENGTH
 
 
 @njit
 def is_turned(t, code):
     """Whether the resample at `code` makes a quarter turn: input rows follow output columns."""
-    return load_double(get(t, REALS) + 8 * load_long(code + 24)) == 0.0
+    return double_field(doubles_of(t, code), STEP_XX) == 0.0
 
 
 @njit
 def size(t, code):
     """(rows, columns) that a producer makes; of a turned resample before the turn."""
-    op = load_long(code)
+    op = field(code, OP)
     if op == WARP or op == PROJECT:
-        return load_long(code + 56), load_long(code + 64)
+        return field(code, MADE_HEIGHT), field(code, MADE_WIDTH)
     if op == RESAMPLE:
-        at = get(t, WHOLE) + 8 * load_long(code + 16)
-        h, w = load_long(at + 96), load_long(at + 104)
+        at = ints_of(t, code)
+        h, w = field(at, OUT_HEIGHT), field(at, OUT_WIDTH)
         return (w, h) if is_turned(t, code) else (h, w)
-    return get(t, HEIGHT), get(t, WIDTH_NOW)
+    return get(t, HEIGHT), get(t, WIDTH)
 
 
 @njit
 def prepare_blur(t, code):
     """The two kernels of a blur, one after the other."""
-    at, kx, ky = get(t, VALUES) + 4 * load_long(code + 8), load_long(code + 56), load_long(code + 64)
-    warp.gaussian(load_float(at), floats(get(t, WEIGHTS), kx))
-    warp.gaussian(load_float(at + 4), floats(get(t, WEIGHTS) + 4 * kx, ky))
+    at, kx, ky = floats_of(t, code), field(code, TAPS_X), field(code, TAPS_Y)
+    warp.gaussian(float_field(at, SIGMA_X), floats(get(t, WEIGHTS), kx))
+    warp.gaussian(float_field(at, SIGMA_Y), floats(get(t, WEIGHTS) + 4 * kx, ky))
 
 
 @njit
 def produce_row(t, code, row, pitch, y, h, w, c):
     """Row y of whatever is not a resample."""
-    op = load_long(code)
+    op = field(code, OP)
     if op == WARP:
         _warp(t, code, row, pitch, y, w, c)
     elif op == PROJECT:
@@ -83,7 +116,7 @@ def produce_row(t, code, row, pitch, y, h, w, c):
     elif op == SHARPNESS or op == BLUR:
         _stencil(t, code, row, pitch, y, h, w, c)
     else:
-        at, step, channel, kind = get(t, HERE) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
+        at, step, channel, kind = get(t, ADDRESS) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
         for k in range(c):
             read(at + k * channel, step, kind, w, row + k * pitch)
         if op == CUTMIX or op == MIXUP:
@@ -114,39 +147,41 @@ def read(at, step, kind, count, to):
 
 @njit
 def _mix(t, code, row, pitch, y, w, c):
-    ints = get(t, WHOLE) + 8 * load_long(code + 16)
-    # address, H, W and strides in bytes of the partner's image
-    other = longs(get(t, SOURCES) + 48 * load_long(ints), 6)
-    both = load_long(code) == MIXUP
-    first, last = (int64(0), w) if both else (min(max(load_long(ints + 8), 0), w), min(max(load_long(ints + 24), 0), w))
-    if not both and (y < load_long(ints + 16) or y >= load_long(ints + 32) or first >= last):
-        return
+    ints = ints_of(t, code)
+    other = get(t, SOURCES) + _IMAGE * field(ints, PARTNER)
+    both = field(code, OP) == MIXUP
+    first, last = int64(0), w
+    if not both:
+        first = min(max(field(ints, BOX + LEFT), 0), w)
+        last = min(max(field(ints, BOX + RIGHT), 0), w)
+        if y < field(ints, BOX + TOP) or y >= field(ints, BOX + BOTTOM) or first >= last:
+            return
     count = last - first
+    other_address = field(other, IMAGE_ADDRESS) + first * field(other, IMAGE_COLUMN)
     for k in range(c):
         x = row + k * pitch + 4 * first
         to = get(t, COSINE) if both else x
-        read(other[0] + y * other[3] + first * other[4] + k * other[5], other[4], get(t, KIND), count, to)
+        at = other_address + y * field(other, IMAGE_ROW) + k * field(other, IMAGE_CHANNEL)
+        read(at, field(other, IMAGE_COLUMN), get(t, SOURCE_KIND), count, to)
         if both:
-            points.blend(
-                floats(x, count), floats(to, count), count, load_float(get(t, VALUES) + 4 * load_long(code + 8))
-            )
+            points.blend(floats(x, count), floats(to, count), count, load_float(floats_of(t, code)))
 
 
 @njit
 def _framed(t):
     """The image in its frame of zeros: (flat array, floats a row, floats a plane)."""
     pitch, plane = get(t, ROW) // 4, get(t, CHANNEL) // 4
-    return floats(get(t, A) if get(t, BUFFER) == 1 else get(t, B), plane << 16), pitch, plane
+    return floats(get(t, BUFFER_A) if get(t, BUFFER) == 1 else get(t, BUFFER_B), plane << 16), pitch, plane
 
 
 @njit
 def _warp(t, code, row, pitch, y, w, c):
     image, across, plane = _framed(t)
-    m = doubles(get(t, REALS) + 8 * load_long(code + 24), 9)
-    consts, count = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
+    m = doubles(doubles_of(t, code), MATRIX)
+    consts, count = constants_of(t, code), field(code, FILLS)
     px, py, at = doubles(get(t, PX), w), doubles(get(t, PY), w), longs(get(t, AT), w)
     fx, fy, share = floats(get(t, FX), w), floats(get(t, FY), w), floats(get(t, SHARE), w)
-    h_in, w_in, nearest = get(t, HEIGHT), get(t, WIDTH_NOW), load_long(code + 48)
+    h_in, w_in, nearest = get(t, HEIGHT), get(t, WIDTH), field(code, IS_NEAREST)
     warp.positions(m, y, w, px, py)
     if nearest:
         warp.nearest_taps(w, h_in, w_in, across, px, py, at, share)
@@ -159,7 +194,7 @@ def _warp(t, code, row, pitch, y, w, c):
         else:
             warp.bilinear_row(image, k * plane, across, w, at, fx, fy, to)
         if count:
-            fill = load_float(consts + 4 * min(k, count - 1))
+            fill = float_field(consts, min(k, count - 1))
             if nearest:
                 warp.nearest_fill(to, share, w, fill)
             else:
@@ -169,13 +204,11 @@ def _warp(t, code, row, pitch, y, w, c):
 @njit
 def _stencil(t, code, row, pitch, y, h, w, c):
     image, across, plane = _framed(t)
-    kx, ky = load_long(code + 56), load_long(code + 64)
+    kx, ky = field(code, TAPS_X), field(code, TAPS_Y)
     for k in range(c):
         to = floats(row + k * pitch, w)
-        if load_long(code) == SHARPNESS:
-            warp.sharpness_row(
-                image, k * plane, across, h, w, y, load_float(get(t, VALUES) + 4 * load_long(code + 8)), to
-            )
+        if field(code, OP) == SHARPNESS:
+            warp.sharpness_row(image, k * plane, across, h, w, y, load_float(floats_of(t, code)), to)
         else:
             at = get(t, WEIGHTS)
             warp.blur_row(

@@ -5,27 +5,38 @@ import math
 
 from numba import float32, int64
 
+from gpuaug.exec.cpu.layout import (
+    BOTTOM,
+    FILLS,
+    LEFT,
+    MATRIX,
+    PROJECT_FOOTPRINT_X,
+    PROJECT_FOOTPRINT_Y,
+    RIGHT,
+    TOP,
+)
 from gpuaug.exec.cpu.memory import (
+    ADDRESS,
     BYTES,
     CHANNEL,
     COLUMN,
-    CONSTS,
-    HERE,
     PX,
     PY,
-    REALS,
     ROW,
     ROW_WEIGHTS,
     SCRATCH,
     SCRATCH_LONG,
-    WHOLE,
+    constants_of,
+    double_field,
     doubles,
+    doubles_of,
+    field,
+    float_field,
     floats,
     get,
+    ints_of,
     load_byte,
-    load_double,
     load_float,
-    load_long,
     store_float,
 )
 from gpuaug.exec.cpu.warp import positions
@@ -41,7 +52,7 @@ def triangle(position, footprint, over, first, last, out):
 
     over: 1 / footprint
     """
-    # what is further away meets no tap, and neither does what is no number
+    # no tap lies further away than this, and none at NaN
     p = position if position > first - footprint - 2.0 else first - footprint - 2.0
     p = p if p < last + footprint + 2.0 else last + footprint + 2.0
     low, high = int64(math.floor(p - footprint)) + 1, int64(math.ceil(p + footprint))
@@ -97,15 +108,15 @@ def one_sum(at, row, column, kind, wx, columns, wy, rows):
 @njit
 def project_row(t, code, to, pitch, y, w, c):
     """Row y of the pass at `code`: planes of floats at `to`, `pitch` bytes apart."""
-    reals, window = get(t, REALS) + 8 * load_long(code + 24), get(t, WHOLE) + 8 * load_long(code + 16)
-    consts, count = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
-    wide, high = load_double(reals + 72), load_double(reals + 80)
-    x0, y0, x1, y1 = load_long(window), load_long(window + 8), load_long(window + 16), load_long(window + 24)
-    here, row, column, channel, kind = get(t, HERE), get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
+    reals, window = doubles_of(t, code), ints_of(t, code)
+    consts, count = constants_of(t, code), field(code, FILLS)
+    wide, high = double_field(reals, PROJECT_FOOTPRINT_X), double_field(reals, PROJECT_FOOTPRINT_Y)
+    x0, y0, x1, y1 = field(window, LEFT), field(window, TOP), field(window, RIGHT), field(window, BOTTOM)
+    here, row, column, channel, kind = get(t, ADDRESS), get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
     px, py = doubles(get(t, PX), w), doubles(get(t, PY), w)
     wx, wy = floats(get(t, SCRATCH), get(t, SCRATCH_LONG)), floats(get(t, ROW_WEIGHTS), get(t, SCRATCH_LONG))
     unit, over_x, over_y = 255.0 if kind else 1.0, 1.0 / wide, 1.0 / high
-    positions(doubles(reals, 9), y, w, px, py)
+    positions(doubles(reals, MATRIX), y, w, px, py)
     for x in range(w):
         left, columns, inside_x, every_x = triangle(px[x], wide, over_x, x0, x1, wx)
         top, rows, inside_y, every_y = triangle(py[x], high, over_y, y0, y1, wy)
@@ -131,4 +142,4 @@ def project_row(t, code, to, pitch, y, w, c):
             rest = float32(1.0 - inside / every)
             for k in range(c):
                 place = to + k * pitch + 4 * x
-                store_float(place, load_float(place) + rest * load_float(consts + 4 * min(k, count - 1)))
+                store_float(place, load_float(place) + rest * float_field(consts, min(k, count - 1)))

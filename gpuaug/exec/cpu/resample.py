@@ -2,15 +2,14 @@
 
 import math
 
+from gpuaug_kernels.codes import EDGE, NOTHING, REFLECT, SYMMETRIC
 from numba import float32, int32, int64
 
-from gpuaug.exec.cpu.memory import load_byte, load_float, load_long, store_float
+from gpuaug.exec.cpu.memory import field, float_field, load_byte, load_float, store_float
 from gpuaug.exec.cpu.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
 from gpuaug.numba_cache import njit
 
-NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
 _0 = float32(0.0)
-NOTHING = 2.0**-15  # ir.NOTHING
 # values that differ by less, as a part of one of them, differ by what rounding does to a sum
 _ROUNDING = float32(2.0**-20)
 _LARGEST = float32(3.4e38)
@@ -64,7 +63,7 @@ def taps_most(footprint):
 
 @njit
 def run_most(step, footprint):
-    """The most input columns that 16 neighbouring outputs meet."""
+    """The most input columns that 16 neighbouring outputs read."""
     return int64(math.ceil((LANES - 1) * abs(step) + 2.0 * footprint)) + 3
 
 
@@ -122,9 +121,9 @@ def weigh_strided(to, rows, by, taps, count, step, kind):
     for x in range(count):
         total = _0
         for k in range(taps):
-            at = load_long(rows + 8 * k) + x * step
+            at = field(rows, k) + x * step
             pixel = float32(load_byte(at)) if kind else load_float(at)
-            total += load_float(by + 4 * k) * pixel
+            total += float_field(by, k) * pixel
         store_float(to + 4 * x, total)
 
 
@@ -133,7 +132,7 @@ def settle(to, near, count, step):
     """The value of the nearest row where a sum of rows differs from it by rounding alone.  to, near: addresses of
     floats, near `step` bytes apart"""
     for x in range(count):
-        value, tap = load_float(to + 4 * x), load_float(near + x * step)
+        value, tap = float_field(to, x), load_float(near + x * step)
         store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
 
 
@@ -141,7 +140,7 @@ def settle(to, near, count, step):
 def settle_columns(to, source, places, first, last):
     """The same of the columns [first, last) of a row.  places: bytes from `source` to the nearest column of each"""
     for x in range(first, last):
-        value, tap = load_float(to + 4 * x), load_float(source + places[x])
+        value, tap = float_field(to, x), load_float(source + places[x])
         store_float(to + 4 * x, tap if abs(value - tap) <= _ROUNDING * abs(tap) else value)
 
 
@@ -150,14 +149,14 @@ def all_finite(at, count):
     """Whether floats in a row are numbers, all of them."""
     lost = int32(0)
     for x in range(count):
-        lost |= int32(0) if abs(load_float(at + 4 * x)) <= _LARGEST else int32(1)
+        lost |= int32(0) if abs(float_field(at, x)) <= _LARGEST else int32(1)
     return lost == 0
 
 
 @njit
 def columns_of_few(to, source, column, step, offset, footprint, first, last, live_first, live_last, scratch):
-    """A row of outputs one at a time, by the taps that weigh something only: what a band multiplies by 0 may be no
-    number."""
+    """A row of outputs one at a time, by the taps that weigh something only: what a band multiplies by 0 may be
+    NaN."""
     for x in range(live_first, live_last):
         tap, count = taps_at(step * x + offset, footprint, first, last, 0, scratch)
         total = _0

@@ -2,17 +2,31 @@
 
 import math
 
+from gpuaug_kernels.codes import CONSTANT, NONE
 from numba import float32, int64
 
+from gpuaug.exec.cpu.layout import (
+    BORDER,
+    FILLS,
+    FOOTPRINT_X,
+    FOOTPRINT_Y,
+    IS_COPY,
+    LIVE,
+    OFFSET_X,
+    OFFSET_Y,
+    STEP_XX,
+    STEP_XY,
+    STEP_YX,
+    STEP_YY,
+)
 from gpuaug.exec.cpu.memory import (
+    ADDRESS,
     ADDRESSES,
     AT,
     BYTES,
     CHANNEL,
     COLUMN,
-    CONSTS,
     FIRST,
-    HERE,
     LAST,
     LAYOUT,
     LX0,
@@ -22,7 +36,6 @@ from gpuaug.exec.cpu.memory import (
     MAPPED,
     MIDDLE,
     PLACE,
-    REALS,
     ROW,
     ROW_WEIGHTS,
     RUNS,
@@ -33,17 +46,20 @@ from gpuaug.exec.cpu.memory import (
     SY0,
     SY1,
     WEIGHTS,
-    WHOLE,
     WIDE,
     X0,
     X1,
     Y0,
     Y1,
+    constants_of,
+    double_field,
+    doubles_of,
+    field,
+    float_field,
     floats,
     get,
-    load_double,
+    ints_of,
     load_float,
-    load_long,
     longs,
     put,
     store_float,
@@ -51,8 +67,6 @@ from gpuaug.exec.cpu.memory import (
 )
 from gpuaug.exec.cpu.produce import is_turned, size
 from gpuaug.exec.cpu.resample import (
-    CONSTANT,
-    NONE,
     all_finite,
     band_rows,
     band_table,
@@ -74,19 +88,19 @@ _255 = float32(255.0)
 def prepare(t, code, c):
     """What the rows of the resample at `code` share: rectangles, layout and the weights of its columns."""
     turned = is_turned(t, code)
-    ints = get(t, WHOLE) + 8 * load_long(code + 16)
+    ints = ints_of(t, code)
     for k in range(12):
-        put(t, X0 + k, load_long(ints + 8 * k))
+        put(t, X0 + k, field(ints, k))
     _, w = size(t, code)
     if turned:
         for k in range(4):
-            put(t, LX0 + k, load_long(ints + 64 + 8 * (k ^ 1)))
+            put(t, LX0 + k, field(ints, LIVE + (k ^ 1)))
     put(t, LX0, min(max(get(t, LX0), 0), w))
     put(t, LX1, min(max(get(t, LX1), 0), w))
     one, step = (1 if get(t, BYTES) else 4), get(t, COLUMN)
     put(t, LAYOUT, PLANES if step == one else PIXELS if get(t, CHANNEL) == one and step == one * c else STRIDED)
     x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
-    mapped, extend = x0 < low or x1 > high, load_long(code + 56)
+    mapped, extend = x0 < low or x1 > high, field(code, BORDER)
     if (mapped and extend == CONSTANT) or extend == NONE:
         x0, x1 = max(x0, low), max(min(x1, high), max(x0, low))
     elif mapped:
@@ -94,21 +108,21 @@ def prepare(t, code, c):
     put(t, MAPPED, mapped)
     put(t, FIRST, x0)
     put(t, LAST, x1)
-    # a b x, d e y, footprint x, y: along x a turned resample has b and x, else a and x
-    reals = get(t, REALS) + 8 * load_long(code + 24)
+    # of the steps along x one is 0: that of output y, or, with a quarter turn, that of output x
+    reals = doubles_of(t, code)
     put(t, PLACE, reals)
-    along, groups = load_double(reals + (8 if turned else 0)), (w + 15) // 16
+    along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + 15) // 16
     if not get(t, BYTES):
-        _places(t, code, along, load_double(reals + 16), w, c)
-        if load_long(code + 48):
+        _places(t, code, along, double_field(reals, OFFSET_X), w, c)
+        if field(code, IS_COPY):
             return
     runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
     scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
-    x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), load_long(code + 48)
+    x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, IS_COPY)
     band_table(
         along,
-        load_double(reals + 16),
-        load_double(reals + 48),
+        double_field(reals, OFFSET_X),
+        double_field(reals, FOOTPRINT_X),
         x0,
         x1,
         low,
@@ -125,7 +139,7 @@ def prepare(t, code, c):
 def _places(t, code, step, offset, w, c):
     """Where floats are, in bytes: of what is moved, each column in a row of the source, or -1 for fill; else the
     nearest column among the sums."""
-    table, moves, extend = longs(get(t, AT), w), load_long(code + 48), load_long(code + 56)
+    table, moves, extend = longs(get(t, AT), w), field(code, IS_COPY), field(code, BORDER)
     x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
     for x in range(w):
         position = step * x + offset
@@ -140,8 +154,8 @@ def _places(t, code, step, offset, w, c):
 @njit
 def _row_position(reals, y):
     """The position of output row y among input rows."""
-    turned = load_double(reals) == 0.0
-    return load_double(reals + (24 if turned else 32)) * y + load_double(reals + 40)
+    turned = double_field(reals, STEP_XX) == 0.0
+    return double_field(reals, STEP_YX if turned else STEP_YY) * y + double_field(reals, OFFSET_Y)
 
 
 @njit
@@ -149,12 +163,12 @@ def _move_row(t, code, row, pitch, y, w, c, fill, fills):
     """A row of floats that are only moved: each is copied, whatever it is."""
     first, last = min(get(t, LX0), w), min(get(t, LX1), w)
     i = min(max(int64(math.floor(_row_position(get(t, PLACE), y))), get(t, Y0)), get(t, Y1) - 1)
-    j = reach(i, get(t, SY0), get(t, SY1), load_long(code + 56))
+    j = reach(i, get(t, SY0), get(t, SY1), field(code, BORDER))
     if not get(t, LY0) <= y < get(t, LY1) or last <= first or j < 0:
         first, last = w, w
     table = longs(get(t, AT), w)
     for k in range(c):
-        at, value = get(t, HERE) + j * get(t, ROW) + k * get(t, CHANNEL), load_float(fill + 4 * min(k, fills - 1))
+        at, value = get(t, ADDRESS) + j * get(t, ROW) + k * get(t, CHANNEL), float_field(fill, min(k, fills - 1))
         for x in range(first, last):
             store_float(row + k * pitch + 4 * x, load_float(at + table[x]) if table[x] >= 0 else value)
     if first > 0 or last < w:
@@ -164,8 +178,8 @@ def _move_row(t, code, row, pitch, y, w, c, fill, fills):
 @njit
 def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
     """Rows y0 to y0 + count - 1, at `tile`, planes `pitch` and rows `down` bytes apart."""
-    fill, fills = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
-    if load_long(code + 48) and not get(t, BYTES):
+    fill, fills = constants_of(t, code), field(code, FILLS)
+    if field(code, IS_COPY) and not get(t, BYTES):
         for r in range(count):
             _move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
         return
@@ -177,7 +191,7 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
             to = middle + 4 * r * columns * c
             _weigh(t, code, get(t, WIDE) if mapped else to, y0 + r, c, fill, fills)
             if mapped:
-                _map_columns(t, to, c, load_long(code + 56), fill, fills)
+                _map_columns(t, to, c, field(code, BORDER), fill, fills)
     if live:
         together = get(t, LAYOUT) == PIXELS and not mapped
         column, channel = (4 * c, int64(4)) if together else (int64(4), 4 * columns)
@@ -199,15 +213,18 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
 
 @njit
 def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
-    """Columns of a row of floats from sums that are no numbers, and of sums that are all the same."""
+    """Columns of a row of floats from sums that are not finite, and of sums that are all the same."""
     reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
     finite = all_finite(sums, columns * c)
     for k in range(c):
         to, at = row + k * pitch, sums + k * channel
         if not finite:
             # of the two steps along x that of the other axis is 0
-            along, scratch = load_double(reals) + load_double(reals + 8), floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
-            footprint, offset = load_double(reals + 48), load_double(reals + 16)
+            along, scratch = (
+                double_field(reals, STEP_XX) + double_field(reals, STEP_XY),
+                floats(get(t, SCRATCH), get(t, SCRATCH_LONG)),
+            )
+            footprint, offset = double_field(reals, FOOTPRINT_X), double_field(reals, OFFSET_X)
             columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
         settle_columns(to, at, longs(get(t, AT), w), first, last)
 
@@ -216,7 +233,7 @@ def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
 def _outside(row, pitch, c, w, first, last, fill, fills):
     """Fill beside the live columns [first, last)."""
     for k in range(c):
-        value, x = load_float(fill + 4 * min(k, fills - 1)), floats(row + k * pitch, w)
+        value, x = float_field(fill, min(k, fills - 1)), floats(row + k * pitch, w)
         for i in range(first):
             x[i] = value
         for i in range(max(last, first), w):
@@ -230,11 +247,13 @@ def _taps(t, code, y):
     position = _row_position(reals, y)
     most = get(t, SCRATCH_LONG)
     weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
-    low, count = taps_at(position, load_double(reals + 56), get(t, Y0), get(t, Y1), load_long(code + 48), weights)
+    low, count = taps_at(
+        position, double_field(reals, FOOTPRINT_Y), get(t, Y0), get(t, Y1), field(code, IS_COPY), weights
+    )
     found, missing = 0, float32(0.0)
-    start, step = get(t, HERE) + get(t, FIRST) * get(t, COLUMN), get(t, ROW)
+    start, step = get(t, ADDRESS) + get(t, FIRST) * get(t, COLUMN), get(t, ROW)
     for k in range(count):
-        j = reach(low + k, get(t, SY0), get(t, SY1), load_long(code + 56))
+        j = reach(low + k, get(t, SY0), get(t, SY1), field(code, BORDER))
         if j < 0:
             missing += weights[k]
         else:
@@ -257,14 +276,14 @@ def _weigh(t, code, to, y, c, fill, fills):
         if not kind and taps and missing == float32(0.0):
             near = int64(0)
             for i in range(taps):
-                near = i if load_float(weights + 4 * i) > load_float(weights + 4 * near) else near
+                near = i if float_field(weights, i) > float_field(weights, near) else near
             step = get(t, COLUMN) if layout == STRIDED else int64(4)
-            settle(to + 4 * k * count, load_long(addresses + 8 * near), count * c if layout == PIXELS else count, step)
+            settle(to + 4 * k * count, field(addresses, near), count * c if layout == PIXELS else count, step)
         for i in range(taps):
-            store_long(addresses + 8 * i, load_long(addresses + 8 * i) + get(t, CHANNEL))
+            store_long(addresses + 8 * i, field(addresses, i) + get(t, CHANNEL))
     if missing != float32(0.0):
         for k in range(c):
-            value = missing * load_float(fill + 4 * min(k, fills - 1)) * (_255 if kind else float32(1.0))
+            value = missing * float_field(fill, min(k, fills - 1)) * (_255 if kind else float32(1.0))
             at, step = (to + 4 * k, 4 * c) if layout == PIXELS else (to + 4 * k * count, 4)
             for x in range(count):
                 store_float(at + x * step, load_float(at + x * step) + value)
@@ -276,7 +295,7 @@ def _map_columns(t, to, c, extend, fill, fills):
     x0, x1, first, count = get(t, X0), get(t, X1), get(t, FIRST), get(t, LAST) - get(t, FIRST)
     for k in range(c):
         at, step = (get(t, WIDE) + 4 * k, 4 * c) if get(t, LAYOUT) == PIXELS else (get(t, WIDE) + 4 * k * count, 4)
-        value = load_float(fill + 4 * min(k, fills - 1)) * (_255 if get(t, BYTES) else float32(1.0))
+        value = float_field(fill, min(k, fills - 1)) * (_255 if get(t, BYTES) else float32(1.0))
         for x in range(x0, x1):
             j = reach(x, get(t, SX0), get(t, SX1), extend)
             store_float(to + 4 * (k * (x1 - x0) + x - x0), load_float(at + (j - first) * step) if j >= 0 else value)

@@ -1,10 +1,7 @@
 """One stage on one row, by its instruction; and the statistics that stages read.  A row: `c` planes of floats, `pitch`
 bytes apart."""
 
-from numba import float32, int64
-
-from gpuaug.exec.cpu import noise, points
-from gpuaug.exec.cpu.codes import (
+from gpuaug_kernels.codes import (
     AFFINE,
     AUTOCONTRAST,
     CONTRAST,
@@ -19,8 +16,11 @@ from gpuaug.exec.cpu.codes import (
     SATURATION,
     SOLARIZE,
 )
+from numba import float32, int64
+
+from gpuaug.exec.cpu import noise, points
+from gpuaug.exec.cpu.layout import BIAS_COUNT, BOTTOM, CLAMPS, COUNT, FLAG, LEFT, OP, RIGHT, SLOT, TOP
 from gpuaug.exec.cpu.memory import (
-    CONSTS,
     COSINE,
     COUNTS,
     HIGH,
@@ -30,15 +30,19 @@ from gpuaug.exec.cpu.memory import (
     SINE,
     SUM,
     TABLES,
-    VALUES,
-    WHOLE,
+    constants_of,
     copy_floats,
+    double_field,
+    field,
+    float_field,
     floats,
+    floats_of,
     get,
+    ints_of,
     load_double,
     load_float,
-    load_long,
     longs,
+    second_floats_of,
     store_double,
     store_float,
     store_long,
@@ -52,14 +56,14 @@ _TABLE = 256 * 4
 @njit
 def apply(t, code, row, pitch, c, y, w):
     """Run the stage at `code` on a row; gives the channels after it."""
-    op = load_long(code)
-    values = get(t, VALUES) + 4 * load_long(code + 8)
+    op = field(code, OP)
+    values = floats_of(t, code)
     x = floats(row, w)
     if op == AFFINE:
-        biases = get(t, VALUES) + 4 * load_long(code + 56)
-        _affine(row, pitch, c, w, values, load_long(code + 40), biases, load_long(code + 64), load_long(code + 48))
+        biases = second_floats_of(t, code)
+        _affine(row, pitch, c, w, values, field(code, COUNT), biases, field(code, BIAS_COUNT), field(code, CLAMPS))
     elif op == NORMALIZE:
-        scales, count = get(t, CONSTS) + 4 * load_long(code + 32), load_long(code + 40)
+        scales, count = constants_of(t, code), field(code, COUNT)
         _affine(row, pitch, c, w, scales, count, scales + 4 * count, count, 0)
     elif op == SATURATION or op == HUE or op == GRAY:
         if c >= 3:
@@ -71,26 +75,26 @@ def apply(t, code, row, pitch, c, y, w):
             else:
                 points.gray_to_first(x, g, b, w)
         if op == GRAY:
-            for k in range(1, load_long(code + 40)):
+            for k in range(1, field(code, COUNT)):
                 copy_floats(row + k * pitch, row, w)
-            return load_long(code + 40)
+            return field(code, COUNT)
     elif op == CONTRAST:
         f = load_float(values)
-        bias = (float32(1.0) - f) * float32(load_double(get(t, SUM) + 8))
+        bias = (float32(1.0) - f) * float32(double_field(get(t, SUM), 1))
         for k in range(c):
             points.affine_clamped(floats(row + k * pitch, w), w, f, bias)
     elif op == SALT_PEPPER or op == GAUSSIAN or op == ERASE:
         _drawn(t, code, row, pitch, c, y, w)
     else:
         for k in range(c):
-            _jump(t, op, code, floats(row + k * pitch, w), k, w)
+            _look_up(t, op, code, floats(row + k * pitch, w), k, w)
     return c
 
 
 @njit
 def _affine(row, pitch, c, w, scales, count, biases, bias_count, clamps):
     for k in range(c):
-        scale, bias = load_float(scales + 4 * min(k, count - 1)), load_float(biases + 4 * min(k, bias_count - 1))
+        scale, bias = float_field(scales, min(k, count - 1)), float_field(biases, min(k, bias_count - 1))
         if clamps:
             points.affine_clamped(floats(row + k * pitch, w), w, scale, bias)
         else:
@@ -98,14 +102,14 @@ def _affine(row, pitch, c, w, scales, count, biases, bias_count, clamps):
 
 
 @njit
-def _jump(t, op, code, x, k, w):
+def _look_up(t, op, code, x, k, w):
     """The stages that compare or look up, on channel k."""
     if op == SOLARIZE:
-        points.solarize(x, w, load_float(get(t, VALUES) + 4 * load_long(code + 8)))
+        points.solarize(x, w, load_float(floats_of(t, code)))
     elif op == POSTERIZE:
-        points.posterize(x, w, float32(1 << load_long(get(t, WHOLE) + 8 * load_long(code + 16))))
+        points.posterize(x, w, float32(1 << field(ints_of(t, code), 0)))
     elif op == AUTOCONTRAST:
-        points.autocontrast(x, w, load_float(get(t, LOW) + 8 * k + 4), load_float(get(t, HIGH) + 8 * k + 4))
+        points.autocontrast(x, w, float_field(get(t, LOW), 2 * k + 1), float_field(get(t, HIGH), 2 * k + 1))
     elif op == EQUALIZE:
         points.equalize(x, w, floats(get(t, TABLES) + k * _TABLE, 256))
 
@@ -113,24 +117,24 @@ def _jump(t, op, code, x, k, w):
 @njit
 def _drawn(t, code, row, pitch, c, y, w):
     """The stages that take a word per pixel: salt and pepper, Gaussian noise, and an erased box that may be random."""
-    op, count = load_long(code), load_long(code + 40)
-    values, second = get(t, VALUES) + 4 * load_long(code + 8), get(t, VALUES) + 4 * load_long(code + 56)
+    op, count = field(code, OP), field(code, COUNT)
+    values, second = floats_of(t, code), second_floats_of(t, code)
     first, last, random = int64(0), w, True
     if op == ERASE:
-        box = get(t, WHOLE) + 8 * load_long(code + 16)
-        first, last, random = min(max(load_long(box), 0), w), min(max(load_long(box + 16), 0), w), False
-        if y < load_long(box + 8) or y >= load_long(box + 24) or last <= first:
+        box = ints_of(t, code)
+        first, last, random = min(max(field(box, LEFT), 0), w), min(max(field(box, RIGHT), 0), w), False
+        if y < field(box, TOP) or y >= field(box, BOTTOM) or last <= first:
             return
         for k in range(count):
-            random |= load_float(values + 4 * k) != load_float(values + 4 * k)
-    many, blocks, flag = last - first, (c + 3) // 4, load_long(code + 48)
+            random |= float_field(values, k) != float_field(values, k)
+    many, blocks, flag = last - first, (c + 3) // 4, field(code, FLAG)
     drawn, stride = get(t, NOISE), get(t, SINE) - get(t, COSINE)
     cosine, sine = floats(get(t, COSINE), many), floats(get(t, SINE), many)
     for k in range(c):
         # one word of the first channel serves all, unless each has its own
         if random and k % 4 == 0 and (k == 0 or op != SALT_PEPPER or flag):
             key = words(get(t, KEY), 5)
-            noise.row_words(drawn, stride, many, (y * w + first) * blocks + k // 4, blocks, key, load_long(code + 72))
+            noise.row_words(drawn, stride, many, (y * w + first) * blocks + k // 4, blocks, key, field(code, SLOT))
         if random and k % 2 == 0 and op != SALT_PEPPER:
             noise.normals(
                 words(drawn + (k % 4) * stride, many), words(drawn + (k % 4 + 1) * stride, many), many, cosine, sine
@@ -142,7 +146,7 @@ def _drawn(t, code, row, pitch, c, y, w):
         elif op == GAUSSIAN:
             noise.add_noise(x, many, z, load_float(values), load_float(second), flag)
         else:
-            value = load_float(values + 4 * min(k, count - 1))
+            value = float_field(values, min(k, count - 1))
             noise.write_over(x, many, z, value)
 
 

@@ -1,22 +1,42 @@
 """One sample through a whole plan: which stages share a pass over its rows, where the rows come from and where they
 go."""
 
+from gpuaug_kernels.codes import CHOICE
 from numba import float32, int64
 
 from gpuaug.exec.cpu import points, produce, resize, stages
-from gpuaug.exec.cpu.codes import BLUR, CHOICE, HALT, PROJECT, RESAMPLE, RETURN, SHARPNESS, WARP, WIDTH
+from gpuaug.exec.cpu.layout import (
+    BLUR,
+    BRANCHES,
+    HALT,
+    IMAGE_LENGTH,
+    INT_COLUMN,
+    LENGTH,
+    NEXT,
+    OP,
+    PRODUCERS,
+    RESAMPLE,
+    RETURN,
+    SHARPNESS,
+    STEPS,
+    WARP,
+)
 from gpuaug.exec.cpu.memory import (
+    ADDRESS,
     BUFFER,
+    BUFFER_A,
+    BUFFER_B,
     BYTES,
     CHANNEL,
     CHANNELS,
     CODE,
     COLUMN,
     HEIGHT,
-    HERE,
-    KIND,
+    INT_ROW,
+    ORDER,
     PITCH,
     ROW,
+    SOURCE_KIND,
     SOURCES,
     STACK,
     TARGET,
@@ -26,16 +46,12 @@ from gpuaug.exec.cpu.memory import (
     TARGET_ROW,
     TARGET_SAMPLE,
     TILE,
-    TODO,
-    WHOLE,
-    WIDTH_NOW,
-    A,
-    B,
+    WIDTH,
     bytes_,
     copy_floats,
+    field,
     floats,
     get,
-    load_long,
     longs,
     put,
     store_float,
@@ -44,16 +60,16 @@ from gpuaug.exec.cpu.vectors import ROWS
 from gpuaug.numba_cache import njit
 
 NOWHERE, IMAGE, OUT = 0, 1, 2
-_INSTRUCTION = 8 * WIDTH
+_INSTRUCTION, _SOURCE = 8 * LENGTH, 8 * IMAGE_LENGTH
 
 
 @njit
-def linearise(code, ints, todo, stack):
-    """Where the instructions of one sample are, in order: writes todo, gives their number.  code, ints: addresses;
+def linearise(code, ints, order, stack):
+    """Where the instructions of one sample are, in order: writes order, gives their number.  code, ints: addresses;
     stack: 2 a level"""
     at, depth, m = code, 0, 0
     while True:
-        op = load_long(at)
+        op = field(at, OP)
         if op == HALT:
             return m
         if op == CHOICE:
@@ -62,66 +78,66 @@ def linearise(code, ints, todo, stack):
         elif op == RETURN:
             stack[2 * depth - 1] += 1
         else:
-            todo[m] = at
+            order[m] = at
             m, at = m + 1, at + _INSTRUCTION
             continue
         # the branch of the next step, or on after the last
         while True:
             choice, step = stack[2 * depth - 2], stack[2 * depth - 1]
-            if step == load_long(choice + 48):
+            if step == field(choice, STEPS):
                 depth -= 1
-                at = code + _INSTRUCTION * load_long(choice + 56)
+                at = code + _INSTRUCTION * field(choice, NEXT)
                 break
-            branch = load_long(ints + 8 * (load_long(choice + 16) + step))
-            if 0 <= branch < load_long(choice + 40):
-                at = code + _INSTRUCTION * load_long(choice + _INSTRUCTION * (1 + branch) + 56)
+            branch = field(ints, field(choice, INT_COLUMN) + step)
+            if 0 <= branch < field(choice, BRANCHES):
+                at = code + _INSTRUCTION * field(choice + _INSTRUCTION * (1 + branch), NEXT)
                 break
             stack[2 * depth - 1] += 1
 
 
 @njit
 def _produces(op):
-    return RESAMPLE <= op <= PROJECT
+    return op >= PRODUCERS
 
 
 @njit
 def start(t, n):
     """Make the source of sample n the image at work."""
-    source = get(t, SOURCES) + 48 * n
-    for k in range(6):
-        put(t, HERE + k, load_long(source + 8 * k))
-    put(t, BYTES, get(t, KIND))
+    source = get(t, SOURCES) + _SOURCE * n
+    for k in range(IMAGE_LENGTH):
+        put(t, ADDRESS + k, field(source, k))
+    put(t, BYTES, get(t, SOURCE_KIND))
     put(t, BUFFER, 0)
 
 
 @njit
 def sample(t, n):
     """Run the instructions of sample n, from its source to its output."""
-    todo = longs(get(t, TODO), 1 << 40)
-    m = linearise(get(t, CODE), get(t, WHOLE), todo, longs(get(t, STACK), 1 << 40))
+    order = longs(get(t, ORDER), 1 << 40)
+    m = linearise(get(t, CODE), get(t, INT_ROW), order, longs(get(t, STACK), 1 << 40))
     start(t, n)
     # a HALT of which nothing is asked but to be no producer
     none = get(t, CODE) + _INSTRUCTION * (get(t, 1) - 1)
     c, i, ready = get(t, CHANNELS), int64(0), False
     while True:
-        op = load_long(todo[i]) if i < m else int64(HALT)
+        op = field(order[i], OP) if i < m else int64(HALT)
         producer, copies, turned = none, False, False
         if _produces(op):
             ready = False
             # a warp or stencil reads an image in a frame of zeros
             copies = (op == WARP or op == SHARPNESS or op == BLUR) and get(t, BUFFER) == 0
             if not copies:
-                producer = todo[i]
+                producer = order[i]
                 turned = op == RESAMPLE and produce.is_turned(t, producer)
                 i += 1
         j = i
         while j < m and not (copies or turned):
-            op = load_long(todo[j])
+            op = field(order[j], OP)
             if _produces(op) or (stages.is_statistic(op) and not (ready and j == i)):
                 break
             j += 1
         # what comes after a turn is found in the next round, over the turned image
-        following = load_long(todo[j]) if j < m else int64(HALT)
+        following = field(order[j], OP) if j < m else int64(HALT)
         if turned and following != WARP:
             following = int64(HALT)
         last = j == m and not turned
@@ -137,21 +153,21 @@ def sample(t, n):
 
 @njit
 def _render(t, n, producer, local, i, j, to, following, c_in, turned):
-    """Every row: produce, run the stages todo[i .. j), gather the next statistic, write.  Gives the channels after
+    """Every row: produce, run the stages order[i .. j), gather the next statistic, write.  Gives the channels after
     it."""
     h, w = produce.size(t, producer)
-    todo = longs(get(t, TODO), 1 << 40)
+    order = longs(get(t, ORDER), 1 << 40)
     tile, pitch = get(t, TILE), 4 * ((w + 15) // 16 * 16)
     down = pitch * get(t, PITCH)
-    resamples, counts = load_long(producer) == RESAMPLE, stages.is_statistic(following)
+    resamples, counts = field(producer, OP) == RESAMPLE, stages.is_statistic(following)
     # rows that only see themselves stay where they are; others go to the other buffer
     which = max(get(t, BUFFER), 1) if local else 3 - max(get(t, BUFFER), 1) if get(t, BUFFER) else int64(1)
     # a turned resample is made before its turn: its rows become columns
     oh, ow = (w, h) if turned else (h, w)
-    image = get(t, A) if which == 1 else get(t, B)
+    image = get(t, BUFFER_A) if which == 1 else get(t, BUFFER_B)
     if resamples:
         resize.prepare(t, producer, c_in)
-    elif load_long(producer) == BLUR:
+    elif field(producer, OP) == BLUR:
         produce.prepare_blur(t, producer)
     c = c_in
     for y in range(h):
@@ -162,7 +178,7 @@ def _render(t, n, producer, local, i, j, to, following, c_in, turned):
             resize.resample_rows(t, producer, tile, pitch, down, y, min(ROWS, h - y), w, c_in)
         c = c_in
         for k in range(i, j):
-            c = stages.apply(t, todo[k], row, pitch, c, y, w)
+            c = stages.apply(t, order[k], row, pitch, c, y, w)
         if counts:
             if y == 0:
                 stages.clear(t, following, c)
@@ -183,9 +199,9 @@ def _render(t, n, producer, local, i, j, to, following, c_in, turned):
 @njit
 def _moved(t, image, which, h, w):
     """Say that the image is in a buffer now: planes of (h + 3) rows of (w + 4) floats."""
-    put(t, HERE, image + 4 * (w + 4 + 1))
+    put(t, ADDRESS, image + 4 * (w + 4 + 1))
     put(t, HEIGHT, h)
-    put(t, WIDTH_NOW, w)
+    put(t, WIDTH, w)
     put(t, ROW, 4 * (w + 4))
     put(t, COLUMN, 4)
     put(t, CHANNEL, 4 * (h + 3) * (w + 4))
@@ -233,8 +249,8 @@ def _write_out(t, n, row, pitch, c, y, w):
             if step == 1:
                 points.to_bytes(x, w, bytes_(at + k * channel, w))
             else:
-                points.to_spread_bytes(x, w, bytes_(at + k * channel, w * step), step)
+                points.to_strided_bytes(x, w, bytes_(at + k * channel, w * step), step)
         elif step == 4:
             copy_floats(at + k * channel, row + k * pitch, w)
         else:
-            points.spread(x, w, floats(at + k * channel, w * step // 4), step // 4)
+            points.to_strided(x, w, floats(at + k * channel, w * step // 4), step // 4)

@@ -4,12 +4,12 @@ The image is planes of float32, `pitch` floats a row, the plane of a channel at 
 and two to the right and below are zero, so that a tap beside the image needs no test."""
 
 import numpy as np
+from gpuaug_kernels.codes import NOTHING
 from numba import float32, int32, int64, uint64
 
 from gpuaug.numba_cache import njit
 
 _0, _1 = float32(0.0), float32(1.0)
-NOTHING = 2.0**-15  # ir.NOTHING
 _LARGEST = float32(3.4e38)
 
 
@@ -28,7 +28,7 @@ def positions(m, y, w, px, py):
 
 @njit(inline="always")
 def _inside(p, most):
-    """A position clamped to the frame of zeros; what is no number goes there too."""
+    """A position clamped to the frame of zeros; NaN goes there too."""
     p = p if p > -1.0 else -1.0
     return p if p < most else most
 
@@ -72,7 +72,7 @@ def nearest_row(image, plane, w, at, to):
 
 @njit
 def bilinear_row(image, plane, pitch, w, at, fx, fy, to):
-    """In the form that keeps a value which all taps hold; where that gives no number, in the one that needs no
+    """In the form that keeps a value which all taps hold; where that is not finite, in the one that needs no
     difference."""
     one, down, lost = uint64(1), uint64(pitch), int32(0)
     for x in range(w):
