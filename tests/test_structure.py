@@ -101,7 +101,8 @@ def test_nothing_knows_what_it_must_not(name):
             assert not target.startswith("gpuaug.exec"), f"{name} imports {target}: transforms know no executor"
         if name.startswith("gpuaug.exec"):
             assert not target.startswith("gpuaug.transforms"), f"{name} imports {target}: executors know no transform"
-        if target.startswith("gpuaug_kernels"):
+        # numbers without Triton, for everybody
+        if target.startswith("gpuaug_kernels") and target != "gpuaug_kernels.codes":
             may = {
                 "gpuaug.exec.triton.executor",
                 "gpuaug.exec.triton.marshal",

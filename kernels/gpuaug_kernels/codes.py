@@ -51,8 +51,9 @@ MEAN, RANGE, HISTOGRAM = range(1, 4)
 STATISTICS = _named("MEAN", "HISTOGRAM")
 
 # the first columns of every row of integers: c2, c3 and the occurrence in its place in c1 of the Philox counter, the
-# two words of its key, elements in an input row
+# two words of its key; then elements in an input row.  The compiled rows have only the key, as uint32
 KEY_C2, KEY_C3, KEY_OCCURRENCE, KEY_LOW, KEY_HIGH, PITCH = range(6)
+KEY_LENGTH = PITCH
 
 # ---- Philox: what the words of a counter are for, and where the fields of a counter begin
 PARAMETERS, PIXELS, SAMPLER, MIX = range(4)

@@ -1,6 +1,7 @@
 """The one compiled entry point: samples first to last of a batch through a plan."""
 
 import numpy as np
+from gpuaug_kernels.codes import KEY_LENGTH
 
 from gpuaug.exec.cpu import memory as m
 from gpuaug.exec.cpu.layout import (
@@ -13,7 +14,6 @@ from gpuaug.exec.cpu.layout import (
     IMAGE_LENGTH,
     IMAGE_WIDTH,
     INT_COLUMN,
-    KEY_LENGTH,
     LEFT,
     LENGTH,
     MADE_HEIGHT,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpuaug_kernels.codes import OCCURRENCE_SHIFT
+from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug import fuse, ir, rng
@@ -215,7 +215,8 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         size = int(lay_out(inputs, n))
         if size < 0:
             raise ValueError(
-                f"the partner of sample {-size - 1} must be a row of this batch, in [0, {n}), but is not; look at the transform that mixes"
+                f"the partner of sample {-size - 1} must be a row of this batch, in [0, {n}), but is not; "
+                "look at the transform that mixes"
             )
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its
         # samples
@@ -262,7 +263,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _sources(images: Images) -> np.ndarray[Any, Any]:
-    """Address, H, W and strides in bytes of row, column and channel: [N, 6] int64."""
+    """Every image in the fields of `layout`: [N, IMAGE_LENGTH] int64."""
     if isinstance(images, Ragged):
         b = images.dtype.itemsize
         rows = [
@@ -280,15 +281,12 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
 
 
 def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
-    """Seed, occurrence and counter of every sample: [N, 5] uint32."""
-    out = np.empty((len(keys), 5), np.uint32)
+    """The key of every sample, in the order of `codes`: [N, KEY_LENGTH] uint32."""
+    out = np.empty((len(keys), codes.KEY_LENGTH), np.uint32)
     c2, c3 = keys.counter()
-    out[:, 0], out[:, 1], out[:, 2] = (
-        keys.seed & 0xFFFFFFFF,
-        keys.seed >> 32,
-        keys.occurrence.numpy() << OCCURRENCE_SHIFT,
-    )
-    out[:, 3], out[:, 4] = c2.numpy(), c3.numpy()
+    out[:, codes.KEY_C2], out[:, codes.KEY_C3] = c2.numpy(), c3.numpy()
+    out[:, codes.KEY_LOW], out[:, codes.KEY_HIGH] = keys.seed & 0xFFFFFFFF, keys.seed >> 32
+    out[:, codes.KEY_OCCURRENCE] = keys.occurrence.numpy() << codes.OCCURRENCE_SHIFT
     return out
 
 

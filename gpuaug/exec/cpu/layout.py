@@ -8,9 +8,12 @@ from gpuaug_kernels import codes
 
 # ---- instructions beside the stages
 HALT, RETURN, JUMP = range(len(codes.STAGES), len(codes.STAGES) + 3)
-# these read other places than their own pixel: they make the rows that stages work on, and no other code is as large
-PRODUCERS = 32
-RESAMPLE, WARP, SHARPNESS, BLUR, PROJECT, CUTMIX, MIXUP = range(PRODUCERS, PRODUCERS + 7)
+# these read other places than their own pixel: they make the rows that stages work on.  No other number is as large;
+# where the kernels have two sources, which one it is stands in the instruction
+PRODUCERS, MIXES = 32, 64
+RESAMPLE, WARP, SHARPNESS = PRODUCERS + codes.TRIANGLE, PRODUCERS + codes.BILINEAR, PRODUCERS + codes.SHARPEN
+BLUR, PROJECT = PRODUCERS + codes.BLUR_ROWS, PRODUCERS + codes.PROJECT
+CUTMIX, MIXUP = MIXES + codes.CUTMIX, MIXES + codes.MIXUP
 
 # ---- fields of an instruction: its code, its first column in each table of parameters and its first constant, how many
 # there are of what it has several of, a flag, two more, and the slot of its noise
@@ -49,7 +52,3 @@ PARTNER, BOX = range(2)
 # ---- an image: where it lies, its size, and bytes from one row, column and channel to the next
 IMAGE_ADDRESS, IMAGE_HEIGHT, IMAGE_WIDTH, IMAGE_ROW, IMAGE_COLUMN, IMAGE_CHANNEL = range(6)
 IMAGE_LENGTH = 6
-
-# ---- a sample's key for the noise, uint32: the two words of the seed, the occurrence in its place in c1, c2 and c3
-KEY_LOW, KEY_HIGH, KEY_OCCURRENCE, KEY_C2, KEY_C3 = range(5)
-KEY_LENGTH = 5

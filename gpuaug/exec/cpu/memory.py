@@ -136,8 +136,8 @@ TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = 
 # the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and
 # channel, whether bytes, and which buffer (0: none, it is the source)
 INT_ROW, FLOAT_ROW, DOUBLE_ROW, KEY, ADDRESS, HEIGHT, WIDTH, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
-# a resample at work: window, source and live rectangle (in the order of `layout`), how pixels lie, columns that are read, whether columns are mapped, its
-# steps
+# a resample at work: window, source and live rectangle (as in `layout`), how pixels lie, columns that are read, whether
+# columns are mapped, and the address of its doubles
 X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
 # addresses in the workspace of the thread
 BUFFER_A, BUFFER_B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(

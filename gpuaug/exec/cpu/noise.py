@@ -3,10 +3,9 @@
 import math
 
 import numpy as np
-from gpuaug_kernels.codes import DOMAIN_SHIFT, PIXELS
+from gpuaug_kernels.codes import DOMAIN_SHIFT, KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_OCCURRENCE, PIXELS
 from numba import float32, int32, uint32
 
-from gpuaug.exec.cpu.layout import KEY_C2, KEY_C3, KEY_HIGH, KEY_LOW, KEY_OCCURRENCE
 from gpuaug.exec.cpu.memory import words
 from gpuaug.exec.cpu.vectors import bits_float, float_bits
 from gpuaug.numba_cache import njit
@@ -20,7 +19,7 @@ _LN2, _SQRT2 = float32(math.log(2.0)), float32(math.sqrt(2.0))
 def row_words(to, stride, w, first, blocks, key, slot):
     """The four words of w pixels, as four rows of uint32 at `to`, `stride` bytes apart.
 
-    first: counter of the first pixel; key: as `layout` says
+    first: counter of the first pixel; key: a row of the keys, in the order of `codes`
     """
     k0, k1, c2, c3 = key[KEY_LOW], key[KEY_HIGH], key[KEY_C2], key[KEY_C3]
     c1 = uint32(key[KEY_OCCURRENCE] | uint32(slot | (PIXELS << DOMAIN_SHIFT)))

@@ -10,6 +10,7 @@ from gpuaug_kernels.codes import (
     GAUSSIAN,
     GRAY,
     HUE,
+    KEY_LENGTH,
     NORMALIZE,
     POSTERIZE,
     SALT_PEPPER,
@@ -133,7 +134,7 @@ def _drawn(t, code, row, pitch, c, y, w):
     for k in range(c):
         # one word of the first channel serves all, unless each has its own
         if random and k % 4 == 0 and (k == 0 or op != SALT_PEPPER or flag):
-            key = words(get(t, KEY), 5)
+            key = words(get(t, KEY), KEY_LENGTH)
             noise.row_words(drawn, stride, many, (y * w + first) * blocks + k // 4, blocks, key, field(code, SLOT))
         if random and k % 2 == 0 and op != SALT_PEPPER:
             noise.normals(
