@@ -101,8 +101,8 @@ def test_every_sample_meets_its_statistics_in_its_own_order(images, monkeypatch)
 def test_what_is_not_met_is_not_read(images, monkeypatch):
     x = dull(images(N, 20, 33))
     want = executor.run(plan_of(orders(x), x), x)
-    whole = launch.room
-    monkeypatch.setattr(launch, "room", lambda *a: whole(*a).fill_(float("nan")))
+    whole = launch.statistics_table
+    monkeypatch.setattr(launch, "statistics_table", lambda *a: whole(*a).fill_(float("nan")))
     assert torch.equal(executor.run(plan_of(orders(x), x), x), want)
 
 
