@@ -1,5 +1,4 @@
-"""Statistics by the kernels: means, ranges and histograms of each image as it stands, at the place where each sample
-meets them."""
+"""Statistics by the kernels: means, ranges and histograms of each image as it stands where its own chain needs them."""
 
 import itertools
 

@@ -115,8 +115,9 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
 
 
 def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> dict[str, Any]:
-    """How often loops run, and the bodies of ifs that do not always.  meets: of a sample that meets a statistic, where
-    not all do"""
+    """How often loops run, and the bodies of ifs that do not always.
+
+    some: counted for the samples that have the statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
     trips |= taps(records[0], tables.doubles)
