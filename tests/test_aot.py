@@ -1,8 +1,10 @@
 """What the kernels cost, counted in machine code on a machine without a GPU: nothing spills, and instructions per pixel
 have a ceiling."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +143,42 @@ def test_it_refuses_to_run_beside_the_interpreter():
 def test_a_name_that_is_unknown_is_told():
     done = run("--only", "weka")
     assert done.returncode == 2 and "no kernel is named weka; there are flip + normalise, weak" in done.stderr
+
+
+# ---- what the reader of a kernel is told
+
+# arguments that are numbers: of all others a comment says what they point to
+NUMBERS = {"epoch", "low", "high", "n", "total", "height", "width", "stride_n", "stride_c", "stride_y", "stride_x"}
+
+
+def launched() -> dict[str, tuple[ast.FunctionDef, list[str]]]:
+    """The kernels that a host launches, name[grid](...), with the lines of their files."""
+    texts = [f.read_text(encoding="utf-8") for f in Path(aot.__file__).parent.glob("*.py")]
+    names = {name for text in texts for name in re.findall(r"(\w+)\[.*\]\(\n", text)}
+    return {
+        f.name: (f, text.splitlines())
+        for text in texts
+        for f in ast.walk(ast.parse(text))
+        if isinstance(f, ast.FunctionDef) and f.name in names and "triton.jit" in map(ast.unparse, decorators(f))
+    }
+
+
+def decorators(function: ast.FunctionDef) -> list[ast.expr]:
+    return [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
+
+
+def test_every_pointer_of_a_kernel_says_what_it_points_to_and_every_kernel_its_bytes():
+    found = launched()
+    assert found.keys() == {"chain", "finish", "draw_parameters", "find_partners"}
+    for name, (function, lines) in found.items():
+        assert "Bytes" in ast.get_docstring(function), f"{name} does not say how many bytes it reads and writes"
+        pointers = [a for a in function.args.args if a.annotation is None and a.arg not in NUMBERS]
+        assert len(pointers) >= 3, "vacuous"
+        for a in pointers:
+            comment = lines[a.lineno - 1].partition("# ")[2]
+            assert re.search(r"\[.+\].*(int|float|dtype)|of (int|float).*\[N|the same of (int|float)", comment), (
+                f"{name}: {a.arg} does not say what it points to, # [shape] dtype: {comment!r}"
+            )
 
 
 # ---- the counter, on machine code written by hand
