@@ -240,11 +240,12 @@ def marshalled(chain, images, layout):
     return made
 
 
-def launched(one, source, known, reduction, target: int) -> str:
+def launched(one, source, statistics, reduction, target: int) -> str:
     """The first stage of what a launch on a card of this kind would compile."""
     import torch
     from gpuaug_kernels import launch
     from gpuaug_kernels.chain import chain
+    from gpuaug_kernels.tuples import Layout
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
@@ -253,15 +254,15 @@ def launched(one, source, known, reduction, target: int) -> str:
     driver.set_active(type("Card", (), {k: lambda *_, v=v: v for k, v in card.items()})())
     t, program = one.tables, reduction.program if reduction else one.program
     out = torch.empty(1024, dtype=torch.int64 if reduction else one.dtype)
-    layout = (0, 0, 0, 0) if reduction else launch._layout(source, program, one.channels_last, one.size[1], out.dtype)
-    constant = launch.constants(source, program, t, known, layout, reduction)
+    layout = Layout() if reduction else launch.output_layout(source, program, one.channels_last, one.size[1], out.dtype)
+    constant = launch.chain_constants(source, program, t, statistics, layout, reduction)
     numbers = (*source.strides(), *one.size)
     return chain.warmup(
         source.data,
         t.floats,
         t.integers,
         t.doubles,
-        known,
+        statistics,
         out,
         *numbers,
         **constant,
@@ -279,11 +280,11 @@ def main(target: int) -> dict[str, dict]:
     out = {}
     for name, chain, images, layout in programs():
         for number, (one, source) in enumerate(marshalled(chain, images, layout)):
-            known = launch.room(one.reductions, 2, one.tables.integers.device)
+            statistics = launch.statistics_table(one.reductions, 2, one.tables.integers.device)
             for reduction in (None, *one.reductions):
                 program = reduction.program if reduction else one.program
                 made = launch.ahead(
-                    source, program, one.tables, known, one.size, one.dtype, one.channels_last, reduction
+                    source, program, one.tables, statistics, one.size, one.dtype, one.channels_last, reduction
                 )
                 kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
                 label = ", ".join(
@@ -293,10 +294,10 @@ def main(target: int) -> dict[str, dict]:
                         *([f"statistic {reduction.number}"] if reduction else []),
                     ]
                 )
-                same = kernel.asm["ttir"] == launched(one, source, known, reduction, target)
+                same = kernel.asm["ttir"] == launched(one, source, statistics, reduction, target)
                 out[label] = inspect(kernel) | held(program) | {"as launched": same}
                 if reduction:
-                    made = launch.finish_ahead(reduction, one.tables, known, one.size)
+                    made = launch.finish_ahead(reduction, one.tables, statistics, one.size)
                     out[f"{label}, finish"] = inspect(
                         triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1})
                     )
@@ -307,7 +308,7 @@ def held(program) -> dict[str, list[int]]:
     """The codes that a program holds."""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE, codes.FLOOR) else []
-    points = sorted(set(stages(records, 2, program.parts[1])))
+    points = sorted(set(stages(records, 2, program.end)))
     kind, count, first, _, _ = records[0]
     ways = records[first : first + count] if kind == codes.SWITCH else []
     return {"sources": [kind, *(r[0] for r in ways)], "extends": extends, "mixes": [records[1][0]], "stages": points}

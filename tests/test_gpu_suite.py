@@ -42,7 +42,7 @@ def test_the_memory_that_is_expected_is_that_of_the_launches():
     """The suite reads it from the plan; without a card this much can be checked: the executor makes such launches, and
     not all alike."""
     code = "from on_card import MEMORY, between; import gpuaug as ga; print({k: between(ga.Policy(v), (224, 224)) for k, v in MEMORY.items()})"
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "gpu")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support", ROOT / "tests" / "gpu")))
     done = ran("-c", code, GPUAUG_DEVICE="cpu", TRITON_INTERPRET="1", PYTHONPATH=path)
     assert done.stdout.strip() == "{'flip': 0, 'moderate': 1, 'turned': 1}", done.stdout + done.stderr
 

@@ -20,7 +20,7 @@ from gpuaug import fuse, ir, rng
 from gpuaug.exec import cpu, load, reference
 from gpuaug.exec import triton as kernels
 from gpuaug.exec.cpu import entry
-from gpuaug.exec.triton.canonical import normal
+from gpuaug.exec.triton.canonical import canonical_form
 from gpuaug.trace import recipe
 
 N = 3
@@ -186,7 +186,7 @@ def test_the_reference_applies_the_passes_of_its_steps_one_by_one(name, dtype, m
 def test_steps_hold_every_pass_once_hand_on_what_they_store_and_are_what_is_prepared(name, dtype, backend):
     plan, executor = plan_for(ga.Policy(POLICIES[name]), dtype), load(backend)
     steps = executor.steps(plan)
-    passes = normal(plan.passes) if backend == "triton" else plan.passes
+    passes = canonical_form(plan.passes) if backend == "triton" else plan.passes
     assert [type(p) for step in steps for p in step.passes] == [type(p) for p in passes]
     for a, b in pairwise(steps):
         assert a.stores[-1].bytes == b.loads[0].bytes and a.stores[-1].dtype == b.loads[0].dtype == torch.float32

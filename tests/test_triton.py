@@ -99,7 +99,7 @@ def test_uint8_comes_out_as_the_reference_rounds_it(layout, pictures):
 def _words(integers, out, CHANNEL: tl.constexpr, BLOCKS: tl.constexpr, SLOT: tl.constexpr):
     pixel = tl.arange(0, 16)
     # four arguments of a store are no loop in triton: a word after the other
-    a, b, c, d = noise.words(integers + tl.program_id(0) * 5, SLOT, pixel, tl.program_id(0) * 0 + CHANNEL, BLOCKS)
+    a, b, c, d = noise.noise_words(integers + tl.program_id(0) * 5, SLOT, pixel, tl.program_id(0) * 0 + CHANNEL, BLOCKS)
     row = out + (tl.program_id(0) * 16 + pixel) * 4
     tl.store(row, a.to(tl.int64))
     tl.store(row + 1, b.to(tl.int64))
@@ -371,7 +371,7 @@ def test_a_pass_without_a_rule_is_named():
     class Unknown(ir.Pointwise):
         pass
 
-    assert executor.lacks((Unknown(),)) == "triton executor has no rule for Unknown"
+    assert rules.fallback_reason(Unknown()) == "triton executor has no rule for Unknown"
     with pytest.raises(NotImplementedError, match="no rule for Unknown"):
         rules.rule(Unknown(), None)
 

@@ -1,5 +1,4 @@
-"""Statistics by the kernels: means, ranges and histograms of each image as it stands, at the place where each sample
-meets them."""
+"""Statistics by the kernels: means, ranges and histograms of each image as it stands where its own chain needs them."""
 
 import itertools
 
@@ -101,8 +100,8 @@ def test_every_sample_meets_its_statistics_in_its_own_order(images, monkeypatch)
 def test_what_is_not_met_is_not_read(images, monkeypatch):
     x = dull(images(N, 20, 33))
     want = executor.run(plan_of(orders(x), x), x)
-    whole = launch.room
-    monkeypatch.setattr(launch, "room", lambda *a: whole(*a).fill_(float("nan")))
+    whole = launch.statistics_table
+    monkeypatch.setattr(launch, "statistics_table", lambda *a: whole(*a).fill_(float("nan")))
     assert torch.equal(executor.run(plan_of(orders(x), x), x), want)
 
 

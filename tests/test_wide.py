@@ -35,8 +35,8 @@ def seen(monkeypatch) -> dict[str, int]:
     def add(name: str, value: int) -> None:
         counts[name] += value
 
-    spy(launch, "words", lambda r: add("words", int(r)))
-    spy(launch, "_layout", lambda r: add("pairs" if r[3] == 2 else "together", int(r[3] > 0)))
+    spy(launch, "reads_words", lambda r: add("words", int(r)))
+    spy(launch, "output_layout", lambda r: add("pairs" if r.together == 2 else "together", int(r.together > 0)))
     spy(source, "triangle_taps", lambda _: add("triangles", 1))
     for owner in (source, read):
         spy(owner, "resample", lambda _: add("indirect", 1))

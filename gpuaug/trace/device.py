@@ -13,7 +13,7 @@ from gpuaug.trace.record import REFERS, Table, Trace, needed
 _ITEMS = tuple(machine.BUFFERS)
 
 
-def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.Program:
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.DrawProgram:
     """A trace as the kernel reads it.  slots: of the rows of partners"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
@@ -45,7 +45,7 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         # at once, so that a number need not be kept for it
         for store in stores.get(n, ()):
             put(codes.DTYPES[store[0]], place[n], *store[1:])
-    return machine.Program(machine.Code(out), columns)
+    return machine.DrawProgram(machine.Code(out), columns)
 
 
 def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]], tuple[int, int, int, int]]:
@@ -68,13 +68,17 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
 
 
 def run(
-    program: machine.Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
+    program: machine.DrawProgram, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
 ) -> list[Tensor]:
     """The tables of a batch.  size: [N, 2] int64, or None where the trace holds it; mates: [slots, N] int64"""
     n = len(keys)
     known = (keys.ids.contiguous(), keys.occurrence.contiguous(), keys.epoch, keys.seed)
     buffers = dict(
-        zip(_ITEMS, machine.run(program, known, known[0] if size is None else size.contiguous(), mates), strict=True)
+        zip(
+            _ITEMS,
+            machine.draw_tables(program, known, known[0] if size is None else size.contiguous(), mates),
+            strict=True,
+        )
     )
     columns, made = dict.fromkeys(_ITEMS, 0), []
     for t in tables:

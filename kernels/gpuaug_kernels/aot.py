@@ -1,9 +1,17 @@
-"""Compile ahead every kernel that presets and tests use, for cards that are not here: `python -m gpuaug_kernels.aot
-[--target 90] [--json]`.
+"""Compile ahead every kernel that presets and tests use, for cards that this machine lacks: `python -m
+gpuaug_kernels.aot [--target 90] [--json]`.
+
+For whoever builds a container: with TRITON_CACHE_DIR set to a folder of the image this fills Triton's cache, so that
+the first call on a card of that architecture compiles none of these kernels; no card is needed.  From Python:
+
+    for entry in aot.specialisations():
+        aot.compiled(entry, 90)           # kernels that write images
+    for name in aot.draw_names():
+        aot.compiled_draws(name, 90)      # kernels that draw parameters
 
 What to compile is data beside this file: specialisations.json has the kernels that write images, each as the program of
 its chain with the workload that its loops are counted for; draw_programs.json has those that draw their parameters.
-Both are written from policies by the scripts of tests/support. What the machine code costs is counted by
+Both are written from policies by the scripts of tests/support.  What the machine code costs is counted by
 kernels/tools/aot_report.py, which is not in the wheel."""
 
 import argparse
@@ -25,17 +33,20 @@ PARTNER = "partners of a mix"
 
 
 def specialisations() -> list[dict[str, Any]]:
-    """What to compile: [{"name", "workload", "source", "program", "widths", "size", "out", "reduction", "trips",
-    "chances"}]"""
+    """What to compile, one dictionary a kernel; its "name" tells them apart.
+
+    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged), "program" and
+    "reduction" (fields of chain.ChainProgram and chain.Reduction), "widths" (columns of the tables), "size" and "out"
+    (of the images written), "trips" and "chances" (how often loops and branches run, for kernels/tools/sass.py)."""
     found: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
 
 def chain_of(entry: dict[str, Any]) -> Any:
     """The program of an entry."""
-    from gpuaug_kernels.chain import Program
+    from gpuaug_kernels.chain import ChainProgram
 
-    return Program(**_frozen(entry["program"]))
+    return ChainProgram(**_frozen(entry["program"]))
 
 
 def reduction_of(entry: dict[str, Any]) -> Any:
@@ -50,7 +61,9 @@ def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def compiled(entry: dict[str, Any], target: int) -> Any:
-    """One kernel for one architecture, as a launch would compile it."""
+    """One kernel for one architecture, as a launch would compile it; it stays in Triton's cache.
+
+    entry: of `specialisations`; target: compute capability times ten, 90 for sm_90"""
     import torch
     import triton
     from triton.backends.compiler import GPUTarget
@@ -66,13 +79,13 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
         else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     )
     source = Source(data, dtype, shape[1], ragged=strides is None)
-    *tables, known = (torch.empty(1, width, device="cpu") for width in entry["widths"])
+    *tables, statistics = (torch.empty(1, width, device="cpu") for width in entry["widths"])
     out = entry["out"]
     made = launch.ahead(
         source,
         program,
         Tables(*tables),
-        known,
+        statistics,
         tuple(entry["size"]),
         getattr(torch, out["dtype"]),
         out["channels_last"],
@@ -87,7 +100,7 @@ def draw_names() -> list[str]:
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
-    """The kernel of a name as a launch would compile it, its options, and how many numbers of a trace it makes."""
+    """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
     from gpuaug_kernels import draws
@@ -96,15 +109,15 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
         constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
-        signature = {k: types.get(k, "constexpr") for k in draws.partner.arg_names}
-        aligned = {(draws.partner.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
+        signature = {k: types.get(k, "constexpr") for k in draws.find_partners.arg_names}
+        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
         return (
-            ASTSource(fn=draws.partner, signature=signature, constexprs=constants, attrs=aligned),
+            ASTSource(fn=draws.find_partners, signature=signature, constexprs=constants, attrs=aligned),
             {"num_warps": draws.WARPS},
             0,
         )
     entry = next(e for e in json.loads(DRAW_FILE.read_text(encoding="utf-8")) if f"draws of {e['name']}" == name)
-    program = draws.Program(draws.Code(entry["code"]), tuple(entry["columns"]))
+    program = draws.DrawProgram(draws.Code(entry["code"]), tuple(entry["columns"]))
     return draws.ahead(program), draws.OPTIONS, len(entry["code"]) // codes.FIELDS
 
 
@@ -137,7 +150,8 @@ def asked(
     given.target = given.target or list(TARGETS)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         print(
-            "error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; unset it and run this again",
+            "error: kernels cannot be compiled where TRITON_INTERPRET is set, got TRITON_INTERPRET=1; "
+            "unset it and run this again",
             file=sys.stderr,
         )
         raise SystemExit(2)
@@ -173,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row | {"seconds": round(time.perf_counter() - begin, 2)})
             if not given.json:
                 print(
-                    f"{name:36s} sm_{target:<4d} {row['bytes']:8d} bytes {row['shared']:6d} shared {rows[-1]['seconds']:7.2f} s",
+                    f"{name:36s} sm_{target:<4d} {row['bytes']:8d} bytes {row['shared']:6d} shared "
+                    f"{rows[-1]['seconds']:7.2f} s",
                     flush=True,
                 )
     if given.json:

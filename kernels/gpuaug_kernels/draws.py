@@ -1,8 +1,8 @@
-"""All parameters of a batch in one launch: a row of instructions, each thread a sample, its numbers in registers.
+"""All parameters of a batch in one launch: a trace of the draws, each thread a sample, its numbers in registers.
 
 It reads 16 bytes a sample (id and occurrence; 16 more where images differ in size, 8 for a partner) and writes every
-column of every table once. An instruction is five integers, but for constants: code, and places among the numbers
-made so far, or what the code says."""
+column of every table once.  An operation is FIELDS numbers: its code, and the places of its operands among the numbers
+made so far, or what the code says; integers all, but for the value of a float constant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +71,7 @@ from gpuaug_kernels.constants import (
     WIDTH,
     WORD,
 )
+from gpuaug_kernels.tuples import Buffers, Sample
 
 BLOCK = 32
 # of the search for partners: samples looked at together, and warps that look
@@ -81,8 +82,9 @@ BUFFERS = {name: getattr(torch, name) for name in codes.DTYPES}
 
 
 class Code:
-    """Instructions by place.  No tuple: triton takes one apart whenever it is looked into; and its hash is taken once,
-    for every launch asks for it."""
+    """The numbers of all operations, one after the other.
+
+    No tuple: triton would take it apart at every access.  The hash is computed once, since every launch asks for it."""
 
     def __init__(self, values: Sequence[float]):
         self.values = tuple(values)
@@ -101,21 +103,21 @@ class Code:
         return isinstance(other, Code) and self.values == other.values
 
     def __repr__(self) -> str:
-        # what the cache on disk knows a kernel by
+        # part of the key under which triton caches a compiled kernel on disk
         return f"Code{self.values}"
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """What to compile."""
+class DrawProgram:
+    """What to compile: a trace as data."""
 
     code: Code
     columns: tuple[int, int, int, int]  # of all tables of each dtype of BUFFERS
 
 
 @triton.jit
-def wholes(OP: tl.constexpr, a, b):
-    """Of two integers or truth values."""
+def integer_operation(OP: tl.constexpr, a, b):
+    """Of two integers, or of two truth values, which are 0 or 1: [BLOCK] int64."""
     if OP == IADD:
         out = a + b
     elif OP == ISUB:
@@ -131,7 +133,7 @@ def wholes(OP: tl.constexpr, a, b):
     elif OP == ISHR:
         out = a >> b
     elif OP == IDIV:
-        # the machine's division goes towards zero
+        # rounds down, as Python does: a card's division rounds towards zero
         by = tl.where(b == 0, 1, b)
         q = a // by
         rest = a - q * by
@@ -151,8 +153,8 @@ def wholes(OP: tl.constexpr, a, b):
 
 
 @triton.jit
-def reals(OP: tl.constexpr, a, b):
-    """Of one or two fractions."""
+def float_operation(OP: tl.constexpr, a, b):
+    """Of one float or two: [BLOCK] float64."""
     if OP == DADD:
         out = a + b
     elif OP == DSUB:
@@ -162,7 +164,7 @@ def reals(OP: tl.constexpr, a, b):
     elif OP == DDIV:
         out = a / b
     elif OP == DMIN:
-        # what is no number stays none
+        # NaN stays NaN
         out = tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
     elif OP == DMAX:
         out = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
@@ -195,8 +197,8 @@ def reals(OP: tl.constexpr, a, b):
 
 
 @triton.jit
-def between(OP: tl.constexpr, a, b, c):
-    """Of both kinds."""
+def mixed_operation(OP: tl.constexpr, a, b, c):
+    """A choice, a comparison of floats, or a conversion: [BLOCK] int64 or float64."""
     if (OP == IWHERE) | (OP == DWHERE):
         out = tl.where(a != 0, b, c)
     elif OP == DLT:
@@ -214,84 +216,85 @@ def between(OP: tl.constexpr, a, b, c):
 
 
 @triton.jit
-def given(OP: tl.constexpr, VALUE: tl.constexpr, known, at, mask, n, BLOCK: tl.constexpr):
-    """A constant, or what is known of a sample.  known: id, occurrence, epoch, addresses of sizes and partners, words
-    of the seed"""
+def sample_value(OP: tl.constexpr, VALUE: tl.constexpr, given, at, mask, n, BLOCK: tl.constexpr):
+    """A constant, or what is given of a sample.  given: a Sample"""
     if OP == ICONST:
         out = tl.full((BLOCK,), VALUE, tl.int64)
     elif OP == DCONST:
         out = tl.full((BLOCK,), VALUE, tl.float64)
     elif OP == ID:
-        out = known[0]
+        out = given.id
     elif OP == OCCURRENCE:
-        out = known[1]
+        out = given.occurrence
     elif OP == EPOCH:
-        out = known[2]
+        out = given.epoch
     elif OP == LOW:
-        out = tl.zeros_like(known[0]) + known[5]
+        out = tl.zeros_like(given.id) + given.low
     elif OP == HIGH:
-        out = tl.zeros_like(known[0]) + known[6]
+        out = tl.zeros_like(given.id) + given.high
     elif OP == HEIGHT:
-        out = tl.load(known[3] + 2 * at, mask=mask, other=1)
+        out = tl.load(given.sizes + 2 * at, mask=mask, other=1)
     elif OP == WIDTH:
-        out = tl.load(known[3] + 2 * at + 1, mask=mask, other=1)
+        out = tl.load(given.sizes + 2 * at + 1, mask=mask, other=1)
     else:
         tl.static_assert(OP == PARTNER, "no such instruction")
-        out = tl.load(known[4] + VALUE * n + at, mask=mask, other=0)
+        out = tl.load(given.partners + VALUE * n + at, mask=mask, other=0)
     return out
 
 
 @triton.jit
-def words(C1: tl.constexpr, C0: tl.constexpr, known, low, high):
-    """The four words of a counter, int64."""
-    c2 = known[0].to(tl.uint32)
-    c3 = (((known[0] >> 32) << EPOCH_BITS) | known[2]).to(tl.uint32)
-    c1 = ((known[1] << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
+def philox_words(C1: tl.constexpr, C0: tl.constexpr, identity, occurrence, epoch, low, high):
+    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed"""
+    c2 = identity.to(tl.uint32)
+    c3 = (((identity >> 32) << EPOCH_BITS) | epoch).to(tl.uint32)
+    c1 = ((occurrence << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
     zero = tl.zeros_like(c2)
     a, b, c, d = tl.philox_impl(zero + C0, c1, c2, c3, zero + low.to(tl.uint32), zero + high.to(tl.uint32))
     return a.to(tl.int64), b.to(tl.int64), c.to(tl.int64), d.to(tl.int64)
 
 
 @triton.jit
-def put(OP: tl.constexpr, value, buffers, place, mask):
-    """A column of a table."""
+def store_column(OP: tl.constexpr, value, buffers, place, mask):
+    """Write a number to a column of a table.  OP: the dtype of the table"""
     if OP == FLOAT32:
-        tl.store(buffers[0] + place, value.to(tl.float32), mask=mask)
+        tl.store(buffers.floats + place, value.to(tl.float32), mask=mask)
     elif OP == INT32:
-        tl.store(buffers[1] + place, value.to(tl.int32), mask=mask)
+        tl.store(buffers.ints + place, value.to(tl.int32), mask=mask)
     elif OP == FLOAT64:
-        tl.store(buffers[2] + place, value, mask=mask)
+        tl.store(buffers.doubles + place, value, mask=mask)
     else:
         tl.static_assert(OP == INT64, "no such table")
-        tl.store(buffers[3] + place, value, mask=mask)
+        tl.store(buffers.longs + place, value, mask=mask)
 
 
 @triton.jit(do_not_specialize=["low", "high", "epoch", "n"])
-def trace(
-    ids,
-    occurrences,
-    epoch,
-    sizes,
-    partners,
-    low,
+def draw_parameters(
+    ids,  # [N] int64
+    occurrences,  # [N] int64
+    epoch,  # int64, or a pointer to [1] int64
+    sizes,  # [N, 2] int64, height and width; read where the trace asks for them
+    partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
+    low,  # the words of the seed, int64
     high,
-    floats,
-    ints,
-    doubles,
-    longs,
+    floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
+    ints,  # the same of int32
+    doubles,  # the same of float64
+    longs,  # the same of int64
     n,
-    CODE: tl.constexpr,
-    LENGTH: tl.constexpr,
+    CODE: tl.constexpr,  # a Code
+    LENGTH: tl.constexpr,  # operations in it
     BLOCK: tl.constexpr,
 ):
-    """A block of samples.  epoch: a number, or the address of one; low, high: the words of the seed, as int64"""
+    """All parameters of a block of samples.
+
+    Bytes a sample: 16 read (32 where sizes are asked for, 8 more a partner), and every column of the tables written."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < n
     now = epoch
     if epoch.dtype.is_ptr():
         now = tl.load(epoch)
     identity = tl.load(ids + at, mask=mask, other=0)
-    known = (
+    given = Sample(
         identity,
         tl.load(occurrences + at, mask=mask, other=0),
         tl.zeros_like(identity) + now,
@@ -300,23 +303,27 @@ def trace(
         low,
         high,
     )
-    buffers = (floats, ints, doubles, longs)
+    buffers = Buffers(floats, ints, doubles, longs)
     padded = (n + 15) // 16 * 16
     numbers = ()
     for k in tl.static_range(LENGTH):
         if CODE[FIELDS * k] < WORD:
-            numbers = numbers + (given(CODE[FIELDS * k], CODE[FIELDS * k + 1], known, at, mask, n, BLOCK),)
+            numbers = numbers + (sample_value(CODE[FIELDS * k], CODE[FIELDS * k + 1], given, at, mask, n, BLOCK),)
         elif CODE[FIELDS * k] == WORD:
-            numbers = numbers + words(CODE[FIELDS * k + 1], CODE[FIELDS * k + 2], known, low, high)
+            numbers = numbers + philox_words(
+                CODE[FIELDS * k + 1], CODE[FIELDS * k + 2], given.id, given.occurrence, given.epoch, low, high
+            )
         elif CODE[FIELDS * k] < IWHERE:
             numbers = numbers + (
-                wholes(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], numbers[CODE[FIELDS * k + 2]]),
+                integer_operation(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], numbers[CODE[FIELDS * k + 2]]),
             )
         elif (CODE[FIELDS * k] >= DADD) & (CODE[FIELDS * k] < DLT):
-            numbers = numbers + (reals(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], numbers[CODE[FIELDS * k + 2]]),)
+            numbers = numbers + (
+                float_operation(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], numbers[CODE[FIELDS * k + 2]]),
+            )
         elif CODE[FIELDS * k] < FLOAT32:
             numbers = numbers + (
-                between(
+                mixed_operation(
                     CODE[FIELDS * k],
                     numbers[CODE[FIELDS * k + 1]],
                     numbers[CODE[FIELDS * k + 2]],
@@ -324,39 +331,53 @@ def trace(
                 ),
             )
         else:
-            # which number; columns before the table, of the table, before this one
+            # operands: the number; columns of tables before this table, of this table, and before this column
             place = padded * CODE[FIELDS * k + 2] + at * CODE[FIELDS * k + 3] + CODE[FIELDS * k + 4]
-            put(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], buffers, place, mask)
+            store_column(CODE[FIELDS * k], numbers[CODE[FIELDS * k + 1]], buffers, place, mask)
 
 
 @triton.jit
-def smaller(h, l, other_h, other_l):
+def pair_less(h, l, other_h, other_l):
+    """Whether a pair of integers comes before another: by the first, then the second."""
     return (h < other_h) | ((h == other_h) & (l < other_l))
 
 
 @triton.jit
-def least(h, l, known):
-    """The least of each row of pairs, by the first, then the second; the largest there is where none is known."""
+def pair_least(h, l, valid):
+    """The least valid pair of each row, by the first, then the second; the largest int64 where there is none."""
     top = 0x7FFFFFFFFFFFFFFF
-    high = tl.min(tl.where(known, h, top), 1)
-    low = tl.min(tl.where(known & (h == high[:, None]), l, top), 1)
+    high = tl.min(tl.where(valid, h, top), 1)
+    low = tl.min(tl.where(valid & (h == high[:, None]), l, top), 1)
     return high, low
 
 
 @triton.jit
-def sort_keys(ids, occurrences, now, at, n, low, high, C1: tl.constexpr):
-    """What samples are sorted by: word, id, occurrence and row, as two int64."""
+def sort_keys(ids, occurrences, epoch, at, n, low, high, C1: tl.constexpr):
+    """What samples are sorted by, first random word, then id, occurrence and row, as two int64."""
     mask = at < n
     identity, occurrence = tl.load(ids + at, mask=mask, other=0), tl.load(occurrences + at, mask=mask, other=0)
-    word, _, _, _ = words(C1, 0, (identity, occurrence, tl.zeros_like(identity) + now), low, high)
+    word, _, _, _ = philox_words(C1, 0, identity, occurrence, tl.zeros_like(identity) + epoch, low, high)
     # ids have 46 bits, occurrences 12
     return (word << 31) | (identity >> 15), ((((identity & 0x7FFF) << 12) | occurrence) * ROWS) | at
 
 
 @triton.jit(do_not_specialize=["low", "high", "epoch", "n"])
-def partner(ids, occurrences, epoch, low, high, out, n, C1: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
-    """The next in the cycle of a batch sorted by its keys, for a block of samples: all are looked at, n^2 in all, which
-    for a batch is little."""
+def find_partners(
+    ids,  # [N] int64
+    occurrences,  # [N] int64
+    epoch,  # int64, or a pointer to [1] int64
+    low,  # the words of the seed, int64
+    high,
+    out,  # [N] int64, rows of the batch
+    n,
+    C1: tl.constexpr,  # domain << 28 | slot
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,  # samples that are compared with the block at a time
+):
+    """The partner of each of a block of samples: the next in the cycle of the batch sorted by its keys.
+
+    All are looked at, N^2 in all, which is little for a batch.  Bytes a block: 16 N read, from the second cache mostly,
+    and 8 a sample written."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     now = epoch
     if epoch.dtype.is_ptr():
@@ -369,21 +390,21 @@ def partner(ids, occurrences, epoch, low, high, out, n, C1: tl.constexpr, BLOCK:
     for start in range(0, n, CHUNK):
         there = start + tl.arange(0, CHUNK).to(tl.int64)
         oh, ol = sort_keys(ids, occurrences, now, there, n, low, high, C1)
-        oh, ol, known = oh[None, :], ol[None, :], (there < n)[None, :]
-        known = known & (at < n)[:, None]
-        ah, al = least(oh, ol, known)
-        nearer = smaller(ah, al, first_h, first_l)
+        oh, ol, valid = oh[None, :], ol[None, :], (there < n)[None, :]
+        valid = valid & (at < n)[:, None]
+        ah, al = pair_least(oh, ol, valid)
+        nearer = pair_less(ah, al, first_h, first_l)
         first_h, first_l = tl.where(nearer, ah, first_h), tl.where(nearer, al, first_l)
-        ah, al = least(oh, ol, known & smaller(h[:, None], l[:, None], oh, ol))
-        nearer = smaller(ah, al, next_h, next_l)
+        ah, al = pair_least(oh, ol, valid & pair_less(h[:, None], l[:, None], oh, ol))
+        nearer = pair_less(ah, al, next_h, next_l)
         next_h, next_l = tl.where(nearer, ah, next_h), tl.where(nearer, al, next_l)
-    # nobody comes after the last but the first
+    # the last is followed by the first
     row = tl.where(next_l == 0x7FFFFFFFFFFFFFFF, first_l, next_l) % ROWS
     tl.store(out + at, row, mask=at < n)
 
 
-def run(
-    program: Program, keys: tuple[Tensor, Tensor, int | Tensor, int], size: Tensor, partners: Tensor
+def draw_tables(
+    program: DrawProgram, keys: tuple[Tensor, Tensor, int | Tensor, int], size: Tensor, partners: Tensor
 ) -> tuple[Tensor, ...]:
     """The buffers of all tables: table after table [N rounded up to 16, columns], each from its own column of
     `program.columns`.
@@ -400,7 +421,7 @@ def run(
     )
     if n:
         with torch.cuda.device_of(ids):
-            trace[(triton.cdiv(n, BLOCK),)](
+            draw_parameters[(triton.cdiv(n, BLOCK),)](
                 *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
                 **constants(program),
                 **OPTIONS,
@@ -411,8 +432,8 @@ def run(
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 
-def constants(program: Program) -> dict[str, object]:
-    """What the kernel is specialised on."""
+def constants(program: DrawProgram) -> dict[str, object]:
+    """The compile-time constants of `draw_parameters`."""
     return {"CODE": program.code, "LENGTH": len(program.code) // codes.FIELDS, "BLOCK": BLOCK}
 
 
@@ -424,7 +445,7 @@ def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c
     out = torch.empty_like(ids)
     if n:
         with torch.cuda.device_of(ids):
-            partner[(triton.cdiv(n, BLOCK),)](
+            find_partners[(triton.cdiv(n, BLOCK),)](
                 ids,
                 occurrences,
                 epoch,
@@ -444,11 +465,12 @@ def _check(*tensors: Tensor) -> None:
     for t in tensors:
         if t.dtype != torch.int64 or not t.is_contiguous() or t.device != tensors[0].device:
             raise ValueError(
-                f"what is known of samples must be contiguous int64 on {tensors[0].device}, got {t.dtype} of strides {t.stride()} on {t.device}"
+                f"ids, occurrences, sizes and partners must be contiguous int64 on {tensors[0].device}, got {t.dtype} "
+                f"of strides {t.stride()} on {t.device}"
             )
 
 
-def ahead(program: Program) -> ASTSource:
+def ahead(program: DrawProgram) -> ASTSource:
     """The kernel that a launch would compile, for triton.compile and any target: epoch a number, tensors aligned."""
     pointers = {
         "ids": "*i64",
@@ -462,10 +484,10 @@ def ahead(program: Program) -> ASTSource:
     }
     types = {**pointers, "epoch": "i64", "low": "i64", "high": "i64", "n": "i32"}
     constant = constants(program)
-    signature = {name: "constexpr" if name in constant else types[name] for name in trace.arg_names}
+    signature = {name: "constexpr" if name in constant else types[name] for name in draw_parameters.arg_names}
     return ASTSource(
-        fn=trace,
+        fn=draw_parameters,
         signature=signature,
         constexprs=constant,
-        attrs={(trace.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers},
+        attrs={(draw_parameters.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers},
     )

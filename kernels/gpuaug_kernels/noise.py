@@ -8,9 +8,10 @@ from gpuaug_kernels.constants import DOMAIN_SHIFT, KEY_C2, KEY_C3, KEY_HIGH, KEY
 
 
 @triton.jit
-def words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
-    """The four words of the block that holds a channel.  i: the sample's integers; pixel: [h, w] int32, y * width +
-    x"""
+def noise_words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
+    """The four words of the block that holds a channel.
+
+    i: pointer to the sample's integers, [columns] int32; pixel: [h, w] int32, y * width + x"""
     c0 = (pixel * BLOCKS + channel // 4).to(tl.uint32)
     zero = tl.zeros_like(c0)
     c1 = zero + (tl.load(i + KEY_OCCURRENCE) | SLOT | (PIXELS << DOMAIN_SHIFT)).to(tl.uint32, bitcast=True)
@@ -22,8 +23,8 @@ def words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
 
 
 @triton.jit
-def pick(a, b, c, d, channel):
-    """The channel's own of four words."""
+def pick_word(a, b, c, d, channel):
+    """The word of a channel, among the four of its block."""
     k = channel % 4
     return tl.where(k == 0, a, tl.where(k == 1, b, tl.where(k == 2, c, d)))
 
@@ -36,8 +37,8 @@ def uniform(w):
 
 @triton.jit
 def circle(v):
-    """Cosine and sine of v turns, v in [0, 1): the nearest quarter and a polynomial, for the library's slow path takes
-    a stack."""
+    """Cosine and sine of v turns, v in [0, 1): the nearest quarter and a polynomial, since the library's slow path
+    needs a stack."""
     quarter = tl.floor(4.0 * v + 0.5)
     x = (v - 0.25 * quarter) * 6.283185307179586
     y = x * x
@@ -51,7 +52,7 @@ def circle(v):
 
 
 @triton.jit
-def pair(w0, w1):
+def normal_pair(w0, w1):
     """Two standard normals (Box and Muller, 1958)."""
     # 1 - u1 is exact; where it is small a logarithm near 1 has lost its digits
     t = (16777215 - (w0 >> 8).to(tl.int32)).to(tl.float32) * 5.9604644775390625e-08
@@ -64,13 +65,13 @@ def pair(w0, w1):
 @triton.jit
 def normals(i, SLOT: tl.constexpr, pixel, channel, CHANNELS: tl.constexpr, BLOCKS: tl.constexpr):
     """N(0, 1) for the three channels, or three times for the one."""
-    w0, w1, w2, w3 = words(i, SLOT, pixel, channel, BLOCKS)
+    w0, w1, w2, w3 = noise_words(i, SLOT, pixel, channel, BLOCKS)
     if CHANNELS == 3:
-        a, b = pair(w0, w1)
-        c, _ = pair(w2, w3)
+        a, b = normal_pair(w0, w1)
+        c, _ = normal_pair(w2, w3)
     else:
         k = channel % 4
-        even, odd = pair(tl.where(k < 2, w0, w2), tl.where(k < 2, w1, w3))
+        even, odd = normal_pair(tl.where(k < 2, w0, w2), tl.where(k < 2, w1, w3))
         a = tl.where(k % 2 == 0, even, odd)
         b = a
         c = a

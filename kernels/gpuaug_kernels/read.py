@@ -1,5 +1,13 @@
-"""The source of a chain by its record: the sample's one of several, the pixel itself, or what source.py and stencil.py
-make of others."""
+"""The source of a chain by its record: the pixel itself, one of several for each sample, or what source.py, warp.py and
+stencil.py make of other pixels.
+
+Bytes read: see those files.  What the functions here are handed:
+
+    image     the sample's image (tuples.py)
+    f, i, d   pointers to the sample's floats, integers and doubles
+    at        the tile (tuples.py)
+    height    of the output
+"""
 
 import triton
 import triton.language as tl
@@ -17,7 +25,7 @@ from gpuaug_kernels.constants import (
     SWITCH,
     TRIANGLE,
 )
-from gpuaug_kernels.source import moved, pixel, resample, sharpen
+from gpuaug_kernels.source import read_pixel, read_shifted, resample, sharpen
 from gpuaug_kernels.stencil import blur, project
 from gpuaug_kernels.warp import warp
 
@@ -27,22 +35,22 @@ def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, heigh
     """A record of a source: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
     KIND: tl.constexpr = PROGRAM[K]
     if KIND == SWITCH:
-        r, g, b = switch(PROGRAM, K, image, f, i, d, at, mask, height, CHANNELS)
+        r, g, b = read_switch(PROGRAM, K, image, f, i, d, at, mask, height, CHANNELS)
     elif KIND == PIXEL:
-        r, g, b = pixel(image, at, mask, height, CHANNELS)
+        r, g, b = read_pixel(image, at, mask, height, CHANNELS)
     else:
-        r, g, b = around(
+        r, g, b = read_around(
             PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, CHANNELS
         )
     return r, g, b
 
 
 @triton.jit
-def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
+def read_around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
     """A source that reads other pixels than its own.  f, i, d: where its parameters begin"""
     KIND: tl.constexpr = PROGRAM[K]
-    if (KIND == FLOOR) & image[4]:
-        r, g, b = moved(image, f, i, d, at, height, CHANNELS, PROGRAM[K + 1])
+    if (KIND == FLOOR) & image.words:
+        r, g, b = read_shifted(image, f, i, d, at, height, CHANNELS, PROGRAM[K + 1])
     elif (KIND == TRIANGLE) | (KIND == FLOOR):
         r, g, b = resample(image, f, i, d, at, CHANNELS, KIND, PROGRAM[K + 1])
     elif KIND == SHARPEN:
@@ -58,10 +66,10 @@ def around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, hei
 
 
 @triton.jit
-def switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
-    """The sample's one of several sources: a switch at run time, uniform in the program."""
+def read_switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
+    """The sample's one of several sources, chosen at run time: a tile has one sample, so that no warp diverges."""
     index = tl.load(i + PROGRAM[K + 3])
-    r = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
+    r = tl.zeros((at.y.shape[0], at.x.shape[1]), tl.float32)
     g = r
     b = r
     for k in tl.static_range(tl.constexpr(PROGRAM[K + 1])):

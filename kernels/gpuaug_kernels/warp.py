@@ -1,24 +1,25 @@
 """Projective maps: four taps of a position, or the nearest.
 
-Bytes read: four values a channel and pixel, or one, each from the first cache after the first.  Arguments as in
-source.py."""
+Bytes read: four values a channel and pixel, or one, each from the first cache after the first time.  Arguments as in
+source.py, but d: pointer to the map from output to input, [9] float64."""
 
 import triton
 import triton.language as tl
 
 from gpuaug_kernels.constants import NEAREST, NOTHING
-from gpuaug_kernels.point import columns
-from gpuaug_kernels.source import gather, limited, scaled, settled, units
+from gpuaug_kernels.point import load_channels
+from gpuaug_kernels.source import gather, snap_mean, to_int32, to_unit, unit_scale
+from gpuaug_kernels.tuples import Sums
 
 
 @triton.jit
-def position(d, at):
+def mapped_position(d, at):
     """Input x and y of every pixel, float64."""
-    y, x = at[0].to(tl.float64), at[1].to(tl.float64)
+    y, x = at.y.to(tl.float64), at.x.to(tl.float64)
     sx = (tl.load(d) * x + tl.load(d + 1) * y) + tl.load(d + 2)
     sy = (tl.load(d + 3) * x + tl.load(d + 4) * y) + tl.load(d + 5)
     p, q, s = tl.load(d + 6), tl.load(d + 7), tl.load(d + 8)
-    # an affine map divides by 1: a division of doubles is not paid for
+    # an affine map would divide by 1: the division of doubles is saved
     if (p != 0.0) | (q != 0.0) | (s != 1.0):
         sz = (p * x + q * y) + s
         sz = tl.where(sz == 0.0, 1.0e-300, sz)
@@ -27,42 +28,42 @@ def position(d, at):
 
 
 @triton.jit
-def split(position):
-    """A position's whole part as int32 and what lies beyond it as float32.  position: float64"""
-    whole = tl.floor(position)
-    return limited(whole), (position - whole).to(tl.float32)
+def split_position(position):
+    """A position's floor as int32, and how far it lies beyond it as float32.  position: float64"""
+    floor = tl.floor(position)
+    return to_int32(floor), (position - floor).to(tl.float32)
 
 
 @triton.jit
-def advance(along, across, shift, at):
-    """The same of a row of an affine map, over the tile: doubles for its first pixel only, and float32 from there,
-    since no weight jumps."""
-    whole, beyond = split(along * at[5].to(tl.float64) + across * at[4].to(tl.float64) + shift)
+def affine_positions(along, across, shift, at):
+    """The same of one coordinate of an affine map over the tile, along * x + across * y + shift: doubles for its first
+    pixel only, and float32 from there, since weights are continuous in the position."""
+    base, beyond = split_position(along * at.left.to(tl.float64) + across * at.top.to(tl.float64) + shift)
     beyond += NOTHING
     moved = (
-        along.to(tl.float32) * (at[1] - at[5]).to(tl.float32) + across.to(tl.float32) * (at[0] - at[4]).to(tl.float32)
+        along.to(tl.float32) * (at.x - at.left).to(tl.float32) + across.to(tl.float32) * (at.y - at.top).to(tl.float32)
     ) + beyond
     moved = tl.minimum(tl.maximum(moved, -1.0e9), 1.0e9)
     floor = tl.floor(moved)
-    return whole + floor.to(tl.int32), on_pixel(moved - floor)
+    return base + floor.to(tl.int32), snap_to_pixel(moved - floor)
 
 
 @triton.jit
 def corners(d, at):
-    """The upper left of every pixel's four taps, x and y, and how far it lies beyond them."""
+    """The upper left of every pixel's four taps, x and y, and how far the position lies beyond it along each."""
     if (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0):
-        sx, sy = position(d, at)
-        x, fx = split(sx + NOTHING)
-        y, fy = split(sy + NOTHING)
-        fx, fy = on_pixel(fx), on_pixel(fy)
+        sx, sy = mapped_position(d, at)
+        x, fx = split_position(sx + NOTHING)
+        y, fy = split_position(sy + NOTHING)
+        fx, fy = snap_to_pixel(fx), snap_to_pixel(fy)
     else:
-        x, fx = advance(tl.load(d), tl.load(d + 1), tl.load(d + 2), at)
-        y, fy = advance(tl.load(d + 3), tl.load(d + 4), tl.load(d + 5), at)
+        x, fx = affine_positions(tl.load(d), tl.load(d + 1), tl.load(d + 2), at)
+        y, fy = affine_positions(tl.load(d + 3), tl.load(d + 4), tl.load(d + 5), at)
     return x, y, fx, fy
 
 
 @triton.jit
-def even(x):
+def round_half_even(x):
     """The nearest integer as int32, half to even.  x: float64"""
     low = tl.floor(x)
     out, over = low.to(tl.int32), x - low
@@ -71,48 +72,50 @@ def even(x):
 
 @triton.jit
 def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
-    """Sums of r, g, b and weight with one more tap; what is outside adds nothing."""
-    known = mask & (y >= 0) & (y < tl.load(i)) & (x >= 0) & (x < tl.load(i + 1))
-    if units(image) == 1.0:
-        known = known & (w > 0.0)
-    r, g, b = gather(image, y, x, channel, known, CHANNELS)
-    return (sums[0] + w * r, sums[1] + w * g, sums[2] + w * b, sums[3] + tl.where(known, w, 0.0)), (r, g, b)
+    """Sums with one more tap, and the tap; one outside the image adds nothing."""
+    valid = mask & (y >= 0) & (y < tl.load(i)) & (x >= 0) & (x < tl.load(i + 1))
+    if unit_scale(image) == 1.0:
+        valid = valid & (w > 0.0)
+    r, g, b = gather(image, y, x, channel, valid, CHANNELS)
+    sums = Sums(sums.r + w * r, sums.g + w * g, sums.b + w * b, sums.weight + tl.where(valid, w, 0.0))
+    return sums, r, g, b
 
 
 @triton.jit
 def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
-    """Four taps, or the nearest."""
-    zero = tl.zeros((at[0].shape[0], at[1].shape[1]), tl.float32)
-    sums = (zero, zero, zero, zero)
+    """Four taps, or the nearest; with a fill, as much of it as lies outside the image.  i: input height and width"""
+    zero = tl.zeros((at.y.shape[0], at.x.shape[1]), tl.float32)
+    sums = Sums(zero, zero, zero, zero)
     if KIND == NEAREST:
-        # half a pixel off, a value is another
-        sx, sy = position(d, at)
-        sums, tap = add_tap(sums, image, i, even(sy), even(sx), zero + 1.0, at[3], mask, CHANNELS)
+        # in doubles: where rounding moves a position over a half, another pixel is read
+        sx, sy = mapped_position(d, at)
+        y, x = round_half_even(sy), round_half_even(sx)
+        sums, nr, ng, nb = add_tap(sums, image, i, y, x, zero + 1.0, at.channel, mask, CHANNELS)
     else:
         x, y, fx, fy = corners(d, at)
-        sums, tap = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at[3], mask, CHANNELS)
-        sums, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at[3], mask, CHANNELS)
-        sums, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at[3], mask, CHANNELS)
-        sums, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at[3], mask, CHANNELS)
-    one = units(image)
+        sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, CHANNELS)
+        sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, CHANNELS)
+        sums, _, _, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at.channel, mask, CHANNELS)
+        sums, _, _, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at.channel, mask, CHANNELS)
+    one = unit_scale(image)
     if KIND == NEAREST:
-        r, g, b = scaled(tap[0], one), scaled(tap[1], one), scaled(tap[2], one)
+        r, g, b = to_unit(nr, one), to_unit(ng, one), to_unit(nb, one)
     else:
-        r, g, b = settled(sums[0], tap[0], one), settled(sums[1], tap[1], one), settled(sums[2], tap[2], one)
+        r, g, b = snap_mean(sums.r, nr, one), snap_mean(sums.g, ng, one), snap_mean(sums.b, nb, one)
     if FILL == 1:
-        fr, fg, fb = columns(fill + at[3], CHANNELS)
-        r, g, b = shared(r, fr, sums[3]), shared(g, fg, sums[3]), shared(b, fb, sums[3])
+        fr, fg, fb = load_channels(fill + at.channel, CHANNELS)
+        r, g, b = blend_fill(r, fr, sums.weight), blend_fill(g, fg, sums.weight), blend_fill(b, fb, sums.weight)
     return r, g, b
 
 
 @triton.jit
-def shared(x, fill, share):
-    """A value with as much of the fill as lies beyond the image."""
+def blend_fill(x, fill, share):
+    """A value with the fill where its taps lie outside.  share: the weight of those inside, 0 to 1"""
     return tl.where(share > 0.999999, x, (x - fill) * share + fill)
 
 
 @triton.jit
-def on_pixel(beyond):
-    """How far beyond a pixel positions are that were moved on by NOTHING: what is beside it by no more than rounding is
-    on it."""
+def snap_to_pixel(beyond):
+    """How far positions are beyond a pixel, given that plus NOTHING: those beside it by no more than rounding are on
+    it."""
     return tl.where(beyond < 2.0 * NOTHING, 0.0, beyond - NOTHING)

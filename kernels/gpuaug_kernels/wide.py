@@ -1,7 +1,7 @@
 """Sixteen neighbouring pixels of three channels at a time: 48 bytes in as six words, 48 values out, 32 bytes at a time.
 
 A thread holds the sixteen, two threads share what is written at a time: memory is written in whole sectors of 32 bytes.
-Whether images are laid out for it, the launcher knows; every address here is a multiple of its access."""
+The launcher checks that images are laid out for it; every address here is a multiple of its access."""
 
 import triton
 import triton.language as tl
@@ -40,8 +40,8 @@ def join8(a, b, c, d, e, f, g, h):
 
 
 @triton.jit
-def eight(at):
-    """Eight pixels of three bytes, red lowest, the highest byte anything."""
+def load_eight(at):
+    """Eight pixels of three bytes, red lowest, the highest byte anything.  at: pointer to three words, uint64"""
     a, b, c = tl.load(at), tl.load(at + 1), tl.load(at + 2)
     p0, p1, p2 = a.to(tl.uint32), (a >> 24).to(tl.uint32), ((a >> 48) | (b << 16)).to(tl.uint32)
     p3, p4 = (b >> 8).to(tl.uint32), (b >> 32).to(tl.uint32)
@@ -50,8 +50,8 @@ def eight(at):
 
 
 @triton.jit
-def either(back, p, q, K: tl.constexpr):
-    """Pixel K of sixteen, of which p are the first eight, or the one that is as far from their end."""
+def pick_pixel(back, p, q, K: tl.constexpr):
+    """Pixel K of sixteen, p the first eight and q the rest; backwards, pixel 15 - K."""
     if K < 8:
         out = tl.where(back, q[7 - K], p[K])
     else:
@@ -62,38 +62,43 @@ def either(back, p, q, K: tl.constexpr):
 @triton.jit
 def every_other(back, p, q, K: tl.constexpr):
     """Eight of sixteen pixels, from K on."""
-    a, b, c, d = either(back, p, q, K), either(back, p, q, K + 2), either(back, p, q, K + 4), either(back, p, q, K + 6)
+    a, b, c, d = (
+        pick_pixel(back, p, q, K),
+        pick_pixel(back, p, q, K + 2),
+        pick_pixel(back, p, q, K + 4),
+        pick_pixel(back, p, q, K + 6),
+    )
     e, f, g, h = (
-        either(back, p, q, K + 8),
-        either(back, p, q, K + 10),
-        either(back, p, q, K + 12),
-        either(back, p, q, K + 14),
+        pick_pixel(back, p, q, K + 8),
+        pick_pixel(back, p, q, K + 10),
+        pick_pixel(back, p, q, K + 12),
+        pick_pixel(back, p, q, K + 14),
     )
     return join8(a, b, c, d, e, f, g, h)
 
 
 @triton.jit
-def packed(image, y, x, back):
+def load_packed(image, y, x, back):
     """Pixels of three bytes from (x, y) on, in their order or backwards: [h, 16 u] uint32, red lowest, the highest byte
     anything.
 
     y: [h, 1], x: [1, u], a multiple of eight
     """
-    at = image[0].to(tl.pointer_type(tl.uint64)) + (y.to(tl.int64) * (image[2] // 8) + (x // 8) * 3)
-    p, q = eight(at), eight(at + 3)
+    at = image.data.to(tl.pointer_type(tl.uint64)) + (y.to(tl.int64) * (image.row_stride // 8) + (x // 8) * 3)
+    p, q = load_eight(at), load_eight(at + 3)
     both = tl.join(every_other(back, p, q, 0), every_other(back, p, q, 1))
     return tl.reshape(both, (y.shape[0], 16 * x.shape[1]))
 
 
 @triton.jit
-def channels(p):
-    """What packed pixels hold, as float32."""
+def unpack_channels(p):
+    """The three channels of packed pixels, as float32."""
     return (p & 255).to(tl.float32), ((p >> 8) & 255).to(tl.float32), ((p >> 16) & 255).to(tl.float32)
 
 
 @triton.jit
-def value(r, g, b, K: tl.constexpr):
-    """Value K of what is written of sixteen pixels."""
+def pick_value(r, g, b, K: tl.constexpr):
+    """Value K of the 48 of sixteen pixels, channels last."""
     if K % 3 == 0:
         out = r[K // 3]
     elif K % 3 == 1:
@@ -104,46 +109,46 @@ def value(r, g, b, K: tl.constexpr):
 
 
 @triton.jit
-def values(r, g, b, K: tl.constexpr, STEP: tl.constexpr):
-    """Eight of them, from K on."""
+def join_values(r, g, b, K: tl.constexpr, STEP: tl.constexpr):
+    """Eight of them: K, K + STEP, ..."""
     v0, v1, v2, v3 = (
-        value(r, g, b, K),
-        value(r, g, b, K + STEP),
-        value(r, g, b, K + 2 * STEP),
-        value(r, g, b, K + 3 * STEP),
+        pick_value(r, g, b, K),
+        pick_value(r, g, b, K + STEP),
+        pick_value(r, g, b, K + 2 * STEP),
+        pick_value(r, g, b, K + 3 * STEP),
     )
     v4, v5, v6, v7 = (
-        value(r, g, b, K + 4 * STEP),
-        value(r, g, b, K + 5 * STEP),
-        value(r, g, b, K + 6 * STEP),
-        value(r, g, b, K + 7 * STEP),
+        pick_value(r, g, b, K + 4 * STEP),
+        pick_value(r, g, b, K + 5 * STEP),
+        pick_value(r, g, b, K + 6 * STEP),
+        pick_value(r, g, b, K + 7 * STEP),
     )
     return join8(v0, v1, v2, v3, v4, v5, v6, v7)
 
 
 @triton.jit
-def spread(out, n, r, g, b, at, size, TOGETHER: tl.constexpr):
+def store_wide(out, n, r, g, b, at, size, TOGETHER: tl.constexpr):
     """Write three channels that come last, 8 or 16 values together: the width is a multiple of sixteen, and so is the
-    address."""
+    address.  out: [N, height, width, 3] of any dtype"""
     height, width = size
     H: tl.constexpr = r.shape[0]
     U: tl.constexpr = r.shape[1] // 16
-    units = width // 16
-    tile = out + (n * height + at[4]) * (48 * units) + 3 * at[5]
+    sixteens = width // 16
+    tile = out + (n * height + at.top) * (48 * sixteens) + 3 * at.left
     y, x = tl.arange(0, H)[:, None], tl.arange(0, U)[None, :]
-    mask = ((at[4] + y < height) & (at[5] + 16 * x < width))[:, :, None]
-    place = tile + ((y * units + x) * 48)[:, :, None] + tl.arange(0, TOGETHER)[None, None, :]
+    mask = ((at.top + y < height) & (at.left + 16 * x < width))[:, :, None]
+    place = tile + ((y * sixteens + x) * 48)[:, :, None] + tl.arange(0, TOGETHER)[None, None, :]
     reds, greens, blues = split16(r), split16(g), split16(b)
     for k in tl.static_range(0, 48, TOGETHER):
         if TOGETHER == 16:
-            piece = tl.join(values(reds, greens, blues, k, 2), values(reds, greens, blues, k + 1, 2))
+            piece = tl.join(join_values(reds, greens, blues, k, 2), join_values(reds, greens, blues, k + 1, 2))
         else:
-            piece = values(reds, greens, blues, k, 1)
+            piece = join_values(reds, greens, blues, k, 1)
         tl.store(place + k, tl.reshape(piece, (H, U, TOGETHER)), mask=mask)
 
 
 @triton.jit
-def spread_pairs(out, n, r, g, b, at, size):
+def store_pairs(out, n, r, g, b, at, size):
     """The same of two pixels, two values at a time: the width is even, and the address a multiple of two values."""
     height, width = size
     H: tl.constexpr = r.shape[0]
@@ -151,9 +156,9 @@ def spread_pairs(out, n, r, g, b, at, size):
     r0, r1 = tl.split(tl.reshape(r, (H, U, 2)))
     g0, g1 = tl.split(tl.reshape(g, (H, U, 2)))
     b0, b1 = tl.split(tl.reshape(b, (H, U, 2)))
-    tile = out + (n * height + at[4]) * (6 * (width // 2)) + 3 * at[5]
+    tile = out + (n * height + at.top) * (6 * (width // 2)) + 3 * at.left
     y, x = tl.arange(0, H)[:, None], tl.arange(0, U)[None, :]
-    mask = ((at[4] + y < height) & (at[5] + 2 * x < width))[:, :, None]
+    mask = ((at.top + y < height) & (at.left + 2 * x < width))[:, :, None]
     place = tile + ((y * (width // 2) + x) * 6)[:, :, None] + tl.arange(0, 2)[None, None, :]
     tl.store(place, tl.join(r0, g0), mask=mask)
     tl.store(place + 2, tl.join(b0, r1), mask=mask)

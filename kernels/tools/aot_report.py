@@ -1,4 +1,4 @@
-"""What the kernels that are compiled ahead cost on cards that are not here, counted in machine code: `python
+"""What the kernels that are compiled ahead cost on cards that this machine lacks, counted in machine code: `python
 kernels/tools/aot_report.py [--json]`.
 
 Nothing is timed (see sass.py).  Counts are those of triton 3.8: the line tables of 3.6 lose some inlined calls, so that
@@ -19,7 +19,7 @@ import sass
 from gpuaug_kernels import aot
 
 WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
-# bytes of stack that sine and cosine of the library keep for huge angles, which never come
+# bytes of stack that the library's sine and cosine reserve for huge angles, which never occur
 ANGLES = 48
 
 
@@ -56,7 +56,7 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         issued, kinds = sass.count(text, entry["trips"], entry["chances"])
         missing = ""
     except ValueError as error:
-        # the line tables of older compilers lose the loop: said, not guessed
+        # the line tables of older compilers lose the loop: the report says so instead of guessing
         issued, kinds, missing = float("nan"), {}, str(error)
     height, wide = entry["size"]
     programs = -(-height // TILE) * -(-wide // TILE) * entry["program"]["groups"]
@@ -67,8 +67,8 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
         "shared": int(kernel.metadata.shared),
-        "load": max(width(lines, "LDG", name) for name in ("gather_row", "packed")),
-        "store": width(lines, "STG", "write"),
+        "load": max(width(lines, "LDG", name) for name in ("gather_row", "load_packed")),
+        "store": width(lines, "STG", "store_tile"),
         "per pixel": None if missing else round(issued * per_pixel, 1),
         "kinds": {k: round(v * per_pixel, 1) for k, v in sorted(kinds.items(), key=lambda kv: -kv[1])[:12]},
         "not counted": missing,
@@ -117,10 +117,12 @@ def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     print(
-        "counted in machine code, not timed: thread instructions per output pixel; widest access of a thread to pixels, in bytes (0: none)"
+        "counted in machine code, not timed: thread instructions per output pixel; widest access of a thread to "
+        "pixels, in bytes (0: none)"
     )
     print(
-        f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'load':>5s} {'store':>6s} {'instr/pixel':>12s}"
+        f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'load':>5s} {'store':>6s} "
+        f"{'instr/pixel':>12s}"
     )
     for r in rows:
         figures = f"{r['registers']:5d} {r['spills']:6d} {r['shared']:7d} {r['load']:5d} {r['store']:6d}"
@@ -133,13 +135,14 @@ def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
 def _print_draws(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
-    print("a sample a thread, all of its parameters: numbers drawn and computed, and machine instructions in a row")
+    print("a thread draws all parameters of a sample: operations of the trace, and machine instructions, all run once")
     print(
         f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'numbers':>8s} {'instructions':>13s}"
     )
     for r in rows:
         print(
-            f"{r['name']:36s} {r['target']:7s} {r['registers']:5d} {r['spills']:6d} {r['shared']:7d} {r['numbers']:8d} {r['static']:13d}"
+            f"{r['name']:36s} {r['target']:7s} {r['registers']:5d} {r['spills']:6d} {r['shared']:7d} "
+            f"{r['numbers']:8d} {r['static']:13d}"
         )
 
 

@@ -97,44 +97,45 @@ def _entries(
 
 def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, Any], work: str) -> dict[str, Any]:
     """One kernel."""
-    program, known = (
-        reduction.program if reduction else made.program,
-        launch.room(made.reductions, 1, torch.device("cpu")),
-    )
+    program = reduction.program if reduction else made.program
+    statistics = launch.statistics_table(made.reductions, 1, torch.device("cpu"))
+    # samples without the statistic leave at once, and are not counted
+    some = reduction is not None and reduction.kind_column >= 0
     return {
         "name": f"{label}, statistic {reduction.number}" if reduction else label,
-        "workload": f"{work} -> {made.size[0]}x{made.size[1]}{', of samples that meet it' if reduction and reduction.column >= 0 else ''}",
+        "workload": f"{work} -> {made.size[0]}x{made.size[1]}{', of samples that have it' if some else ''}",
         "source": source,
         "program": vars(program),
-        "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, known)],
+        "widths": [t.shape[1] for t in (made.tables.floats, made.tables.integers, made.tables.doubles, statistics)],
         "size": list(made.size),
         "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
         "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
-        **workload(program, made.tables, made.size, reduction is not None and reduction.column >= 0),
+        **workload(program, made.tables, made.size, some),
     }
 
 
-def workload(program: Any, tables: Any, size: tuple[int, int], meets: bool) -> dict[str, Any]:
-    """How often loops run, and the bodies of ifs that do not always.  meets: of a sample that meets a statistic, where
-    not all do"""
+def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> dict[str, Any]:
+    """How often loops run, and the bodies of ifs that do not always.
+
+    some: counted for the samples that have the statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
     trips |= taps(records[0], tables.doubles)
     choices = [r for r in records[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
-        "position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
+        "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
         PROJECTIVE: 0.0,
         "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
         "resample: turned": 0.0,
         "resample: partly": 0.0,
-        "moved: indirect": 0.0,
+        "read_shifted: indirect": 0.0,
     }
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn
-        trips["choose.step"] = sum(r[2] for r in choices) / len(choices)
+        trips["run_choice.step"] = sum(r[2] for r in choices) / len(choices)
         branches = [records[r[3] : r[3] + r[4]] for r in choices]
-        chances["choose: index == k"] = len(choices) / sum(
-            len([r for r in row if r[0] < r[1] or not meets]) for row in branches
+        chances["run_choice: index == k"] = len(choices) / sum(
+            len([r for r in row if r[0] < r[1] or not some]) for row in branches
         )
     if records[0][0] == codes.SWITCH:
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
@@ -147,8 +148,8 @@ def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float
     assert len(share) == len(ways), "sources of one kind share the lines that their chance stands for"
     lines = {
         codes.PIXEL: "read: KIND == PIXEL",
-        codes.SHARPEN: "around: KIND == SHARPEN",
-        codes.NEAREST: "around: (KIND == BILINEAR) | (KIND == NEAREST)",
+        codes.SHARPEN: "read_around: KIND == SHARPEN",
+        codes.NEAREST: "read_around: (KIND == BILINEAR) | (KIND == NEAREST)",
     }
     return {lines[kind]: chance for kind, chance in share.items()}
 
@@ -165,8 +166,8 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
         for left in range(0, size[1], TILE):
             bottom, right = min(top + TILE, size[0]), min(left + TILE, size[1])
             within = (x0 <= left) & (x1 >= right) & (y0 <= top) & (y1 >= bottom)
-            meets = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top) & (x0 < x1) & (y0 < y1)
-            need.append(1.0 + (meets & ~within).double())
+            touches = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top) & (x0 < x1) & (y0 < y1)
+            need.append(1.0 + (touches & ~within).double())
     return round(torch.stack(need).mean().item(), 3)
 
 

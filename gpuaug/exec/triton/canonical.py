@@ -1,8 +1,9 @@
-"""Passes as the kernels run them: what moves or reads neighbours stands at the front of a launch, inside branches too.
+"""The canonical form of passes, as the kernels run them: what moves pixels or reads neighbours stands at the front of a
+launch, inside branches too.
 
 A choice that holds such passes becomes choices of one step, of whose branches each holds one at most, at its front; a
 mix at the front of a branch leaves the choice.  Such a choice is then one source, picked by number, and a choice among
-points."""
+pointwise passes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ class Pick(ir.Stencil):
 
     index: Tensor  # [N] int64
     sources: tuple[ir.Pass | None, ...]
-    measured: tuple[bool, ...]  # whether a statistic may follow each in the choice that it is of
+    statistic_follows: tuple[bool, ...]  # whether one may follow each source within its choice
 
 
 def is_source(p: ir.Pass) -> bool:
@@ -44,18 +45,18 @@ def is_source(p: ir.Pass) -> bool:
     return isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Stencil)
 
 
-def normal(passes: ir.Sequence) -> ir.Sequence:
-    """The same images from passes in normal form; a choice without one is left as it is."""
-    return tuple(q for p in passes for q in rewritten(p))
+def canonical_form(passes: ir.Sequence) -> ir.Sequence:
+    """Passes in canonical form, which give the same images; a choice that has none is left as it is."""
+    return tuple(q for p in passes for q in rewrite(p))
 
 
 @singledispatch
-def rewritten(p: ir.Pass) -> ir.Sequence:
-    """A pass in normal form."""
+def rewrite(p: ir.Pass) -> ir.Sequence:
+    """A pass in canonical form."""
     return (p,)
 
 
-@rewritten.register
+@rewrite.register
 def _(p: ir.GaussianBlur) -> tuple[ir.Pass, ...]:
     wide, high = (gaussian(size, sigma) for size, sigma in zip(p.kernel_size, p.sigma.unbind(1), strict=True))
     return BlurRows(wide), BlurColumns(high)
@@ -65,31 +66,30 @@ def gaussian(size: int, sigma: Tensor) -> Tensor:
     """Weights exp(-x^2 / 2 sigma^2) that sum to 1, those of sigma 0 all in the middle: [N, size] float32.  sigma: [N]
     float32"""
     square = (torch.arange(size, dtype=torch.float32, device=sigma.device) - size // 2).square()
-    spread = 2 * sigma[:, None].square()
-    weights = torch.where(
-        spread == 0, (square == 0).float(), torch.exp(-square / torch.where(spread == 0, 1.0, spread))
-    )
+    scale = 2 * sigma[:, None].square()
+    weights = torch.where(scale == 0, (square == 0).float(), torch.exp(-square / torch.where(scale == 0, 1.0, scale)))
     return weights / weights.sum(1, keepdim=True)
 
 
-@rewritten.register
+@rewrite.register
 def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     if ir.is_pointwise(p):
         return (p,)
-    branches = [normal(_folded(branch)) for branch in p.branches]
-    rows = [_segments(branch) for branch in branches]
-    if obstacle(replace(p, branches=tuple(branches))):
+    branches = [canonical_form(_fold_branch(branch)) for branch in p.branches]
+    rows = [_split_at_sources(branch) for branch in branches]
+    if why_not_canonical(replace(p, branches=tuple(branches))):
         return (p,)
-    return tuple(q for index in p.index.unbind(1) for q in _one_step(index, rows))
+    return tuple(q for index in p.index.unbind(1) for q in _one_step_choices(index, rows))
 
 
-def _folded(branch: ir.Sequence) -> ir.Sequence:
-    """Moves melt into the resample beside them, but where a warp rounds: its ties would fall otherwise."""
+def _fold_branch(branch: ir.Sequence) -> ir.Sequence:
+    """Fuse integer shifts into the resample beside them, but not beside a warp that rounds to the nearest pixel: a
+    position half way between two pixels could then round to the other one."""
     return branch if any(isinstance(p, ir.Warp) and p.kernel == "nearest" for p in branch) else fuse.fold(branch)
 
 
-def obstacle(p: ir.Choice) -> str:
-    """Why a choice has no normal form; empty where it has one.  p: its branches are in normal form"""
+def why_not_canonical(p: ir.Choice) -> str:
+    """Why a choice has no canonical form; empty where it has one.  p: its branches are in canonical form"""
     inner = list(ir.walk(tuple(q for branch in p.branches for q in branch)))
     if any(isinstance(q, ir.Custom) for q in inner):
         return "a choice holds Custom"
@@ -106,8 +106,8 @@ def obstacle(p: ir.Choice) -> str:
     return ""
 
 
-def _segments(branch: ir.Sequence) -> list[list[ir.Pass]]:
-    """A row of passes, cut before each that must stand at the front."""
+def _split_at_sources(branch: ir.Sequence) -> list[list[ir.Pass]]:
+    """Passes in parts, a new one before each pass that must stand at the front."""
     parts: list[list[ir.Pass]] = [[]]
     for p in branch:
         if isinstance(p, ir.Mix) or not ir.is_pointwise(p):
@@ -116,11 +116,13 @@ def _segments(branch: ir.Sequence) -> list[list[ir.Pass]]:
     return parts if parts[0] else parts[1:]
 
 
-def _one_step(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterator[ir.Pass]:
-    """Passes one after the other that do what each sample's branch does.  index: [N]"""
+def _one_step_choices(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterator[ir.Pass]:
+    """Passes one after the other that do what each sample's branch does.
+
+    index: [N] int64, the branch of each sample; rows: of each branch its parts"""
     mixes = {k: row[0][0] for k, row in enumerate(rows) if row and isinstance(row[0][0], ir.Mix)}
     if mixes:
-        yield hoisted(next(iter(mixes.values())), index, mixes)
+        yield merge_mixes(next(iter(mixes.values())), index, mixes)
     parts = [[row[0][1:], *row[1:]] if k in mixes else row for k, row in enumerate(rows)]
     for j in range(max(len(row) for row in parts)):
         branches = tuple(tuple(row[j]) if j < len(row) else () for row in parts)
@@ -129,24 +131,26 @@ def _one_step(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterator[ir.Pas
 
 
 @singledispatch
-def hoisted(first: ir.Pass, index: Tensor, mixes: dict[int, Any]) -> ir.Pass:
-    """The mixes of branches by their number as one, which leaves alone the samples of other branches.  index: [N]"""
+def merge_mixes(first: ir.Pass, index: Tensor, mixes: dict[int, Any]) -> ir.Pass:
+    """One mix for those of several branches, which leaves alone the samples of other branches.
+
+    index: [N] int64, the branch of each sample; mixes: by branch"""
     raise NotImplementedError(f"no {type(first).__name__} leaves a choice")
 
 
-@hoisted.register
+@merge_mixes.register
 def _(first: ir.CutMix, index: Tensor, mixes: dict[int, ir.CutMix]) -> ir.Pass:
-    chosen: ir.CutMix = selected(index, mixes)
-    return replace(chosen, box=torch.where(among(index, mixes)[:, None], chosen.box, 0))
+    chosen: ir.CutMix = merge_passes(index, mixes)
+    return replace(chosen, box=torch.where(chose_one_of(index, mixes)[:, None], chosen.box, 0))
 
 
-@hoisted.register
+@merge_mixes.register
 def _(first: ir.MixUp, index: Tensor, mixes: dict[int, ir.MixUp]) -> ir.Pass:
-    chosen: ir.MixUp = selected(index, mixes)
-    return replace(chosen, lam=torch.where(among(index, mixes), chosen.lam, 1.0))
+    chosen: ir.MixUp = merge_passes(index, mixes)
+    return replace(chosen, lam=torch.where(chose_one_of(index, mixes), chosen.lam, 1.0))
 
 
-def among(index: Tensor, members: dict[int, Any]) -> Tensor:
+def chose_one_of(index: Tensor, members: dict[int, Any]) -> Tensor:
     """Which samples chose one of these: [N] bool."""
     chosen = torch.zeros_like(index, dtype=torch.bool)
     for k in members:
@@ -154,9 +158,9 @@ def among(index: Tensor, members: dict[int, Any]) -> Tensor:
     return chosen
 
 
-def selected(index: Tensor, members: dict[int, Any]) -> Any:
-    """One pass whose parameters are, for each sample, those of the member that it chose; of no matter where it chose
-    none."""
+def merge_passes(index: Tensor, members: dict[int, Any]) -> Any:
+    """One pass whose parameters are, for each sample, those of the member that it chose; a sample that chose none has
+    those of any.  index: [N] int64; members: by branch, all of one type"""
     (_, out), *rest = members.items()
     for k, p in rest if out is not None else ():
         merged = {}
@@ -168,37 +172,37 @@ def selected(index: Tensor, members: dict[int, Any]) -> Any:
     return out
 
 
-# ---- a choice in normal form as a source and points
+# ---- a choice in canonical form as a source and pointwise passes
 
 
 @singledispatch
-def spread(p: ir.Pass) -> ir.Sequence:
-    """A choice with sources as these, picked by number, and its points; any other pass as it is."""
+def source_and_points(p: ir.Pass) -> ir.Sequence:
+    """A choice with sources as one pass that picks among them, and its pointwise passes; any other pass as it is."""
     return (p,)
 
 
-@spread.register
+@source_and_points.register
 def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     if ir.is_pointwise(p):
         return (p,)
-    leaf, ways = number(p)
+    leaf, ways = number_ways(p)
     groups: dict[object, dict[int, ir.Pass | None]] = {}
-    measured: dict[object, bool] = {}
+    statistic_follows: dict[object, bool] = {}
     # the pixel itself first, if some sample may have it
     for k, (source, follows) in sorted(enumerate(ways), key=lambda way: way[1][0] is not None):
-        kind = _kind(source)
+        kind = _merge_key(source)
         groups.setdefault(kind, {})[k] = source
-        measured[kind] = measured.get(kind, False) or follows
+        statistic_follows[kind] = statistic_follows.get(kind, False) or follows
     index = torch.zeros_like(leaf)
     for j, members in list(enumerate(groups.values()))[1:]:
-        index = torch.where(among(leaf, members), j, index)
-    found = tuple(selected(leaf, members) for members in groups.values())
-    source = found[0] if len(found) == 1 else Pick(index, found, tuple(measured.values()))
-    after = points(p)
+        index = torch.where(chose_one_of(leaf, members), j, index)
+    found = tuple(merge_passes(leaf, members) for members in groups.values())
+    source = found[0] if len(found) == 1 else Pick(index, found, tuple(statistic_follows.values()))
+    after = points_after_sources(p)
     return (source, after) if any(after.branches) else (source,)
 
 
-def _kind(p: ir.Pass | None) -> object:
+def _merge_key(p: ir.Pass | None) -> object:
     """What passes must share to be one source with parameters per sample."""
     if p is None:
         return None
@@ -206,33 +210,34 @@ def _kind(p: ir.Pass | None) -> object:
     return type(p), shapes
 
 
-def number(p: ir.Choice) -> tuple[Tensor, list[tuple[ir.Pass | None, bool]]]:
-    """Which of all the ways through a choice each sample takes, [N] int64; and each way's source, and whether a
-    statistic may follow it."""
+def number_ways(p: ir.Choice) -> tuple[Tensor, list[tuple[ir.Pass | None, bool]]]:
+    """Number the ways through a choice and the choices at the front of its branches.
+
+    Gives which one each sample takes, [N] int64; and of each its source, and whether a statistic may follow it."""
     index = p.index[:, 0]
     leaf = index
     found: list[tuple[ir.Pass | None, bool]] = []
     for k, branch in enumerate(p.branches):
         front, rest = _front(branch)
         follows = any(isinstance(q, ir.Pointwise) and q.statistic for q in ir.walk(rest))
-        within, ways = number(front) if isinstance(front, ir.Choice) else (0, [(front, False)])
-        # while there is one way a branch, they are numbered as the branches are
+        within, ways = number_ways(front) if isinstance(front, ir.Choice) else (0, [(front, False)])
+        # with one way a branch so far, the branch's own number serves
         if len(found) + len(ways) > k + 1:
             leaf = torch.where(index == k, within + len(found), leaf)
-        found += [(source, measured or follows) for source, measured in ways]
+        found += [(source, within_branch or follows) for source, within_branch in ways]
     return leaf, found
 
 
 def _front(branch: ir.Sequence) -> tuple[ir.Pass | None, ir.Sequence]:
-    """What stands at the front of a branch and is no point, and the rest."""
+    """The pass at the front of a branch if it is not pointwise, and the rest."""
     return (branch[0], branch[1:]) if branch and not ir.is_pointwise(branch[0]) else (None, branch)
 
 
-def points(p: ir.Choice) -> ir.Choice:
-    """What follows the sources."""
+def points_after_sources(p: ir.Choice) -> ir.Choice:
+    """The choice without its sources: what follows them."""
     branches = []
     for branch in p.branches:
         front, rest = _front(branch)
-        inner = points(front) if isinstance(front, ir.Choice) else None
+        inner = points_after_sources(front) if isinstance(front, ir.Choice) else None
         branches.append((inner, *rest) if inner and any(inner.branches) else rest)
     return ir.Choice(p.index, tuple(branches))

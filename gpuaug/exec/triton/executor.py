@@ -16,14 +16,14 @@ from gpuaug import ir
 from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
-from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, is_source, normal
+from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, canonical_form, is_source
 from gpuaug.exec.triton.marshal import Fallback, Prepared
-from gpuaug.exec.triton.statistics import halves, kinds, reduced
+from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Ragged
 from gpuaug.rng import Keys
 
-# the kernel of torch that makes room for statistics
+# torch's kernel that clears the cells of statistics
 ZEROS = "fill with zeros"
 
 
@@ -68,18 +68,18 @@ def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
 @perform.register
 def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     source = _source(images)
-    known = launch.reduced(source, one.reductions, one.tables, one.size)
-    return launch.images(source, one.program, one.tables, known, one.size, one.dtype, one.channels_last, out)
+    statistics = launch.reduce_statistics(source, one.reductions, one.tables, one.size)
+    return launch.images(source, one.program, one.tables, statistics, one.size, one.dtype, one.channels_last, out)
 
 
 def steps(plan: Plan) -> tuple[Step, ...]:
-    """As many passes, in normal form, as one kernel runs, each with the kernels that reduce its statistics; and what
+    """As many passes, in canonical form, as one kernel runs, each with the kernels that reduce its statistics; and what
     the reference runs."""
     made: list[Step] = []
     frame, dtype = plan.frame, plan.frame.dtype
-    for passes, reason in grouped(normal(plan.passes)):
+    for passes, reason in grouped(canonical_form(plan.passes)):
         after = ir.verify(passes, frame)
-        fallback = lacks(passes)
+        fallback = fallback_reason(passes)
         source = Stored(frame, dtype)
         # a list of floats, as the reference leaves images of different sizes
         listed = bool(made) and frame.fixed is None
@@ -111,8 +111,8 @@ def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], 
     loads, launches = [], []  # type: list[Stored], list[str]
     # a cut reads one pixel for each of its own, almost everywhere
     sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
-    for mixed, stages in enumerate(halves(passes)):
-        for found in reduced(stages):
+    for mixed, stages in enumerate(split_at_mix(passes)):
+        for found in kinds_by_number(stages):
             loads += [source] * (sides if mixed else 1)
             what = " or ".join(found)
             launches += [f"gather {what}", f"finish {what}"]
@@ -121,22 +121,22 @@ def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], 
     return (*loads, *[source] * sides), (*launches, "write images")
 
 
-def lacks(passes: ir.Sequence) -> str:
+def fallback_reason(passes: ir.Sequence) -> str:
     """Why passes run by the reference; empty where the kernels have rules for all of them."""
-    return next((reason for p in passes if (reason := rules.lacks(p))), "")
+    return next((reason for p in passes if (reason := rules.fallback_reason(p))), "")
 
 
 def grouped(passes: ir.Sequence) -> tuple[tuple[ir.Sequence, str], ...]:
-    """Passes in normal form by steps, and why each is one.
+    """Passes in canonical form by steps, and why each is one.
 
-    What is expensive to make is written once and read again where otherwise every pixel would be made twice: for a
-    statistic, and for a MixUp.  A CutMix stays in the step of the crop that it cuts, since only tiles that meet the
-    edge of its box make both sides.  Of this only a crop before a mean was ever measured, 500 instructions a pixel
+    What is expensive to compute is written once and read again where otherwise every pixel would be computed twice: for
+    a statistic, and for a MixUp.  A CutMix stays in the step of the crop that it cuts, since only tiles that cross the
+    edge of its box compute both sides.  Of this only a crop before a mean was ever measured, 500 instructions a pixel
     against 359, and a card has shown that such counts do not decide its time (bench/NOTES.md)."""
     out: list[tuple[ir.Sequence, str]] = []
     for part in _parts(passes):
         before = out[-1][0] if out else ()
-        reason = _apart(before, part) if out else FIRST
+        reason = _why_apart(before, part) if out else FIRST
         if reason:
             out.append((part, reason))
         else:
@@ -145,8 +145,8 @@ def grouped(passes: ir.Sequence) -> tuple[tuple[ir.Sequence, str], ...]:
 
 
 def _parts(passes: ir.Sequence) -> list[ir.Sequence]:
-    """Passes cut wherever a step may begin: what reads other pixels than its own, a mix, and what follows what is
-    dear."""
+    """Passes cut wherever a step may begin: what reads other pixels than its own, a mix, and what follows a source that
+    is expensive to recompute."""
     parts: list[list[ir.Pass]] = []
     for p in passes:
         front = parts[-1][0] if parts else None
@@ -164,27 +164,30 @@ def _parts(passes: ir.Sequence) -> list[ir.Sequence]:
 
 
 def _source_first(part: list[ir.Pass]) -> tuple[list[ir.Pass], ...]:
-    """A part, or its source and the rest, where the rest asks for a statistic of what is dear to make."""
-    return (part[:1], part[1:]) if dear(part[0]) and any(map(kinds, part[1:])) else (part,)
+    """A part; or its source and the rest, if the source is expensive to recompute and the rest needs a statistic."""
+    return (part[:1], part[1:]) if expensive_to_recompute(part[0]) and any(map(kinds, part[1:])) else (part,)
 
 
-def _apart(before: ir.Sequence, passes: ir.Sequence) -> str:
+def _why_apart(before: ir.Sequence, passes: ir.Sequence) -> str:
     """Why passes do not run in the step before them; empty where they do."""
     front, first = before[0], passes[0]
     if reads_around(first):
         return f"{short(first)} reads pixels around its own, which the step before must have written"
-    if lacks(before):
+    if fallback_reason(before):
         return "the step before it runs by the reference"
-    if lacks(passes):
+    if fallback_reason(passes):
         return "it runs by the reference"
     asking = {type(q).__name__: q.statistic for q in ir.walk(passes) if isinstance(q, ir.Pointwise) and q.statistic}
-    if dear(front) and asking:
+    if expensive_to_recompute(front) and asking:
         what = " and ".join(f"{p} needs the {statistic} of the whole image" for p, statistic in asking.items())
         return f"{what} first, and to compute {short(front)} twice would cost more than to store it"
     if sum(isinstance(p, ir.Mix) for p in (*before, *passes)) > 1:
         return f"{short(first)} reads its partner as the mix before leaves it"
     if isinstance(first, ir.MixUp) and reads_around(front):
-        return f"MixUp needs every pixel of two images, and to compute {short(front)} twice would cost more than to store it"
+        return (
+            "MixUp needs every pixel of two images, "
+            f"and to compute {short(front)} twice would cost more than to store it"
+        )
     return ""
 
 
@@ -194,23 +197,23 @@ def reads_around(p: ir.Pass) -> bool:
 
 
 @singledispatch
-def dear(p: ir.Pass) -> bool:
-    """Whether a pixel of a source takes more than a hundred instructions: to make it twice costs more than to write and
-    read it (bench/NOTES.md)."""
+def expensive_to_recompute(p: ir.Pass) -> bool:
+    """Whether a pixel of a source takes more than a hundred instructions: to compute it twice costs more than to write
+    and read it (bench/NOTES.md)."""
     return False
 
 
-@dear.register
+@expensive_to_recompute.register
 def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
     return True
 
 
-@dear.register
+@expensive_to_recompute.register
 def _(p: ir.Resample) -> bool:
     return p.kernel == "triangle" and not p.integer_shift
 
 
-@dear.register
+@expensive_to_recompute.register
 def _(p: ir.Warp) -> bool:
     return p.kernel == "bilinear"
 

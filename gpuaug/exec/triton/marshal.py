@@ -1,8 +1,7 @@
 """What a launch of the kernels needs before there is an image: its chain as records, and the parameters as tables of
 one row a sample.
 
-Records follow from types and fixed sizes alone; tables are torch operations that never read a value on the host.
-"""
+Records follow from types and fixed sizes alone; tables are torch operations that never read a value on the host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from gpuaug_kernels import codes
-from gpuaug_kernels.chain import Program, Reduction, Tables
+from gpuaug_kernels.chain import ChainProgram, Reduction, Tables
 from torch import Tensor
 
 from gpuaug import ir
@@ -24,31 +23,31 @@ ALONE: Record = (codes.ALONE, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Switch:
-    """A choice whose branches have yet to find their place in the program."""
+class ChoiceStage:
+    """A choice whose branches have no place in the program yet."""
 
-    index: int
+    index: int  # column of the index in the integers
     steps: int
-    branches: tuple[list[Any], ...]
+    branches: tuple[list[Any], ...]  # lists of Node
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Sources that have yet to find their place in the program, of which each sample has one."""
+class SourceSwitch:
+    """Sources that have no place in the program yet, of which each sample has one."""
 
-    index: int
+    index: int  # column of the index in the integers
     ways: tuple[Record, ...]
-    measured: tuple[bool, ...]  # whether a statistic may follow each in the choice that it is of
+    statistic_follows: tuple[bool, ...]  # whether one may follow each source within its choice
 
-    def needed(self) -> "Node":
-        """What a launch reads that reduces a statistic of that choice, or of what follows a choice without any."""
-        if not any(self.measured):
+    def for_reduction(self) -> "Node":
+        """The source of a launch that reduces a statistic of this choice: a way without one need not be read."""
+        if not any(self.statistic_follows):
             return self
-        ways = tuple(way if follows else PIXEL for way, follows in zip(self.ways, self.measured, strict=True))
+        ways = tuple(way if follows else PIXEL for way, follows in zip(self.ways, self.statistic_follows, strict=True))
         return ways[0] if len(set(ways)) == 1 else replace(self, ways=ways)
 
 
-Node = Record | Switch | Sources
+Node = Record | ChoiceStage | SourceSwitch
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class Prepared:
     """
 
     tables: Tables
-    program: Program
+    program: ChainProgram
     reductions: tuple[Reduction, ...]  # by number
     size: tuple[int, int]
     dtype: torch.dtype
@@ -107,33 +106,38 @@ class Marshal:
         self.mix: Record = ALONE
         self.finish = ir.Finish(torch.float32, torch.contiguous_format)
         self.end = ir.after(passes, frame)
-        self.channels = frame.channels  # as they stand at the stage being added
-        self.wide = max([frame.channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
+        self.channels = frame.channels  # of the image where the next stage is added
+        # of the image anywhere in the chain
+        self.most_channels = max([frame.channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
         self.before: list[Node] = []  # stages before the mix
         self.after: list[Node] = []
         # each stage is one record: what stands before the mix and after it
-        self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in statistics.halves(passes))
+        self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in statistics.split_at_mix(passes))
         self._header()
 
     def _header(self) -> None:
         """The columns that every program has."""
         c2, c3 = self.keys.counter()
         self.integers.add(
-            c2, c3, self.keys.occurrence << codes.OCCURRENCE_SHIFT, self.keys.halves(), self.frame.size[:, 1] * self.frame.channels
+            c2,
+            c3,
+            self.keys.occurrence << codes.OCCURRENCE_SHIFT,
+            self.keys.halves(),
+            self.frame.size[:, 1] * self.frame.channels,
         )
 
     def add(self, nodes: Sequence[Node]) -> None:
-        """Stages that follow what is there."""
+        """Append stages."""
         (self.before if self.mix == ALONE else self.after).extend(nodes)
 
-    def room(self) -> int:
-        """What a statistic takes in a row, whatever its kind."""
-        widths = {"mean": 1, "range": 2 * self.wide, "histogram": 256 * self.wide}
+    def statistic_width(self) -> int:
+        """Columns of a statistic, whatever its kind."""
+        widths = {"mean": 1, "range": 2 * self.most_channels, "histogram": 256 * self.most_channels}
         return max(widths[k] for part in self.points for p in part for k in statistics.kinds(p))
 
     def per_channel(self, values: Tensor) -> Tensor:
-        """A column for every channel that the kernel knows of.  values: [N, 1] or [N, C]"""
-        return values.expand(-1, self.wide) if values.shape[1] == 1 else values
+        """A column for every channel that the kernel has parameters for.  values: [N, 1] or [N, C]"""
+        return values.expand(-1, self.most_channels) if values.shape[1] == 1 else values
 
     def constant(self, values: tuple[float, ...]) -> Tensor:
         """The same for all samples, for every channel."""
@@ -143,27 +147,29 @@ class Marshal:
         """One record."""
         return [(code, floats, integers, int(flag), slot)]
 
-    def program(self, stages: int | None = None, own: bool = False) -> Program:
+    def program(self, stages: int | None = None, own: bool = False) -> ChainProgram:
         """The whole chain; or, for a reduction, the first stages of it, those before the mix and then those after it.
 
-        own: the statistic is one of the choice that the sources are of, so that others of them need not be read
+        own: the statistic is in the choice that the sources belong to, so that ways without one need not be read
         """
         split, every = len(self.before), [*self.before, *self.after]
-        nodes = every if stages is None else _measured(every[:stages])
+        nodes = every if stages is None else _up_to_last_statistic(every[:stages])
         mixes = stages is None or stages > split
-        source = self.source.needed() if own and isinstance(self.source, Sources) else self.source
+        source = self.source.for_reduction() if own and isinstance(self.source, SourceSwitch) else self.source
         records = _flat([source, self.mix if mixes else ALONE, *nodes])
-        colour = self.wide == 3
-        return Program(
+        colour = self.most_channels == 3
+        return ChainProgram(
             records=tuple(v for r in records for v in r),
-            parts=(2 + min(split, len(nodes)), 2 + len(nodes), self.first_after()),
+            end_before=2 + min(split, len(nodes)),
+            end=2 + len(nodes),
+            statistics_before=self.first_after(),
             channels=3 if colour else 1,
-            groups=1 if colour else self.wide,
-            blocks=-(-self.wide // 4),
+            groups=1 if colour else self.most_channels,
+            blocks=-(-self.most_channels // 4),
             written=self.end.channels,
         )
 
-    def reads(self, code: int, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
+    def set_source(self, code: int, flag: int = 0, floats: int = 0, integers: int = 0, doubles: int = 0) -> list[Node]:
         """Set the source; there is no stage."""
         self.source = (code, flag, floats, integers, doubles)
         return []
@@ -174,7 +180,7 @@ class Marshal:
         return self.sized
 
     def tables(self) -> Tables:
-        """The parameters; a program without some has a column that nobody reads."""
+        """The parameters; a table without any has one column, which nothing reads."""
         for columns in (self.floats, self.doubles):
             if not columns.width:
                 columns.add(torch.zeros_like(self.keys.ids))
@@ -188,21 +194,21 @@ class Marshal:
         return Prepared(self.tables(), self.program(), reductions, self.end.fixed, self.finish.dtype, last)
 
     def first_after(self) -> int:
-        """The number of the first statistic after the mix: the most that come before it."""
-        return sum(statistics.counts(p)[1] for p in self.points[0])
+        """The number of the first statistic after the mix: the most that a sample has before it."""
+        return sum(statistics.least_and_most(p)[1] for p in self.points[0])
 
     def reductions(self) -> tuple[Reduction, ...]:
-        """For every statistic that a sample may meet a program that comes to it; numbers before the mix come first."""
+        """For every statistic that a sample may need a program that ends with it; those before the mix come first."""
         found: list[Reduction] = []
         for part, first in zip(self.points, (0, len(self.points[0])), strict=True):
-            counts = [statistics.counts(p) for p in part]
-            for number, names in enumerate(statistics.reduced(part)):
-                reached = statistics.reaches(part, number)
+            ranges = [statistics.least_and_most(p) for p in part]
+            for number, names in enumerate(statistics.kinds_by_number(part)):
+                stages = statistics.stages_with(part, number)
                 kinds = [codes.STATISTICS[k] for k in names]
-                every = len(kinds) == 1 and number < sum(least for least, _ in counts)
-                column = -1 if every else self.integers.add(statistics.met(part, number, self.keys.ids))
-                program = self.program(first + reached[-1] + 1, own=first + reached[-1] == 0)
-                found.append(Reduction(len(found), program, tuple(kinds), column, self.room()))
+                every = len(kinds) == 1 and number < sum(least for least, _ in ranges)
+                column = -1 if every else self.integers.add(statistics.kind_of_each(part, number, self.keys.ids))
+                program = self.program(first + stages[-1] + 1, own=first + stages[-1] == 0)
+                found.append(Reduction(len(found), program, tuple(kinds), column, self.statistic_width()))
         return tuple(found)
 
 
@@ -211,35 +217,35 @@ def _signed(word: int) -> int:
     return ((word + 2**31) & 0xFFFFFFFF) - 2**31
 
 
-def _measured(row: Sequence[Node]) -> list[Node]:
-    """A row up to its last statistic: of a choice there that is made once, the branches with one, up to theirs."""
-    last = max((k for k, node in enumerate(row) if _measures(node)), default=-1)
+def _up_to_last_statistic(row: Sequence[Node]) -> list[Node]:
+    """Stages up to the last with a statistic; if that is a choice of one step, its branches are cut alike."""
+    last = max((k for k, node in enumerate(row) if _has_statistic(node)), default=-1)
     if last < 0:
         return []
     node = row[last]
-    if isinstance(node, Switch) and node.steps == 1:
-        node = replace(node, branches=tuple(map(_measured, node.branches)))
+    if isinstance(node, ChoiceStage) and node.steps == 1:
+        node = replace(node, branches=tuple(map(_up_to_last_statistic, node.branches)))
     return [*row[:last], node]
 
 
-def _measures(node: Node) -> bool:
+def _has_statistic(node: Node) -> bool:
     """Whether a stage has a statistic."""
-    if isinstance(node, Switch):
-        return any(_measures(n) for branch in node.branches for n in branch)
+    if isinstance(node, ChoiceStage):
+        return any(_has_statistic(n) for branch in node.branches for n in branch)
     return isinstance(node, tuple) and node[0] in (codes.CONTRAST, codes.AUTOCONTRAST, codes.EQUALIZE)
 
 
 def _flat(nodes: Sequence[Node]) -> list[Record]:
-    """Records in the order of codes.py: these, then what their choices point to."""
+    """Records in the order of codes.py: these, then what their choices and switches point to."""
     records: list[Record] = [()] * len(nodes)
 
     def place(at: int, row: Sequence[Node]) -> None:
         for k, node in enumerate(row):
             first = len(records)
-            if isinstance(node, Sources):
+            if isinstance(node, SourceSwitch):
                 records[at + k] = (codes.SWITCH, len(node.ways), first, node.index, 0)
                 records.extend(node.ways)
-            elif isinstance(node, Switch):
+            elif isinstance(node, ChoiceStage):
                 records[at + k] = (codes.CHOICE, node.index, node.steps, first, len(node.branches))
                 records.extend([()] * len(node.branches))
                 for j, branch in enumerate(node.branches):

@@ -7,25 +7,25 @@ from typing import Any
 from gpuaug_kernels import codes
 
 from gpuaug import ir
-from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, Pick, obstacle, spread
-from gpuaug.exec.triton.marshal import PIXEL, Marshal, Node, Prepared, Sources, Switch
+from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, Pick, source_and_points, why_not_canonical
+from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepared, SourceSwitch
 from gpuaug.rng import Keys
 
 
 def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys) -> Prepared:
     """One launch, for all of whose passes there are rules."""
-    passes = tuple(q for p in passes for q in spread(p))
+    passes = tuple(q for p in passes for q in source_and_points(p))
     m = Marshal(passes, frame, keys)
     for p in passes:
         m.add(rule(p, m))
     return m.prepared()
 
 
-def lacks(p: ir.Pass) -> str:
+def fallback_reason(p: ir.Pass) -> str:
     """Why a pass runs by the reference; empty where there is a rule for it."""
     if isinstance(p, ir.Choice):
-        inner = (lacks(q) for branch in p.branches for q in branch)
-        return obstacle(p) or next((reason for reason in inner if reason), "")
+        inner = (fallback_reason(q) for branch in p.branches for q in branch)
+        return why_not_canonical(p) or next((reason for reason in inner if reason), "")
     if rule.dispatch(type(p)) is rule.dispatch(ir.Pass):
         return f"triton executor has no rule for {type(p).__name__}"
     if isinstance(p, ir.Resample) and p.fixed is None:
@@ -41,41 +41,41 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
-    # a triangle over whole positions is the pixel itself
+    # at integer positions a triangle gives the pixel itself
     kind = codes.FLOOR if p.integer_shift else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
     integers, doubles = (
         m.integers.add(p.window, p.source, p.live),
         m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint),
     )
-    return m.reads(kind, codes.BORDERS[p.extend], m.floats.add(m.constant(p.fill)), integers, doubles)
+    return m.set_source(kind, codes.BORDERS[p.extend], m.floats.add(m.constant(p.fill)), integers, doubles)
 
 
 @rule.register
 def _(p: ir.Warp, m: Marshal) -> list[Node]:
     kind = {"bilinear": codes.BILINEAR, "nearest": codes.NEAREST}[p.kernel]
     fill = m.floats.add(m.constant(p.fill)) if p.fill is not None else 0
-    return m.reads(kind, int(p.fill is not None), fill, m.input_size(), m.doubles.add(p.inverse.flatten(1)))
+    return m.set_source(kind, int(p.fill is not None), fill, m.input_size(), m.doubles.add(p.inverse.flatten(1)))
 
 
 @rule.register
 def _(p: ir.Sharpness, m: Marshal) -> list[Node]:
-    return m.reads(codes.SHARPEN, 0, m.floats.add(p.factor), m.input_size())
+    return m.set_source(codes.SHARPEN, 0, m.floats.add(p.factor), m.input_size())
 
 
 @rule.register
 def _(p: BlurRows, m: Marshal) -> list[Node]:
-    return m.reads(codes.BLUR_ROWS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+    return m.set_source(codes.BLUR_ROWS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
 
 
 @rule.register
 def _(p: BlurColumns, m: Marshal) -> list[Node]:
-    return m.reads(codes.BLUR_COLUMNS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
+    return m.set_source(codes.BLUR_COLUMNS, p.weights.shape[1], m.floats.add(p.weights), m.input_size())
 
 
 @rule.register
 def _(p: ir.Project, m: Marshal) -> list[Node]:
     fill = m.floats.add(m.constant(p.fill)) if p.fill is not None else 0
-    return m.reads(
+    return m.set_source(
         codes.PROJECT,
         int(p.fill is not None),
         fill,
@@ -91,7 +91,7 @@ def _(p: Pick, m: Marshal) -> list[Node]:
         if source is not None:
             rule(source, m)
         ways.append(PIXEL if source is None else m.source)
-    m.source = Sources(m.integers.add(p.index), tuple(ways), p.measured)
+    m.source = SourceSwitch(m.integers.add(p.index), tuple(ways), p.statistic_follows)
     return []
 
 
@@ -119,17 +119,17 @@ def _(p: ir.Hue, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Contrast, m: Marshal) -> list[Node]:
-    return m.stage(codes.CONTRAST, m.floats.add(p.factor), m.wide, m.channels == 1, m.room())
+    return m.stage(codes.CONTRAST, m.floats.add(p.factor), m.most_channels, m.channels == 1, m.statistic_width())
 
 
 @rule.register
 def _(p: ir.Autocontrast, m: Marshal) -> list[Node]:
-    return m.stage(codes.AUTOCONTRAST, 0, m.wide, False, m.room())
+    return m.stage(codes.AUTOCONTRAST, 0, m.most_channels, False, m.statistic_width())
 
 
 @rule.register
 def _(p: ir.Equalize, m: Marshal) -> list[Node]:
-    return m.stage(codes.EQUALIZE, 0, m.wide, False, m.room())
+    return m.stage(codes.EQUALIZE, 0, m.most_channels, False, m.statistic_width())
 
 
 @rule.register
@@ -178,7 +178,7 @@ def _(p: ir.MixUp, m: Marshal) -> list[Node]:
 @rule.register
 def _(p: ir.Choice, m: Marshal) -> list[Node]:
     branches = tuple([node for q in branch for node in rule(q, m)] for branch in p.branches)
-    return [Switch(m.integers.add(p.index), p.index.shape[1], branches)]
+    return [ChoiceStage(m.integers.add(p.index), p.index.shape[1], branches)]
 
 
 @rule.register
