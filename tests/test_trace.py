@@ -178,7 +178,7 @@ def test_every_instruction_is_the_same_on_both_machines():
         if op == "to_integer":
             rows = [[trace.add("dtrunc", fraction), trace.add("dround", halves), trace.add("dfloor", above)]]
         made[op] = [trace.add(op, *(r[(j + k) % 3] for k, r in enumerate(rows))) for j in range(3)]
-    assert len(made) == len(KINDS) - 9, sorted(set(KINDS) - set(made))
+    assert made.keys() == {op for op, number in codes.OPERATIONS.items() if number >= codes.IADD}, "some were left out"
     tables = tuple(Table("float64" if KINDS[op] == "d" else "int64", (3,), tuple(v)) for op, v in made.items())
     few = rng.Keys(SEED, 0, torch.arange(N) * 7919 * 2**20 + 2**40 - 35 * 7919 * 2**20, torch.arange(N) % 23)
     mates = torch.empty((0, N), dtype=torch.int64)

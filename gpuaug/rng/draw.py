@@ -40,7 +40,7 @@ Number = TypeVar("Number", int, Tensor)
 
 def counter_1(domain: int, slot: Number) -> Number:
     """c1 of a counter but for the occurrence.  slot: a number, or a tensor of them"""
-    return slot | (domain << DOMAIN_SHIFT)
+    return slot | (domain << DOMAIN_SHIFT)  # type: ignore[no-any-return]
 
 
 def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
