@@ -1,7 +1,7 @@
 """Checks of arguments at the public door: each says what, got, expected, do."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -149,14 +149,3 @@ def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[flo
     if isinstance(value, Real):
         return number(name, value)
     return numbers(name, value)
-
-
-def require(holds: Any, refuse: Callable[[], Exception]) -> None:
-    """Raise what `refuse` makes unless `holds`, [N] bool, is true everywhere.
-
-    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.trace` sees to it for
-    every batch to come."""
-    if hasattr(holds, "require"):
-        holds.require()
-    elif holds.device.type == "cpu" and not bool(holds.all()):
-        raise refuse()

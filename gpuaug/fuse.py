@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gpuaug import ir
 from gpuaug.dtypes import Through
-from gpuaug.rng import Keys, smooth
+from gpuaug.rng import Keys
+from gpuaug.symbolic import smooth
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
+from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, numbered, sample_all, span
@@ -350,7 +351,7 @@ class Policy(Numbered):
         executor = load(backend)
 
         def build(keys: rng.Keys, frame: ir.Frame) -> Any:
-            if type(keys) is not rng.Keys:
+            if is_symbolic(keys):
                 check_values(self.transforms)
             return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
 

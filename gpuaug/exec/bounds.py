@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, ir
+from gpuaug import ir
+from gpuaug.symbolic import is_symbolic, require
 
 Rule = tuple[str, Any, Tensor, str]  # field, its values, [N, ...] bool where they are in bounds, and what they must be
 
@@ -18,7 +19,7 @@ def check(passes: ir.Sequence, frame: ir.Frame) -> None:
     kernels take care there."""
     for p in passes:
         for name, values, holds, expected in rules(p, frame):
-            arguments.require(holds, partial(_refusal, p, name, values, holds, expected))
+            require(holds, partial(_refusal, p, name, values, holds, expected))
         frame = ir.after((p,), frame)
 
 
@@ -38,8 +39,8 @@ def rules(p: ir.Pass, frame: ir.Frame) -> Iterator[Rule]:
 @rules.register
 def _(p: ir.Mix, frame: ir.Frame) -> Iterator[Rule]:
     n = len(frame.size)
-    # a trace has no number of samples; the partners that it finds are those of the batch
-    if type(p.partner) is Tensor:
+    # a symbol knows no count of samples, and the partners that a trace finds are always rows of the batch
+    if not is_symbolic(p.partner):
         yield "partner", p.partner, (p.partner >= 0) & (p.partner < n), f"a row of this batch, in [0, {n})"
 
 

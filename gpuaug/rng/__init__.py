@@ -18,7 +18,6 @@ from gpuaug.rng.draw import (
     Layout,
     gauss,
     philox,
-    smooth,
     unit,
 )
 
@@ -39,6 +38,5 @@ __all__ = [
     "Layout",
     "gauss",
     "philox",
-    "smooth",
     "unit",
 ]

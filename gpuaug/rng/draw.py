@@ -13,9 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from gpuaug.symbolic import smooth
 
 # of the draws: another number means that one seed gives other augmentations (tests/support/golden.py)
 VERSION = 1
@@ -36,23 +37,6 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
         k0, k1 = (k0 + 0x9E3779B9) & _M, (k1 + 0xBB67AE85) & _M
     a, b, c, d = torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-untyped-call]
     return a, b, c, d
-
-
-def smooth(function: str, x: Tensor) -> Tensor:
-    """A function of float64 numbers by its name, in one thread: sqrt, round, exp, log, sin or cos.
-
-    For a few hundred numbers torch wakes a team of threads, which wait for each other by spinning: where other work has
-    the cores, that takes as long as a batch of images.  What is compiled for a host (`gpuaug.trace.host`) calls the
-    same library, to the last bit."""
-    if type(x) is not Tensor or x.device.type != "cpu":
-        out: Tensor = getattr(torch, function)(x)
-        return out
-    if function in ("sqrt", "round"):
-        with np.errstate(all="ignore"):
-            return torch.from_numpy(getattr(np, function)(x.numpy()))
-    from gpuaug.rng import host
-
-    return torch.from_numpy(host.apply(function, x.numpy()))
 
 
 def _expm1(x: Tensor) -> Tensor:

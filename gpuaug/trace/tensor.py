@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpuaug.rng import Keys
+from gpuaug.symbolic import Symbolic
 from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +32,7 @@ class Untraceable(Exception):
     unknown operation."""
 
 
-class Symbol(Tensor):
+class Symbol(Symbolic, Tensor):
     """A tensor of a batch that is not there."""
 
     numbers: Array
@@ -191,7 +192,7 @@ def table(trace: Trace, tensor: Tensor) -> Table:
     return Table(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape[1:]), tuple(numbers.flatten().tolist()))
 
 
-class SymbolicKeys(Keys):
+class SymbolicKeys(Symbolic, Keys):
     """The keys of samples that are not there."""
 
     def __init__(self, trace: Trace):
