@@ -82,7 +82,7 @@ class Call:
                 source.size if isinstance(source, Ragged) else None,
             )
             recipes, build = self.policy._recipes, self.policy._builder(name)
-            steps, mixes, how = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
+            steps, mixes, how = recipes.prepare(kind, keys, size, lambda: self.frame, build)
         else:
             steps, mixes, how = prepared(
                 self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor

@@ -162,12 +162,14 @@ def _run(
 def _check_out(out: Tensor, images: Tensor) -> None:
     if out.shape != images.shape or out.dtype != images.dtype or out.device != images.device:
         raise ValueError(
-            f"out must be {images.dtype} {tuple(images.shape)} on {images.device}, got {out.dtype} {tuple(out.shape)} on {out.device}"
+            f"out must be {images.dtype} {tuple(images.shape)} on {images.device}, "
+            f"got {out.dtype} {tuple(out.shape)} on {out.device}"
         )
     (a, b), (c, d) = _extent(out), _extent(images)
     if a < d and c < b:
         raise ValueError(
-            "out must not share memory with images, got overlapping tensors; pass another, such as torch.empty_like(images)"
+            "out must not share memory with images, got overlapping tensors; "
+            "pass another, such as torch.empty_like(images)"
         )
 
 

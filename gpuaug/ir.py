@@ -340,18 +340,21 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
         for name, value in vars(p).items():
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
                 raise ValueError(
-                    f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}"
+                    f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, "
+                    f"got {tuple(value.shape)} on {value.device}"
                 )
         if frame.fixed is None and not isinstance(p, Resample | Project):
             raise ValueError(
-                "the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
+                "the images end in different sizes; "
+                "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
             )
         if isinstance(p, Choice):
             for branch in p.branches:
                 end = verify(branch, frame)
                 if (end.fixed, end.channels) != (frame.fixed, frame.channels):
                     raise ValueError(
-                        f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}"
+                        f"branches of a choice must keep size and channels, got {end.fixed}, "
+                        f"{end.channels} from {frame.fixed}, {frame.channels}"
                     )
         frame = after((p,), frame)
     return frame

@@ -49,7 +49,8 @@ class Policy(Numbered):
         for t in transforms:
             if not isinstance(t, Transform):
                 raise TypeError(
-                    f"transforms must be gpuaug transforms, got {t!r}; gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
+                    f"transforms must be gpuaug transforms, got {t!r}; "
+                    "gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
                 )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(
@@ -73,7 +74,8 @@ class Policy(Numbered):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _VALUES and name in self.__dict__:
             raise AttributeError(
-                f"{name} of a policy cannot be set: a policy is a value, and what was prepared for it would not follow; make a new Policy"
+                f"{name} of a policy cannot be set: "
+                "a policy is a value, and what was prepared for it would not follow; make a new Policy"
             )
         super().__setattr__(name, value)
 
@@ -208,12 +210,14 @@ class Policy(Numbered):
             raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
         if len(params) != len(self.transforms):
             raise ValueError(
-                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them"
+                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; "
+                "replay with the policy that drew them"
             )
         for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
             if names != drawn.keys():
                 raise ValueError(
-                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them"
+                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
+                    "replay with the policy that drew them"
                 )
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         one = one_of(images)
@@ -226,7 +230,8 @@ class Policy(Numbered):
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
             raise ValueError(
-                f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images"
+                f"images must have the size that params were drawn for, got {here} instead of {there}; "
+                "draw with the size of these images"
             )
         out, soft = run.go(params)
         return out if labels is None else (out, soft)

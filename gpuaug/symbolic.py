@@ -47,7 +47,7 @@ def require(holds: Any, refuse: Callable[[], Exception]) -> None:
 
 
 def smooth(function: str, x: Tensor) -> Tensor:
-    """sqrt, round, exp, log, sin or cos of float64 values, in one thread and with the same bits wherever a value stands.
+    """sqrt, round, exp, log, sin or cos of float64, in one thread and with the same bits wherever a value stands.
 
     Not torch's own on a host: its vectorised exp, log, sin and cos differ in the last bit with a value's place in the
     tensor, and so with the batch; and for a few hundred values it wakes a team of threads that wait for one another by

@@ -39,11 +39,13 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
         return labels
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise TypeError(
-            f"labels to mix must be [N] integers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}"
+            "labels to mix must be [N] integers or [N, classes] floats, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     if num_classes is None:
         raise ValueError(
-            "num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]"
+            "num_classes is needed to mix class numbers, got None; "
+            "pass it to the mix, or labels as soft rows [N, classes]"
         )
     # torch orders and compares no unsigned integers
     whole = labels.long()

@@ -52,7 +52,9 @@ class Outline(NamedTuple):
     """A policy as `torch.compile` sees it."""
 
     handle: Tensor  # int64 without dimensions: an input of the graph, whose value is no condition of it
-    sizes: Tensor  # [H, W, classes, 0]: torch makes the shape of a tensor dynamic when it sees a second one, which it never does to a module's numbers
+    # [H, W, classes, 0]: torch makes the shape of a tensor dynamic when it sees a second one, which it never does to a
+    # module's numbers
+    sizes: Tensor
     kind: int
 
 
@@ -149,7 +151,8 @@ def run(
     out, soft = policy.augment(images, labels, ids, number if epoch is None else epoch, occurrence, backend, next_id)
     if _numbers[kind].fixed and list(out.shape[2:]) != size:
         raise RuntimeError(
-            f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: look at their `after`"
+            f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: "
+            "look at their `after`"
         )
     # an operator may not give back what it was given
     out = out.clone() if out.data_ptr() == images.data_ptr() else out

@@ -26,7 +26,8 @@ def check(passes: ir.Sequence, frame: ir.Frame) -> None:
 def _refusal(p: ir.Pass, name: str, values: Tensor, holds: Tensor, expected: str) -> ValueError:
     row = int((~holds).nonzero()[0, 0])
     return ValueError(
-        f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; give parameters that fit this batch"
+        f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; "
+        "give parameters that fit this batch"
     )
 
 

@@ -104,7 +104,8 @@ def name(p: ir.Pass) -> str:
     if not isinstance(p, ir.Choice):
         return type(p).__name__
     times = p.index.shape[1]
-    return f"{f'{times} times ' if times > 1 else ''}one of ({' | '.join(' + '.join(map(name, b)) or 'nothing' for b in p.branches)})"
+    branches = " | ".join(" + ".join(map(name, branch)) or "nothing" for branch in p.branches)
+    return f"{f'{times} times ' if times > 1 else ''}one of ({branches})"
 
 
 def short(p: ir.Pass) -> str:

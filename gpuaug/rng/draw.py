@@ -20,7 +20,10 @@ from gpuaug.symbolic import smooth
 
 # of the draws: another number means that one seed gives other augmentations (tests/support/golden.py)
 VERSION = 1
-OTHER_DRAWS = "the same seed would give other augmentations; use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
+OTHER_DRAWS = (
+    "the same seed would give other augmentations; "
+    "use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
+)
 
 PARAMETERS, PIXELS, SAMPLER, MIX = range(4)
 MAX_ID, MAX_EPOCH, MAX_OCCURRENCE, MAX_SLOT = 1 << 46, 1 << 18, 1 << 12, 1 << 16
