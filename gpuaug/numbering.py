@@ -8,8 +8,8 @@ One count is not enough, because processes copy the policy with its count:
     any other child process    ids from its copy of next_id, under the seed mixed with a key: a hash of its place
                                among the children of its parent
 
-So two workers draw differently although both begin at id 0, and `torch.manual_seed` in the main process, from which
-torch seeds its workers, repeats a run."""
+So two workers draw differently although both begin at id 0, and a seed given to torch in the main process, from
+which it seeds its workers, repeats a run."""
 
 import multiprocessing
 import os

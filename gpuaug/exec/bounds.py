@@ -1,5 +1,7 @@
-"""What executors index with, looked at on a host before anything is read: parameters may have been edited, and anybody
-may write a transform."""
+"""Checks of the values that executors index with, such as windows, branch numbers and rows of partners.
+
+They are made before a pixel is read, because parameters may have been edited between `draw` and `replay`, and anybody
+may write a transform: a value out of bounds would read foreign memory."""
 
 from collections.abc import Iterator
 from functools import partial, singledispatch
@@ -15,8 +17,8 @@ Rule = tuple[str, Any, Tensor, str]  # field, its values, [N, ...] bool where th
 
 
 def check(passes: ir.Sequence, frame: ir.Frame) -> None:
-    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at:
-    kernels take care there."""
+    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at, for
+    that would make the host wait: kernels stay inside by themselves."""
     for p in passes:
         for name, values, holds, expected in rules(p, frame):
             require(holds, partial(_refusal, p, name, values, holds, expected))
@@ -33,7 +35,7 @@ def _refusal(p: ir.Pass, name: str, values: Tensor, holds: Tensor, expected: str
 
 @singledispatch
 def rules(p: ir.Pass, frame: ir.Frame) -> Iterator[Rule]:
-    """What must hold of the values of a pass; of most nothing, for they only compute with them."""
+    """What must hold of the values of a pass: of most passes nothing, since they index with none."""
     yield from ()
 
 

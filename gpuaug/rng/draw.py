@@ -147,7 +147,7 @@ class Layout:
 
 
 class Block:
-    """The words of a batch: looked up where the layout foresaw them, computed where it did not."""
+    """The random words of a batch: looked up where the layout foresaw them, computed where it did not."""
 
     def __init__(self, keys: Keys, words: dict[tuple[int, int], Tensor] | None = None):
         self.keys, self.foreseen = keys, words or {}

@@ -42,7 +42,7 @@ class Symbol(Symbolic, Tensor):
     """A tensor of a batch that is not there: shape, dtype and strides, and where its values come from."""
 
     numbers: Array  # of trace values, in the shape of the tensor with the axis of the samples 1 long
-    of: Trace  # which they are values of
+    in_trace: Trace  # which they are values of
 
     @staticmethod
     def __new__(cls, trace: Trace, numbers: Array, like: Tensor) -> "Symbol":
@@ -52,7 +52,7 @@ class Symbol(Symbolic, Tensor):
         # with its strides, on which it depends what `view` may do
         device, strides = torch.device("cpu"), like.stride()
         out = Tensor._make_wrapper_subclass(cls, like.shape, strides, dtype=like.dtype, device=device)  # type: ignore[attr-defined]
-        out.of = trace
+        out.in_trace = trace
         out.numbers = numbers
         assert numbers.shape == collapsed(like.shape), f"{numbers.shape} for {tuple(like.shape)}"
         return out  # type: ignore[no-any-return]
@@ -72,7 +72,7 @@ class Symbol(Symbolic, Tensor):
                 raise Untraceable(f"tracing has no rule for {func}")
             return parts
         options = dict(kwargs or {})
-        trace = next(a.of for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
+        trace = next(a.in_trace for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
             raise Untraceable("pinned memory is asked for, and a symbol is in no memory")
         there = {"device": "meta"} if "device" in options else {}
@@ -92,7 +92,7 @@ class Symbol(Symbolic, Tensor):
 
     def require(self) -> None:
         """Make the trace check, for every batch to come, that this, [N] bool, holds for each sample."""
-        self.of.required.update(self.numbers.flatten().tolist())
+        self.in_trace.required.update(self.numbers.flatten().tolist())
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Symbol({tuple(self.shape)}, {self.dtype})"

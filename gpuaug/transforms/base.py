@@ -20,7 +20,7 @@ drawing takes several times as long.  `Policy.describe` then says why, with the 
   mask or tensor as an index.  Choose by torch.where or gather, and check by `gpuaug.symbolic.require`.
 - Samples are apart: nothing goes along the first axis, such as a sum, an order, a slice or a cat, and nothing asks how
   many samples there are or which place one has.
-- Randomness is of `draw` alone: no torch.rand, no other generator, and neither the seed nor the epoch is read.
+- Randomness is of `draw` alone: no generator of torch, NumPy or Python, and neither seed nor epoch is read.
 - Types are float64, float32, int64, int32 and bool, and exp, log, sin, cos and sqrt are of float64, by
   `gpuaug.symbolic.smooth`.
 - Rounding is settled: no sum of more than two floats, no matrix product, no sort, argmax or remainder of floats, since
