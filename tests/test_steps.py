@@ -17,9 +17,10 @@ from waits import CARD, card
 import gpuaug as ga
 from bench.scenarios import POLICIES as STRENGTHS
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import cpu, load, reference
-from gpuaug.exec import triton as kernels
+from gpuaug.exec import load, reference
 from gpuaug.exec.cpu import entry
+from gpuaug.exec.cpu import executor as cpu
+from gpuaug.exec.triton import executor as kernels
 from gpuaug.exec.triton.canonical import normal
 from gpuaug.trace import recipe
 
