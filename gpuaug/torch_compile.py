@@ -156,11 +156,13 @@ def policy_operator(
             f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: "
             "look at their `after`"
         )
-    # torch forbids an operator to return one of its inputs
-    out = out.clone() if out.data_ptr() == images.data_ptr() else out
     rows = images.new_empty(0) if soft is None else soft
-    given = rows is labels
-    return out, rows.clone() if given else rows
+    return _own(out, images), rows if labels is None else _own(rows, labels)
+
+
+def _own(made: Tensor, given: Tensor) -> Tensor:
+    """What was made in memory of its own: torch forbids an operator to return an input, or a view of one."""
+    return made.clone() if made.untyped_storage().data_ptr() == given.untyped_storage().data_ptr() else made
 
 
 @policy_operator.register_fake
