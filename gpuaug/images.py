@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.arguments import named
 from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 
@@ -194,8 +195,7 @@ def as_images(images: Any) -> Images:
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
         raise TypeError(
-            "images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, "
-            f"got {type(images).__name__}"
+            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {named(images)}"
         )
     # a tv_tensor is [N, C, H, W] by definition
     return _batch(_plain("images", images), known=is_tv(images))
@@ -327,7 +327,7 @@ def _one(item: Any, n: int, layout: str | None) -> Tensor:
     array = isinstance(item, np.ndarray)
     item = from_array(name, item) if array else item
     if not isinstance(item, Tensor):
-        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {type(item).__name__}")
+        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {named(item)}")
     first = _channels_first(name, item, array, layout)
     item = _plain(name, item)
     _check_pixels(name, item)
