@@ -274,7 +274,9 @@ def asked(tree: ast.AST) -> Iterator[int]:
     """Lines that find out by themselves whether a value is a symbol."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("hasattr", "getattr"):
-            if any(isinstance(a, ast.Constant) and a.value in ("require", "numbers", "in_trace") for a in node.args[1:]):
+            if any(
+                isinstance(a, ast.Constant) and a.value in ("require", "numbers", "in_trace") for a in node.args[1:]
+            ):
                 yield node.lineno
         if isinstance(node, ast.Compare) and isinstance(node.left, ast.Call) and ast.unparse(node.left.func) == "type":
             # images come as subclasses of a tensor, which has nothing to do with tracing
