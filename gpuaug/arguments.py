@@ -1,7 +1,7 @@
 """Checks of arguments at the public door: each says what, got, expected, do."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -102,7 +102,8 @@ def share(name: str, value: Any, call: str) -> float:
     if isinstance(value, Real) and not isinstance(value, bool) and 1 < float(value) <= 255:
         said = call.format(f"{float(value):g} / 255")
         raise ValueError(
-            f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; divide by 255: {said}"
+            f"{name} must be in [0, 1], got {value}: values run from 0 to 1 here, on uint8 images too; "
+            f"divide by 255: {said}"
         )
     return number(name, value, 0.0, 1.0)
 
@@ -123,11 +124,13 @@ def array(name: str, values: Any) -> np.ndarray[Any, Any]:
         out = np.asarray(values)
     except (TypeError, RuntimeError) as error:
         raise TypeError(
-            f"{name} must be numbers, got a {type(values).__name__} that is no array: {error}; pass a tensor, such as torch.stack makes one"
+            f"{name} must be numbers, got a {type(values).__name__} that is no array: {error}; "
+            "pass a tensor, such as torch.stack makes one"
         ) from None
     except ValueError:
         raise ValueError(
-            f"{name} must have rows of one length, got a {type(values).__name__} whose rows differ; pass [N] numbers or [N, K] rows"
+            f"{name} must have rows of one length, got a {type(values).__name__} whose rows differ; "
+            "pass [N] numbers or [N, K] rows"
         ) from None
     if out.dtype.kind in "biuf":
         return out
@@ -149,14 +152,3 @@ def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[flo
     if isinstance(value, Real):
         return number(name, value)
     return numbers(name, value)
-
-
-def require(holds: Any, refuse: Callable[[], Exception]) -> None:
-    """Raise what `refuse` makes unless `holds`, [N] bool, is true everywhere.
-
-    Values on a GPU are not looked at, for that would wait for the device.  A symbol of `gpuaug.trace` sees to it for
-    every batch to come."""
-    if hasattr(holds, "require"):
-        holds.require()
-    elif holds.device.type == "cpu" and not bool(holds.all()):
-        raise refuse()

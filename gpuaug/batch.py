@@ -174,7 +174,10 @@ def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], boo
 
     moves: whether the pixels change their places.  What lies among them, such as boxes and masks, is then refused by
     its type and rank alone."""
-    refuse = "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: keep them out of this call"
+    refuse = (
+        "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: "
+        "keep them out of this call"
+    )
     within = next((type(v).__name__ for v in _parts(labels) if is_tv(v)), "")
     if within and moves():
         raise TypeError(f"labels must not be tv_tensors, got {within}, which {refuse}")
@@ -182,7 +185,8 @@ def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], boo
     out = resolved(out.as_subclass(Tensor))
     if out.device != device:
         raise ValueError(
-            f"labels must be on the device of the images, got {out.device} and {device}; move them with .to({str(device)!r})"
+            f"labels must be on the device of the images, got {out.device} and {device}; "
+            f"move them with .to({str(device)!r})"
         )
     if out.ndim < 1 or out.shape[0] != n:
         raise ValueError(f"labels must have one row per image, {n}, got shape {tuple(out.shape)}")
@@ -217,7 +221,8 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
         raise ValueError(f"{name} must have shape [{'N' if n is None else n}], one per image, got {tuple(given.shape)}")
     if given.device != device:
         raise ValueError(
-            f"{name} must be on the device of the images, got {given.device} and {device}; move them with .to({str(device)!r})"
+            f"{name} must be on the device of the images, got {given.device} and {device}; "
+            f"move them with .to({str(device)!r})"
         )
     # torch orders no unsigned integers; one of uint64 beyond int64 comes out below 0
     whole = given.as_subclass(Tensor).long()
@@ -262,7 +267,8 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
         or epoch.device != device
     ):
         raise ValueError(
-            f"epoch must be a number, or an integer tensor without dimensions on {device}, got {epoch.dtype} {list(epoch.shape)} on {epoch.device}"
+            f"epoch must be a number, or an integer tensor without dimensions on {device}, "
+            f"got {epoch.dtype} {list(epoch.shape)} on {epoch.device}"
         )
     if device.type == "cpu":
         arguments.integer("epoch", bounds(epoch)[0], 0, MAX_EPOCH - 1)

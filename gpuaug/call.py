@@ -1,4 +1,10 @@
-"""One call of a policy: its images and keys, from the transforms to what an executor runs."""
+"""One call of a policy, from images and keys to augmented images.
+
+    keys -- draw --> parameters -- lower, verify --> passes -- fold --> plan -- prepare --> tables
+    tables, images -- execute --> augmented images;  mixes, labels -- follow --> soft labels
+
+The first line needs no image, so that for a kind of batch that comes again a recipe (`gpuaug.trace`) makes the tables
+in one go."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +38,11 @@ def lowered(
     transforms: Sequence[Transform], drawn: Sequence[Drawn], frame: ir.Frame, memory_format: torch.memory_format
 ) -> Lowered:
     """The passes of a policy, verified."""
-    passes, moves, steps, end = [], [], [], frame  # type: list[ir.Pass], list[ir.Pass], list[tuple[torch.dtype, bool]], ir.Frame
+    passes: list[ir.Pass] = []
+    # without conversions of the dtype: what `Through` may run on the bits of a dtype that no executor holds
+    moves: list[ir.Pass] = []
+    steps: list[tuple[torch.dtype, bool]] = []
+    end = frame
     for t, made, after in lower_each(transforms, drawn, frame, 0):
         passes += made
         if isinstance(t, ToDtype | ToTensor):
@@ -47,8 +57,8 @@ def lowered(
 
 
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
-    """What an executor prepares of a plan, the passes that labels follow, and how images go through: all of a call that
-    needs no image."""
+    """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
+    images go through it."""
     mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
     return executor.prepare(plan), mixes, plan.through
 
@@ -74,15 +84,13 @@ class Call:
         keys = self.keys
         name = choose(self.backend, self.source.device)
         executor, source = load(name), self.source
-        # the reference defines what recipes must give: it takes none
+        # the reference defines what a recipe must give, and so takes none
         if params is None and name != "reference":
-            what = source.channels if isinstance(source, Ragged) else source.shape[1:]
-            kind, size = (
-                (name, self.policy._options(), what, source.dtype),
-                source.size if isinstance(source, Ragged) else None,
-            )
+            # what all batches of one recipe share; the sizes of ragged images are an input of its program
+            shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
+            kind = (name, self.policy._options(), shape, source.dtype)
             recipes, build = self.policy._recipes, self.policy._builder(name)
-            steps, mixes, how = recipes.prepare(self.policy.transforms, kind, keys, size, lambda: self.frame, build)
+            steps, mixes, how = recipes.prepare(kind, keys, size, lambda: self.frame, build)
         else:
             steps, mixes, how = prepared(
                 self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor

@@ -58,7 +58,10 @@ def cutmix(images: Tensor, partner: Tensor, boxes: Tensor, out: Tensor | None = 
     images = _dense(images)
     if out is not None:
         _check_out(out, images)
-    partner, boxes = _rows("partner", partner, images, (), whole=True), _rows("boxes", boxes, images, (4,), whole=True)
+    partner, boxes = (
+        _rows("partner", partner, images, (), integers=True),
+        _rows("boxes", boxes, images, (4,), integers=True),
+    )
     return _run((ir.CutMix(partner, boxes, ir.rows(tuple(images.shape[2:]), partner)),), images, out=out)
 
 
@@ -67,7 +70,7 @@ def mixup(images: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
     """lam x + (1 - lam) partner.  partner: [N] int64 rows of this batch; lam: [N] floats, the weight of the sample
     itself."""
     images = _dense(images)
-    partner, lam = _rows("partner", partner, images, (), whole=True), _rows("lam", lam, images, (), whole=False)
+    partner, lam = _rows("partner", partner, images, (), integers=True), _rows("lam", lam, images, (), integers=False)
     return _run((ir.MixUp(partner, lam.float()),), images)
 
 
@@ -76,10 +79,10 @@ def erase(images: Tensor, boxes: Tensor, value: float | Sequence[float] | Tensor
     """`value` inside a rectangle.  boxes: [N, 4] integers x1 y1 x2 y2, far edges exclusive; value: a number, one per
     channel, or [N, C]."""
     images = _dense(images)
-    boxes = _rows("boxes", boxes, images, (4,), whole=True)
+    boxes = _rows("boxes", boxes, images, (4,), integers=True)
     channels = images.shape[1]
     if isinstance(value, Tensor):
-        values = _rows("value", value, images, (channels,), whole=False).float()
+        values = _rows("value", value, images, (channels,), integers=False).float()
     else:
         row = arguments.numbers("value", [value] if isinstance(value, int | float) else value, (1, channels))
         values = ir.rows(row, boxes, torch.float32)
@@ -116,7 +119,7 @@ def _dense(images: Any) -> Tensor:
     return checked
 
 
-def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole: bool) -> Tensor:
+def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], integers: bool) -> Tensor:
     """A tensor [N, *shape] on the device of the images."""
     given = (
         values if isinstance(values, Tensor) else put(from_array(name, arguments.array(name, values)), images.device)
@@ -126,9 +129,9 @@ def _rows(name: str, values: Any, images: Tensor, shape: tuple[int, ...], whole:
         raise ValueError(f"{name} must have shape {[len(images), *shape]}, got {list(given.shape)}")
     if given.device != images.device:
         raise ValueError(f"{name} must be on the device of the images, got {given.device} and {images.device}")
-    if given.is_complex() or (whole and (given.is_floating_point() or given.dtype == torch.bool)):
-        raise TypeError(f"{name} must be {'integers' if whole else 'numbers'}, got {given.dtype}")
-    return given.long() if whole else given
+    if given.is_complex() or (integers and (given.is_floating_point() or given.dtype == torch.bool)):
+        raise TypeError(f"{name} must be {'integers' if integers else 'numbers'}, got {given.dtype}")
+    return given.long() if integers else given
 
 
 def _run(
@@ -145,7 +148,7 @@ def _run(
     zero = torch.zeros(n, dtype=torch.int64, device=images.device)
     plan = fuse.Plan(every, keys or rng.Keys(0, 0, zero, zero), frame if how is None else how.frame(frame), how)
     backend = choose("auto", images.device)
-    # only the kernels write where they are told to
+    # only the Triton executor writes into memory that it is given
     straight = (
         out is not None
         and how is None
@@ -162,12 +165,14 @@ def _run(
 def _check_out(out: Tensor, images: Tensor) -> None:
     if out.shape != images.shape or out.dtype != images.dtype or out.device != images.device:
         raise ValueError(
-            f"out must be {images.dtype} {tuple(images.shape)} on {images.device}, got {out.dtype} {tuple(out.shape)} on {out.device}"
+            f"out must be {images.dtype} {tuple(images.shape)} on {images.device}, "
+            f"got {out.dtype} {tuple(out.shape)} on {out.device}"
         )
     (a, b), (c, d) = _extent(out), _extent(images)
     if a < d and c < b:
         raise ValueError(
-            "out must not share memory with images, got overlapping tensors; pass another, such as torch.empty_like(images)"
+            "out must not share memory with images, got overlapping tensors; "
+            "pass another, such as torch.empty_like(images)"
         )
 
 

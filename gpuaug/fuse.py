@@ -1,4 +1,11 @@
-"""Passes to a plan: neighbours that are exactly one pass become one."""
+"""Passes to a plan: neighbouring geometric passes that are together exactly one pass are folded into it.
+
+For example, RandomResizedCrop, RandomHorizontalFlip and CenterCrop lower to three `ir.Resample`, of which the last two
+only move pixels: folded, they are one `Resample` with the product of the matrices, so that the image is read,
+interpolated and written once, with the result of the three to the bit of the interpolation.  Two passes that both
+interpolate are not folded, because torchvision interpolates twice, unless the policy asks for `single_resample`.
+
+Only passes are folded here.  Which of them then run together is each executor's business (`steps` of `exec/`)."""
 
 from dataclasses import dataclass, replace
 
@@ -7,13 +14,13 @@ from torch import Tensor
 
 from gpuaug import ir
 from gpuaug.dtypes import Through
-from gpuaug.rng import Keys, smooth
+from gpuaug.rng import Keys
+from gpuaug.symbolic import smooth
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What an executor runs: passes in order, and who the samples are.  Which of them run together is the executor's
-    business."""
+    """What an executor is given: passes in order, and who the samples are."""
 
     passes: ir.Sequence
     keys: Keys
@@ -22,10 +29,10 @@ class Plan:
 
 
 def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
-    """The same images from fewer resamples: moves of pixels melt exactly into the resample beside them.
+    """The same images from fewer passes: what only moves pixels is folded into the resample before or after it.
 
-    With `single_resample`, neighbours that interpolate become one interpolation: fewer bytes and a sharper image, not
-    torchvision's."""
+    single_resample: also fold neighbours that both interpolate into one interpolation: fewer bytes and a sharper image,
+    but not torchvision's."""
     out: list[ir.Pass] = []
     for p in passes:
         both = _compose(out[-1], p) if out else None
@@ -39,7 +46,9 @@ def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
 
 
 def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
-    """One pass that does a, then b, to the bit of the interpolation; None where there is none."""
+    """One pass that does a, then b, with the same bits; None where there is none.
+
+    One of the two must only move pixels (an integer shift, flip or quarter turn, which may also crop and pad)."""
     if (
         isinstance(a, ir.Warp)
         and isinstance(b, ir.Resample)
@@ -56,7 +65,8 @@ def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
 
 
 def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
-    """a, its output moved by b."""
+    """a, then the move b: output positions go through b's matrix before a's.  None where b pads with another border
+    than a has."""
     if b.extend == "none":
         extend, fill = a.extend, a.fill
     elif b.extend == "constant" and (a.extend == "none" or (a.extend == "constant" and a.fill == b.fill)):
@@ -70,10 +80,12 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
 
 
 def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
-    """The image moved by a, then resampled by b."""
+    """The move a, then the resample b: its window and footprint are taken back to a's input.  None where b reads past
+    its source with another border than a has."""
     if b.extend != "none" and (b.extend, b.fill) != (a.extend, a.fill):
         return None
-    # a constant border may lie inside the image, where a crop was padded again; the other borders are made of the image
+    # a constant border may cover pixels of the image, where a crop was padded again, so that the source shrinks to what
+    # is left; the other borders are made of the pixels of the whole image
     source = intersect(ir.map_rectangle(a.inverse, a.live), a.source) if a.extend in ("none", "constant") else a.source
     footprint = (a.inverse[:, :2, :2].abs() * b.footprint[:, None, :]).sum(2)
     window = ir.map_rectangle(a.inverse, b.window)
@@ -95,15 +107,15 @@ def _project(a: ir.Pass, b: ir.Pass) -> ir.Project | None:
         return None
     footprint = first.footprint
     if not isinstance(b, ir.Warp):
-        # what b averages over, seen from a's input; a warp averages over nothing
-        seen = (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2)
-        footprint = torch.maximum(footprint, smooth("sqrt", seen))
+        # what b averages over, taken back to a's input; a warp averages over nothing
+        reach = (first.inverse[:, :2, :2] * then.footprint[:, None, :]).square().sum(2)
+        footprint = torch.maximum(footprint, smooth("sqrt", reach))
     fill = then.fill if first.fill is None else first.fill
     return ir.Project(ir.product(first.inverse, then.inverse), footprint, first.window, then.size, then.fixed, fill)
 
 
 def _projected(p: ir.Pass) -> ir.Project | None:
-    """A pass as a projection, if it can be one."""
+    """A pass that interpolates as the most general one that does, `ir.Project`; None for any other."""
     if isinstance(p, ir.Warp) and p.kernel == "bilinear":
         return ir.Project(p.inverse, torch.ones_like(p.inverse[:, 0, :2]), p.source, p.size, p.fixed, p.fill or (0.0,))
     if isinstance(p, ir.Resample) and p.kernel == "triangle" and p.extend == "none" and p.fixed is not None:
@@ -112,7 +124,7 @@ def _projected(p: ir.Pass) -> ir.Project | None:
 
 
 def invert_move(matrix: Tensor) -> Tensor:
-    """The inverse of a matrix that only moves pixels: its linear part is orthogonal."""
+    """The inverse of a matrix that only moves pixels: its linear part is orthogonal, so that this is exact."""
     turned = matrix[:, :2, :2].transpose(1, 2)
     out = torch.zeros_like(matrix)
     out[:, :2, :2] = turned

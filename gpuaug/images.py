@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.arguments import named
 from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 
@@ -38,7 +39,8 @@ class Ragged:
         for n, image in enumerate(images):
             if isinstance(image, Tensor | np.ndarray) and image.ndim != 3:
                 raise ValueError(
-                    f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; pass image[:, :, None] for a grey one"
+                    f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; "
+                    "pass image[:, :, None] for a grey one"
                 )
         self._set(_together(images, layout))
         if self.dtype != torch.uint8:
@@ -152,7 +154,8 @@ class Ragged:
         if torch.cuda.is_current_stream_capturing():
             if not self._sent:
                 raise RuntimeError(
-                    "a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; call the policy with it once before"
+                    "a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; "
+                    "call the policy with it once before"
                 )
             # all streams had come to an end when the capture began
             return next(iter(self._sent.values()))
@@ -192,7 +195,7 @@ def as_images(images: Any) -> Images:
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}"
+            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {named(images)}"
         )
     # a tv_tensor is [N, C, H, W] by definition
     return _batch(_plain("images", images), known=is_tv(images))
@@ -208,7 +211,8 @@ def _batch(images: Tensor, array: bool = False, known: bool = False) -> Tensor:
         raise ValueError(f"images must have at least one channel, row and column, got shape {shape}")
     if not known and _reversed(shape):
         raise ValueError(
-            f"images must be [N, C, H, W], got shape {shape}, whose last axis looks like channels; pass x.permute(0, 3, 1, 2), or, where it is a width, "
+            f"images must be [N, C, H, W], got shape {shape}, whose last axis looks like channels; "
+            "pass x.permute(0, 3, 1, 2), or, where it is a width, "
             'gpuaug.Ragged(x, layout="chw")'
         )
     return images
@@ -292,7 +296,8 @@ def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
         if len(set(found)) > 1:
             n = next(n for n, value in enumerate(found) if value != found[0])
             raise ValueError(
-                f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; {do}"
+                f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; "
+                f"{do}"
             )
     return images
 
@@ -322,7 +327,7 @@ def _one(item: Any, n: int, layout: str | None) -> Tensor:
     array = isinstance(item, np.ndarray)
     item = from_array(name, item) if array else item
     if not isinstance(item, Tensor):
-        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {type(item).__name__}")
+        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {named(item)}")
     first = _channels_first(name, item, array, layout)
     item = _plain(name, item)
     _check_pixels(name, item)
@@ -342,7 +347,8 @@ def _channels_first(name: str, item: Tensor, array: bool, layout: str | None) ->
     if layout is not None:
         if tv and layout == "hwc":
             raise ValueError(
-                f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; leave layout out, or pass it as_subclass(torch.Tensor)'
+                f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; '
+                "leave layout out, or pass it as_subclass(torch.Tensor)"
             )
         return layout == "chw"
     if tv or (_planar(shape) and not array):

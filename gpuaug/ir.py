@@ -1,14 +1,20 @@
-"""The passes.  Transforms become these, executors run these; nothing else crosses that line.
+"""The passes: the intermediate representation between transforms and executors.
+
+Transforms are many and open; they lower to these few passes, and executors run nothing else.  A pass is a frozen
+dataclass that holds the parameters of every sample of a batch as tensors; `exec/reference.py` says in plain torch what
+each computes, and every other executor must agree with it.  RandomHorizontalFlip, for example, is a `Resample` whose
+matrix maps output x to W - 1 - x for the samples that are flipped.
 
 Conventions.  The first axis of every tensor is the sample.  x runs right, y down; positions are pixel centres: the
 first pixel is 0. Rectangles are [N, 4] int64 (x0, y0, x1, y1) with exclusive far edges.  Matrices are [N, 3, 3] float64
 on (x, y, 1) and map an output position to an input position.  Values are float32, nominally in [0, 1] before any
 Normalize.  No pass holds randomness: noise is named by the slot that keys it.
 
-A tap that weighs nothing is not multiplied, so that NaN and Inf stay where pixels only move and reach no further than
-the weights do.  A weight below `NOTHING` of the most that a tap can have is none: that is what rounding leaves of a
-zero.  And where all taps hold one value, that is the result to the bit: a constant is no different after it was
-resampled, and stays on its side of every threshold."""
+Interpolation.  A tap is an input pixel with its weight.  One whose weight is zero is left out of the sum rather than
+multiplied, since 0 * NaN is NaN: NaN and Inf stay where pixels only move, and reach no further than the weights do.  A
+weight below `NOTHING` of the largest that a tap can have counts as zero, for that is what rounding leaves of a zero.
+Where all taps hold the same value the result is that value to the bit, so that a constant image stays as it is, and on
+its side of every threshold that follows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +34,7 @@ class Frame:
     """What the images are at one point of a policy."""
 
     size: Tensor  # [N, 2] int64 (H, W)
-    fixed: tuple[int, int] | None  # the common (H, W), where all samples are known to share one
+    fixed: tuple[int, int] | None  # (H, W) where the policy guarantees that all samples share it; else None
     channels: int
     dtype: torch.dtype  # what torchvision would hold here; only its range convention matters
 
@@ -232,7 +238,7 @@ class Erase(Pointwise):
 
 
 class Stencil(Pass):
-    """An output pixel needs its neighbours."""
+    """An output pixel needs a fixed neighbourhood of input pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +258,8 @@ class GaussianBlur(Stencil):
 
 
 class Mix(Pass):
-    """A sample and its partner's pixel at the same place.  partner: [N] int64, rows of this batch."""
+    """An output pixel needs that pixel and the one at the same place of a partner.  partner: [N] int64, rows of this
+    batch."""
 
     partner: Tensor
 
@@ -302,14 +309,15 @@ class Finish(Pass):
 
 
 def is_pointwise(p: Pass) -> bool:
-    """Whether a pass fits in a row of point stages: a Pointwise, or a Choice among such."""
+    """Whether a pass needs one pixel at a time, so that it joins a chain of others: a Pointwise, or a Choice among
+    such."""
     if isinstance(p, Choice):
         return all(is_pointwise(q) for branch in p.branches for q in branch)
     return isinstance(p, Pointwise)
 
 
 def is_move(p: Pass) -> bool:
-    """Whether every pixel that comes out of a pass is one that came in, or its border."""
+    """Whether a pass only moves pixels: every value that comes out is one that came in, or its border's."""
     if isinstance(p, Choice):
         return all(is_move(q) for branch in p.branches for q in branch)
     return (
@@ -320,7 +328,7 @@ def is_move(p: Pass) -> bool:
 
 
 def is_linear(p: Pass) -> bool:
-    """Whether a pixel that comes out of a pass is a mean of some that came in, whatever their range."""
+    """Whether a value that comes out of a pass is a weighted mean of some that came in, whatever their range."""
     if isinstance(p, Choice):
         return all(is_linear(q) for branch in p.branches for q in branch)
     return isinstance(p, Resample | Warp | Project | Mix)
@@ -342,18 +350,21 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
         for name, value in vars(p).items():
             if isinstance(value, Tensor) and (value.shape[:1] != (n,) or value.device != frame.size.device):
                 raise ValueError(
-                    f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, got {tuple(value.shape)} on {value.device}"
+                    f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, "
+                    f"got {tuple(value.shape)} on {value.device}"
                 )
         if frame.fixed is None and not isinstance(p, Resample | Project):
             raise ValueError(
-                "the images end in different sizes; add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
+                "the images end in different sizes; "
+                "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
             )
         if isinstance(p, Choice):
             for branch in p.branches:
                 end = verify(branch, frame)
                 if (end.fixed, end.channels) != (frame.fixed, frame.channels):
                     raise ValueError(
-                        f"branches of a choice must keep size and channels, got {end.fixed}, {end.channels} from {frame.fixed}, {frame.channels}"
+                        f"branches of a choice must keep size and channels, got {end.fixed}, "
+                        f"{end.channels} from {frame.fixed}, {frame.channels}"
                     )
         frame = after((p,), frame)
     return frame

@@ -1,8 +1,15 @@
-"""Who a sample is when nobody says so: ids counted on from call to call, under a key that no other process has.
+"""Ids for calls that bring none: counted on from call to call, so that no two samples of a run draw alike.
 
-The main process of a rank draws by the policy's seed, and its counter, `next_id`, goes through `state_dict`.  A process
-that shares the policy with others (a loader's worker, a child) has a key of its own, made of what tells it apart; draws
-are keyed by that and the seed, so that none of them draw alike."""
+Draws are a function of (seed, epoch, id).  Where a user numbers the samples, that is all; where not, a policy counts.
+One count is not enough, because processes copy the policy with its count:
+
+    main process of a rank     ids from rank * 2^32 + next_id, under the policy's seed; `next_id` is in `state_dict`
+    worker of a DataLoader     ids from 0, under the seed mixed with a key: a hash of torch's seed for the worker
+    any other child process    ids from its copy of next_id, under the seed mixed with a key: a hash of its place
+                               among the children of its parent
+
+So two workers draw differently although both begin at id 0, and a seed given to torch in the main process, from
+which it seeds its workers, repeats a run."""
 
 import multiprocessing
 import os
@@ -16,16 +23,15 @@ from torch import Tensor, nn
 from gpuaug import arguments, rng
 
 _MASK = 0xFFFFFFFFFFFFFFFF
-# what the key of a worker and that of a child begin with
+# the first number in the key of a worker and in that of a child, so that the two never coincide
 _WORKER, _CHILD = 1, 2
 
 
 def mix(*numbers: int) -> int:
-    """64 bits that each of the numbers changes as a whole: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA
-    2014) over one after the other.
+    """A 64-bit hash of numbers: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) after each.
 
-    Sums would not do: the seeds of neighbouring workers differ by one, as those of users do.
-    """
+    Adding them would not do: the seeds of neighbouring workers differ by one, and so do those that users choose, so
+    that worker 1 under seed 0 would draw what worker 0 draws under seed 1."""
     out = 0
     for number in numbers:
         out = ((out ^ (number & _MASK)) + 0x9E3779B97F4A7C15) & _MASK
@@ -37,13 +43,13 @@ def mix(*numbers: int) -> int:
 
 @dataclass
 class _Here:
-    """What this process has from the one that forked it, and the lock of its counters."""
+    """What this process knows of the processes that forked it, and the lock of its counters."""
 
     lock: Any
-    forks: int = 0  # of this process
-    path: tuple[int, ...] = ()  # the number of the fork, in each process on the way here
-    worker: Any = None  # what the parent was to a loader
-    ranked: bool = False  # whether the parent was in a process group
+    forks: int = 0  # how many children this process has forked
+    path: tuple[int, ...] = ()  # which fork of its process led here, from the first process down
+    worker: Any = None  # torch's worker_info of the parent, which a forked child inherits
+    ranked: bool = False  # whether the parent was in a process group of torch.distributed
 
 
 _here = _Here(threading.Lock())
@@ -57,26 +63,27 @@ def _after_fork_in_child() -> None:
     distributed = torch.distributed
     ranked = distributed.is_available() and distributed.is_initialized()
     path, worker = (*_here.path, _here.forks), torch.utils.data.get_worker_info()
-    # a new lock: another thread may have held the old one, and is not here to release it
+    # a new lock: a thread of the parent may have held the old one, and is not here to release it
     _here.lock, _here.forks, _here.path, _here.worker, _here.ranked = threading.Lock(), 0, path, worker, ranked
 
 
-# where there is no fork there is nothing to do after it
+# not on Windows, which has no fork
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _place() -> tuple[int, ...]:
-    """This process among the children of its parent, and so on upwards; empty in a process that no other one shares its
-    policies with."""
-    # where multiprocessing keeps the count of children, the same from run to run, other than the number of a process
+    """Which child of its parent this process is, and so on upwards; empty in a main process.
+
+    The same from run to run, unlike the id of a process."""
+    # multiprocessing numbers the children of a process here, spawned ones too
     identity: tuple[int, ...] = getattr(multiprocessing.current_process(), "_identity", ())
     return (len(identity), *identity, *_here.path) if identity or _here.path else ()
 
 
 def rank(recorded: int | None) -> int:
-    """The rank: of torch.distributed; else, in a child, what its parent wrote down; else of the environment, as
-    torchrun sets it."""
+    """The rank: of torch.distributed; else, in a child, what its parent recorded; else RANK of the environment, as
+    torchrun sets it; else 0."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
@@ -87,31 +94,31 @@ def rank(recorded: int | None) -> int:
 
 
 class Origin(NamedTuple):
-    """Where calls without ids come from: the key of this process, None where the seed is enough, and whether it is a
-    loader's worker."""
+    """Which process numbers its samples."""
 
-    key: int | None
-    worker: bool
+    key: int | None  # mixed with the seed; None in a main process, where the seed is enough
+    worker: bool  # of a DataLoader
 
 
 def origin(recorded: int | None) -> Origin:
-    """Of calls in this process.  recorded: the rank that the parent wrote down"""
+    """That of this process.  recorded: the rank that the parent recorded"""
     worker = torch.utils.data.get_worker_info()
-    # a process that a worker forked is no worker, although it looks like one
+    # a process that a worker forked inherits its worker_info, and is no worker
     if worker is not None and worker is not _here.worker:
         return Origin(mix(_WORKER, worker.seed, rank(recorded)), True)
     place = _place()
     distributed = torch.distributed
     ranked = distributed.is_available() and distributed.is_initialized() and not _here.ranked
-    # a child that joined a process group itself is a rank, which its number tells apart
+    # a child that joined a process group itself is the main process of a rank
     if not place or ranked:
         return Origin(None, False)
-    # not from torch's seed: an unseeded process has one of its own, and a spawned one does not take its parent's
+    # without torch's seed: an unseeded process has a random one, and a spawned one does not inherit its parent's
     return Origin(mix(_CHILD, 0 if worker is None else worker.seed, rank(recorded), *place), False)
 
 
 class Numbered(nn.Module):
-    """A module that numbers samples.  Its state: `next_id`, the epoch, and the version of the draws."""
+    """A module that numbers samples: the part of a policy that has state.  `state_dict` holds `next_id`, the epoch and
+    the version of the draws."""
 
     seed: int
 
@@ -119,14 +126,14 @@ class Numbered(nn.Module):
         super().__init__()
         self.next_id = _counter(0)
         self._epoch = 0
-        # the rank of the process that this came from, where it came from another
+        # the rank of the process that pickled this copy; None where it was made here
         self._rank: int | None = None
-        # a worker's key, and the samples that it has numbered under it
+        # a worker's key, and how many samples it has numbered under it
         self._counted = (0, 0)
 
     @property
     def epoch(self) -> int:
-        """What calls without `epoch` belong to."""
+        """The epoch of calls that name none."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -139,8 +146,7 @@ class Numbered(nn.Module):
     def number(self, n: int, device: torch.device, next_id: Tensor) -> tuple[int | None, Tensor]:
         """The key of this process, None in the main one of a rank, and the ids of n samples that nobody numbered.
 
-        next_id: advanced in place, but in a worker.
-        """
+        next_id: advanced in place, except in a worker, which counts from 0 under each key."""
         key, worker = origin(self._rank)
         ids = torch.arange(n, device=device)
         if key is not None and worker:
@@ -149,13 +155,14 @@ class Numbered(nn.Module):
                 self._counted = (key, first + n)
             return key, ids + first
         with _here.lock:
-            # captured graphs and the compiled operator hold the counter itself: it is replaced only where it cannot be
-            # advanced
+            # advanced in place, because CUDA graphs and the compiled operator hold this tensor; replaced only where it
+            # cannot be written: on the meta device, or made under inference mode and now outside it
             if next_id is self.next_id and (
                 next_id.is_meta or (next_id.is_inference() and not torch.is_inference_mode_enabled())
             ):
                 next_id = self.next_id = _moved(next_id, torch.device("cpu") if next_id.is_meta else next_id.device)
-            # a counter on the host must not make the device wait; one on the device can be captured in a graph
+            # a counter on the device of the images stays a tensor, which a CUDA graph captures; one on the host is read
+            # as a number, without a copy that the device would wait for
             before = next_id.clone() if next_id.device == device else int(next_id)
             next_id += n
         return key, ids + before + (rank(None) * 2**32 if key is None else 0)
@@ -163,7 +170,7 @@ class Numbered(nn.Module):
     # ---- copies
 
     def __getstate__(self) -> dict[str, Any]:
-        # as a number: a tensor that goes to another process is shared with it, and two would count on it at once
+        # as a number: a tensor that is sent to another process is shared memory, and both would advance it
         number = 0 if self.next_id.is_meta else int(self.next_id)
         return {
             **self.__dict__,
@@ -175,21 +182,21 @@ class Numbered(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         process, name = state["_from"]
         counter, device = _counter(state["next_id"]), torch.device(name)
-        # a child has no business on its parent's device, and a file may be read where there is no such device
+        # a child keeps off its parent's GPU, and a file may be read where there is no such device
         child = process != os.getpid() and multiprocessing.parent_process() is not None
         if not child and (device.type != "cuda" or torch.cuda.is_available()):
             counter = _moved(counter, device)
         super().__setstate__({k: v for k, v in state.items() if k != "_from"} | {"next_id": counter})  # type: ignore[no-untyped-call]
 
-    # ---- next_id: a buffer in all but that DistributedDataParallel, which reads registered ones, must not broadcast it
+    # ---- next_id: as if it were a registered buffer, which DistributedDataParallel would broadcast from rank 0 to all
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
         """The counter of samples, `next_id`."""
         yield (f"{prefix}.next_id" if prefix else "next_id"), self.next_id
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # only where to: the values are none after `to_empty`, rounded after `type`, and after `share_memory` other
-        # processes would count on them
+        # only the device that `fn` moves to is taken from it: `to_empty` would lose the value, `half` would round it,
+        # and `share_memory` would let other processes advance it
         self.next_id = _moved(self.next_id, fn(torch.empty((), dtype=torch.int64, device=self.next_id.device)).device)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
@@ -209,8 +216,8 @@ class Numbered(nn.Module):
         unexpected_keys: Any,
         error_msgs: Any,
     ) -> None:
-        # a checkpoint from before the policy was there knows of no samples; one without values (on the meta device)
-        # says nothing
+        # a checkpoint from before the policy was there has no entries, and the count begins anew; entries on the meta
+        # device have no values, and nothing is changed
         fresh = {"next_id": 0, "epoch": 0, "draws": rng.VERSION}
         given = {name: state_dict.get(f"{prefix}{name}", value) for name, value in fresh.items()}
         known = {name: value for name, value in given.items() if not (isinstance(value, Tensor) and value.is_meta)}

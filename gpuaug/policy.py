@@ -15,6 +15,7 @@ from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
+from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, numbered, sample_all, span
@@ -48,7 +49,8 @@ class Policy(Numbered):
         for t in transforms:
             if not isinstance(t, Transform):
                 raise TypeError(
-                    f"transforms must be gpuaug transforms, got {t!r}; gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
+                    f"transforms must be gpuaug transforms, got {t!r}; "
+                    "gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
                 )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(
@@ -72,17 +74,18 @@ class Policy(Numbered):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _VALUES and name in self.__dict__:
             raise AttributeError(
-                f"{name} of a policy cannot be set: a policy is a value, and what was prepared for it would not follow; make a new Policy"
+                f"{name} of a policy cannot be set: "
+                "a policy is a value, and what was prepared for it would not follow; make a new Policy"
             )
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # by name: the protocol of torch.save fails on a memory format
+        # by name: torch.save cannot pickle a memory format
         state = {k: v for k, v in super().__getstate__().items() if k not in ("_recipes", "outline")}
         return state | {"memory_format": str(self.memory_format).removeprefix("torch.")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # a copy is a policy of its own
+        # a copy has a handle of its own for `torch.compile`, and finds its recipes again
         changed = {"memory_format": getattr(torch, state["memory_format"]), "_recipes": Recipes()}
         super().__setstate__({**state, **changed})
         self.outline = torch_compile.register(self, self._classes)
@@ -160,7 +163,7 @@ class Policy(Numbered):
         backend: str,
         next_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """(images, labels or None): what a call comes down to.  next_id: advanced where ids are None."""
+        """(images, labels or None): a call without a Batch around it.  next_id: advanced where ids are None."""
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
 
     def warmup(
@@ -172,7 +175,7 @@ class Policy(Numbered):
         one = one_of(batch)
         batch = batch if one is None else batch_of_one(batch, one)
         images = as_images(batch.images)
-        # a recipe is found at the second batch of a kind
+        # twice: on a host the second batch of a kind finds its recipe
         for ids in [torch.arange(len(images), device=images.device)] * 2:
             self._prepare(images, batch.labels, ids, batch.epoch, None, backend, need_labels=False).go(None)
         return self
@@ -207,12 +210,14 @@ class Policy(Numbered):
             raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
         if len(params) != len(self.transforms):
             raise ValueError(
-                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; replay with the policy that drew them"
+                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; "
+                "replay with the policy that drew them"
             )
         for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
             if names != drawn.keys():
                 raise ValueError(
-                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; replay with the policy that drew them"
+                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
+                    "replay with the policy that drew them"
                 )
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         one = one_of(images)
@@ -221,11 +226,12 @@ class Policy(Numbered):
         run = self._prepare(
             images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed
         )
-        # on a GPU the comparison would wait for the device
+        # not on a GPU, where the comparison would make the host wait
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
             raise ValueError(
-                f"images must have the size that params were drawn for, got {here} instead of {there}; draw with the size of these images"
+                f"images must have the size that params were drawn for, got {here} instead of {there}; "
+                "draw with the size of these images"
             )
         out, soft = run.go(params)
         return out if labels is None else (out, soft)
@@ -309,11 +315,10 @@ class Policy(Numbered):
         else:
             occurrence = as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
         epoch = as_epoch(self.epoch if epoch is None else epoch, device)
-        # last, so that a call refused here takes no number
+        # last, so that a call that is refused above takes no ids
         if ids is None and next_id is not None:
             key, ids = self.number(n, device, next_id)
-        # mixed with the seed, so that a Batch that goes through two policies is drawn for apart, there as in the main
-        # process
+        # the key is mixed with the seed, so that two policies draw differently for one Batch in a worker too
         return rng.Keys(self.seed if key is None else mix(self.seed, key), epoch, ids, occurrence), key
 
     def _one(self) -> rng.Keys:
@@ -321,7 +326,7 @@ class Policy(Numbered):
         return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))[0]
 
     def _foresee(self) -> tuple[rng.Layout, list[set[str]]]:
-        """Which words the transforms ask for, and what they draw, found by drawing for no samples."""
+        """The random words that transforms ask for, and the names of what they draw: found by drawing for 0 samples."""
         empty = torch.zeros(0, dtype=torch.int64, device="cpu")
         block = rng.Block(rng.Keys(self.seed, 0, empty, empty))
         frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64, device="cpu"), None, 3, torch.float32)
@@ -346,11 +351,11 @@ class Policy(Numbered):
         return targets.moves(self._lower(frame, self._draw(self._one(), frame)))
 
     def _builder(self, backend: str) -> Build:
-        """From keys and a frame what an executor runs, and the passes that labels follow."""
+        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame."""
         executor = load(backend)
 
         def build(keys: rng.Keys, frame: ir.Frame) -> Any:
-            if type(keys) is not rng.Keys:
+            if is_symbolic(keys):
                 check_values(self.transforms)
             return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
 
@@ -369,8 +374,8 @@ class Policy(Numbered):
             return NotImplemented
         return self._values() == other._values()
 
-    # by identity, although equality is by value: nn.Module keeps its children in sets, and two equal policies are still
-    # two modules
+    # by identity, although equality is by value: nn.Module keeps its children in sets, where two equal policies must
+    # stay two modules
     __hash__ = nn.Module.__hash__
 
     def __repr__(self) -> str:

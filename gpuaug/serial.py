@@ -25,11 +25,13 @@ def to_dict(transform: Transform) -> dict[str, Any]:
     name = kind.__name__
     if REGISTRY.get(name, kind) is not kind:
         raise ValueError(
-            f"{kind.__module__}.{name} has the name of a transform of gpuaug, which a file would stand for; give the class another name"
+            f"{kind.__module__}.{name} has the name of a transform of gpuaug, which a file would stand for; "
+            "give the class another name"
         )
     if not is_dataclass(transform):
         raise TypeError(
-            f"{name} is no dataclass, so that its arguments are unknown and cannot be written; decorate it with @dataclass(frozen=True)"
+            f"{name} is no dataclass, so that its arguments are unknown and cannot be written; "
+            "decorate it with @dataclass(frozen=True)"
         )
     return {
         "name": name,
@@ -45,7 +47,8 @@ def from_dict(data: Any, own: Sequence[type[Transform]] = ()) -> Transform:
     cls = known.get(data["name"]) if isinstance(data["name"], str) else None
     if cls is None:
         raise ValueError(
-            f"unknown transform {data['name']!r}; known are {', '.join(sorted(known))}. Nothing is imported for a file: "
+            f"unknown transform {data['name']!r}; "
+            f"known are {', '.join(sorted(known))}. Nothing is imported for a file: "
             "name a class of your own in the call, Policy.load(path, transforms=[RandomGain])"
         )
     taken = {f.name for f in fields(cls) if f.init}  # type: ignore[arg-type]
@@ -64,11 +67,13 @@ def _named(own: Sequence[type[Transform]]) -> dict[str, type[Transform]]:
     for cls in own:
         if not (isinstance(cls, type) and issubclass(cls, Transform) and is_dataclass(cls)):
             raise TypeError(
-                f"transforms must be classes of gpuaug.Transform that are dataclasses, got {cls!r}; pass the class, RandomGain and not RandomGain()"
+                f"transforms must be classes of gpuaug.Transform that are dataclasses, got {cls!r}; "
+                "pass the class, RandomGain and not RandomGain()"
             )
         if {**REGISTRY, **out}.get(cls.__name__, cls) is not cls:
             raise ValueError(
-                f"two transforms are called {cls.__name__}, and a file tells them apart by name; give {cls.__module__}.{cls.__name__} another"
+                f"two transforms are called {cls.__name__}, and a file tells them apart by name; "
+                f"give {cls.__module__}.{cls.__name__} another"
             )
         out[cls.__name__] = cls
     return out
@@ -134,7 +139,8 @@ def from_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ValueError(
-            f"not a policy: {error.problem or error.context}{f', line {mark.line + 1}, column {mark.column + 1}' if mark else ''}"
+            f"not a policy: {error.problem or error.context}"
+            f"{f', line {mark.line + 1}, column {mark.column + 1}' if mark else ''}"
         ) from None
     except yaml.YAMLError as error:
         raise ValueError(f"not a policy: {' '.join(str(error).split())}") from None
@@ -177,7 +183,8 @@ def _check_size(root: Any, parts: Callable[[Any], list[Any]]) -> None:
             known = sizes[id(node)] = 1 + sum(map(size, parts(node)))
             if known > _MOST:
                 raise ValueError(
-                    f"not a policy: with its aliases written out it has more than {_MOST} values; write out what it needs"
+                    f"not a policy: with its aliases written out it has more than {_MOST} values; "
+                    "write out what it needs"
                 )
         return known
 
@@ -197,7 +204,8 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(
-        f"{name} must be numbers, text, dtypes, transforms or tuples of them to be written, got {type(value).__name__}; convert it when it is made"
+        f"{name} must be numbers, text, dtypes, transforms or tuples of them to be written, "
+        f"got {type(value).__name__}; convert it when it is made"
     )
 
 
@@ -218,6 +226,7 @@ def _rich(name: str, value: Any, own: Sequence[type[Transform]]) -> Any:
         sign, digits, way, power = exponent.groups()
         better = f"{sign}{digits if '.' in digits else digits + '.0'}e{way or '+'}{power}"
         raise ValueError(
-            f"{name} must be a number, got the text {value!r}: YAML wants a point and a sign in a number with an exponent; write {better}"
+            f"{name} must be a number, got the text {value!r}: "
+            f"YAML wants a point and a sign in a number with an exponent; write {better}"
         )
     return value

@@ -13,7 +13,7 @@ def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tens
     """Labels after the passes: class numbers become soft rows at the first mix."""
     if not any(isinstance(p, ir.Mix) for p in ir.walk(passes)):
         return labels
-    return run(passes, soft(labels, num_classes))
+    return mixed_labels(passes, soft(labels, num_classes))
 
 
 def moves(passes: ir.Sequence) -> bool:
@@ -22,7 +22,7 @@ def moves(passes: ir.Sequence) -> bool:
     return any(isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix | ir.Custom) for p in ir.walk(passes))
 
 
-def run(passes: ir.Sequence, labels: Tensor) -> Tensor:
+def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
     """Soft rows after the passes."""
     for p in passes:
         labels = apply(p, labels)
@@ -39,11 +39,13 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
         return labels
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise TypeError(
-            f"labels to mix must be [N] integers or [N, classes] floats, got {labels.dtype} of shape {tuple(labels.shape)}"
+            "labels to mix must be [N] integers or [N, classes] floats, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     if num_classes is None:
         raise ValueError(
-            "num_classes is needed to mix class numbers, got None; pass it to the mix, or labels as soft rows [N, classes]"
+            "num_classes is needed to mix class numbers, got None; "
+            "pass it to the mix, or labels as soft rows [N, classes]"
         )
     # torch orders and compares no unsigned integers
     whole = labels.long()
@@ -85,7 +87,7 @@ def _(p: ir.MixUp, labels: Tensor) -> Tensor:
 def _(p: ir.Choice, labels: Tensor) -> Tensor:
     for step in p.index.unbind(1):
         # as with images, a branch that mixes pulls what the partner was before this step
-        ways = [run(branch, labels) for branch in p.branches]
+        ways = [mixed_labels(branch, labels) for branch in p.branches]
         for i, way in enumerate(ways):
             labels = torch.where((step == i)[:, None], way, labels)
     return labels

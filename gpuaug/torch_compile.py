@@ -1,9 +1,11 @@
-"""gpuaug inside `torch.compile`: a policy of a tensor is one opaque operator; everything else runs eagerly, in a break
-of the graph.
+"""gpuaug inside `torch.compile`: a policy called with a tensor is one opaque operator, `gpuaug::policy`, in the graph;
+every other call runs eagerly, in a graph break.
 
-The operator knows its policy by a tensor, and what it makes by the policy's outline: policies with one outline share a
-compiled graph, whatever they do to the pixels, so that the number of policies in a process does not run into torch's
-limit of recompilations."""
+torch traces with tensors that have no values, and a Python object in the graph would be guarded: each new policy would
+compile again, up to torch's limit of recompilations.  So the operator is told its policy by a handle, an int64 tensor
+whose value is no guard, and shapes of its output by an `Outline`: the output's size as the shape of an empty tensor,
+and a `Kind` for what else decides shape and dtype.  Two policies of one kind, such as RandomInvert and RandomSolarize,
+share a compiled graph."""
 
 import functools
 import sys
@@ -22,9 +24,9 @@ from gpuaug.arrays import put
 from gpuaug.dtypes import DTYPES
 from gpuaug.transforms.base import Transform, numbered
 
-# handles are never used twice in a process, and a policy that is gone is forgotten
+# handle -> policy.  Handles are never used twice in a process, and a policy that is gone is forgotten
 _handles = count(1)
-# in place of an epoch: the policy's own when the operator runs, so that `set_epoch` compiles nothing again
+# in place of an epoch: "the policy's own when the operator runs", so that `set_epoch` compiles nothing again
 _OWN = -(2**63)
 _policies: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _kinds: dict["Kind", int] = {}
@@ -34,25 +36,26 @@ Door = TypeVar("Door", bound=Callable[..., Any])
 
 
 class Kind(NamedTuple):
-    """What decides the shape and dtype of an output beside numbers that may differ from policy to policy."""
+    """What decides the shape and dtype of an output beside its size, which `Outline` holds."""
 
-    changers: tuple[
-        Transform, ...
-    ]  # those that change size, channels or dtype; where the output's size is fixed, not those that only resize
+    # transforms that change size, channels or dtype; without those that only resize, where the output's size is fixed
+    changers: tuple[Transform, ...]
     fixed: bool  # whether the output's size depends on the policy alone
     mixes: bool  # whether class numbers become soft rows
     memory_format: torch.memory_format
 
     def after(self, channels: int, size: tuple[int, int], dtype: torch.dtype) -> ir.Frame:
-        """The frame after one image."""
+        """The frame that images of these channels, size and dtype end in."""
         return _after(self.changers, _blank(1, channels, dtype).resized(size))
 
 
 class Outline(NamedTuple):
-    """A policy as `torch.compile` sees it."""
+    """A policy as `torch.compile` sees it: inputs of the graph, and one number that is a guard."""
 
-    handle: Tensor  # int64 without dimensions: an input of the graph, whose value is no condition of it
-    sizes: Tensor  # [H, W, classes, 0]: torch makes the shape of a tensor dynamic when it sees a second one, which it never does to a module's numbers
+    handle: Tensor  # int64 without dimensions
+    # [H, W, classes, 0]: torch makes the shape of a tensor dynamic when it sees a second one, which it never does to a
+    # module's numbers
+    sizes: Tensor
     kind: int
 
 
@@ -81,21 +84,22 @@ def _foresee(
     try:
         changers, fixed = _sifted(changers)
     except Exception:
-        # transforms of users may do anything: what cannot be foreseen is asked for at every graph, and shares none
+        # a transform of a user may raise anything here: it is asked again for every graph, and shares none
         changers, fixed = (_Alone(changers),), None
     return Kind(changers, fixed is not None, mixes, memory_format), fixed or (0, 0)
 
 
 @functools.lru_cache(256)
 def _sifted(changers: tuple[Transform, ...]) -> tuple[tuple[Transform, ...], tuple[int, int] | None]:
-    """Those that the kind of an output depends on, and its size if that is fixed: what has one after images of any
-    sizes has it after all images."""
+    """The transforms that the kind of an output depends on, and the output's size if it is fixed.
+
+    It is if images of unknown sizes end in one: then images of any size do."""
     fixed = _after(changers, _blank(0, 3, torch.uint8)).fixed
     return (tuple(t for t in changers if not _resizes_only(t)) if fixed else changers), fixed
 
 
 class _Alone(Transform):
-    """A row of transforms that is like no other."""
+    """A row of transforms that equals no other, for it compares by identity."""
 
     def __init__(self, transforms: tuple[Transform, ...]):
         self.transforms = transforms
@@ -129,7 +133,7 @@ def _draw(n: int) -> rng.Draw:
 
 
 @torch.library.custom_op("gpuaug::policy", mutates_args=("next_id",))
-def run(
+def policy_operator(
     images: Tensor,
     labels: Tensor | None,
     ids: Tensor | None,
@@ -149,16 +153,19 @@ def run(
     out, soft = policy.augment(images, labels, ids, number if epoch is None else epoch, occurrence, backend, next_id)
     if _numbers[kind].fixed and list(out.shape[2:]) != size:
         raise RuntimeError(
-            f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: look at their `after`"
+            f"{policy!r} made images of {list(out.shape[2:])}, and its transforms had foreseen {size}: "
+            "look at their `after`"
         )
-    # an operator may not give back what it was given
-    out = out.clone() if out.data_ptr() == images.data_ptr() else out
     rows = images.new_empty(0) if soft is None else soft
-    given = rows is labels
-    return out, rows.clone() if given else rows
+    return _own(out, images), rows if labels is None else _own(rows, labels)
 
 
-@run.register_fake
+def _own(made: Tensor, given: Tensor) -> Tensor:
+    """What was made in memory of its own: torch forbids an operator to return an input, or a view of one."""
+    return made.clone() if made.untyped_storage().data_ptr() == given.untyped_storage().data_ptr() else made
+
+
+@policy_operator.register_fake
 def _(
     images: Tensor,
     labels: Tensor | None,
@@ -177,7 +184,7 @@ def _(
     n, c, *sides = images.shape
     dtype, (h, w) = images.dtype, size if known.fixed else sides
     if known.changers:
-        # while torch traces, tensors of this thread are fake; those of a new one are real
+        # while torch traces, tensors that this thread makes are fake; those of another thread are real
         with ThreadPoolExecutor(1) as pool:
             end = pool.submit(known.after, int(c), (8, 8) if known.fixed else (int(h), int(w)), dtype).result()
         c, dtype = end.channels, end.dtype
@@ -191,12 +198,14 @@ def _(
 
 
 def call(policy: Any, images: Tensor, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
-    """What `policy(images, ...)` of a tensor is while torch traces."""
+    """`policy(images, ...)` with a tensor while torch traces: a call of the operator."""
     held, number = (epoch, _OWN) if isinstance(epoch, Tensor) else (None, _OWN if epoch is None else epoch)
     rows, ids, occurrence = (_tensor(v, images.device) for v in (labels, ids, occurrence))
     handle, sizes, kind = policy.outline
     h, w, classes, _ = sizes.shape
-    out, soft = run(images, rows, ids, held, occurrence, policy.next_id, handle, [h, w], classes, kind, number, backend)
+    out, soft = policy_operator(
+        images, rows, ids, held, occurrence, policy.next_id, handle, [h, w], classes, kind, number, backend
+    )
     return out if labels is None else (out, soft)
 
 
@@ -212,7 +221,7 @@ def _tensor(values: Any, device: torch.device) -> Tensor | None:
 
 @torch.library.custom_op("gpuaug::integers", mutates_args=())
 def integers(values: list[int], device: torch.device) -> Tensor:
-    """[N] int64.  An operator takes integers as symbols, so that other ones need no other graph."""
+    """[N] int64.  As inputs of an operator integers are symbolic, so that other values need no other graph."""
     return put(values, device).long()
 
 
@@ -222,8 +231,8 @@ def _(values: list[int], device: torch.device) -> Tensor:
 
 
 def eagerly(function: Door) -> Door:
-    """The same function, before which `torch.compile` breaks its graph.  As `torch.compiler.disable`, but that nothing
-    imports the compiler."""
+    """The same function, run eagerly in a graph break of `torch.compile`: as by `torch.compiler.disable`, but that
+    nothing imports the compiler before it is used."""
     disabled: list[Callable[..., Any]] = []
 
     @functools.wraps(function)

@@ -73,14 +73,14 @@ def a_warp(r: random.Random) -> ga.Transform:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_chains_of_moves_and_resamples_fold_without_a_trace(seed, images):
+def test_random_chains_of_moves_and_resamples_give_the_same_images_folded(seed, images):
     r = random.Random(seed)
     x = images(N, r.randrange(10, 40), r.randrange(10, 40))
     agree([a_move(r) for _ in range(r.randrange(2, 6))], x, seed)
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_random_chains_with_warps_fold_without_a_trace(seed, images):
+def test_random_chains_with_warps_give_the_same_images_folded(seed, images):
     r = random.Random(1000 + seed)
     x = images(N, r.randrange(10, 40), r.randrange(10, 40))
     chain = [a_warp(r) if r.random() < 0.4 else a_move(r) for _ in range(r.randrange(2, 6))]
@@ -88,7 +88,7 @@ def test_random_chains_with_warps_fold_without_a_trace(seed, images):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_random_chains_on_squares_with_quarter_turns_fold_without_a_trace(seed, images):
+def test_random_chains_on_squares_with_quarter_turns_give_the_same_images_folded(seed, images):
     r = random.Random(2000 + seed)
     side = r.randrange(8, 30)
     chain = []
@@ -105,7 +105,7 @@ def test_random_chains_on_squares_with_quarter_turns_fold_without_a_trace(seed, 
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_random_chains_on_images_of_different_sizes_fold_without_a_trace(seed, pictures):
+def test_random_chains_on_images_of_different_sizes_give_the_same_images_folded(seed, pictures):
     r = random.Random(3000 + seed)
     x = pictures([(r.randrange(10, 40), r.randrange(10, 40)) for _ in range(N)])
     chain = [ga.RandomRot90(0.6) if r.random() < 0.3 else a_move(r) for _ in range(r.randrange(1, 5))]

@@ -17,9 +17,10 @@ from waits import CARD, card
 import gpuaug as ga
 from bench.scenarios import POLICIES as STRENGTHS
 from gpuaug import fuse, ir, rng
-from gpuaug.exec import cpu, load, reference
-from gpuaug.exec import triton as kernels
+from gpuaug.exec import load, reference
 from gpuaug.exec.cpu import entry
+from gpuaug.exec.cpu import executor as cpu
+from gpuaug.exec.triton import executor as kernels
 from gpuaug.exec.triton.canonical import canonical_form
 from gpuaug.trace import recipe
 
@@ -248,11 +249,11 @@ def test_describe_names_a_users_function_and_says_that_the_reference_runs_it(bac
 
 
 def test_describe_counts_no_kernel_that_draws_where_torch_does(monkeypatch):
-    """A program of too many numbers is not compiled for a card; hosts run it."""
+    """A program of too many values is not compiled for a card; hosts run it."""
     monkeypatch.setattr(recipe, "_LONGEST", 40)
     policy = ga.Policy([ga.RandomResizedCrop(9)])
     text = policy.describe((20, 30), backend="triton")
-    assert "1 step, 1 kernel\n" in text and "draws step by step: more than 40 numbers" in text
+    assert "1 step, 1 kernel\n" in text and "draws step by step: more than 40 values" in text
     assert "draws in one compiled call" in policy.describe((20, 30), backend="cpu")
 
 
@@ -309,7 +310,7 @@ def test_passes_share_a_step_where_they_must_and_not_where_they_must_not(name):
     assert (groups("cpu", transforms), groups("triton", transforms)) == (host, on_card)
 
 
-def test_a_mixup_of_what_is_dear_is_a_step_of_its_own_on_a_card():
+def test_a_mixup_of_what_is_expensive_to_recompute_is_a_step_of_its_own_on_a_card():
     x, f = torch.rand(N, 3, 9, 9), torch.linspace(0.2, 0.8, N)
     mix = ir.MixUp(torch.arange(N), f)
     pair: Callable[[ir.Pass], Any] = lambda p: kernels.steps(plan_of((p, mix, FINISH), x))  # noqa: E731
@@ -326,4 +327,4 @@ def test_on_a_card_only_the_first_pass_of_a_step_reads_around_its_pixel(name, dt
 
 
 def test_a_plan_says_nothing_of_steps():
-    assert [f.name for f in fields(fuse.Plan)] == ["passes", "keys", "frame"]
+    assert [f.name for f in fields(fuse.Plan)] == ["passes", "keys", "frame", "through"]

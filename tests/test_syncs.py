@@ -136,8 +136,8 @@ def test_no_policy_makes_the_host_wait(name, kind, layout, recipes):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    # a kernel for all parameters, one for the pixels; two more for a mean that is asked for, and what is dear to make
-    # is written before it is read twice; two operations take two kernels each and two for their statistics
+    # a kernel for all parameters, one for the pixels; two more for a mean that is asked for, and what is expensive to
+    # recompute is written before it is read twice; two operations take two kernels each and two for their statistics
     [
         ("flip and normalise", 2),
         ("weak", 2),

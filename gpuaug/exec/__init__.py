@@ -40,7 +40,8 @@ def load(name: str) -> ModuleType:
     """An executor by name; raises RuntimeError naming what is not installed."""
     if name == "triton" and not find_spec("triton"):
         raise RuntimeError(
-            'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); use backend="auto"'
+            'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); '
+            'use backend="auto"'
         )
     return import_module(f"gpuaug.exec.{name}")
 
@@ -91,7 +92,10 @@ def _drawn(name: str, recipe: Any) -> str:
         return f"draws step by step: {recipe}"
     if name == "triton":
         return f"draws in {_count(recipe.kernels, 'kernel')}, {recipe.instructions} instructions a sample"
-    return f"draws in one compiled call, {recipe.instructions} instructions a sample; the first batch of a kind is drawn step by step"
+    return (
+        f"draws in one compiled call, {recipe.instructions} instructions a sample; "
+        "the first batch of a kind is drawn step by step"
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -1,5 +1,7 @@
-"""What executors index with, looked at on a host before anything is read: parameters may have been edited, and anybody
-may write a transform."""
+"""Checks of the values that executors index with, such as windows, branch numbers and rows of partners.
+
+They are made before a pixel is read, because parameters may have been edited between `draw` and `replay`, and anybody
+may write a transform: a value out of bounds would read foreign memory."""
 
 from collections.abc import Iterator
 from functools import partial, singledispatch
@@ -8,38 +10,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, ir
+from gpuaug import ir
+from gpuaug.symbolic import is_symbolic, require
 
 Rule = tuple[str, Any, Tensor, str]  # field, its values, [N, ...] bool where they are in bounds, and what they must be
 
 
 def check(passes: ir.Sequence, frame: ir.Frame) -> None:
-    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at:
-    kernels take care there."""
+    """Raise ValueError where a pass would read beyond its images or its batch.  Values on a GPU are not looked at, for
+    that would make the host wait: kernels stay inside by themselves."""
     for p in passes:
         for name, values, holds, expected in rules(p, frame):
-            arguments.require(holds, partial(_refusal, p, name, values, holds, expected))
+            require(holds, partial(_refusal, p, name, values, holds, expected))
         frame = ir.after((p,), frame)
 
 
 def _refusal(p: ir.Pass, name: str, values: Tensor, holds: Tensor, expected: str) -> ValueError:
     row = int((~holds).nonzero()[0, 0])
     return ValueError(
-        f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; give parameters that fit this batch"
+        f"{type(p).__name__}.{name} must be {expected}, got {values[row].tolist()} for sample {row}; "
+        "give parameters that fit this batch"
     )
 
 
 @singledispatch
 def rules(p: ir.Pass, frame: ir.Frame) -> Iterator[Rule]:
-    """What must hold of the values of a pass; of most nothing, for they only compute with them."""
+    """What must hold of the values of a pass: of most passes nothing, since they index with none."""
     yield from ()
 
 
 @rules.register
 def _(p: ir.Mix, frame: ir.Frame) -> Iterator[Rule]:
     n = len(frame.size)
-    # a trace has no number of samples; the partners that it finds are those of the batch
-    if type(p.partner) is Tensor:
+    # a symbol knows no count of samples, and the partners that a trace finds are always rows of the batch
+    if not is_symbolic(p.partner):
         yield "partner", p.partner, (p.partner >= 0) & (p.partner < n), f"a row of this batch, in [0, {n})"
 
 

@@ -66,7 +66,7 @@ def apply(p: ir.Pass, images: Dense, keys: rng.Keys) -> Dense:
 
 
 def per_sample(values: Tensor) -> Tensor:
-    """[N] or [N, C] so that it meets [N, C, H, W]."""
+    """[N] or [N, C] with axes added to broadcast against [N, C, H, W]."""
     return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 

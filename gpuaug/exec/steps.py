@@ -42,7 +42,7 @@ class Step:
     kind: str  # "kernels" of a GPU, "rows" that are compiled for a host, or "torch" operations
     loads: tuple[Stored, ...]  # in order; the first is what comes in
     stores: tuple[Stored, ...]  # in order; the last is what goes out
-    reason: str  # why it is a step of its own
+    reason: str  # why a new step begins here
     fallback: str = ""  # why the reference runs it; empty where the executor does
     launches: tuple[str, ...] = ()  # of kernels, in order, each by what it does
 
@@ -104,11 +104,12 @@ def name(p: ir.Pass) -> str:
     if not isinstance(p, ir.Choice):
         return type(p).__name__
     times = p.index.shape[1]
-    return f"{f'{times} times ' if times > 1 else ''}one of ({' | '.join(' + '.join(map(name, b)) or 'nothing' for b in p.branches)})"
+    branches = " | ".join(" + ".join(map(name, branch)) or "nothing" for branch in p.branches)
+    return f"{f'{times} times ' if times > 1 else ''}one of ({branches})"
 
 
 def short(p: ir.Pass) -> str:
-    """A pass in a few words: of a choice what is no point in its branches."""
+    """A pass in a few words: of a choice only what stands in its branches beside pointwise passes."""
     if not isinstance(p, ir.Choice):
         return name(p)
     found = dict.fromkeys(name(q) for q in ir.walk((p,)) if not isinstance(q, ir.Choice | ir.Pointwise))

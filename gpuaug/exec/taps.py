@@ -1,4 +1,4 @@
-"""How the reference weighs taps: what weighs nothing takes no part, and what is the same everywhere stays the same."""
+"""How the reference weighs taps: a tap of weight 0 is left out, even NaN, and a mean of equal values is that value."""
 
 import math
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def between(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """(1 - share) a + share b, in the form that keeps a value which both hold; a difference of infinities has no
-    number, and needs the other form."""
+    """(1 - share) a + share b, as a + share (b - a), which is exactly a where b equals a; where that is not finite, as
+    for two infinities, by the weighted sum."""
     out = a + share * (b - a)
     return torch.where(out.isfinite(), out, torch.where(share == 0, a, a * (1 - share) + b * share))
 
 
 def weighed(wy: Tensor, tile: Tensor, wx: Tensor) -> Tensor:
-    """wy tile wx, in float64 so that no setting of the matrix units and no order of the sum is seen; a weight of 0
-    takes no part, whatever it meets."""
+    """wy tile wx, in float64, so that neither TF32 nor the order of the sum shows in float32; a weight of 0 takes no
+    part, whatever it multiplies."""
     finite = tile.isfinite()
     out = (wy @ torch.where(finite, tile, 0.0).double() @ wx).float()
     if tile.device.type == "cpu" and bool(finite.all()):

@@ -17,7 +17,6 @@ from gpuaug.rng.draw import (
     counter_1,
     gauss,
     philox,
-    smooth,
     unit,
 )
 
@@ -39,6 +38,5 @@ __all__ = [
     "counter_1",
     "gauss",
     "philox",
-    "smooth",
     "unit",
 ]

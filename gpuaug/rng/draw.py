@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from gpuaug_kernels.codes import (
     DOMAIN_SHIFT,
@@ -29,9 +28,14 @@ from gpuaug_kernels.codes import (
 )
 from torch import Tensor
 
+from gpuaug.symbolic import smooth
+
 # of the draws: another number means that one seed gives other augmentations (tests/support/golden.py)
 VERSION = 1
-OTHER_DRAWS = "the same seed would give other augmentations; use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
+OTHER_DRAWS = (
+    "the same seed would give other augmentations; "
+    "use the gpuaug that wrote this, or remove the entry to go on with the draws of this one"
+)
 
 MAX_ID, MAX_EPOCH, MAX_OCCURRENCE, MAX_SLOT = 1 << ID_BITS, 1 << EPOCH_BITS, 1 << OCCURRENCE_BITS, 1 << SLOT_BITS
 _M = 0xFFFFFFFF
@@ -53,23 +57,6 @@ def philox(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[T
         k0, k1 = (k0 + 0x9E3779B9) & _M, (k1 + 0xBB67AE85) & _M
     a, b, c, d = torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-untyped-call]
     return a, b, c, d
-
-
-def smooth(function: str, x: Tensor) -> Tensor:
-    """A function of float64 numbers by its name, in one thread: sqrt, round, exp, log, sin or cos.
-
-    For a few hundred numbers torch wakes a team of threads, which wait for each other by spinning: where other work has
-    the cores, that takes as long as a batch of images.  What is compiled for a host (`gpuaug.trace.host`) calls the
-    same library, to the last bit."""
-    if type(x) is not Tensor or x.device.type != "cpu":
-        out: Tensor = getattr(torch, function)(x)
-        return out
-    if function in ("sqrt", "round"):
-        with np.errstate(all="ignore"):
-            return torch.from_numpy(getattr(np, function)(x.numpy()))
-    from gpuaug.rng import host
-
-    return torch.from_numpy(host.apply(function, x.numpy()))
 
 
 def _expm1(x: Tensor) -> Tensor:
@@ -177,7 +164,7 @@ class Layout:
 
 
 class Block:
-    """The words of a batch: looked up where the layout foresaw them, computed where it did not."""
+    """The random words of a batch: looked up where the layout foresaw them, computed where it did not."""
 
     def __init__(self, keys: Keys, words: dict[tuple[int, int], Tensor] | None = None):
         self.keys, self.foreseen = keys, words or {}

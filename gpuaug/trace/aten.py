@@ -1,4 +1,7 @@
-"""What operations of torch do to symbols, number by number.  An operation that is neither here nor in `axes` is
+"""What torch's elementwise operations do to symbols: arithmetic, comparisons, casts, where, fills.
+
+Each handler appends the instructions of one element to the trace, for every element of the array that a symbol holds;
+torch.add of two float32 symbols [N] is "dadd" and "single".  An operation that is neither here nor in `axes` is
 refused: nothing is guessed."""
 
 from collections.abc import Callable
@@ -15,7 +18,7 @@ aten = torch.ops.aten
 
 
 def handles(*operations: Any) -> Callable[[Handler], Handler]:
-    """Register a handler for overloads."""
+    """Register a handler for overloads of torch operations."""
 
     def put(handler: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(operations, handler))
@@ -25,13 +28,13 @@ def handles(*operations: Any) -> Callable[[Handler], Handler]:
 
 
 def each(function: Callable[..., int], *arrays: Array) -> Array:
-    """A function of numbers, broadcast."""
+    """A function of one element of each array, broadcast: it adds instructions and gives the number of a value."""
     out = np.frompyfunc(function, len(arrays), 1)(*arrays)
     return out if isinstance(out, np.ndarray) else np.array(out, dtype=object)
 
 
 def cast(trace: Trace, numbers: Array, to: torch.dtype, known: torch.dtype | None = None) -> Array:
-    """Numbers as another dtype holds them.  known: theirs, where they are sure to be in its range"""
+    """Values as another dtype holds them.  known: the dtype that they have already, where they have one"""
     real, single, narrow, truth = kind_of(to) == "d", to == torch.float32, to == torch.int32, to == torch.bool
 
     def one(number: int) -> int:
@@ -63,13 +66,13 @@ def computed(*values: Any) -> torch.dtype:
 
 
 def rounded(trace: Trace, numbers: Array, to: torch.dtype) -> Array:
-    """What was computed of numbers of a dtype as that dtype holds it: a float32 is rounded, an int32 wraps, and true
-    and true is true."""
+    """What was computed in int64 or float64, as a narrower dtype holds it: a float32 is rounded, an int32 wraps, and
+    True + True is True."""
     return numbers if to in (torch.float64, torch.int64) else cast(trace, numbers, to)
 
 
 def arithmetic(name: str) -> Handler:
-    """An operation of two numbers of one kind."""
+    """A handler of an operation on two values of one kind: "add" becomes "iadd" or "dadd"."""
 
     def handler(trace: Trace, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         scale = options.pop("alpha", 1)
@@ -98,7 +101,7 @@ handles(aten.rsub.Scalar, aten.rsub.Tensor)(lambda trace, out, a, b, **options: 
 
 
 def comparison(name: str, swap: bool = False, negate: bool = False) -> Handler:
-    """A truth value of two numbers."""
+    """A handler of a comparison: a > b is b < a, and a != b is not a == b."""
 
     def handler(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
         dtype = computed(a, b)
@@ -122,8 +125,10 @@ for _ops, _handler in (
     handles(*_ops)(_handler)
 
 
-def whole(name: str, check: Callable[[Trace, int, torch.dtype], None] = lambda trace, number, dtype: None) -> Handler:
-    """An operation of integers or truth values.  check: of what stands on the right"""
+def on_integers(
+    name: str, check: Callable[[Trace, int, torch.dtype], None] = lambda trace, number, dtype: None
+) -> Handler:
+    """A handler of an operation on integers or truth values alone.  check: of the right operand"""
 
     def handler(trace: Trace, out: Tensor, a: Any, b: Any, **options: Any) -> Symbol:
         if kind_of(out.dtype) != "i":
@@ -138,7 +143,7 @@ def whole(name: str, check: Callable[[Trace, int, torch.dtype], None] = lambda t
 
 
 def logical(name: str) -> Handler:
-    """An operation of truth values, of numbers too."""
+    """A handler of an operation that takes its operands as truth values."""
 
     def handler(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
         return Symbol(
@@ -154,13 +159,13 @@ HANDLERS |= {aten.logical_and.default: logical("iand"), aten.logical_or.default:
 
 
 def _shifts(trace: Trace, number: int, dtype: torch.dtype) -> None:
-    """Machines differ in what they do with other distances, and from torch."""
+    """A shift by more bits than there are differs between processors, and from torch."""
     if not 0 <= trace.constants.get(number, -1) < torch.iinfo(dtype).bits:
-        raise Untraceable("a shift by what is no constant, or by more bits than there are")
+        raise Untraceable("a shift by a tensor, or by more bits than there are; shift by a constant")
 
 
 def _divides(trace: Trace, number: int, dtype: torch.dtype) -> None:
-    """A division by zero is torch's to refuse."""
+    """Require a divisor that is not 0: torch's error for it comes from drawing step by step."""
     if not trace.constants.get(number):
         trace.required.add(trace.add("ieq", trace.add("ieq", number, trace.constant(0)), trace.constant(0)))
 
@@ -175,20 +180,20 @@ for _names, _name, _check in (
     for _packet in _names.split():
         for _overload in ("Tensor", "Scalar", "default", "Tensor_Scalar"):
             if hasattr(getattr(aten, _packet), _overload):
-                HANDLERS[getattr(getattr(aten, _packet), _overload)] = whole(_name, *([_check] if _check else []))
+                HANDLERS[getattr(getattr(aten, _packet), _overload)] = on_integers(_name, *([_check] if _check else []))
 
 
 @handles(aten.logical_not.default, aten.bitwise_not.default)
 def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
     if out.dtype != torch.bool or a.dtype != torch.bool:
-        raise Untraceable("the complement of a number")
+        raise Untraceable("bitwise not of numbers; it is traced of bool")
     return Symbol(trace, each(lambda x: trace.add("ieq", x, trace.constant(0)), a.numbers), out)
 
 
 @handles(aten.remainder.Scalar, aten.remainder.Tensor)
 def _(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
     if kind_of(out.dtype) != "i":
-        raise Untraceable("the remainder of a fraction")
+        raise Untraceable("the remainder of floats; take integers")
 
     def one(x: int, y: int) -> int:
         _divides(trace, y, out.dtype)
@@ -198,7 +203,8 @@ def _(trace: Trace, out: Tensor, a: Any, b: Any) -> Symbol:
 
 
 def function(name: str, exact: bool = True) -> Handler:
-    """A function of one real number; what is not exact must be float64, for float32 libraries round otherwise."""
+    """A handler of a function of one float.  exact: whether it has one right result in any precision; otherwise it is
+    traced in float64 alone, since libraries for float32 round differently."""
 
     def handler(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
         if kind_of(a.dtype) == "i":
@@ -214,7 +220,7 @@ def function(name: str, exact: bool = True) -> Handler:
 
 for _name in ("floor", "trunc", "round"):
     HANDLERS[getattr(aten, _name).default] = function(f"d{_name}")
-# the root too: torch's own is off by a last bit where many are taken at once
+# the square root among them: torch's own is off by a last bit where it is vectorised
 for _name in ("exp", "log", "sin", "cos", "sqrt"):
     HANDLERS[getattr(aten, _name).default] = function(f"d{_name}", exact=False)
 
@@ -249,7 +255,7 @@ def _(trace: Trace, out: Tensor, a: Symbol) -> Symbol:
 @handles(aten.pow.Tensor_Scalar)
 def _(trace: Trace, out: Tensor, a: Symbol, power: float) -> Symbol:
     if power != 2:
-        raise Untraceable(f"power {power}")
+        raise Untraceable(f"a power of {power}; multiply, or take exp and log of float64")
     return HANDLERS[aten.mul.Tensor](trace, out, a, a)  # type: ignore[no-any-return]
 
 
@@ -282,7 +288,7 @@ def _(trace: Trace, out: Tensor, a: Symbol, **options: Any) -> Symbol:
 
 def _constant(value: float) -> Handler:
     def handler(trace: Trace, out: Tensor, a: Symbol, given: Any = None, **options: Any) -> Symbol:
-        # a shape, where something new of any shape is asked for
+        # new_zeros and new_ones are given a shape in this place
         number = value if given is None or isinstance(given, list) else given
         found = operand(trace, float(number) if kind_of(out.dtype) == "d" else number, out.dtype)
         return Symbol(trace, np.full(collapsed(out.shape), found.item(), dtype=object), out)
@@ -295,8 +301,8 @@ HANDLERS |= {
     aten.ones_like.default: _constant(1),
     aten.full_like.default: _constant(0),
 }
-# what is empty is written before it is read; a zero that is read by mistake fails the comparison with what runs without
-# a trace
+# empty memory must be written before it is read; code that reads it is found out when the first batch is compared with
+# what it draws step by step
 HANDLERS |= {
     aten.empty_like.default: _constant(0),
     aten.new_zeros.default: _constant(0),
@@ -307,6 +313,8 @@ HANDLERS |= {
 @handles(aten.fill_.Tensor, aten.fill_.Scalar, aten.copy_.default)
 def _(trace: Trace, out: Tensor, a: Any, value: Any, **options: Any) -> Symbol:
     if not isinstance(a, Symbol):
-        raise Untraceable("symbols are written into a plain tensor")
+        raise Untraceable(
+            "symbols are written into a plain tensor; make it by torch.stack, or x.new_zeros of a drawn x"
+        )
     a.numbers[...] = operand(trace, value, a.dtype)
     return a

@@ -1,5 +1,7 @@
-"""Operations of torch on symbols that go along an axis, or change which axes there are.  None goes along that of the
-samples."""
+"""What torch's operations along an axis, and those that change axes, do to symbols: reductions, orders, shapes, joins.
+
+The axis of the samples is never gone along: a program makes one sample and sees no other.  Reductions unroll, and an
+order of k values becomes about k^2 comparisons, which suits the few values that a transform draws."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from gpuaug.trace.aten import cast, each, handles, operand
 from gpuaug.trace.record import Trace
 from gpuaug.trace.tensor import (
     HANDLERS,
-    SAMPLES,
+    SYMBOLIC_BATCH,
     Array,
     Handler,
     Symbol,
@@ -28,7 +30,7 @@ aten = torch.ops.aten
 
 
 def _axis(a: Tensor, dim: int) -> int:
-    """An axis counted from the front that is not the samples'."""
+    """An axis counted from the front, refused where it is that of the samples."""
     dim %= max(a.ndim, 1)
     if dim == axis_of_samples(a.shape):
         raise Untraceable("an operation goes from sample to sample")
@@ -36,9 +38,9 @@ def _axis(a: Tensor, dim: int) -> int:
 
 
 def _ordered(a: Tensor, dim: int) -> int:
-    """An axis of integers: of fractions those that are none are the largest, which no comparison says."""
+    """An axis to put in order, of integers alone: among floats torch sorts NaN last, which comparisons do not give."""
     if kind_of(a.dtype) == "d":
-        raise Untraceable("an order of fractions")
+        raise Untraceable("an order of floats; take integers, such as draw.words")
     return _axis(a, dim)
 
 
@@ -59,8 +61,8 @@ def _(trace: Trace, out: Tensor, a: Symbol, dims: Any, keep: bool = False, **opt
         raise Untraceable(f"a sum in {out.dtype}")
     numbers = a.numbers if kind_of(a.dtype) == kind_of(out.dtype) else cast(trace, a.numbers, out.dtype)
     if out.dtype == torch.float64 and np.prod([a.shape[d] for d in dims]) > 2:
-        # torch does not say in which order it adds
-        raise Untraceable("a sum of more than two fractions")
+        # torch does not say in which order it adds, and float addition is not associative
+        raise Untraceable("a sum of more than two floats; add them one by one")
     return Symbol(
         trace,
         _reduced(
@@ -94,9 +96,9 @@ HANDLERS |= {aten.any.dim: _truth("ior"), aten.all.dim: _truth("iand")}
 
 @handles(aten.argmax.default)
 def _(trace: Trace, out: Tensor, a: Symbol, dim: int | None = None, keep: bool = False) -> Symbol:
-    """The first of the largest."""
+    """The place of the first of the largest."""
     if dim is None:
-        raise Untraceable("argmax over samples")
+        raise Untraceable("argmax over samples; pass dim")
     dim, kind = _ordered(a, dim), kind_of(a.dtype)
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
     best, place = rows[0], each(lambda x: trace.constant(0), rows[0])
@@ -108,13 +110,13 @@ def _(trace: Trace, out: Tensor, a: Symbol, dim: int | None = None, keep: bool =
 
 
 def _require_inside(trace: Trace, number: int, count: int) -> None:
-    """What torch refuses, a place outside an axis, is left to it."""
+    """Require a place to lie in an axis of `count`: an index that torch refuses is left to torch, step by step."""
     left, seen = [number], set[int]()
     while left:
         place = left.pop()
         op, arguments = trace.code[place]
         if op == "iwhere":
-            # the place of a largest, or one of an order, is one of some constants
+            # what argmax and sort give is one of some constants: each alternative is looked at by itself
             left += [a for a in arguments[1:] if a not in seen]
             seen.update(arguments[1:])
         elif not 0 <= trace.constants.get(place, -1) < count:
@@ -142,17 +144,17 @@ def _(trace: Trace, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any
 def _(
     trace: Trace, out: Any, a: Symbol, dim: int = -1, descending: bool = False, **options: Any
 ) -> tuple[Symbol, Symbol]:
-    """By counting how many stand before each: for the few numbers of a permutation."""
+    """The rank of each value is the count of those that stand before it."""
     dim, kind = _ordered(a, options.get("dim", dim)), kind_of(a.dtype)
     if descending:
-        raise Untraceable("a descending order")
+        raise Untraceable("a descending order; sort the negated values")
     rows = [a.numbers.take(k, dim) for k in range(a.numbers.shape[dim])]
     ranks = []
     for i, row in enumerate(rows):
         rank = each(lambda x: trace.constant(0), row)
         for j, other in enumerate(rows):
             if j != i:
-                # of equals the first stays first
+                # stable: of equal values the first stays first
                 op, pair = ("le", (other, row)) if j < i else ("lt", (other, row))
                 rank = each(lambda t, x, y, op=op: trace.add("iadd", t, trace.add(kind + op, x, y)), rank, *pair)  # type: ignore[misc]
         ranks.append(rank)
@@ -168,16 +170,16 @@ def _(
     return Symbol(trace, np.stack(values, dim), out[0]), Symbol(trace, np.stack(order, dim), out[1])
 
 
-# ---- places
+# ---- shapes
 
 
 def _reshaped(trace: Trace, out: Tensor, a: Symbol, *given: Any, **options: Any) -> Symbol:
     before, after = (math.prod(t.shape[: axis_of_samples(t.shape)]) for t in (a, out))
     if before != after:
-        raise Untraceable("samples are shared out among other axes")
+        raise Untraceable("a reshape spreads samples over other axes; keep them the first axis")
     found = a.numbers.reshape(collapsed(out.shape))
     if not np.shares_memory(found, a.numbers):
-        raise Untraceable("whether a shape is a view of another depends on where numbers lie")
+        raise Untraceable("torch would refuse or copy this view, by the strides of the batch; take reshape on [N, ...]")
     return Symbol(trace, found, out)
 
 
@@ -213,8 +215,8 @@ def _(trace: Trace, out: Tensor, a: Symbol, dim: int, index: int) -> Symbol:
 def _(trace: Trace, out: Tensor, a: Symbol, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Symbol:
     dim %= a.ndim
     if dim == axis_of_samples(a.shape):
-        # all of them, whatever their count
-        if start not in (None, 0) or end not in (None, SAMPLES, 2**63 - 1) or step != 1:
+        # [:] of the samples is all of them, whatever their count
+        if start not in (None, 0) or end not in (None, SYMBOLIC_BATCH, 2**63 - 1) or step != 1:
             raise Untraceable("a slice of samples")
         return Symbol(trace, a.numbers, out)
     return Symbol(trace, a.numbers[(slice(None),) * dim + (slice(start, end, step),)], out)
@@ -234,7 +236,7 @@ def _(trace: Trace, out: Tensor, a: Symbol, dims: list[int]) -> Symbol:
 def _joined(join: Callable[..., Array]) -> Handler:
     def handler(trace: Trace, out: Tensor, parts: list[Any], dim: int = 0) -> Symbol:
         dim %= out.ndim
-        # in a stack the new axis is in front of what was there
+        # a stack puts its new axis before the one that had this number
         if any(dim == axis_of_samples(p.shape) for p in parts) and join is np.concatenate:
             raise Untraceable("samples are put side by side")
         arrays = [operand(trace, p, out.dtype) for p in parts if p.numel()]

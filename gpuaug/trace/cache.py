@@ -1,4 +1,7 @@
-"""What calls of one policy prepare before they look at an image: for a kind of batch that comes again, by a recipe."""
+"""The recipes of one policy, by kind of batch: same size, channels, dtype and backend.
+
+The first batch of a kind on a host is drawn step by step; the second finds the recipe, which must make what the first
+made; and from then on the recipe serves.  Where there can be none, the reason is kept in its place."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -15,13 +18,13 @@ from gpuaug.transforms.base import Transform
 
 Build = Callable[[Keys, ir.Frame], Any]
 
-# kinds that are remembered, and the calls after which one that does not come again makes room
+# how many kinds are remembered, and after how many calls one that did not come again makes room
 _MOST, _RECENT = 64, 1024
 
 
 @dataclass(frozen=True, eq=False)
 class _First:
-    """The first batch of a kind on a host: a recipe must make of it what its steps made."""
+    """The first batch of a kind on a host, and what drawing step by step made of it: a recipe must make the same."""
 
     keys: Keys
     size: Tensor | None
@@ -29,29 +32,25 @@ class _First:
 
 
 class Recipes:
-    """Recipes by kind of batch.  On a host they are found at the second batch of a kind: most policies of a test or a
-    notebook see one."""
+    """Recipes by kind of batch.  On a host they are found at the second batch of a kind, since most policies of a test
+    or a notebook are called once."""
 
     def __init__(self) -> None:
-        # a recipe; why there is none; or the first batch, for a kind that was seen once
+        # by kind: a Recipe; a sentence that says why there is none; or the first batch, of a kind that came once
         self._known: dict[Hashable, Any] = {}
-        # the call that each came with last
+        # the call at which each kind came last
         self._used: dict[Hashable, int] = {}
         self._calls = 0
-        self._of: Any = None
 
     def prepare(
-        self, of: Any, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build
+        self, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build
     ) -> Any:
         """What `build` makes of keys and a frame, by the recipe of its kind where there is one.
 
-        of: what is forgotten with all its recipes when another takes its place.  size: [N, 2] int64 where images
-        differ.  frame: makes the frame, which a recipe can do without."""
-        if self._of is not of:
-            self._known, self._used, self._of = {}, {}, of
+        size: [N, 2] int64 where images differ.  frame: makes the frame, which a recipe does without."""
         host = keys.ids.device.type == "cpu"
-        # an integer times a fraction has the default dtype
         self._calls += 1
+        # with torch's default dtype, which an integer tensor times a float has
         known, kind = self._known, (host, torch.get_default_dtype(), kind)
         recipe = known.get(kind)
         room = recipe is not None or self._room()
@@ -61,19 +60,20 @@ class Recipes:
                 known[kind] = _First(_kept(keys), None if size is None else size.clone(), made)
                 self._used[kind] = self._calls
             return made
-        # on a GPU the first call compiles, as everywhere, unless a graph captures it: nothing can be compiled there
+        # on a GPU the first call of a kind compiles its kernels anyway, and its program with them; nothing can be
+        # compiled while a graph is captured
         if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
             return build(keys, frame())
         if recipe is None or isinstance(recipe, _First):
             recipe = known[kind] = find(frame(), build, recipe)
         self._used[kind] = self._calls
         made = None if isinstance(recipe, str) else recipe.fill(keys, size)
-        # what the recipe found amiss, the long way says in words
+        # something that was required does not hold: step by step raises the error that says what
         return build(keys, frame()) if made is None else made
 
     def _room(self) -> bool:
-        """Whether one more kind can be remembered.  To forget one that comes again would cost more than to do without a
-        recipe for another."""
+        """Whether one more kind can be remembered.  A kind is forgotten only if it did not come for long: to forget one
+        that comes again is to trace over and over, which costs more than to draw another kind step by step."""
         if len(self._known) >= _MOST:
             for kind in list(self._known):
                 if self._used.get(kind, 0) < self._calls - _RECENT:
@@ -84,21 +84,22 @@ class Recipes:
 
 def find(frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
     """The recipe of `build` for batches of a kind, or a sentence that says why there is none."""
-    from gpuaug.trace.recipe import trace_build
+    # imported when a recipe is first looked for: a policy that is called once does without the tracer
+    from gpuaug.trace.recipe import Untraceable, line_of, trace_build
 
     try:
         recipe = trace_build(frame, build)
-        # numbers that come from elsewhere, such as the count of samples, are no symbols
+        # what depends on more than keys and sizes, such as len(ids) or torch.rand, was recorded as a constant
         if first is not None and not agree(recipe.fill(first.keys, first.size), first.made):
             return "what is drawn depends on more than the keys and the size of a sample"
         return recipe
     except Exception as error:
-        # transforms of users may do anything: what stops a symbol stops nothing else
-        return f"{type(error).__name__}: {error}"
+        # a transform of a user may raise anything on a symbol, and still be fine on tensors
+        return f"{type(error).__name__}: {error}{'' if isinstance(error, Untraceable) else line_of(error)}"
 
 
 def _kept(keys: Keys) -> Keys:
-    """Keys that stay as they are when their owner counts on."""
+    """A copy of keys: their owner may write other ids into the tensors."""
     epoch = int(keys.epoch) if isinstance(keys.epoch, Tensor) else keys.epoch
     return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone())
 
@@ -121,8 +122,8 @@ def check_values(transforms: Sequence[Transform]) -> None:
 
 
 def agree(a: Any, b: Any) -> bool:
-    """Whether two structures hold the same numbers: float64 to the last bits, which torch's own functions change with
-    the size of a batch."""
+    """Whether two structures hold the same values: float64 but for the last bits, in which torch's own functions differ
+    with the size of a batch."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):

@@ -1,20 +1,22 @@
-"""Runs traces on a GPU, by the one kernel of gpuaug_kernels that is compiled for each."""
+"""Traces on a GPU: assembled into the constants of a kernel, which fills the tables of a batch.
+
+`gpuaug_kernels.draws` holds one kernel whose program is compile-time data: Triton compiles it once for each trace, and
+every value is then a hardware register.  A batch takes one launch, and one more for the partners of each mix."""
 
 from typing import Any
 
 import torch
-from gpuaug_kernels import codes
-from gpuaug_kernels import draws as machine
+from gpuaug_kernels import codes, draws
 from torch import Tensor
 
 from gpuaug.rng import MIX, Keys, counter_1
 from gpuaug.trace.record import REFERS, Table, Trace, needed
 
-_ITEMS = tuple(machine.BUFFERS)
+_DTYPES = tuple(draws.BUFFERS)
 
 
-def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> machine.DrawProgram:
-    """A trace as the kernel reads it.  slots: of the rows of partners"""
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> draws.DrawProgram:
+    """The program of the kernel that fills these tables.  slots: of the mixes, in the order of the rows of partners"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
     stores, columns = _stores(tables)
@@ -42,16 +44,16 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
                     codes.OPERATIONS[op],
                     *(place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)),
                 )
-        # at once, so that a number need not be kept for it
+        # a value is stored as soon as it is made, so that it need not stay in a register until the end
         for store in stores.get(n, ()):
             put(codes.DTYPES[store[0]], place[n], *store[1:])
-    return machine.DrawProgram(machine.Code(out), columns)
+    return draws.DrawProgram(draws.Code(out), columns)
 
 
 def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]], tuple[int, int, int, int]]:
-    """Where each number goes: dtype, columns before the table, of it, before this one; and the columns of all tables of
-    each dtype."""
-    columns = dict.fromkeys(_ITEMS, 0)
+    """Where each value is stored, as (dtype, columns before the table, columns of the table, column in it); and the
+    columns of all tables of each dtype."""
+    columns = dict.fromkeys(_DTYPES, 0)
     stores: dict[int, list[tuple[Any, ...]]] = {}
     for t in tables:
         for column, number in enumerate(t.numbers):
@@ -62,25 +64,28 @@ def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]]
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """[slots, N] int64, as `Keys.partners` has them."""
-    rows = [machine.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)) for s in slots]
+    """The rows of the partners in these mixes: [slots, N] int64, the same as of `Keys.partners`."""
+    rows = [draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)) for s in slots]
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
 
 
-def run(
-    program: machine.DrawProgram, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
+def fill_tables(
+    program: draws.DrawProgram, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
 ) -> list[Tensor]:
-    """The tables of a batch.  size: [N, 2] int64, or None where the trace holds it; mates: [slots, N] int64"""
+    """The tables of a batch: [N, *shape] each.
+
+    size: [N, 2] int64, or None where all images share one, which the trace then holds.  mates: [slots, N] int64, the
+    rows of partners"""
     n = len(keys)
     known = (keys.ids.contiguous(), keys.occurrence.contiguous(), keys.epoch, keys.seed)
     buffers = dict(
         zip(
-            _ITEMS,
-            machine.draw_tables(program, known, known[0] if size is None else size.contiguous(), mates),
+            _DTYPES,
+            draws.draw_tables(program, known, known[0] if size is None else size.contiguous(), mates),
             strict=True,
         )
     )
-    columns, made = dict.fromkeys(_ITEMS, 0), []
+    columns, made = dict.fromkeys(_DTYPES, 0), []
     for t in tables:
         width, first = len(t.numbers), columns[t.dtype] * (-(-n // 16) * 16)
         made.append(buffers[t.dtype][first : first + n * width].view(n, *t.shape))

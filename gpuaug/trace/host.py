@@ -1,4 +1,7 @@
-"""Runs traces on a host: their numbers in the registers of a compiled machine."""
+"""Traces on a host: assembled into bytecode for the interpreter, which fills the tables of a batch.
+
+A trace gives every value a number of its own; the interpreter has registers, which are taken again once a value was
+used for the last time, so that a program of a thousand values runs in some hundred registers, near the processor."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +12,7 @@ from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug.rng import Keys
-from gpuaug.trace.interpreter import run_samples
+from gpuaug.trace.interpreter import interpret
 from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
@@ -18,19 +21,21 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in codes.D
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """A trace with its numbers in registers.  Registers of a kind are rows of 64; the first of each hold the
-    constants."""
+class Bytecode:
+    """A trace with its values in registers, for `interpret`.  There are integer and float registers; the first of each
+    kind hold the constants."""
 
-    code: Array  # [instructions, 5] int32: code, where to, and three places
-    wholes: Array  # [c] int64
-    reals: Array  # [d] float64
-    rows: tuple[int, int]  # registers of each kind
+    code: Array  # [instructions, 5] int32: operation, destination, three operands; "word" takes two rows
+    integers: Array  # [constants] int64
+    floats: Array  # [constants] float64
+    registers: tuple[int, int]  # how many of integers, and of floats
 
 
-def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
-    """Registers are taken when a number is made and given back after its last use, never to the instruction of that
-    use: LLVM then knows that what is read is not what is written.  slots: of the rows of partners"""
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Bytecode:
+    """The bytecode that fills these tables.  slots: of the mixes, in the order of the rows of partners
+
+    A register is taken when a value is made and given back after its last use.  It is never the destination of that
+    last use, so that no instruction writes what it reads and LLVM may vectorise."""
     order = needed(trace, tables)
     stores: dict[int, list[tuple[int, int]]] = {}
     for t, table in enumerate(tables):
@@ -55,8 +60,8 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         op, arguments = trace.code[n]
         if n not in place:
             if op == "word":
-                # all four words of a counter at its first; those that nobody reads go to a register that is free at
-                # once
+                # the first word of a counter that is asked for makes all four; those that nobody reads go to registers
+                # that are free again at once
                 lanes = words[arguments[:2]]
                 to = [files["i"].take() for _ in range(4)]
                 for lane, register in enumerate(to):
@@ -72,7 +77,7 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         for a in {arguments[i] for i in REFERS[op]} | {n}:
             if last.get(a, a) == n and a not in trace.constants:
                 files[trace.kind(a)].give(place[a])
-    return Program(
+    return Bytecode(
         np.array(code, np.int32).reshape(-1, 5),
         np.array(constants["i"], np.int64),
         np.array(constants["d"], np.float64),
@@ -81,7 +86,7 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
 
 
 class _Registers:
-    """Places to keep numbers in: the one that was given back last is taken first, for it is still near."""
+    """Registers of one kind: the one that was given back last is taken first, for it is still in the cache."""
 
     def __init__(self, count: int):
         self.count = count
@@ -98,7 +103,7 @@ class _Registers:
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """[slots, N] int64, as `Keys.partners` has them."""
+    """The rows of the partners in these mixes: [slots, N] int64, by `Keys.partners`."""
     return (
         torch.stack([keys.partners(s) for s in slots])
         if slots
@@ -106,8 +111,13 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     )
 
 
-def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor) -> list[Tensor]:
-    """The tables of a batch.  size: [N, 2] int64, or None where the trace holds it; mates: [slots, N] int64"""
+def fill_tables(
+    program: Bytecode, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
+) -> list[Tensor]:
+    """The tables of a batch: [N, *shape] each.
+
+    size: [N, 2] int64, or None where all images share one, which the trace then holds.  mates: [slots, N] int64, the
+    rows of partners"""
     n = len(keys)
     starts, widths, length = [], [], dict.fromkeys(DTYPES, 0)
     for t in tables:
@@ -122,11 +132,11 @@ def run(program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | 
         )
         seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)
         spans = (np.array(v, np.int64) for v in (starts, widths))
-        run_samples(
+        interpret(
             program.code,
-            program.wholes,
-            program.reals,
-            program.rows,
+            program.integers,
+            program.floats,
+            program.registers,
             seed,
             int(keys.epoch),
             given,

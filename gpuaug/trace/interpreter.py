@@ -1,5 +1,7 @@
-"""The machine that runs traces on a host: one for all of them, compiled by Numba once, an instruction for 64 samples at
-a time."""
+"""The interpreter that runs traces on a host: compiled by Numba once for all of them, never per policy.
+
+It takes each instruction for a block of 64 samples before the next, so that the cost of decoding is shared and LLVM
+vectorises the loops.  A register is a row of 64 values; `gpuaug.trace.host` says which instruction uses which."""
 
 import math
 
@@ -72,8 +74,8 @@ def _words(i, to, c1, c0, seed, counter):
 
 
 @njit
-def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partners):
-    """What is known of the samples."""
+def _inputs(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partners):
+    """What a batch brings: ids, occurrences, epoch, the key, sizes and the rows of partners."""
     for j in range(count):
         n = first + j
         if op == ID:
@@ -95,7 +97,7 @@ def _given(op, out, x, first, count, seed, epoch, ids, occurrences, sizes, partn
 
 
 @njit
-def _wholes(op, out, a, b, c):
+def _integer(op, out, a, b, c):
     """Integers and truth values."""
     if op == IADD:
         for j in range(BLOCK):
@@ -142,8 +144,8 @@ def _wholes(op, out, a, b, c):
 
 
 @njit
-def _reals(op, out, a, b):
-    """Fractions."""
+def _floating(op, out, a, b):
+    """float64 arithmetic, IEEE 754 to the bit."""
     if op == DADD:
         for j in range(BLOCK):
             out[j] = a[j] + b[j]
@@ -158,7 +160,7 @@ def _reals(op, out, a, b):
             out[j] = a[j] / b[j]
     elif op == DMIN:
         for j in range(BLOCK):
-            # what is no number stays none, as torch has it
+            # NaN in either operand gives NaN, as in torch
             out[j] = a[j] if a[j] < b[j] or a[j] != a[j] else b[j]
     elif op == DMAX:
         for j in range(BLOCK):
@@ -188,7 +190,7 @@ def _reals(op, out, a, b):
 
 @njit
 def _functions(op, out, a, count):
-    """Functions of the library, by those of `gpuaug.rng.host`."""
+    """Functions of the C library: the same that `gpuaug.rng.host.apply` calls, so that tracing changes no bit."""
     for j in range(count):
         if op == DEXP:
             out[j] = math.exp(a[j])
@@ -201,8 +203,8 @@ def _functions(op, out, a, count):
 
 
 @njit
-def _between(op, i, d, to, x, y, z):
-    """From one kind of number to the other."""
+def _converting(op, i, d, to, x, y, z):
+    """What takes both kinds of value: comparisons of floats, a choice between floats, conversions."""
     if op == DLT:
         for j in range(BLOCK):
             i[to, j] = d[x, j] < d[y, j]
@@ -225,7 +227,7 @@ def _between(op, i, d, to, x, y, z):
 
 @njit
 def _store(op, at, width, count, i, d, y, buffers):
-    """A column of a table."""
+    """One column of a table, for a block of samples.  at: of its first element; width: columns of the table"""
     floats, ints, doubles, longs = buffers
     if op == FLOAT32:
         for j in range(count):
@@ -242,18 +244,19 @@ def _store(op, at, width, count, i, d, y, buffers):
 
 
 @kernel
-def run_samples(code, wholes, reals, rows, seed, epoch, given, starts, widths, buffers):
-    """All samples through a program.
+def interpret(code, integers, floats, registers, seed, epoch, given, starts, widths, buffers):
+    """All samples through a program, into the buffers of its tables.
 
-    given: ids [n], occurrences [n], sizes [n, 2] and partners [slots, n], int64; starts: where each table begins in the
-    buffer of its dtype"""
+    code, integers, floats, registers: of `gpuaug.trace.host.Bytecode`.  seed: [2] uint32, the key.  given: ids [n],
+    occurrences [n], sizes [n, 2] and partners [slots, n], int64.  starts, widths: of every table, where it begins in
+    the buffer of its dtype, and its columns.  buffers: float32, int32, float64, int64, flat"""
     ids, occurrences, sizes, partners = given
-    i, d = np.zeros((rows[0], BLOCK), np.int64), np.zeros((rows[1], BLOCK), np.float64)
+    i, d = np.zeros((registers[0], BLOCK), np.int64), np.zeros((registers[1], BLOCK), np.float64)
     counter = np.zeros((3, BLOCK), np.uint32)
-    for r in range(len(wholes)):
-        i[r] = wholes[r]
-    for r in range(len(reals)):
-        d[r] = reals[r]
+    for r in range(len(integers)):
+        i[r] = integers[r]
+    for r in range(len(floats)):
+        d[r] = floats[r]
     for first in range(0, len(ids), BLOCK):
         count = min(BLOCK, len(ids) - first)
         for j in range(count):
@@ -266,17 +269,17 @@ def run_samples(code, wholes, reals, rows, seed, epoch, given, starts, widths, b
             op, to, x, y, z = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
             pc += 1
             if op < WORD:
-                _given(op, i[to], x, first, count, seed, epoch, ids, occurrences, sizes, partners)
+                _inputs(op, i[to], x, first, count, seed, epoch, ids, occurrences, sizes, partners)
             elif op == WORD:
                 _words(i, (to, x, y, z), uint32(code[pc, 0]), uint32(code[pc, 1]), seed, counter)
                 pc += 1
             elif op < DADD:
-                _wholes(op, i[to], i[x], i[y], i[z])
+                _integer(op, i[to], i[x], i[y], i[z])
             elif op < DEXP:
-                _reals(op, d[to], d[x], d[y])
+                _floating(op, d[to], d[x], d[y])
             elif op < DLT:
                 _functions(op, d[to], d[x], count)
             elif op < FLOAT32:
-                _between(op, i, d, to, x, y, z)
+                _converting(op, i, d, to, x, y, z)
             else:
                 _store(op, starts[to] + first * widths[to] + x, widths[to], count, i, d, y, buffers)

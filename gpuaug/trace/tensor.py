@@ -1,8 +1,11 @@
-"""Symbols: tensors whose numbers are instructions of a trace.  Torch code that runs on them writes the trace.
+"""Symbols: tensors of a batch that is not there.  Torch code that runs on them records a trace.
 
-A symbol holds an array of instruction numbers of the tensor's own shape, but for the axis of the samples, which is 1
-long there: broadcasting, slicing and writing in place are then NumPy's.  Samples are told by their count, which no
-other axis has."""
+Where a tensor has values, a symbol has an array of the numbers of trace values (`gpuaug.trace.record`), of the tensor's
+own shape but for the axis of the samples, which is 1 long: all samples run the same instructions.  So
+torch.stack([x, y], 1) of two symbols [N] is a symbol [N, 2] whose `numbers` are [[3, 7]], and broadcasting, slicing,
+views and writes in place are NumPy's own on that array.
+
+`Symbol.__torch_dispatch__` hands every operation to a handler of `aten` or `axes`, and refuses those without one."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,39 +17,42 @@ import torch
 from torch import Tensor
 
 from gpuaug.rng import Keys, counter_1
+from gpuaug.symbolic import Symbolic
 from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[..., Any]
 
-# a prime, so that no product of other axes has it
-SAMPLES = 7919
-# overload of an operation -> what it does to symbols: handler(trace, out, *arguments, **options), `out` the result on
-# the meta device
+# The length that the axis of the samples has while a batch is traced.  Torch asks every tensor for its shape, and a
+# batch to come has no length yet, so a length stands in for it that tells this axis from all others: too long for any
+# other axis of parameters, and a prime, so that no product of other axes is it.  A tensor that has it by chance is
+# refused or found out when the first batch is compared: it costs the recipe and no correctness.
+SYMBOLIC_BATCH = 7919
+# overload of an operation -> what it does to symbols: handler(trace, out, *arguments, **options), where `out` is the
+# result on the meta device, which has a shape and a dtype
 HANDLERS: dict[Any, Handler] = {}
 
 
 class Untraceable(Exception):
-    """What a transform does cannot be written as a trace: it asks for numbers on the host, mixes samples, or uses an
-    unknown operation."""
+    """What a transform does cannot be recorded: it looks at values, mixes samples, or uses an unknown operation.  The
+    message ends with the line of the transform that does it."""
 
 
-class Symbol(Tensor):
-    """A tensor of a batch that is not there."""
+class Symbol(Symbolic, Tensor):
+    """A tensor of a batch that is not there: shape, dtype and strides, and where its values come from."""
 
-    numbers: Array
-    # the trace that its numbers are instructions of
-    of: Trace
+    numbers: Array  # of trace values, in the shape of the tensor with the axis of the samples 1 long
+    in_trace: Trace  # which they are values of
 
     @staticmethod
     def __new__(cls, trace: Trace, numbers: Array, like: Tensor) -> "Symbol":
         """like: a tensor of the shape and dtype on any device"""
         if axis_of_samples(like.shape) is None:
-            raise Untraceable(f"a tensor of shape {tuple(like.shape)} is of all samples together")
-        # strides too, for what is a view of what depends on them
+            raise Untraceable(f"a tensor of shape {tuple(like.shape)} has lost the axis of the samples")
+        # with its strides, on which it depends what `view` may do
         device, strides = torch.device("cpu"), like.stride()
         out = Tensor._make_wrapper_subclass(cls, like.shape, strides, dtype=like.dtype, device=device)  # type: ignore[attr-defined]
-        out.of = trace
+        out.in_trace = trace
         out.numbers = numbers
         assert numbers.shape == collapsed(like.shape), f"{numbers.shape} for {tuple(like.shape)}"
         return out  # type: ignore[no-any-return]
@@ -56,17 +62,19 @@ class Symbol(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         handler = HANDLERS.get(func)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise Untraceable("a value is read on the host, as by if, int() or float()")
         if handler is None:
-            # below autograd, in a custom operator or in inference mode, what is made of other operations comes here
-            # whole
+            # below autograd, in a custom operator or in inference mode, operations arrive that are made of others,
+            # which may have handlers
             parts = func.decompose(*args, **kwargs or {})
             if parts is NotImplemented:
-                raise Untraceable(f"{func} is not known to the trace")
+                raise Untraceable(f"tracing has no rule for {func}")
             return parts
         options = dict(kwargs or {})
-        trace = next(a.of for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
+        trace = next(a.in_trace for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
-            raise Untraceable("pinned memory is of the host")
+            raise Untraceable("pinned memory is asked for, and a symbol is in no memory")
         there = {"device": "meta"} if "device" in options else {}
         out = _outcome(func, _described(args), _described(options | there), torch.get_default_dtype())
         return handler(
@@ -77,14 +85,14 @@ class Symbol(Tensor):
         )
 
     def tolist(self) -> Any:
-        raise Untraceable("numbers are read on the host")
+        raise Untraceable("values are read on the host")
 
     def numpy(self, *, force: bool = False) -> Any:
-        raise Untraceable("numbers are read on the host")
+        raise Untraceable("values are read on the host")
 
     def require(self) -> None:
-        """Let the trace see to it that this, [N] bool, holds for every sample."""
-        self.of.required.update(self.numbers.flatten().tolist())
+        """Make the trace check, for every batch to come, that this, [N] bool, holds for each sample."""
+        self.in_trace.required.update(self.numbers.flatten().tolist())
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Symbol({tuple(self.shape)}, {self.dtype})"
@@ -97,7 +105,7 @@ def _flat(values: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Like:
-    """What an operation's result depends on of a tensor, but for its numbers."""
+    """What the shape and dtype of an operation's result depend on of a tensor."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -105,8 +113,8 @@ class _Like:
 
 
 def _described(value: Any) -> Hashable:
-    """Arguments as a key, from which `_meta` makes them again.  Beside a number its type, on which dtypes depend: 1 is
-    True is 1.0 to a dict."""
+    """Arguments as a key, from which `_meta` makes them again.  A number goes with its type, on which dtypes depend: to
+    a dict 1, True and 1.0 are one key."""
     if isinstance(value, Tensor):
         return _Like(tuple(value.shape), value.stride(), value.dtype)
     if isinstance(value, list | tuple):
@@ -126,37 +134,39 @@ def _meta(key: Any) -> Any:
     return {k: _meta(v) for k, v in parts} if kind is dict else kind(_meta(v) for v in parts)
 
 
-# the same few hundred come again for every kind of batch, and torch takes up to a millisecond for one
+# the same few hundred come again for every kind of batch, and torch takes up to a millisecond for each
 @lru_cache(maxsize=4096)
 def _outcome(func: Any, args: Any, options: Any, default: torch.dtype) -> Any:
-    """What an operation makes, on the meta device: of a shape, strides and a dtype, and never written to.  default:
-    torch's, on which it depends"""
+    """What an operation makes, on the meta device: shapes, strides and dtypes; never written to.
+
+    default: torch's default dtype, on which the result may depend"""
     return func(*_meta(args), **_meta(options))
 
 
 def collapsed(shape: Any) -> tuple[int, ...]:
     """A shape with the axis of the samples 1 long."""
-    if sum(s == SAMPLES for s in shape) > 1:
-        raise Untraceable(f"samples meet samples in a tensor of shape {tuple(shape)}")
-    return tuple(1 if s == SAMPLES else int(s) for s in shape)
+    if sum(s == SYMBOLIC_BATCH for s in shape) > 1:
+        raise Untraceable(f"two axes are of samples in a tensor of shape {tuple(shape)}")
+    return tuple(1 if s == SYMBOLIC_BATCH else int(s) for s in shape)
 
 
 def axis_of_samples(shape: Any) -> int | None:
-    """Which axis it is."""
-    return next((i for i, s in enumerate(shape) if s == SAMPLES), None)
+    """Which axis is that of the samples; None where none is."""
+    return next((i for i, s in enumerate(shape) if s == SYMBOLIC_BATCH), None)
 
 
 def kind_of(dtype: torch.dtype) -> str:
-    """How the trace holds a dtype."""
+    """The kind of trace value that holds a dtype: "d" or "i"."""
     if dtype in (torch.float64, torch.float32):
         return "d"
     if dtype in (torch.int64, torch.int32, torch.bool):
         return "i"
-    raise Untraceable(f"{dtype} is not known to the trace")
+    raise Untraceable(f"no value of a trace holds {dtype}; take float64, float32, int64, int32 or bool")
 
 
 def numbers_of(trace: Trace, value: Any) -> Array:
-    """The numbers of a symbol, of a tensor that is the same for all samples, or of a scalar."""
+    """The numbers of the values of a symbol; of a tensor that is the same for all samples, or of a scalar, as
+    constants."""
     if isinstance(value, Symbol):
         return value.numbers
     if not isinstance(value, Tensor):
@@ -167,7 +177,7 @@ def numbers_of(trace: Trace, value: Any) -> Array:
         if not torch.equal(
             torch.nan_to_num(first.double(), 0.5).expand_as(value), torch.nan_to_num(value.double(), 0.5)
         ):
-            raise Untraceable("a tensor numbers the samples by their place in the batch")
+            raise Untraceable("a tensor has other values for other samples, and so depends on their place in the batch")
         value = first
     real = kind_of(value.dtype) == "d"
     flat = [trace.constant(float(v) if real else int(v)) for v in value.flatten().tolist()]
@@ -177,22 +187,22 @@ def numbers_of(trace: Trace, value: Any) -> Array:
 
 
 def symbol(trace: Trace, numbers: Any, dtype: torch.dtype, *rest: int) -> Symbol:
-    """[N, *rest] from numbers of as many columns."""
+    """A symbol [N, *rest] from the numbers of its values, row-major over `rest`."""
     flat = np.empty(len(numbers), dtype=object)
     flat[:] = numbers
-    return Symbol(trace, flat.reshape(1, *rest), torch.empty((SAMPLES, *rest), dtype=dtype, device="meta"))
+    return Symbol(trace, flat.reshape(1, *rest), torch.empty((SYMBOLIC_BATCH, *rest), dtype=dtype, device="meta"))
 
 
 def table(trace: Trace, tensor: Tensor) -> Table:
-    """What to make of a tensor of N rows."""
+    """The table that gives a tensor [N, ...] for every batch."""
     if axis_of_samples(tensor.shape) != 0 or kind_of(tensor.dtype) not in "id" or tensor.dtype == torch.bool:
-        raise Untraceable(f"a table is [N, ...] of numbers, got {tensor.dtype} {tuple(tensor.shape)}")
+        raise Untraceable(f"what is prepared must be [N, ...] of numbers, got {tensor.dtype} {tuple(tensor.shape)}")
     numbers = numbers_of(trace, tensor)
     return Table(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape[1:]), tuple(numbers.flatten().tolist()))
 
 
-class SymbolicKeys(Keys):
-    """The keys of samples that are not there."""
+class SymbolicKeys(Symbolic, Keys):
+    """The keys of a batch that is not there: its words and partners are inputs of the program."""
 
     def __init__(self, trace: Trace):
         ids, occurrence, epoch = (
@@ -202,23 +212,23 @@ class SymbolicKeys(Keys):
             "ids": ids,
             "occurrence": occurrence,
             "trace": trace,
-            "known": Keys(0, epoch, ids, occurrence),
+            "inner": Keys(0, epoch, ids, occurrence),
         }.items():
             object.__setattr__(self, name, value)
 
     @property
     def seed(self) -> int:  # type: ignore[override]
-        """A number that changes from batch to batch."""
-        raise Untraceable("the seed is a number of the batch")
+        """Refused: one trace serves batches of every key."""
+        raise Untraceable("the seed is read, and differs between batches; take draws")
 
     @property
     def epoch(self) -> Tensor:  # type: ignore[override]
-        """A number in one batch and a tensor in another, neither of which a symbol can stand for."""
-        raise Untraceable("the epoch is a number of the batch")
+        """Refused: it is an int in one batch and a tensor in another, and no symbol can stand for both."""
+        raise Untraceable("the epoch is read, and differs between batches; make a policy for each stage")
 
     def counter(self) -> tuple[Tensor, Tensor]:
-        known: Keys = self.known  # type: ignore[attr-defined]
-        return known.counter()
+        inner: Keys = self.inner  # type: ignore[attr-defined]
+        return inner.counter()
 
     def halves(self) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]

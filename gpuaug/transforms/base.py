@@ -1,4 +1,35 @@
-"""A transform says two things: what it draws, and which passes that becomes."""
+"""A transform says two things: what it draws, and which passes that becomes.
+
+    @dataclass(frozen=True)
+    class RandomGain(Transform):
+        strength: float
+
+        def sample(self, draw, frame):
+            return {"gain": draw.uniform(1 - self.strength, 1 + self.strength)}
+
+        def lower(self, params, frame, slot):
+            gain = params["gain"].float()[:, None]
+            return (ir.Affine(gain, torch.zeros_like(gain)),)
+
+`sample` and `lower` are ordinary torch code on tensors whose first axis is the sample.  For a kind of batch that comes
+again a policy runs them once on symbols, tensors without values, and records a program that draws all later batches in
+one compiled call (`gpuaug.trace`).  Code that cannot be recorded still runs, step by step: the result is the same, and
+drawing takes several times as long.  `Policy.describe` then says why, with the line.  Code that keeps these rules can:
+
+- Values are not looked at: no `if` on a tensor, no int(), float(), bool(), .item(), .tolist() or .numpy() of one, no
+  mask or tensor as an index.  Choose by torch.where or gather, and check by `gpuaug.symbolic.require`.
+- Samples are apart: nothing goes along the first axis, such as a sum, an order, a slice or a cat, and nothing asks how
+  many samples there are or which place one has.
+- Randomness is of `draw` alone: no generator of torch, NumPy or Python, and neither seed nor epoch is read.
+- Types are float64, float32, int64, int32 and bool, and exp, log, sin, cos and sqrt are of float64, by
+  `gpuaug.symbolic.smooth`.
+- Rounding is settled: no sum of more than two floats, no matrix product, no sort, argmax or remainder of floats, since
+  torch does not say in which order it computes, or in which order NaN stands.
+- Operations have a rule in `gpuaug.trace.aten` or `gpuaug.trace.axes`, or are made of such; a new tensor is made from
+  drawn ones, by torch.stack, zeros_like or new_zeros.
+- Nothing changes between calls: arguments are fields of a frozen dataclass, and no other attribute is set.
+- Tensors lie in the open: in tuples, lists, dicts and dataclasses, each [N, ...], and not in a function of
+  `ir.Custom`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw, smooth
+from gpuaug.rng import Draw
+from gpuaug.symbolic import require, smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 
 __all__ = [
@@ -322,7 +323,7 @@ class RandomCrop(Transform):
                 f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first"
             )
 
-        arguments.require(fits, refuse)
+        require(fits, refuse)
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         _, places = self._room(frame)

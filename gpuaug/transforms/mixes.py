@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw, smooth
+from gpuaug.rng import Draw
+from gpuaug.symbolic import smooth
 from gpuaug.transforms.base import Drawn, Transform
 
 __all__ = ["CutMix", "Mixing"]

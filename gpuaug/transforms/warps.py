@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw, smooth
+from gpuaug.rng import Draw
+from gpuaug.symbolic import smooth
 from gpuaug.transforms.base import Drawn, Transform, painted
 from gpuaug.transforms.geometry import matrix
 

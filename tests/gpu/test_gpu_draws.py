@@ -30,13 +30,13 @@ def test_tables_are_those_of_a_host(name, kind, backend):
     )
     # a quarter turn of images of different sizes comes before a crop here
     recipe = trace_build(frame, ga.Policy(POLICIES[name], seed=SEED)._builder(backend))
-    want = host.run(recipe.program, recipe.tables, KEYS, frame.size, host.partners(KEYS, recipe.slots))
+    want = host.fill_tables(recipe.program, recipe.tables, KEYS, frame.size, host.partners(KEYS, recipe.slots))
     program = device.assemble(recipe.trace, recipe.tables, recipe.slots)
     for epoch in (3, torch.tensor(3)):
         keys = rng.Keys(SEED, put(epoch) if isinstance(epoch, torch.Tensor) else epoch, put(IDS), put(KEYS.occurrence))
         mates = device.partners(keys, recipe.slots)
         assert not mixes(name) or torch.equal(mates.cpu(), host.partners(KEYS, recipe.slots))
-        got = device.run(program, recipe.tables, keys, put(frame.size.contiguous()), mates)
+        got = device.fill_tables(program, recipe.tables, keys, put(frame.size.contiguous()), mates)
         assert len(got) == len(want) > 0
         for g, w in zip(got, want, strict=True):
             assert g.device.type == DEVICE.type and g.shape == w.shape and g.dtype == w.dtype

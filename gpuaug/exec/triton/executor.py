@@ -21,7 +21,7 @@ from gpuaug.exec.triton.marshal import Fallback, Prepared
 from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Ragged
-from gpuaug.rng import Keys
+from gpuaug.symbolic import is_symbolic
 
 # torch's kernel that clears the cells of statistics
 ZEROS = "fill with zeros"
@@ -36,7 +36,7 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
     # for a GPU a trace would look at values that nobody reads: the kernels themselves stay inside the batch
-    if type(plan.keys) is Keys and plan.frame.size.device.type == "cpu":
+    if not is_symbolic(plan.keys) and plan.frame.size.device.type == "cpu":
         bounds.check(plan.passes, plan.frame)
     return tuple(
         Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys)
