@@ -82,7 +82,8 @@ def write(folder: Path) -> None:
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise ValueError(
-            "the demo's photographs come with scikit-image, which is not installed; pip install 'gpuaug[demo]', or pass --data FOLDER"
+            "the demo's photographs come with scikit-image, which is not installed; "
+            "pip install 'gpuaug[demo]', or pass --data FOLDER"
         )
     source, part = Path(spec.origin).parent / "data", folder.with_name(folder.name + ".part")
     try:
