@@ -108,7 +108,8 @@ def bound(ours: Ours) -> dict[str, Any]:
 
 def copies(ours: Ours) -> Work:
     """A copy of as many bytes as a batch must move, in several places in turn."""
-    half = max(1, ours.job.unavoidable() // 2)
+    # whole words of 16 bytes: a card copies an odd number of bytes at half the speed
+    half = max(16, ours.job.unavoidable() // 2 // 16 * 16)
     pairs = [
         [torch.full((half,), 7, dtype=torch.uint8, device=ours.card.device) for _ in range(2)] for _ in range(PLACES)
     ]
