@@ -136,7 +136,8 @@ def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
         close = abs(out.mean() - want.mean()) < 0.4 and abs(out.std() - want.std()) < 0.4
         if out.shape != want.shape or out.dtype != torch.float32 or not close:
             raise AssertionError(
-                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}"
+                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected "
+                f"{want.mean():.3f}"
             )
 
 
@@ -195,7 +196,8 @@ def against(rounds: int) -> list[dict[str, Any]]:
                 rows.append(row)
                 ratio = row["gpuaug_is_faster_by"]
                 print(
-                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} {row['ms_per_image']['median']:8.4f} ms an image"
+                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} "
+                    f"{row['ms_per_image']['median']:8.4f} ms an image"
                     f"   {ratio['median']:6.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}, n = {ratio['n']})",
                     flush=True,
                 )
@@ -221,7 +223,8 @@ def scaling(rounds: int) -> list[dict[str, Any]]:
             {"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])}
         )
         print(
-            f"{name:12} x {len(images):3} two threads against one: {rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
+            f"{name:12} x {len(images):3} two threads against one: "
+            f"{rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
             flush=True,
         )
     return rows

@@ -91,7 +91,8 @@ class Ours:
         other = float((self.policy(few, ids=ids, epoch=1, backend="triton") != got).double().mean())
         if got.isnan().any() or wrong > 0 or other < 0.01:
             raise Red(
-                f"{wrong:.4%} of the values differ from the reference by more than {1e-4:g} and a last place; another epoch changes {other:.2%}"
+                f"{wrong:.4%} of the values differ from the reference by more than {1e-4:g} and a last place; "
+                f"another epoch changes {other:.2%}"
             )
         return {"samples": len(few), "worst": float((a - b).abs().max()), "another epoch changes": other}
 

@@ -52,7 +52,8 @@ class Log:
             except Exception as error:
                 at[name] = {"status": "failed", "why": said(error)}
         print(
-            f"{time.perf_counter() - self.started:6.0f} s  {name}: {'done' if good else at[name]['why']} ({time.perf_counter() - began:.1f} s)",
+            f"{time.perf_counter() - self.started:6.0f} s  {name}: {'done' if good else at[name]['why']} "
+            f"({time.perf_counter() - began:.1f} s)",
             flush=True,
         )
         self.write()

@@ -15,7 +15,8 @@ README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- bench:begin, rendered by make readme -->", "<!-- bench:end -->"
 # a speed, a time, a bandwidth or a factor; sizes such as 375 x 500 are none
 CLAIM = re.compile(
-    r"(?<![\w.])(\d+(?:[ ,]\d{3})*(?:\.\d+)?)\s?(x (?:as|faster|slower|less|more)|times\b|fold\b|images/s|img/s|ms\b|µs\b|us\b|GB/s|TB/s|%)"
+    r"(?<![\w.])(\d+(?:[ ,]\d{3})*(?:\.\d+)?)\s?"
+    r"(x (?:as|faster|slower|less|more)|times\b|fold\b|images/s|img/s|ms\b|µs\b|us\b|GB/s|TB/s|%)"
 )
 SOURCE = re.compile(r"<!-- (\S+\.json): ([^>]*?) -->")
 
@@ -112,7 +113,8 @@ def _card(path: Path, data: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {c['versions'][name]}" for name in ("torch", "triton"))
     head = (
         f"{c['device']}, commit {c['commit']}, {c['date']}, driver {c['driver'][0]}, {versions}; from "
-        f"`{path.relative_to(README.parent)}`. A large copy runs at {number(copied)} TB/s. *Bound*: a copy of the bytes "
+        f"`{path.relative_to(README.parent)}`. A large copy runs at {number(copied)} TB/s. *Bound*: a copy of "
+        "the bytes "
         "that must be read and written. Gaps: not measured."
     )
     titles = ["batch", "in a graph, µs", "of the bound", "whole call, ms", "host, ms", *CARD_RIVALS]
@@ -134,8 +136,8 @@ def _card(path: Path, data: dict[str, Any]) -> str:
             lighter += [f"\\* {name}, {rival}: {row['what'].split(';')[0]}."] if "what" in row else []
         lines.append(f"| {name} | {' | '.join(cells)} |")
     tail = (
-        "The last columns are their time over gpuaug's, whole calls; *torchvision batch* draws once for the whole batch. "
-        + " ".join(lighter)
+        "The last columns are their time over gpuaug's, whole calls; *torchvision batch* draws once for the "
+        "whole batch. " + " ".join(lighter)
     )
     return "\n\n".join([f"**{c['device']}**", head, "\n".join(lines), tail.strip()])
 

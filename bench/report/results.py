@@ -49,7 +49,8 @@ def conditions(options: Options) -> dict[str, Any]:
         "versions": {p: _version(p) for p in PACKAGES},
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "rounds": f"{options.budget.least} to {options.budget.most}, about {options.budget.seconds:g} s for each workload",
+        "rounds": f"{options.budget.least} to {options.budget.most}, about {options.budget.seconds:g} s for each "
+        "workload",
     }
     if device.type == "cuda":
         found["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()[:1]
@@ -248,13 +249,17 @@ def heading(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in c["versions"].items() if v)
     threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
     where = (
-        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, but for the loaders end to end, which have "
+        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, "
+        "but for the loaders end to end, which have "
         f"all cores. Commit {c['commit']}, {c['date']}. {versions}."
     )
     how = (
-        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio is formed within each round; given are the "
-        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any program must move, in the same rounds. Each gets "
-        "its images in memory as it takes them: gpuaug in channels_last, torchvision as [C, H, W] tensors, OpenCV and DALI as [H, W, C] arrays."
+        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio "
+        "is formed within each round; given are the "
+        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any "
+        "program must move, in the same rounds. Each gets "
+        "its images in memory as it takes them: gpuaug in channels_last, torchvision as [C, H, W] tensors, "
+        "OpenCV and DALI as [H, W, C] arrays."
     )
     return f"{where}\n\n{how}"
 
