@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.arguments import named
 from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 
@@ -192,7 +193,7 @@ def as_images(images: Any) -> Images:
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {type(images).__name__}"
+            f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {named(images)}"
         )
     # a tv_tensor is [N, C, H, W] by definition
     return _batch(_plain("images", images), known=is_tv(images))
