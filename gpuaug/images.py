@@ -323,7 +323,7 @@ def _one(item: Any, n: int, layout: str | None) -> Tensor:
     array = isinstance(item, np.ndarray)
     item = from_array(name, item) if array else item
     if not isinstance(item, Tensor):
-        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {type(item).__name__}")
+        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {named(item)}")
     first = _channels_first(name, item, array, layout)
     item = _plain(name, item)
     _check_pixels(name, item)
