@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # there are cores only take each other's time; WORKERS=0 runs them in this process
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
+# who has nothing left to do takes half of what the other has
+TEST := $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-slow test-gpu sanitize-gpu check bench bench-check bench-gpu readme install clean distclean
 
@@ -22,8 +24,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
 
-# on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed; PYTHON_MORE: a folder of
-# packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side by side (needs pytest-xdist)
+# on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed;
+# PYTHON_MORE: a folder of packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side
+# by side (needs pytest-xdist)
 PY ?= $(BIN)/python
 FROM_HERE := PYTHONPATH=.:kernels$(if $(PYTHON_MORE),:$(PYTHON_MORE))
 ON_CARD := GPUAUG_DEVICE=cuda TRITON_INTERPRET=0 $(FROM_HERE)
