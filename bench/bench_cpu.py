@@ -164,7 +164,7 @@ def alternate(
     return {name: np.array(t) for name, t in taken.items()}
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
+def summary(values: np.ndarray) -> dict[str, float]:
     """Median and quartiles."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {"median": float(middle), "low": float(low), "high": float(high), "n": len(values)}
@@ -190,9 +190,9 @@ def against(rounds: int) -> list[dict[str, Any]]:
                     "batch": len(images),
                     "threads": threads,
                     "who": who,
-                    "ms_per_image": spread(taken / len(images) * 1e3),
+                    "ms_per_image": summary(taken / len(images) * 1e3),
                 }
-                row["gpuaug_is_faster_by"] = spread(taken / seconds["gpuaug"])
+                row["gpuaug_is_faster_by"] = summary(taken / seconds["gpuaug"])
                 rows.append(row)
                 ratio = row["gpuaug_is_faster_by"]
                 print(
@@ -220,7 +220,11 @@ def scaling(rounds: int) -> list[dict[str, Any]]:
             {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)},
         )
         rows.append(
-            {"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])}
+            {
+                "policy": name,
+                "batch": len(images),
+                "two_threads_are_faster_by": summary(seconds["one"] / seconds["two"]),
+            }
         )
         print(
             f"{name:12} x {len(images):3} two threads against one: "
@@ -237,7 +241,7 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     for name in ("weak", "moderate"):
         works = {str(n): contenders(name, photographs(n), 1)["gpuaug"] for n in (16, 32, 64, 128, 256)}
         for n, taken in alternate(works, rounds).items():
-            rows.append({"policy": name, "batch": int(n), "ms_per_image": spread(taken / int(n) * 1e3)})
+            rows.append({"policy": name, "batch": int(n), "ms_per_image": summary(taken / int(n) * 1e3)})
             print(f"{name:12} x {n:>3} {rows[-1]['ms_per_image']['median']:.4f} ms an image", flush=True)
     return rows
 

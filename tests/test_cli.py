@@ -227,7 +227,7 @@ def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(
     assert len({p.shape for p in pictures}) >= 15
     assert all(p.std() > 10 for p in pictures)
     assert {p.suffix for p in found.paths} == {".jpg"}
-    shown = [found.labels[i] for i in found.spread(8)]
+    shown = [found.labels[i] for i in found.varied(8)]
     assert len(set(shown)) == min(8, len(found.classes))
     # a second run takes what is there: with only one picture left, that one
     for path in found.paths[1:]:

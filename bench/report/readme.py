@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import plots, results
-from bench.report.results import from_json, load, number, spread
+from bench.report.results import from_json, load, number, quartiles
 from bench.suite import Measured
 
 README = Path(__file__).parents[2] / "README.md"
@@ -81,17 +81,17 @@ def _table(measured: list[Measured]) -> str:
         if m.group == "end to end":
             continue
         own = m.rate(m.base)
-        cells = [f"**{spread(own)}**" if own else "-"]
+        cells = [f"**{quartiles(own)}**" if own else "-"]
         for name in RIVALS:
             rate, row = m.rate(name), m.row(name)
             cells.append(
-                spread(rate)
+                quartiles(rate)
                 if rate
                 else {"not comparable": "not comparable", "absent": "absent"}.get(row.status if row else "", "-")
             )
         lines.append(f"| {m.workload} | " + " | ".join(cells) + " |")
     loaders = "; ".join(
-        f"{r.contender} {spread(s)}"
+        f"{r.contender} {quartiles(s)}"
         for m in measured
         if m.group == "end to end"
         for r in m.rows

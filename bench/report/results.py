@@ -201,7 +201,7 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def spread(s: Spread, unit: float = 1.0) -> str:
+def quartiles(s: Spread, unit: float = 1.0) -> str:
     """Median and quartiles."""
     return f"{number(s.median * unit)} ({number(s.low * unit)}-{number(s.high * unit)})"
 
@@ -232,10 +232,10 @@ def cells(m: Measured, row: Row, place: str) -> tuple[str, ...]:
     rate, ratio, share = m.rate(row.contender), m.ratio(row.contender), m.share(row.contender)
     if rate is None:
         return (row.contender, f"{row.status}: {row.why}", "", "", "", regime)
-    ratios = "1" if row.contender == m.base else (f"{spread(ratio)} x" if ratio else "-")
+    ratios = "1" if row.contender == m.base else (f"{quartiles(ratio)} x" if ratio else "-")
     return (
         row.contender,
-        spread(rate),
+        quartiles(rate),
         ratios,
         f"{number(100 * share.median)} %" if share else "-",
         str(rate.n),

@@ -258,7 +258,7 @@ def _report(watches: dict[str, Stopwatch], device: torch.device, console: Consol
 
 
 def _sheet(demo: Demo, policy: Policy, folder: Folder, skipped: Collection[int], device: torch.device) -> None:
-    ids = folder.spread(ROWS, skipped)
+    ids = folder.varied(ROWS, skipped)
     originals = [photographs.decode(folder.paths[i]) for i in ids]
     draws = [
         show.pictures(_augment(policy, originals, ids, epoch, device, demo.backend), MEAN, STD)
