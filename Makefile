@@ -1,10 +1,11 @@
 # The whole life of a checkout.  Needs python3 (3.11 to 3.13, with venv), git and make; everything else goes into .venv.
 PYTHON ?= python3
-VENV := .venv
+# the versions to install: constraints.txt, constraints-oldest.txt or constraints-newest.txt, each in an environment of its
+# own: .venv, .venv-oldest, .venv-newest
+CONSTRAINTS ?= constraints.txt
+VENV := .venv$(patsubst constraints%.txt,%,$(CONSTRAINTS))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# the versions to install: constraints.txt, constraints-oldest.txt or constraints-newest.txt
-CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 # processes that share the tests; the first that needs Numba's kernels compiles them, the others wait for it.  More than
 # there are cores only take each other's time; WORKERS=0 runs them in this process
@@ -75,7 +76,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 
 clean:
 	rm -rf build dist bench_report demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf .venv .venv-oldest .venv-newest

@@ -69,7 +69,7 @@ def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder:
     assert re.search(r"^backend: +(cpu|triton|reference)$", result.output, re.M)
     assert "5 images in 2 classes" in result.output
     assert "Policy([RandomResizedCrop(size=(224, 224)" in result.output
-    assert re.search(r"backend \w+: \d+ launch", result.output)
+    assert re.search(r"backend \w+: \d+ step", result.output)
     assert "5/5 images" in result.output
     rates = {
         name: int(rate)
