@@ -1,9 +1,18 @@
 # The whole life of a checkout.  Needs python3 (3.11 to 3.13, with venv), git and make; everything else goes into .venv.
 PYTHON ?= python3
-VENV := .venv
+# the versions to install: constraints.txt, constraints-oldest.txt or constraints-newest.txt, each in an environment of its
+# own: .venv, .venv-oldest, .venv-newest
+CONSTRAINTS ?= constraints.txt
+VENV := .venv$(patsubst constraints%.txt,%,$(CONSTRAINTS))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+# processes that share the tests; the first that needs Numba's kernels compiles them, the others wait for it.  More than
+# there are cores only take each other's time; WORKERS=0 runs them in this process
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+# who has nothing left to do takes half of what the other has
+TEST := $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-slow test-gpu sanitize-gpu check bench bench-check bench-gpu readme install clean distclean
 
@@ -11,13 +20,14 @@ demo: $(STAMP)
 	$(BIN)/gpuaug demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
-# on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed; PYTHON_MORE: a folder of
-# packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side by side (needs pytest-xdist)
+# on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed;
+# PYTHON_MORE: a folder of packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side
+# by side (needs pytest-xdist)
 PY ?= $(BIN)/python
 FROM_HERE := PYTHONPATH=.:kernels$(if $(PYTHON_MORE),:$(PYTHON_MORE))
 ON_CARD := GPUAUG_DEVICE=cuda TRITON_INTERPRET=0 $(FROM_HERE)
@@ -35,7 +45,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST)
 
 # what gpuaug is compared with is large, and no test needs it
 BENCH := $(VENV)/.installed-bench
@@ -56,7 +66,7 @@ readme: $(STAMP)
 install: $(STAMP)
 
 # the build tools come first, so that the versions in constraints.txt hold for the build too
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("gpuaug needs Python 3.11 to 3.13, got %d.%d; try make PYTHON=python3.12" % v)'
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV): several GB, minutes the first time"
@@ -66,7 +76,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 clean:
 	rm -rf build dist bench_report demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf .venv .venv-oldest .venv-newest

@@ -136,7 +136,8 @@ def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
         close = abs(out.mean() - want.mean()) < 0.4 and abs(out.std() - want.std()) < 0.4
         if out.shape != want.shape or out.dtype != torch.float32 or not close:
             raise AssertionError(
-                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected {want.mean():.3f}"
+                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected "
+                f"{want.mean():.3f}"
             )
 
 
@@ -163,7 +164,7 @@ def alternate(
     return {name: np.array(t) for name, t in taken.items()}
 
 
-def spread(values: np.ndarray) -> dict[str, float]:
+def summary(values: np.ndarray) -> dict[str, float]:
     """Median and quartiles."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {"median": float(middle), "low": float(low), "high": float(high), "n": len(values)}
@@ -189,13 +190,14 @@ def against(rounds: int) -> list[dict[str, Any]]:
                     "batch": len(images),
                     "threads": threads,
                     "who": who,
-                    "ms_per_image": spread(taken / len(images) * 1e3),
+                    "ms_per_image": summary(taken / len(images) * 1e3),
                 }
-                row["gpuaug_is_faster_by"] = spread(taken / seconds["gpuaug"])
+                row["gpuaug_is_faster_by"] = summary(taken / seconds["gpuaug"])
                 rows.append(row)
                 ratio = row["gpuaug_is_faster_by"]
                 print(
-                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} {row['ms_per_image']['median']:8.4f} ms an image"
+                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} "
+                    f"{row['ms_per_image']['median']:8.4f} ms an image"
                     f"   {ratio['median']:6.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}, n = {ratio['n']})",
                     flush=True,
                 )
@@ -218,10 +220,15 @@ def scaling(rounds: int) -> list[dict[str, Any]]:
             {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)},
         )
         rows.append(
-            {"policy": name, "batch": len(images), "two_threads_are_faster_by": spread(seconds["one"] / seconds["two"])}
+            {
+                "policy": name,
+                "batch": len(images),
+                "two_threads_are_faster_by": summary(seconds["one"] / seconds["two"]),
+            }
         )
         print(
-            f"{name:12} x {len(images):3} two threads against one: {rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
+            f"{name:12} x {len(images):3} two threads against one: "
+            f"{rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
             flush=True,
         )
     return rows
@@ -234,7 +241,7 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     for name in ("weak", "moderate"):
         works = {str(n): contenders(name, photographs(n), 1)["gpuaug"] for n in (16, 32, 64, 128, 256)}
         for n, taken in alternate(works, rounds).items():
-            rows.append({"policy": name, "batch": int(n), "ms_per_image": spread(taken / int(n) * 1e3)})
+            rows.append({"policy": name, "batch": int(n), "ms_per_image": summary(taken / int(n) * 1e3)})
             print(f"{name:12} x {n:>3} {rows[-1]['ms_per_image']['median']:.4f} ms an image", flush=True)
     return rows
 

@@ -82,7 +82,8 @@ def main() -> None:
     for r in rows:
         t = r["times as fast as step by step"]
         print(
-            f"{r['policy']:12s} x{r['batch']:<4d} {r['instructions']:5d} instructions: {t['median']:5.1f} times as fast ({t['low']:.1f} to {t['high']:.1f})"
+            f"{r['policy']:12s} x{r['batch']:<4d} {r['instructions']:5d} instructions: {t['median']:5.1f} times "
+            f"as fast ({t['low']:.1f} to {t['high']:.1f})"
         )
     if given.out:
         about = {

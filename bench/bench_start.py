@@ -19,7 +19,8 @@ CALLS = """
 import json, time, torch
 torch.set_num_threads(1)
 import gpuaug as ga
-policy = ga.Policy([ga.RandomResizedCrop(64), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment(), ga.RandomErasing()])
+transforms = [ga.RandomResizedCrop(64), ga.RandomHorizontalFlip(), ga.ColorJitter(0.4, 0.4, 0.4, 0.1)]
+policy = ga.Policy([*transforms, ga.RandAugment(), ga.RandomErasing()])
 
 def call(height):
     images, start = torch.zeros(8, 3, height, 80, dtype=torch.uint8), time.process_time()

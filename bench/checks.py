@@ -24,7 +24,9 @@ SAMPLES = 128  # images drawn from each side
 CALLS = 8  # at least: a draw that a whole batch shares shows between calls
 KS = 1.95  # Kolmogorov-Smirnov's coefficient at 0.1 %
 FILTER = 1.12  # a box in place of a triangle leaves up to a tenth more sharpness: that much is forgiven
-SHARED = 6.0  # variance between batches over that expected of independent images; seven or more degrees of freedom against many: below 1e-5
+# variance between batches over that expected of independent images; seven or more degrees of freedom against many:
+# below 1e-5
+SHARED = 6.0
 STATISTICS = ("mean", "contrast", "sharpness", "left-right order", "up-down order")
 
 
@@ -98,7 +100,10 @@ class Reference:
             apart = separation(residual[..., k].ravel(), wanted[..., k].ravel(), LEVEL * self.scale)
             if apart > 1:
                 a, b = float(calls[..., k].mean()), float(self.drawn[..., k].mean())
-                return f"the {name} of its images is distributed differently ({a:.3f} on average, reference {b:.3f}; distance {apart:.1f} x the limit)"
+                return (
+                    f"the {name} of its images is distributed differently ({a:.3f} on average, reference "
+                    f"{b:.3f}; distance {apart:.1f} x the limit)"
+                )
         if independent or calls.shape[1] < 4:
             return ""
         within = residual.var(1).mean(0)

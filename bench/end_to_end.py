@@ -121,7 +121,10 @@ def measure(options: Options, say: Callable[[str], None] = lambda _: None) -> Me
         say(f"end to end: timing {len(works)}")
         seconds = timing.alternate(works, torch.device("cpu"), options.budget) if works else {}
     done = tuple(Row(**{**vars(r), "seconds": tuple(seconds.get(r.contender, ()))}) for r in rows)
-    text = f"{FILES} JPEG files of 375 x 500, batches of {BATCH}, {workers} worker processes or threads; RandomResizedCrop > RandomHorizontalFlip > Normalize"
+    text = (
+        f"{FILES} JPEG files of 375 x 500, batches of {BATCH}, {workers} worker processes or threads; "
+        "RandomResizedCrop > RandomHorizontalFlip > Normalize"
+    )
     return Measured(WORKLOAD.name, WORKLOAD.group, text, done, base="gpuaug loader")
 
 

@@ -40,7 +40,10 @@ class Finding:
     def line(self) -> str:
         """For a terminal."""
         word = "REGRESSED" if self.regressed else "ok"
-        return f"{word:9s}  {self.workload:24s}  {self.stored:7.2f} x stored, {self.now:7.2f} x now; a factor below {self.noise:.2f} is noise"
+        return (
+            f"{word:9s}  {self.workload:24s}  {self.stored:7.2f} x stored, {self.now:7.2f} x now; a factor "
+            f"below {self.noise:.2f} is noise"
+        )
 
 
 def _error(s: Spread) -> float:

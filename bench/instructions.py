@@ -19,7 +19,8 @@ from bench.report import results
 FILE = results.RESULTS / "instructions.json"
 COUNTED = ("moderate", "seed recipe 28 px grey")
 CALLS, IMAGES = 3, 32
-TOLERANCE = 1.01  # two counts of the same code differed by less than a hundredth of a per cent; drawing and allocation may move a little
+# two counts of the same code differed by less than a hundredth of a per cent; drawing and allocation may move a little
+TOLERANCE = 1.01
 PROCESSOR = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+popcnt,+sse4.2",
@@ -102,7 +103,8 @@ def compare(stored: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], boo
             more = after > before * TOLERANCE
             worse = worse or more
             lines.append(
-                f"{'REGRESSED' if more else 'ok':9s}  {name:24s}  {before:,} instructions an image stored, {after:,} now"
+                f"{'REGRESSED' if more else 'ok':9s}  {name:24s}  {before:,} instructions an image stored, "
+                f"{after:,} now"
             )
     return lines, worse
 

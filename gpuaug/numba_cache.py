@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import numba
 from gpuaug_kernels import codes
-from numba.core.caching import FunctionCache
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.codegen import JITCodeLibrary
 from torch.utils.data import get_worker_info
 
@@ -72,9 +73,26 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return dispatcher  # type: ignore[no-any-return]
 
 
+class _BySources(UserProvidedCacheLocator):  # type: ignore[misc]
+    """A place in the folder that NUMBA_CACHE_DIR names, the same for the same sources wherever they lie.
+
+    Numba names it by the path of the sources, so that a fresh checkout elsewhere would compile again.
+    """
+
+    def __init__(self, function: Callable[..., Any], file: str):
+        super().__init__(function, file)
+        self._cache_path = str(Path(config.CACHE_DIR) / f"{Path(file).parent.name}_{_sources()}")
+
+
+class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_BySources, *CompileResultCacheImpl._locator_classes]
+
+
 class _Kept(FunctionCache):  # type: ignore[misc]
     """Numba's cache, but stale when any compiled source changes, and silent when the disk is full or a file is
     broken."""
+
+    _impl_class = _Places
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__(function)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gpuaug as ga
-from bench import checks, guard, instructions, scenarios, sources, suite, timing
+from bench import bench_limits, checks, guard, instructions, scenarios, sources, suite, timing
 from bench.contenders import registry
 from bench.report import page, plots, readme, results
 from bench.scenarios import TO_FLOAT, Workload
@@ -263,6 +263,29 @@ def test_readme_shows_the_stored_results():
                 assert plots.digest(data).encode() in picture.read_bytes(), (
                     f"{picture.name} is of other results: run make readme"
                 )
+
+
+def test_the_limits_stored_are_those_measured_and_shown():
+    stored = results.load(results.RESULTS / "limits.json")["rows"]
+    assert bench_limits.measure() == stored, "run python -m bench.bench_limits --out bench/results/limits.json"
+    text = " ".join(readme.README.read_text(encoding="utf-8").split())
+    rows = stored["from torchvision's uint8 path, levels"]
+    assert len(rows) == 3 and all(f"{name}: {value}" in text for name, value in rows.items()), rows
+
+
+def test_a_card_is_shown_with_its_conditions_and_without_what_was_not_measured():
+    assert readme.cards(), "vacuous"
+    for path in readme.cards():
+        data = results.load(path)
+        text = readme._card(path, data)
+        assert all(data["conditions"][k] in text for k in ("device", "commit", "date")), (
+            "a number without its conditions"
+        )
+        for name, job in data["jobs"].items():
+            (row,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
+            assert f" {results.number(1e3 * job['speeds']['in a graph']['ms']['median'])} " in row
+            assert row.count(" - |") == sum("times ours" not in job["rivals"].get(r, {}) for r in readme.CARD_RIVALS)
+            assert row.count("\\*") == sum("what" in job["rivals"].get(r, {}) for r in readme.CARD_RIVALS)
 
 
 def test_a_number_without_a_source_is_found(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ import gpuaug as ga
 from gpuaug.apps import demo, photographs, show
 from gpuaug.apps.cli import app
 
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in %r else find(name, *rest)
+from gpuaug.apps.cli import main
+main()
+"""
+ROOT = Path(ga.__file__).parent.parent
 SIZES = {
     "blue/a.jpg": (60, 90),
     "blue/b.png": (81, 50),
@@ -59,7 +69,7 @@ def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder:
     assert re.search(r"^backend: +(cpu|triton|reference)$", result.output, re.M)
     assert "5 images in 2 classes" in result.output
     assert "Policy([RandomResizedCrop(size=(224, 224)" in result.output
-    assert re.search(r"backend \w+: \d+ launch", result.output)
+    assert re.search(r"backend \w+: \d+ step", result.output)
     assert "5/5 images" in result.output
     rates = {
         name: int(rate)
@@ -217,7 +227,7 @@ def test_the_builtin_photographs_are_written_once_in_classes_and_sizes(
     assert len({p.shape for p in pictures}) >= 15
     assert all(p.std() > 10 for p in pictures)
     assert {p.suffix for p in found.paths} == {".jpg"}
-    shown = [found.labels[i] for i in found.spread(8)]
+    shown = [found.labels[i] for i in found.varied(8)]
     assert len(set(shown)) == min(8, len(found.classes))
     # a second run takes what is there: with only one picture left, that one
     for path in found.paths[1:]:
@@ -236,14 +246,7 @@ def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path, monk
 
 
 def test_the_demo_runs_where_triton_and_dali_have_no_wheel(folder: Path, tmp_path: Path) -> None:
-    code = """
-import sys
-from importlib.machinery import PathFinder
-find = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name in ("triton", "nvidia.dali") else find(name, *rest)
-from gpuaug.apps.cli import main
-main()
-"""
+    code = WITHOUT % (("triton", "nvidia"),)
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -260,6 +263,41 @@ main()
     assert refusal.returncode == 1
     assert refusal.stderr.startswith('gpuaug: backend "triton" needs the package triton, which is not installed')
     assert refusal.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [("demo", "torchvision", "demo"), ("bench", "torchvision", "bench"), ("bench", "matplotlib", "bench")],
+)
+def test_a_command_names_the_extra_that_it_lacks(command: str, package: str, extra: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT % ((package,),), command], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    assert re.fullmatch(rf"gpuaug: .*{package}, which is not installed; pip install 'gpuaug\[{extra}\]'\n", done.stderr)
+    assert not list(tmp_path.iterdir())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(one.startswith(package) for one in project["optional-dependencies"][extra])
+
+
+def test_what_every_user_needs_imports_no_extra(folder: Path, tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {re.split(r"[^\w.-]", one)[0] for ones in project["optional-dependencies"].values() for one in ones}
+    extras = named - {"types-PyYAML"}
+    assert {"torchvision", "matplotlib"} <= extras, "vacuous"
+    modules = ["skimage" if name == "scikit-image" else name.replace("-", "_") for name in extras]
+    code = (WITHOUT % (tuple(modules),)).replace(
+        "from gpuaug.apps.cli import main\nmain()",
+        "import torch, gpuaug as ga\n"
+        "policy = ga.Policy([ga.RandomResizedCrop(24), ga.ColorJitter(0.2, 0.2), ga.RandomErasing(p=1.0)])\n"
+        "for backend in ('reference', 'cpu'):\n"
+        "    out = policy(torch.zeros(2, 3, 30, 40, dtype=torch.uint8), backend=backend)\n"
+        "import gpuaug.data, gpuaug.apps.photographs, gpuaug.apps.show\n"
+        "assert ga.data.Sampler(range(9)) and out.shape == (2, 3, 24, 24)\n"
+        "assert not {'torchvision', 'matplotlib', 'skimage'} & set(sys.modules)",
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_interrupted_write_leaves_no_folder_that_looks_whole(
@@ -338,7 +376,7 @@ def test_help_says_every_default(command: str, texts: list[str], monkeypatch: py
     for text in texts:
         assert f"[default: ({text})]" in shown
     # what stands in brackets in a help text is markup, and is not shown
-    source = (Path(ga.__file__).parent / "cli.py").read_text()
+    source = (Path(ga.__file__).parent / "apps" / "cli.py").read_text()
     assert not re.search(r"help=[^,)]*\[", source)
 
 

@@ -20,7 +20,11 @@ HERE = Path(__file__)
 KINDS = {"sources": codes.SOURCES, "extends": codes.BORDERS, "mixes": codes.MIXES, "stages": codes.STAGES}
 
 
-@pytest.fixture(scope="module", params=TARGETS, ids=lambda t: f"sm_{t}")
+# one of them each time; tests/test_aot.py has every kernel of the wheel for all three
+EACH = [pytest.param(t, id=f"sm_{t}", marks=[] if t == 90 else pytest.mark.slow) for t in TARGETS]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def compiled(request, tmp_path_factory) -> dict[str, dict]:
     """What came out for one target, by the name of the program."""
     # in a cache of its own, so that the compiler runs

@@ -286,7 +286,9 @@ def test_ids_out_of_range_are_answered_with_what_to_do(values):
     said(lambda: INVERT(X, ids=IDS, occurrence=[0, 0, 0, 4096]), "occurrence must be in [0, 4096)", "ids")
 
 
-@pytest.mark.parametrize("path", ["a.jpg", Path("a.jpg"), b"\xff\xd8\xff\xe0", io.BytesIO(b"x")], ids=str)
+@pytest.mark.parametrize(
+    "path", ["a.jpg", Path("a.jpg"), b"\xff\xd8\xff\xe0", io.BytesIO(b"x")], ids=lambda v: type(v).__name__
+)
 def test_a_file_that_was_not_opened_is_no_image(path):
     for call in (
         lambda: INVERT(path),

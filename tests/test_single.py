@@ -69,7 +69,7 @@ def test_single_images_are_counted_as_batches_of_one_are():
         (np.zeros((5, 7, 3), np.float64), (3, 5, 7)),
         (np.zeros((5, 7, 3), ">u2"), (3, 5, 7)),
     ],
-    ids=str,
+    ids=lambda v: str(v).split(" at 0x")[0],
 )
 def test_what_one_image_is_follows_from_its_kind_and_shape(image, shape):
     assert ga.Policy([ga.RandomHorizontalFlip()])(image).shape == shape

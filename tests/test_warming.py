@@ -98,10 +98,10 @@ START = """
 import sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from gpuaug import compiled
+from gpuaug import numba_cache
 seconds, silent, me = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-compiled._SILENT = silent
-plain = compiled._announced
+numba_cache._SILENT = silent
+plain = numba_cache._announced
 
 @contextmanager
 def slow(kept):
@@ -110,7 +110,7 @@ def slow(kept):
         time.sleep(seconds)
         yield
 
-compiled._announced = slow
+numba_cache._announced = slow
 import tiny
 Path(f"{me}.ready").touch()
 while not Path("go").exists():
@@ -166,6 +166,21 @@ def test_processes_that_start_together_compile_once(processes):
     assert [p.returncode for p in two] == [0, 0], answers
     assert sorted(out.strip() for out, _ in answers) == ["0", "1"], "one compiles, the other loads"
     assert sum((processes.folder / f"{name}.compiles").exists() for name in "ab") == 1
+
+
+def test_a_checkout_elsewhere_finds_what_the_same_sources_compiled_to(tmp_path):
+    found = []
+    for checkout in ("one", "two"):
+        folder = tmp_path / checkout / "package"
+        folder.mkdir(parents=True)
+        made = Processes(folder)
+        made.env["NUMBA_CACHE_DIR"] = str(tmp_path / "kept")
+        made.go()
+        process = made.start("a", 0.0)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        found.append((out.strip(), (folder / "a.compiles").exists()))
+    assert found == [("0", True), ("1", False)]
 
 
 def test_a_process_that_dies_while_it_compiles_holds_nobody_up(processes):

@@ -55,7 +55,8 @@ class Contender:
         self.version()
         if device.type not in self.devices:
             raise Absent(
-                f"it needs {' or '.join('CUDA' if d == 'cuda' else 'the CPU' for d in self.devices)}, and this run is on {device.type}"
+                f"it needs {' or '.join('CUDA' if d == 'cuda' else 'the CPU' for d in self.devices)}, and this "
+                f"run is on {device.type}"
             )
         return self.make(workload, device, threads)
 
@@ -231,7 +232,8 @@ def _triton_augment(workload: Workload, device: torch.device, threads: int) -> R
     t = {type(x).__name__: x for x in workload.transforms}
     if not workload.floats or any(type(x) not in known for x in workload.transforms):
         raise Unsupported(
-            "its fused kernel takes floats and knows affine, crop, flip, brightness, contrast, saturation, gray and normalise"
+            "its fused kernel takes floats and knows affine, crop, flip, brightness, contrast, saturation, gray "
+            "and normalise"
         )
     a = t.get("RandomAffine")
     affine = {"degrees": a.degrees, "translate": a.translate, "scale": a.scale, "shear": a.shear} if a else {}

@@ -20,7 +20,7 @@ from bench.gpu.workloads import GATED, PLACES, Job
 from bench.timing import Spread, Work
 
 # kernels that fill tables and touch no pixel
-TABLES = re.compile("draw|tape|fill")
+TABLES = re.compile("draw|fill")
 
 
 class Red(Exception):
@@ -38,7 +38,7 @@ class Card:
     bandwidth: float  # bytes a second of a large copy
 
 
-def spread(values: Any) -> dict[str, Any]:
+def summary(values: Any) -> dict[str, Any]:
     """Median, quartiles and number."""
     own = values if isinstance(values, Spread) else Spread.of(values)
     return {k: v if isinstance(v, int) else float(f"{v:.4g}") for k, v in asdict(own).items()}
@@ -91,7 +91,8 @@ class Ours:
         other = float((self.policy(few, ids=ids, epoch=1, backend="triton") != got).double().mean())
         if got.isnan().any() or wrong > 0 or other < 0.01:
             raise Red(
-                f"{wrong:.4%} of the values differ from the reference by more than {1e-4:g} and a last place; another epoch changes {other:.2%}"
+                f"{wrong:.4%} of the values differ from the reference by more than {1e-4:g} and a last place; "
+                f"another epoch changes {other:.2%}"
             )
         return {"samples": len(few), "worst": float((a - b).abs().max()), "another epoch changes": other}
 
@@ -108,7 +109,8 @@ def bound(ours: Ours) -> dict[str, Any]:
 
 def copies(ours: Ours) -> Work:
     """A copy of as many bytes as a batch must move, in several places in turn."""
-    half = max(1, ours.job.unavoidable() // 2)
+    # whole words of 16 bytes: a card copies an odd number of bytes at half the speed
+    half = max(16, ours.job.unavoidable() // 2 // 16 * 16)
     pairs = [
         [torch.full((half,), 7, dtype=torch.uint8, device=ours.card.device) for _ in range(2)] for _ in range(PLACES)
     ]
@@ -145,7 +147,7 @@ def speeds(ours: Ours) -> dict[str, Any]:
     seconds = clock.alternate(works, device, ours.card.fast)
     each = {name: [s / several.get(name, 1) for s in values] for name, values in seconds.items()}
     rows = {
-        name: {"ms": spread([1e3 * s for s in v]), "share of the copy bound": spread([least / s for s in v])}
+        name: {"ms": summary([1e3 * s for s in v]), "share of the copy bound": summary([least / s for s in v])}
         for name, v in each.items()
     }
     return {
@@ -170,7 +172,7 @@ def _shares(each: dict[str, list[float]]) -> dict[str, Any]:
     for name, part in (("share that is not pixels", "pixel kernels"), ("share of the draws", "draws in a graph")):
         if part in each:
             shares = [b / a for a, b in zip(each["in a graph"], each[part], strict=True)]
-            out[name] = spread([1 - s for s in shares] if part == "pixel kernels" else shares)
+            out[name] = summary([1 - s for s in shares] if part == "pixel kernels" else shares)
     return out
 
 
@@ -179,7 +181,7 @@ def hosts(ours: Ours) -> dict[str, Any]:
     device, times = ours.card.device, ours.card.hosts
     graph, failed = _graph(ours, 1)
     works = {"call": ours.call, "draws": ours.draw, **graph}
-    return {name: spread([1e3 * s for s in clock.host(w, device, times)]) for name, w in works.items()} | failed
+    return {name: summary([1e3 * s for s in clock.host(w, device, times)]) for name, w in works.items()} | failed
 
 
 def _graph(ours: Ours, times: int) -> tuple[dict[str, Work], dict[str, Any]]:
@@ -211,8 +213,8 @@ def rivals(ours: Ours) -> dict[str, Any]:
                 works[contender.name] = work
         seconds = clock.alternate(works, ours.card.device, ours.card.slow) if len(works) > 1 else {}
     for name, values in seconds.items():
-        rows.setdefault(name, {})["ms"] = spread([1e3 * s for s in values])
-        rows[name]["times ours"] = spread([a / b for a, b in zip(values, seconds["gpuaug"], strict=True)])
+        rows.setdefault(name, {})["ms"] = summary([1e3 * s for s in values])
+        rows[name]["times ours"] = summary([a / b for a, b in zip(values, seconds["gpuaug"], strict=True)])
     return rows
 
 
@@ -256,13 +258,13 @@ def cost(ours: Ours) -> dict[str, Any]:
     out: dict[str, Any] = {
         "batch": n,
         **least,
-        "host ms": spread([1e3 * s for s in clock.host(ours.call, device, ours.card.hosts)]),
+        "host ms": summary([1e3 * s for s in clock.host(ours.call, device, ours.card.hosts)]),
         **failed,
     }
     for name, values in seconds.items():
         out[name] = {
-            "us an image": spread([1e6 * s / n for s in values]),
-            "share of the copy bound": spread([least["copy seconds"] / s for s in values]),
+            "us an image": summary([1e6 * s / n for s in values]),
+            "share of the copy bound": summary([least["copy seconds"] / s for s in values]),
         }
     return out
 

@@ -17,7 +17,7 @@ import torch
 
 from bench.gpu import clock, workloads
 from bench.gpu.clock import Pace
-from bench.gpu.parts import PARTS, Card, Ours, Red, cost, said, spread
+from bench.gpu.parts import PARTS, Card, Ours, Red, cost, said, summary
 from bench.report import results
 from bench.suite import Options
 
@@ -52,7 +52,8 @@ class Log:
             except Exception as error:
                 at[name] = {"status": "failed", "why": said(error)}
         print(
-            f"{time.perf_counter() - self.started:6.0f} s  {name}: {'done' if good else at[name]['why']} ({time.perf_counter() - began:.1f} s)",
+            f"{time.perf_counter() - self.started:6.0f} s  {name}: {'done' if good else at[name]['why']} "
+            f"({time.perf_counter() - began:.1f} s)",
             flush=True,
         )
         self.write()
@@ -82,7 +83,7 @@ def card_of(arguments: argparse.Namespace) -> tuple[Card, dict[str, Any]]:
         share = 0.3 if arguments.quick else 1.0
         fast, slow, times, size = Pace(4 * share, 15, 200), Pace(8 * share, 5, 30), 60, clock.BIG
     found = clock.bandwidth(device, fast, size)
-    return Card(device, fast, slow, times, found.median), {**spread(found), "bytes of a copy": 2 * size}
+    return Card(device, fast, slow, times, found.median), {**summary(found), "bytes of a copy": 2 * size}
 
 
 def measure(

@@ -11,10 +11,14 @@ from bench.suite import Measured
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --pale: #59636e; --line: #d8dee4; --ours: #c2410c; }
-@media (prefers-color-scheme: dark) { :root { --paper: #0d1117; --ink: #e6edf3; --pale: #9198a1; --line: #30363d; --ours: #ff8a4c; } }
-body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #0d1117; --ink: #e6edf3; --pale: #9198a1; --line: #30363d; --ours: #ff8a4c; }
+}
+body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif;
+       margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0; text-align: right; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0;
+         text-align: right; vertical-align: top; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 th, .pale { color: var(--pale); font-weight: normal; font-size: 13px; }
 tr.ours td:first-child { color: var(--ours); font-weight: 600; }
@@ -61,7 +65,10 @@ def html(data: dict[str, Any]) -> str:
             parts += [f"<h2>{escape(title)}</h2>", *(_table(m, place(data)) for m in own)]
     left = "".join(f"<li>{escape(what)}: {escape(why)}</li>" for what, why in data["left out"].items())
     body = f"<h1>Throughput</h1>{pictures}{''.join(parts)}<h2>Left out</h2><ul>{left}</ul>"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>gpuaug: throughput</title><style>{STYLE}</style>'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>gpuaug: '
+        f"throughput</title><style>{STYLE}</style>"
+    )
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import plots, results
-from bench.report.results import from_json, load, number, spread
+from bench.report.results import from_json, load, number, quartiles
 from bench.suite import Measured
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- bench:begin, rendered by make readme -->", "<!-- bench:end -->"
 # a speed, a time, a bandwidth or a factor; sizes such as 375 x 500 are none
 CLAIM = re.compile(
-    r"(?<![\w.])(\d+(?:[ ,]\d{3})*(?:\.\d+)?)\s?(x (?:as|faster|slower|less|more)|times\b|fold\b|images/s|img/s|ms\b|µs\b|us\b|GB/s|TB/s|%)"
+    r"(?<![\w.])(\d+(?:[ ,]\d{3})*(?:\.\d+)?)\s?"
+    r"(x (?:as|faster|slower|less|more)|times\b|fold\b|images/s|img/s|ms\b|µs\b|us\b|GB/s|TB/s|%)"
 )
 SOURCE = re.compile(r"<!-- (\S+\.json): ([^>]*?) -->")
 
@@ -29,9 +30,15 @@ def files() -> list[Path]:
     return found
 
 
+def cards() -> list[Path]:
+    """The stored results of the bench of the kernels, one file for each card."""
+    return sorted(results.RESULTS.glob("*_kernels.json"))
+
+
 def section() -> str:
     """Everything between the markers."""
     parts = [_machine(path, load(path)) for path in files()]
+    parts += [_card(path, load(path)) for path in cards()]
     return "\n\n".join(parts) if parts else "No results are stored yet: `make bench` makes them."
 
 
@@ -74,17 +81,17 @@ def _table(measured: list[Measured]) -> str:
         if m.group == "end to end":
             continue
         own = m.rate(m.base)
-        cells = [f"**{spread(own)}**" if own else "-"]
+        cells = [f"**{quartiles(own)}**" if own else "-"]
         for name in RIVALS:
             rate, row = m.rate(name), m.row(name)
             cells.append(
-                spread(rate)
+                quartiles(rate)
                 if rate
                 else {"not comparable": "not comparable", "absent": "absent"}.get(row.status if row else "", "-")
             )
         lines.append(f"| {m.workload} | " + " | ".join(cells) + " |")
     loaders = "; ".join(
-        f"{r.contender} {spread(s)}"
+        f"{r.contender} {quartiles(s)}"
         for m in measured
         if m.group == "end to end"
         for r in m.rows
@@ -94,6 +101,45 @@ def _table(measured: list[Measured]) -> str:
     tail = [f"Times torchvision's speed, paired within the run: {ratios}."] if ratios else []
     tail += [f"From JPEG files with all cores, in images/s: {loaders}."] if loaders else []
     return "\n".join(lines) + "".join(f"\n\n{t}" for t in tail)
+
+
+CARD_RIVALS = ("torchvision", "torchvision batch", "Kornia", "triton-augment")
+
+
+def _card(path: Path, data: dict[str, Any]) -> str:
+    """What the bench of the kernels found on a card: each workload's time, its share of what a copy of the bytes that
+    must move would take, and others' time over ours."""
+    c, copied = data["conditions"], data["copy bytes a second"]["median"] / 1e12
+    versions = ", ".join(f"{name} {c['versions'][name]}" for name in ("torch", "triton"))
+    head = (
+        f"{c['device']}, commit {c['commit']}, {c['date']}, driver {c['driver'][0]}, {versions}; from "
+        f"`{path.relative_to(README.parent)}`. A large copy runs at {number(copied)} TB/s. *Bound*: a copy of "
+        "the bytes "
+        "that must be read and written. Gaps: not measured."
+    )
+    titles = ["batch", "in a graph, µs", "of the bound", "whole call, ms", "host, ms", *CARD_RIVALS]
+    lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
+    lighter = []
+    for name, job in data["jobs"].items():
+        graph, call = job["speeds"]["in a graph"], job["speeds"]["whole call"]["ms"]
+        cells = [
+            str(job["batch"]),
+            number(1e3 * graph["ms"]["median"]),
+            f"{graph['share of the copy bound']['median']:.0%}",
+            number(call["median"]),
+            number(job["host ms"]["call"]["median"]),
+        ]
+        for rival in CARD_RIVALS:
+            row = job["rivals"].get(rival, {})
+            ratio = number(row["times ours"]["median"]) if "times ours" in row else "-"
+            cells.append(ratio + ("\\*" if "what" in row else ""))
+            lighter += [f"\\* {name}, {rival}: {row['what'].split(';')[0]}."] if "what" in row else []
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    tail = (
+        "The last columns are their time over gpuaug's, whole calls; *torchvision batch* draws once for the "
+        "whole batch. " + " ".join(lighter)
+    )
+    return "\n\n".join([f"**{c['device']}**", head, "\n".join(lines), tail.strip()])
 
 
 def rendered(text: str) -> str:

@@ -49,7 +49,8 @@ def conditions(options: Options) -> dict[str, Any]:
         "versions": {p: _version(p) for p in PACKAGES},
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "rounds": f"{options.budget.least} to {options.budget.most}, about {options.budget.seconds:g} s for each workload",
+        "rounds": f"{options.budget.least} to {options.budget.most}, about {options.budget.seconds:g} s for each "
+        "workload",
     }
     if device.type == "cuda":
         found["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()[:1]
@@ -200,7 +201,7 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def spread(s: Spread, unit: float = 1.0) -> str:
+def quartiles(s: Spread, unit: float = 1.0) -> str:
     """Median and quartiles."""
     return f"{number(s.median * unit)} ({number(s.low * unit)}-{number(s.high * unit)})"
 
@@ -231,10 +232,10 @@ def cells(m: Measured, row: Row, place: str) -> tuple[str, ...]:
     rate, ratio, share = m.rate(row.contender), m.ratio(row.contender), m.share(row.contender)
     if rate is None:
         return (row.contender, f"{row.status}: {row.why}", "", "", "", regime)
-    ratios = "1" if row.contender == m.base else (f"{spread(ratio)} x" if ratio else "-")
+    ratios = "1" if row.contender == m.base else (f"{quartiles(ratio)} x" if ratio else "-")
     return (
         row.contender,
-        spread(rate),
+        quartiles(rate),
         ratios,
         f"{number(100 * share.median)} %" if share else "-",
         str(rate.n),
@@ -248,13 +249,17 @@ def heading(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in c["versions"].items() if v)
     threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
     where = (
-        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, but for the loaders end to end, which have "
+        f"{c['device']}, {c['cores']} cores, {c['system']}, Python {c['python']}; every contender on {threads}, "
+        "but for the loaders end to end, which have "
         f"all cores. Commit {c['commit']}, {c['date']}. {versions}."
     )
     how = (
-        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio is formed within each round; given are the "
-        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any program must move, in the same rounds. Each gets "
-        "its images in memory as it takes them: gpuaug in channels_last, torchvision as [C, H, W] tensors, OpenCV and DALI as [H, W, C] arrays."
+        "A contender's output is checked before it is timed. Contenders take turns, round by round, and a ratio "
+        "is formed within each round; given are the "
+        "median and the quartiles of n rounds. `of the copy` is against a plain copy of the bytes that any "
+        "program must move, in the same rounds. Each gets "
+        "its images in memory as it takes them: gpuaug in channels_last, torchvision as [C, H, W] tensors, "
+        "OpenCV and DALI as [H, W, C] arrays."
     )
     return f"{where}\n\n{how}"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,13 +126,17 @@ def bench(
 def _bench() -> Any:
     """The suite, which stands beside the package in its repository."""
     try:
-        return import_module("bench.command")
-    except ModuleNotFoundError as error:
-        if error.name not in ("bench", "bench.command"):
-            raise
+        found = find_spec("bench.command")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
         raise RuntimeError(
             "the bench comes with gpuaug's repository, not with the package; clone it and run make bench there"
-        ) from None
+        )
+    for package in ("torchvision", "matplotlib"):
+        if find_spec(package) is None:
+            raise RuntimeError(f"the bench needs {package}, which is not installed; pip install 'gpuaug[bench]'")
+    return import_module("bench.command")
 
 
 def _size(text: str) -> tuple[int, int]:

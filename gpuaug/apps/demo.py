@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,6 +63,8 @@ class Demo:
 
     def check(self) -> None:
         """Raise ValueError or RuntimeError for what cannot run, before anything is read or written."""
+        if find_spec("torchvision") is None:
+            raise RuntimeError("the demo compares with torchvision, which is not installed; pip install 'gpuaug[demo]'")
         if self.output.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"output must end as a picture does, such as .png or .jpg, got {self.output}")
         if not self.output.parent.is_dir():
@@ -247,14 +250,15 @@ def _report(watches: dict[str, Stopwatch], device: torch.device, console: Consol
     count = len(ours.rates)
     _say(
         console,
-        f"Medians of {count} batch{'es' if count > 1 else ''}, from decoded images in memory to a normalised float32 batch, in one process with\n"
-        f"{torch.get_num_threads()} threads. torchvision takes one image at a time, with one thread or all, whichever is faster in a batch;\n"
+        f"Medians of {count} batch{'es' if count > 1 else ''}, from decoded images in memory to a normalised float32 "
+        f"batch, in one process with\n{torch.get_num_threads()} threads. torchvision takes one image at a time, with "
+        "one thread or all, whichever is faster in a batch;\n"
         "loader workers would multiply it by up to the number of cores.\n",
     )
 
 
 def _sheet(demo: Demo, policy: Policy, folder: Folder, skipped: Collection[int], device: torch.device) -> None:
-    ids = folder.spread(ROWS, skipped)
+    ids = folder.varied(ROWS, skipped)
     originals = [photographs.decode(folder.paths[i]) for i in ids]
     draws = [
         show.pictures(_augment(policy, originals, ids, epoch, device, demo.backend), MEAN, STD)
@@ -266,7 +270,8 @@ def _sheet(demo: Demo, policy: Policy, folder: Folder, skipped: Collection[int],
         rows.append(
             show.Row(f"{folder.paths[i].relative_to(folder.root)}, {width} x {height}", original, [d[r] for d in draws])
         )
-    subtitle = f"{' - '.join(type(t).__name__ for t in policy.transforms)} (shown without Normalize), seed {demo.seed}, keyed by image and epoch"
+    steps = " - ".join(type(t).__name__ for t in policy.transforms)
+    subtitle = f"{steps} (shown without Normalize), seed {demo.seed}, keyed by image and epoch"
     page = show.sheet(
         "One policy, drawn anew for every image in every epoch", subtitle, [f"epoch {e}" for e in range(DRAWS)], rows
     )

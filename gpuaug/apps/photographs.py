@@ -40,15 +40,15 @@ class Folder:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def spread(self, count: int, without: Collection[int] = ()) -> list[int]:
+    def varied(self, count: int, without: Collection[int] = ()) -> list[int]:
         """Up to `count` ids that show as many classes as there are: the first of each class, then the second, and so
         on.  without: ids left out."""
-        rank, seen = [], dict.fromkeys(self.labels, 0)
+        rank, so_far = [], dict.fromkeys(self.labels, 0)
         for i, label in enumerate(self.labels):
             if i in without:
                 continue
-            rank.append((seen[label], label, i))
-            seen[label] += 1
+            rank.append((so_far[label], label, i))
+            so_far[label] += 1
         return sorted(i for *_, i in sorted(rank)[:count])
 
 
@@ -82,7 +82,8 @@ def write(folder: Path) -> None:
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise ValueError(
-            "the demo's photographs come with scikit-image, which is not installed; pip install 'gpuaug[demo]', or pass --data FOLDER"
+            "the demo's photographs come with scikit-image, which is not installed; "
+            "pip install 'gpuaug[demo]', or pass --data FOLDER"
         )
     source, part = Path(spec.origin).parent / "data", folder.with_name(folder.name + ".part")
     try:

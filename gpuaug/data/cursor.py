@@ -49,7 +49,10 @@ class Cursor:
         length = self.order.length
         if share.steps(length) == 0:
             ranks = f"{share.world_size} rank{'s' if share.world_size > 1 else ''}"
-            whole = f"an epoch of {length} samples has no whole step of {share.step} ({ranks} with batches of {share.batch_size})"
+            whole = (
+                f"an epoch of {length} samples has no whole step of {share.step} ({ranks} with batches of "
+                f"{share.batch_size})"
+            )
             raise ValueError(f"{whole}; pass drop_last=False, or a smaller batch_size")
         start = self._next
         if not self._named:
@@ -85,7 +88,8 @@ class Cursor:
         if at.consumed > order.length:
             if strict:
                 raise ValueError(
-                    f"the state counts {at.consumed} samples of an epoch that has {order.length}; pass strict=False to begin the next epoch"
+                    f"the state counts {at.consumed} samples of an epoch that has {order.length}; pass "
+                    "strict=False to begin the next epoch"
                 )
             at = at._replace(consumed=order.length)
         self.seed, self.order = seed, order
@@ -124,12 +128,14 @@ def unpack(state: Any) -> tuple[int, Position, dict[str, Any]]:
     missing = [name for name in wanted if name not in state] if isinstance(state, dict) else wanted
     if missing:
         raise ValueError(
-            f"the state of a sampler has {', '.join(map(repr, wanted))}; {missing[0]!r} is missing; pass what state_dict() gave"
+            f"the state of a sampler has {', '.join(map(repr, wanted))}; {missing[0]!r} is missing; pass what "
+            "state_dict() gave"
         )
     for name, version in VERSIONS.items():
         if state[name] != version:
             raise ValueError(
-                f"the state has {name} {state[name]!r}, and this gpuaug knows {version}; go on with the gpuaug that saved it"
+                f"the state has {name} {state[name]!r}, and this gpuaug knows {version}; go on with the gpuaug "
+                "that saved it"
             )
     seed = arguments.integer("the state's seed", state["seed"], 0, 2**64 - 1)
     epoch = arguments.integer("the state's epoch", state["epoch"], 0, rng.MAX_EPOCH - 1)

@@ -88,7 +88,10 @@ def missing(name: str) -> str:
 def _dali() -> str:
     both = [n for n in ("nvidia-dali-cuda120", "nvidia-dali-cuda130") if decode_dali.installed(n)]
     if len(both) == 2:
-        return "nvidia-dali-cuda120 and nvidia-dali-cuda130 are both installed and overwrite each other; uninstall both, then install the one for your CUDA"
+        return (
+            "nvidia-dali-cuda120 and nvidia-dali-cuda130 are both installed and overwrite each other; "
+            "uninstall both, then install the one for your CUDA"
+        )
     if not both:
         return "not installed; pip install nvidia-dali-cuda120, or nvidia-dali-cuda130 for CUDA 13"
     return _importing("nvidia.dali")

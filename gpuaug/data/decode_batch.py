@@ -140,7 +140,8 @@ class Decoder(ABC):
         least; None: all. heads: what `inspect` said of the same items, where it has been called."""
         if os.getpid() != self._pid:
             raise RuntimeError(
-                "this decoder is closed, or belongs to another process; make one in the process that uses it, after forking"
+                "this decoder is closed, or belongs to another process; make one in the process that uses it, "
+                "after forking"
             )
         heads = self.inspect(items) if heads is None else heads
         full = np.array([(0, 0) if isinstance(h, Exception) else h.size for h in heads], np.int64).reshape(-1, 2)

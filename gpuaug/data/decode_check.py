@@ -78,7 +78,10 @@ def trial(device: torch.device) -> str:
         if part.shape != expected.shape:
             return f"the window {(top, left, height, width)} has the shape {tuple(part.shape)}"
         if not torch.equal(part, expected):
-            return f"the window {(top, left, height, width)} differs from the whole image by up to {int((part.int() - expected.int()).abs().max())}"
+            return (
+                f"the window {(top, left, height, width)} differs from the whole image by up to "
+                f"{int((part.int() - expected.int()).abs().max())}"
+            )
     return ""
 
 

@@ -151,7 +151,10 @@ class DaliDecoder(Decoder):
         self._pipes.close()
 
     def _what(self) -> str:
-        return f"{version()} on the CPU, {self.num_threads} threads, of each JPEG the window alone; CMYK, WebP, BMP, TIFF, GIF, PNM and odd headers by Pillow"
+        return (
+            f"{version()} on the CPU, {self.num_threads} threads, of each JPEG the window alone; CMYK, WebP, "
+            "BMP, TIFF, GIF, PNM and odd headers by Pillow"
+        )
 
 
 class CudaDaliDecoder(CudaDecoder):
@@ -194,7 +197,10 @@ class CudaDaliDecoder(CudaDecoder):
 
     def _what(self) -> str:
         how = "of each JPEG the window alone" if self._region else f"whole images and then the window ({self._why})"
-        return f"{version()} on {self.device}, {self.num_threads} threads, {how}; CMYK, 12 bits and all else by Pillow on the CPU"
+        return (
+            f"{version()} on {self.device}, {self.num_threads} threads, {how}; CMYK, 12 bits and all else by "
+            "Pillow on the CPU"
+        )
 
 
 def _whole(heads: list[Header]) -> Ints:

@@ -61,7 +61,10 @@ class TorchvisionDecoder(EachDecoder):
         return image if header.orientation == 1 else torch.from_numpy(turn(image.numpy(), header.orientation))
 
     def _what(self) -> str:
-        return f"{_torchvision_version()} on the CPU, {self.num_threads} threads, whole JPEG images and then the window; all else by Pillow"
+        return (
+            f"{_torchvision_version()} on the CPU, {self.num_threads} threads, whole JPEG images and then the "
+            "window; all else by Pillow"
+        )
 
 
 class TorchcodecDecoder(EachDecoder):
@@ -86,7 +89,10 @@ class TorchcodecDecoder(EachDecoder):
         return image.permute(1, 2, 0)
 
     def _what(self) -> str:
-        return f"{_torchcodec_version()} on the CPU, {self.num_threads} threads, whole images and then the window; BMP, TIFF, GIF and PNM by Pillow"
+        return (
+            f"{_torchcodec_version()} on the CPU, {self.num_threads} threads, whole images and then the "
+            "window; BMP, TIFF, GIF and PNM by Pillow"
+        )
 
 
 class CudaDecoder(Decoder):
@@ -164,7 +170,10 @@ class CudaTorchcodecDecoder(CudaDecoder):
         return [image.permute(1, 2, 0) for image in self._jpeg(data, mode="RGB", device=self.device)]
 
     def _what(self) -> str:
-        return f"{_torchcodec_version()} on {self.device}: JPEG as lists by nvJPEG, whole images and then the window; {REST}"
+        return (
+            f"{_torchcodec_version()} on {self.device}: JPEG as lists by nvJPEG, whole images and then the "
+            f"window; {REST}"
+        )
 
 
 class CudaTorchvisionDecoder(CudaDecoder):
@@ -180,7 +189,8 @@ class CudaTorchvisionDecoder(CudaDecoder):
         owner = CudaTorchvisionDecoder._owner
         if owner not in (None, self.device):
             raise ValueError(
-                f"torchvision decodes on one GPU of a process, {owner} already, got {self.device}; pass decoder='torchcodec', or start a process for each"
+                f"torchvision decodes on one GPU of a process, {owner} already, got {self.device}; pass "
+                "decoder='torchcodec', or start a process for each"
             )
         CudaTorchvisionDecoder._owner = self.device
         self._ops = _torchvision()
@@ -192,7 +202,10 @@ class CudaTorchvisionDecoder(CudaDecoder):
         return [upright(image.permute(1, 2, 0), head.orientation) for image, head in zip(images, heads, strict=True)]
 
     def _what(self) -> str:
-        return f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before and after, whole images and then the window; {REST}"
+        return (
+            f"{_torchvision_version()} on {self.device}: JPEG as lists by nvJPEG, the stream drained before "
+            f"and after, whole images and then the window; {REST}"
+        )
 
 
 def upright(image: Tensor, orientation: int) -> Tensor:

@@ -101,11 +101,13 @@ def make(
         for name, value in {"labels": labels, "num_samples": num_samples}.items():
             if value is not None:
                 raise ValueError(
-                    f"{name} without weights would be used by nothing; pass weights='balanced', or a weight for each class"
+                    f"{name} without weights would be used by nothing; pass weights='balanced', or a weight for "
+                    "each class"
                 )
     elif order == "shards":
         raise ValueError(
-            "weights draw each class from everywhere, and order='shards' reads a few shards at a time; pass order='samples' with weights"
+            "weights draw each class from everywhere, and order='shards' reads a few shards at a time; pass "
+            "order='samples' with weights"
         )
     elif not shuffle:
         raise ValueError("weights repeat samples in a drawn order, got shuffle=False; leave out one of the two")

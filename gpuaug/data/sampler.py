@@ -48,11 +48,11 @@ class BatchSampler:
 
     samples: how many there are, or a Dataset with a length. drop_last: leave out what is no whole step of all ranks;
     False: fill it up with keys whose `valid` is False. order: "samples", or "shards" with shards=, the number of
-    samples in each shard of contiguous ids: `streams` shards are read side by side,
-        and shuffled within windows of `window` samples.  A number of ranks that divides `streams` has each shard read by one or two ranks.
+    samples in each shard of contiguous ids: `streams` shards are read side by side, and shuffled within windows of
+    `window` samples.  A number of ranks that divides `streams` has each shard read by one or two ranks.
     weights, labels: the share of each class in an epoch's draws, as a mapping or a sequence by class, or "balanced",
-    and the class of each
-        sample.  Quotas are exact.  num_samples: draws in an epoch; as many as there are samples by default.
+    and the class of each sample.  Quotas are exact.  num_samples: draws in an epoch; as many as there are samples by
+    default.
     views: how many views of a sample are augmented apart: occurrences come multiplied by it, and view v of a sample is
     occurrence + v. rank, world_size: by default torch.distributed's where it is initialised, or torchrun's environment,
     looked up whenever a pass begins.

@@ -40,7 +40,8 @@ def _environment() -> tuple[int, int]:
         return int(found["RANK"]), int(found["WORLD_SIZE"])
     except (KeyError, ValueError):
         raise ValueError(
-            f"the environment must have RANK and WORLD_SIZE as integers, or neither, got {found}; pass rank= and world_size="
+            f"the environment must have RANK and WORLD_SIZE as integers, or neither, got {found}; pass rank= and "
+            "world_size="
         ) from None
 
 

@@ -143,6 +143,7 @@ def as_labels(labels: Sequence[Any]) -> tuple[Labels, tuple[str, ...] | None]:
     if array.dtype.kind == "f" and array.ndim == 2:
         return array.astype(np.float32), None
     raise ValueError(
-        f"labels must all be integers, all strings, or rows of floats of one length, got {[type(label).__name__ for label in labels[:3]]}; "
+        "labels must all be integers, all strings, or rows of floats of one length, got "
+        f"{[type(label).__name__ for label in labels[:3]]}; "
         "for other targets pass a data set that yields (encoded bytes, target)"
     )

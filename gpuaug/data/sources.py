@@ -14,7 +14,10 @@ from gpuaug.data.sources_files import FileSource, folder, pairs, table
 from gpuaug.data.sources_tar import TarSource, shards
 from gpuaug.data.storage import Storage, plain
 
-TAKEN = "a folder of class folders, a .csv or .parquet table, a list of (path, label), tar shards, a Hugging Face data set, or a map-style data set"
+TAKEN = (
+    "a folder of class folders, a .csv or .parquet table, a list of (path, label), tar shards, a Hugging "
+    "Face data set, or a map-style data set"
+)
 
 
 def as_source(
@@ -55,7 +58,8 @@ def as_source(
         return DatasetSource(what)
     if isinstance(what, Mapping) and any(hasattr(part, "cast_column") for part in what.values()):
         raise ValueError(
-            f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as what[{next(iter(what))!r}]"
+            f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as "
+            f"what[{next(iter(what))!r}]"
         )
     if hasattr(what, "features") and hasattr(what, "cast_column") and hasattr(what, "__getitem__"):
         return HuggingFaceSource(what, storage, *(columns or (None, label)))

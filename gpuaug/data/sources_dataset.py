@@ -97,7 +97,10 @@ class DatasetSource(Locked):
         )
 
     def describe(self) -> str:
-        return f"{len(self)} samples of {type(self._dataset).__name__}, read one at a time by its own code; its fingerprint is its length and labels"
+        return (
+            f"{len(self)} samples of {type(self._dataset).__name__}, read one at a time by its own code; its "
+            "fingerprint is its length and labels"
+        )
 
 
 def image(value: Any) -> Item:
@@ -115,11 +118,13 @@ def image(value: Any) -> Item:
         shape = tuple(pixels.shape) if pixels is not None else tuple(value.shape)
     else:
         raise TypeError(
-            f"an image must be bytes, a PIL image, an array or a tensor, got {type(value).__name__}; return (image, target) from the data set"
+            f"an image must be bytes, a PIL image, an array or a tensor, got {type(value).__name__}; return "
+            "(image, target) from the data set"
         )
     if pixels is None or len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape:
         raise TypeError(
-            f"a decoded image must be uint8, [H, W, C] as an array or [C, H, W] as a tensor, of 1, 3 or 4 channels, got {value.dtype} {list(value.shape)}; "
+            "a decoded image must be uint8, [H, W, C] as an array or [C, H, W] as a tensor, of 1, 3 or 4 "
+            f"channels, got {value.dtype} {list(value.shape)}; "
             "leave conversions to the policy"
         )
     return pixels
@@ -196,7 +201,10 @@ class HuggingFaceSource(Locked):
 
     def describe(self) -> str:
         kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
-        return f"{len(self)} rows of a Hugging Face data set, {kind}, encoded images from {self._column!r}; {self._storage.describe()}"
+        return (
+            f"{len(self)} rows of a Hugging Face data set, {kind}, encoded images from {self._column!r}; "
+            f"{self._storage.describe()}"
+        )
 
     def close(self) -> None:
         self._storage.close()
@@ -209,6 +217,7 @@ def _one(asked: str | None, found: list[str], features: Mapping[str, Any], what:
         return asked
     if len(found) != 1:
         raise ValueError(
-            f"the data set has {len(found)} columns that may be the {what} ({', '.join(found) or ', '.join(features)}); pass {what}="
+            f"the data set has {len(found)} columns that may be the {what} "
+            f"({', '.join(found) or ', '.join(features)}); pass {what}="
         )
     return found[0]

@@ -76,7 +76,8 @@ class FileSource(Source):
         note = ""
         if not self._storage.is_local(self.path(0)):
             note = (
-                "\none object an image over a network: every image costs a request of its own; WebDataset shards are read in ranges of megabytes, "
+                "\none object an image over a network: every image costs a request of its own; WebDataset shards "
+                "are read in ranges of megabytes, "
                 "and cache_dir= keeps what was read on a local disk"
             )
         return f"{len(self)} files, {kind}; {self._storage.describe()}{note}"
@@ -213,7 +214,8 @@ def _bytes(path: str, storage: Storage) -> bytes:
 
 def _missing(path: str, column: str, there: Sequence[str]) -> ValueError:
     return ValueError(
-        f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with columns=(..., ...)"
+        f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with "
+        "columns=(..., ...)"
     )
 
 

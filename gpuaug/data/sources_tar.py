@@ -135,11 +135,13 @@ def shards(what: str | Sequence[str], storage: Storage) -> list[str]:
         return [path for one in what for path in shards(os.fspath(one), storage)]
     if what.startswith("pipe:"):
         raise ValueError(
-            f"{what!r} is a command; pass the shards' paths, local or s3://, gs:// and the like, which are read in any order"
+            f"{what!r} is a command; pass the shards' paths, local or s3://, gs:// and the like, which are read "
+            "in any order"
         )
     if re.search(r"\.(tar\.\w+|tgz)$", what):
         raise ValueError(
-            f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are compressed already"
+            f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are "
+            "compressed already"
         )
     near = storage.is_local(what)
     found = []
@@ -260,7 +262,8 @@ def _made(
     if any(labelled):
         if not all(labelled):
             raise ValueError(
-                f"{samples[labelled.index(False)].name} has no label, others of {paths[0]} and its like have one; label= names the member that holds it"
+                f"{samples[labelled.index(False)].name} has no label, others of {paths[0]} and its like have "
+                "one; label= names the member that holds it"
             )
         index["labels"], classes = as_labels([s.label for s in samples])
         if classes:

@@ -61,7 +61,8 @@ class Storage:
     ):
         if reads_in_flight is not None and reads_in_flight < 1:
             raise ValueError(
-                f"reads_in_flight must be at least 1, got {reads_in_flight}; None takes {LOCAL} on a local disk and {REMOTE} elsewhere"
+                f"reads_in_flight must be at least 1, got {reads_in_flight}; None takes {LOCAL} on a local disk "
+                f"and {REMOTE} elsewhere"
             )
         if not timeout > 0 or retries < 0:
             raise ValueError(f"timeout must be above 0 and retries at least 0, got {timeout} and {retries}")
@@ -99,7 +100,8 @@ class Storage:
             import fsspec
         except ImportError:
             raise ValueError(
-                f"{path} is read through fsspec, which is not installed; pip install fsspec, and the package of its kind, such as s3fs"
+                f"{path} is read through fsspec, which is not installed; pip install fsspec, and the package of "
+                "its kind, such as s3fs"
             ) from None
         protocol = path.split("://")[0]
         if protocol not in self._systems:

@@ -52,7 +52,8 @@ class Weighted:
             asked = f"class {self.classes[c].item()!r} has {self.counts[c]} samples for {self.quotas[c]} draws"
             views = f" with {self.views} views" if self.views > 1 else ""
             raise ValueError(
-                f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or more samples"
+                f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or "
+                "more samples"
             )
 
     def epoch(self, seed: int, epoch: int) -> "WeightedEpoch":
@@ -128,7 +129,8 @@ def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int) -> list[float]:
             )
         if not all(isinstance(c, int) and 0 <= c < len(values) for c in names):
             raise ValueError(
-                f"weights of classes 0 to {len(values) - 1} were given, and labels run from {names[0]!r} to {names[-1]!r}; pass a mapping"
+                f"weights of classes 0 to {len(values) - 1} were given, and labels run from {names[0]!r} to "
+                f"{names[-1]!r}; pass a mapping"
             )
         # a class without samples may have the weight 0, because it has a place in the sequence all the same
         given = {c: w for c, w in enumerate(values) if c in known or w}
