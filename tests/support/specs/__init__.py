@@ -2,9 +2,10 @@
 of a transform is another's word."""
 
 from oracles import Args, Sample, only
+from torch import Tensor
+
 from specs import auto, choice, colour, convert, geometry, mixes, stamps, warps
 from specs.base import Spec
-from torch import Tensor
 
 FAMILIES = (geometry, warps, colour, stamps, mixes, choice, auto, convert)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.SPECS.items()}

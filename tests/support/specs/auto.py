@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torchvision.transforms.v2 as v2
 from oracles import Args, Draws, Sample, interpolation
-from specs.base import BAD_FILL, BAD_INTERPOLATION, COLOUR, NAN, RGB, Refused, Spec, refused
 from torch import Tensor
+
+from specs.base import BAD_FILL, BAD_INTERPOLATION, COLOUR, NAN, RGB, Refused, Spec, refused
 
 OPERATIONS = list(v2.RandAugment._AUGMENTATION_SPACE)
 

@@ -56,7 +56,7 @@ class Spec:
     # images that are not square leave it in different sizes
     square: bool = False
     # float32 images come out as they went in
-    identity: bool = False
+    identity: Callable[[Args], bool] = lambda a: False
     # it takes a partner from the batch, and labels
     mixes: bool = False
     # how many times larger it makes what two images differ by

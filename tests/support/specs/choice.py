@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 from oracles import Args, Draws, Sample, coin
-from specs.base import BAD_P, NAN, Class, Instance, Spec, refused
 from torch import Tensor
+
+from specs.base import BAD_P, NAN, Class, Instance, Spec, refused
 
 INSIDE = (("RandomInvert", {"p": 0.9}), ("SaltAndPepper", {"amount": 0.3}), ("RandomSolarize", {"threshold": 0.4}))
 NESTED = (

@@ -6,8 +6,9 @@ import numpy as np
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from oracles import Args, Draws, Sample, asked, nothing, only_apply, when
-from specs.base import BAD_P, COLOUR, NAN, Spec, refused
 from torch import Tensor
+
+from specs.base import BAD_P, COLOUR, NAN, Spec, refused
 
 FACTORS = ("brightness", "contrast", "saturation", "hue")
 BAD_FACTOR = (-0.1, NAN, (0.5,), (-0.2, 1.0), (2.0, 1.0), (0.1, NAN), "0.1", (1, 2, 3), True)

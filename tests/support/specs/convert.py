@@ -3,6 +3,7 @@
 import torch
 import torchvision.transforms.v2.functional as F
 from oracles import nothing, same
+
 from specs.base import NAN, Refused, Spec, refused
 
 SPECS = {
@@ -23,8 +24,8 @@ SPECS = {
         # divided by the spread
         gain=lambda a: 1 / min(a["std"]),
     ),
-    # dtype and range are what a policy ends with: float32 stays what it is before
-    "PILToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=True),
+    # float32 in [0, 1] is what every transform has before it, and what these ask for
+    "PILToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
     "ToDtype": Spec(
         arguments=(
             {"dtype": torch.float32, "scale": True},
@@ -40,8 +41,8 @@ SPECS = {
             Refused({"dtype": {torch.Tensor: torch.float32}}, shows="got a dict"),
             *refused("scale", 1),
         ),
-        identity=True,
+        identity=lambda a: a["dtype"] == torch.float32,
     ),
-    "ToImage": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=True),
-    "ToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=True),
+    "ToImage": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
+    "ToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
 }

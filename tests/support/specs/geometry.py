@@ -6,8 +6,9 @@ import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from oracles import Args, Sample, coin, interpolation, nothing, only_apply, pair, per_image_fill, torchvision, when
-from specs.base import BAD_FILL, BAD_INTERPOLATION, BAD_P, BAD_RANGES, BAD_SIZE, RGB, Refused, Spec, refused, resampled
 from torch import Tensor
+
+from specs.base import BAD_FILL, BAD_INTERPOLATION, BAD_P, BAD_RANGES, BAD_SIZE, RGB, Refused, Spec, refused, resampled
 
 MODES = ("constant", "edge", "reflect", "symmetric")
 BAD_PADDING = refused("padding", -1, (1, 2, 3), (), 1.5, (1, -2), (1, 2, 3, float("nan")), "11")

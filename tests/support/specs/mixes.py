@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import torchvision.transforms.v2 as v2
 from oracles import Args, Draws, Sample, asked
-from specs.base import INF, NAN, Spec, refused
 from torch import Tensor
+
+from specs.base import INF, NAN, Spec, refused
 
 
 def cutmix(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:

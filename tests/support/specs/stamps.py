@@ -8,8 +8,9 @@ import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from oracles import Args, Draws, Sample, asked, coin, nothing, pixel_normals, pixel_words
-from specs.base import BAD_P, BAD_RANGES, INF, NAN, RGB, Spec, refused
 from torch import Tensor
+
+from specs.base import BAD_P, BAD_RANGES, INF, NAN, RGB, Spec, refused
 
 
 def salt_and_pepper(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:

@@ -3,8 +3,9 @@
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from oracles import Args, Sample, interpolation, per_image_fill, torchvision
-from specs.base import BAD_CENTER, BAD_DEGREES, BAD_FILL, BAD_INTERPOLATION, INF, NAN, RGB, Spec, refused, resampled
 from torch import Tensor
+
+from specs.base import BAD_CENTER, BAD_DEGREES, BAD_FILL, BAD_INTERPOLATION, INF, NAN, RGB, Spec, refused, resampled
 
 
 def affine(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
