@@ -1,7 +1,7 @@
 """Checks of arguments at the public door: each says what, got, expected, do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -18,6 +18,16 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if not (math.isfinite(value) and low <= float(value) <= high):
         raise ValueError(f"{name} must be {_range(low, high)}, got {value}")
     return float(value)
+
+
+def probability(name: str, value: Any) -> float:
+    """A number in [0, 1]."""
+    return number(name, value, 0.0, 1.0)
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The check, which lets None through."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def _range(low: float, high: float) -> str:
@@ -89,12 +99,20 @@ def size(name: str, value: Any) -> tuple[int, int]:
     return integer(f"{name}[0]", value[0], 1), integer(f"{name}[-1]", value[-1], 1)
 
 
-def interpolation(value: Any, allowed: tuple[str, ...]) -> str:
+def interpolation(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """The name of an interpolation: torchvision's InterpolationMode, its value, or Pillow's number."""
-    name = KERNELS.get(getattr(value, "value", value))
-    if name not in allowed:
-        raise ValueError(f"interpolation must be one of {', '.join(allowed)}, got {value!r}")
-    return name
+    named = getattr(value, "value", value)
+    kernel = KERNELS.get(named) if isinstance(named, str | Real) else None
+    if kernel is None or kernel not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return kernel
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One of these words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
 
 
 def share(name: str, value: Any, call: str) -> float:
@@ -141,8 +159,8 @@ def array(name: str, values: Any) -> np.ndarray[Any, Any]:
     raise TypeError(f"{name} must be numbers, got {str(found)[:80]!r} of type {type(found).__name__}; {do}")
 
 
-def fill(value: Any, none: bool = True, name: str = "fill") -> float | tuple[float, ...] | None:
-    """A number, one number per channel, or None."""
+def fill(name: str, value: Any, none: bool = True) -> float | tuple[float, ...] | None:
+    """A number, one number per channel, or, with `none`, None."""
     if value is None and none:
         return None
     if isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,17 +108,16 @@ class RandAugment(Transform):
     interpolation: str = "nearest"
     fill: Fill = None
     example = {"num_ops": 2, "magnitude": 17}
+    checks = {
+        "num_ops": partial(arguments.integer, low=1),
+        "num_magnitude_bins": partial(arguments.integer, low=2),
+        "interpolation": partial(arguments.interpolation, allowed=("nearest", "bilinear")),
+        "fill": arguments.fill,
+    }
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_ops", arguments.integer("num_ops", self.num_ops, 1))
-        object.__setattr__(
-            self, "num_magnitude_bins", arguments.integer("num_magnitude_bins", self.num_magnitude_bins, 2)
-        )
-        object.__setattr__(
-            self, "magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1)
-        )
-        object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, ("nearest", "bilinear")))
-        object.__setattr__(self, "fill", arguments.fill(self.fill))
+        super().__post_init__()
+        self._keep("magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         words = draw.words(2 * self.num_ops)

@@ -31,25 +31,49 @@ drawing takes several times as long.  `Policy.describe` then says why, with the 
 - Tensors lie in the open: in tuples, lists, dicts and dataclasses, each [N, ...], and not in a function of
   `ir.Custom`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 
-from gpuaug import ir
+from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 
-Drawn = dict[
-    str, Any
-]  # name -> tensor whose first axis is the sample; containers add "transforms": one such dict per child
+# name -> tensor whose first axis is the sample; containers add "transforms": one such dict per child
+Drawn = dict[str, Any]
+# (name, value) -> the value as it is kept; it raises for a value that is refused
+Check = Callable[[str, Any], Any]
 
 
 class Transform:
     """Subclasses are frozen dataclasses whose fields are torchvision's arguments, in torchvision's order."""
 
-    example: ClassVar[dict[str, Any]]  # arguments that the tests, the bench and the docs build it with
+    # arguments that the tests, the bench and the docs build it with
+    example: ClassVar[dict[str, Any]]
+    # argument -> its check; a subclass names those of its own, and the checks of the classes above it hold too
+    checks: ClassVar[Mapping[str, Check]] = {}
+
+    def __post_init__(self, *initial: Any) -> None:
+        """Keep each argument as its check returns it.
+
+        A check sees one argument; a subclass whose arguments depend on each other extends this method.  initial:
+        `InitVar` fields of a user's subclass, which nothing here needs."""
+        checks: dict[str, Check] = {}
+        for cls in reversed(type(self).__mro__):
+            if issubclass(cls, Transform):
+                checks |= vars(cls).get("checks", {})
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        for name in checks.keys() - set(names):
+            raise TypeError(f"{type(self).__name__} checks {name!r}, which is no field of it; it has {names}")
+        for name in names:
+            if name in checks:
+                self._keep(name, checks[name](name, getattr(self, name)))
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Set a field while the value is made; afterwards it is frozen."""
+        object.__setattr__(self, name, value)
 
     @property
     def children(self) -> tuple["Transform", ...]:
@@ -71,9 +95,21 @@ class Transform:
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """No transform is called by itself: it has no count of samples, and would draw alike for ever."""
         raise TypeError(
-            f"{type(self).__name__} is not called by itself, for it has no seed and no count of samples, and would draw alike for ever; make a policy "
-            f"once, policy = ga.Policy([{self!r}]), and call policy(images)"
+            f"{type(self).__name__} is not called by itself, for it has no seed and no count of samples, and would "
+            f"draw alike for ever; make a policy once, policy = ga.Policy([{self!r}]), and call policy(images)"
         )
+
+
+class WithProbability(Transform):
+    """What each sample gets with probability `p`, drawn as `apply`, [N] bool.
+
+    A subclass declares the field `p` itself, for torchvision's place and default of it differ."""
+
+    p: float
+    checks = {"p": arguments.probability}
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"apply": draw.coin(self.p)}
 
 
 def span(transform: Transform) -> int:
@@ -116,7 +152,8 @@ def lower_each(
         lowered = t.lower(params, frame, slot)
         if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
             raise ValueError(
-                f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as Resize((224, 224)), before it"
+                f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as "
+                "Resize((224, 224)), before it"
             )
         frame = t.after(frame, params)
         yield t, lowered, frame
@@ -146,7 +183,8 @@ def colour_channels(transform: Transform, frame: ir.Frame) -> None:
     """Colour has a meaning for one and for three channels."""
     if frame.channels not in (1, 3):
         raise ValueError(
-            f"{type(transform).__name__} needs images of 1 or 3 channels, got {frame.channels}; select the channels first"
+            f"{type(transform).__name__} needs images of 1 or 3 channels, got {frame.channels}; select the channels "
+            "first"
         )
 
 

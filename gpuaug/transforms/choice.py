@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
-from gpuaug.transforms.base import Drawn, Transform, lower_all, numbered, sample_all
+from gpuaug.transforms.base import Drawn, Transform, WithProbability, lower_all, numbered, sample_all
 from gpuaug.transforms.colour import RandomInvert, RandomSolarize
 from gpuaug.transforms.stamps import SaltAndPepper
 
@@ -16,26 +16,28 @@ __all__ = ["RandomApply", "RandomChoice", "RandomOrder"]
 _EXAMPLE = (RandomInvert(0.9), SaltAndPepper(0.3), RandomSolarize(0.4))
 
 
+def _transforms(name: str, value: Any) -> tuple[Transform, ...]:
+    if isinstance(value, Transform | str) or not isinstance(value, Sequence) or not value:
+        raise TypeError(f"{name} must be a list of at least one transform, got {value!r}")
+    for t in value:
+        if not isinstance(t, Transform):
+            raise TypeError(f"{name} must be gpuaug transforms, got {t!r}")
+    return tuple(value)
+
+
 class _Container(Transform):
     transforms: tuple[Transform, ...]
+    checks = {"transforms": _transforms}
 
     @property
     def children(self) -> tuple[Transform, ...]:
         return self.transforms
 
-    def _freeze(self) -> None:
-        items = self.transforms
-        if isinstance(items, Transform | str) or not isinstance(items, Sequence) or not items:
-            raise TypeError(f"transforms must be a list of at least one transform, got {items!r}")
-        for t in items:
-            if not isinstance(t, Transform):
-                raise TypeError(f"transforms must be gpuaug transforms, got {t!r}")
-        object.__setattr__(self, "transforms", tuple(items))
-
     def _keeps(self, before: ir.Frame, after: ir.Frame) -> None:
         if (before.fixed, before.channels, before.dtype) != (after.fixed, after.channels, after.dtype):
             raise ValueError(
-                f"{type(self).__name__} must hold transforms that keep size, channels and dtype; move those that do not outside it"
+                f"{type(self).__name__} must hold transforms that keep size, channels and dtype; move those that do "
+                "not outside it"
             )
 
     def _each(self, params: Drawn, frame: ir.Frame, slot: int) -> tuple[ir.Sequence, ...]:
@@ -49,19 +51,16 @@ class _Container(Transform):
 
 
 @dataclass(frozen=True)
-class RandomApply(_Container):
+class RandomApply(_Container, WithProbability):
     """All of the transforms, in order, with probability p."""
 
     transforms: tuple[Transform, ...]
     p: float = 0.5
     example = {"transforms": _EXAMPLE, "p": 0.5}
 
-    def __post_init__(self) -> None:
-        self._freeze()
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p), "transforms": sample_all(self.transforms, draw, frame, draw.slot + 1)}
+        inside = draw.slot + 1
+        return {**super().sample(draw, frame), "transforms": sample_all(self.transforms, draw, frame, inside)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         passes, end = lower_all(self.transforms, params["transforms"], frame, slot + 1)
@@ -78,12 +77,12 @@ class RandomChoice(_Container):
     example = {"transforms": _EXAMPLE, "p": (0.2, 0.5, 0.3)}
 
     def __post_init__(self) -> None:
-        self._freeze()
+        super().__post_init__()
         if self.p is not None:
             weights = arguments.numbers("p", self.p, (len(self.transforms),), 0.0)
             if not sum(weights):
                 raise ValueError("p must hold a weight above 0, got only zeros")
-            object.__setattr__(self, "p", tuple(w / sum(weights) for w in weights))
+            self._keep("p", tuple(w / sum(weights) for w in weights))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         index = draw.choice(self.p or len(self.transforms))
@@ -99,9 +98,6 @@ class RandomOrder(_Container):
 
     transforms: tuple[Transform, ...]
     example = {"transforms": _EXAMPLE}
-
-    def __post_init__(self) -> None:
-        self._freeze()
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         return {

@@ -1,17 +1,38 @@
 """Transforms that change values, not positions.  All lower to `ir.Pointwise` passes."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
-from gpuaug.transforms.base import Drawn, Transform, colour_channels, when
+from gpuaug.transforms.base import Drawn, Transform, WithProbability, colour_channels, when
 
 __all__ = ["ColorJitter", "Grayscale", "RandomGrayscale", "RandomInvert", "RandomPosterize", "RandomSolarize"]
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
+
+
+def _jitter(name: str, value: Any) -> tuple[float, float] | None:
+    """torchvision's ColorJitter._check_input: None where nothing would change."""
+    low, high, centre = (-0.5, 0.5, 0.0) if name == "hue" else (0.0, float("inf"), 1.0)
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        pair = arguments.interval(name, value, low, high)
+    else:
+        v = arguments.number(name, value, 0.0)
+        pair = (centre - v, centre + v) if name == "hue" else (max(0.0, centre - v), centre + v)
+        arguments.interval(name, pair, low, high)
+    return None if pair == (centre, centre) else pair
+
+
+def _one_or_three(name: str, value: Any) -> int:
+    if arguments.integer(name, value, 1, 3) == 2:
+        raise ValueError(f"{name} must be 1 or 3, got 2")
+    return int(value)
 
 
 def brightness(factor: torch.Tensor) -> ir.Affine:
@@ -37,10 +58,7 @@ class ColorJitter(Transform):
     saturation: float | tuple[float, float] | None = None
     hue: float | tuple[float, float] | None = None
     example = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-
-    def __post_init__(self) -> None:
-        for name in _FACTORS:
-            object.__setattr__(self, name, _jitter(name, getattr(self, name)))
+    checks = dict.fromkeys(_FACTORS, _jitter)
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         order = draw.permutation(4)
@@ -68,13 +86,7 @@ class Grayscale(Transform):
 
     num_output_channels: int = 1
     example = {"num_output_channels": 3}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "num_output_channels", arguments.integer("num_output_channels", self.num_output_channels, 1, 3)
-        )
-        if self.num_output_channels == 2:
-            raise ValueError("num_output_channels must be 1 or 3, got 2")
+    checks = {"num_output_channels": _one_or_three}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
@@ -85,17 +97,11 @@ class Grayscale(Transform):
 
 
 @dataclass(frozen=True)
-class RandomGrayscale(Transform):
+class RandomGrayscale(WithProbability):
     """Gray in every channel, with probability p."""
 
     p: float = 0.1
     example = {"p": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         colour_channels(self, frame)
@@ -103,37 +109,25 @@ class RandomGrayscale(Transform):
 
 
 @dataclass(frozen=True)
-class RandomInvert(Transform):
+class RandomInvert(WithProbability):
     """1 - x, with probability p."""
 
     p: float = 0.5
     example = {"p": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return when(params["apply"], invert(params["apply"]))
 
 
 @dataclass(frozen=True)
-class RandomSolarize(Transform):
+class RandomSolarize(WithProbability):
     """1 - x where x >= threshold, with probability p.  threshold: in [0, 1], on uint8 images too (torchvision's 128 is
     128 / 255)."""
 
     threshold: float
     p: float = 0.5
     example = {"threshold": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "threshold", arguments.share("threshold", self.threshold, "RandomSolarize({})"))
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
+    checks = {"threshold": partial(arguments.share, call="RandomSolarize({})")}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         threshold = ir.rows((self.threshold,), params["apply"], torch.float32)[:, 0]
@@ -141,33 +135,13 @@ class RandomSolarize(Transform):
 
 
 @dataclass(frozen=True)
-class RandomPosterize(Transform):
+class RandomPosterize(WithProbability):
     """Keep the upper `bits` bits of 8, with probability p."""
 
     bits: int
     p: float = 0.5
     example = {"bits": 3}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bits", arguments.integer("bits", self.bits, 0, 8))
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
+    checks = {"bits": partial(arguments.integer, low=0, high=8)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return when(params["apply"], ir.Posterize(ir.rows((self.bits,), params["apply"])[:, 0]))
-
-
-def _jitter(name: str, value: Any) -> tuple[float, float] | None:
-    """torchvision's ColorJitter._check_input: None where nothing would change."""
-    low, high, centre = (-0.5, 0.5, 0.0) if name == "hue" else (0.0, float("inf"), 1.0)
-    if value is None:
-        return None
-    if isinstance(value, list | tuple):
-        pair = arguments.interval(name, value, low, high)
-    else:
-        v = arguments.number(name, value, 0.0)
-        pair = (centre - v, centre + v) if name == "hue" else (max(0.0, centre - v), centre + v)
-        arguments.interval(name, pair, low, high)
-    return None if pair == (centre, centre) else pair

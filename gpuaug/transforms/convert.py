@@ -1,6 +1,7 @@
 """Transforms about dtype and range.  Values are float32 in [0, 1] throughout; only the end of a policy rounds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -9,6 +10,22 @@ from gpuaug.dtypes import DTYPES, largest
 from gpuaug.transforms.base import Drawn, Transform, with_dtype
 
 __all__ = ["Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
+
+
+def _dtype(name: str, value: Any) -> torch.dtype:
+    if isinstance(value, dict):
+        raise TypeError(f"{name} by type of input is not supported, got a dict; pass the dtype of the images")
+    if value not in DTYPES:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, DTYPES))}, got {value!r}")
+    found: torch.dtype = value
+    return found
+
+
+def _nonzero(name: str, value: Any) -> tuple[float, ...]:
+    values = arguments.numbers(name, value)
+    if not all(values):
+        raise ValueError(f"{name} must not be 0, got {values}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -21,13 +38,7 @@ class ToDtype(Transform):
     dtype: torch.dtype
     scale: bool = False
     example = {"dtype": torch.float32, "scale": True}
-
-    def __post_init__(self) -> None:
-        if isinstance(self.dtype, dict):
-            raise TypeError("dtype by type of input is not supported, got a dict; pass the dtype of the images")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
-        arguments.flag("scale", self.scale)
+    checks = {"dtype": _dtype, "scale": arguments.flag}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         if self.scale or self.dtype == frame.dtype or (self.dtype.is_floating_point and frame.dtype.is_floating_point):
@@ -35,7 +46,8 @@ class ToDtype(Transform):
         share = largest(frame.dtype) / largest(self.dtype)
         if frame.dtype.is_floating_point:
             raise ValueError(
-                f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all become 0"
+                f"ToDtype({self.dtype}) from {frame.dtype} needs scale=True; without it values in [0, 1] would all "
+                "become 0"
             )
         if share > 1 and not self.dtype.is_floating_point:
             raise ValueError(
@@ -92,15 +104,12 @@ class Normalize(Transform):
     std: tuple[float, ...]
     inplace: bool = False
     example = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    checks = {"mean": arguments.numbers, "std": _nonzero, "inplace": arguments.flag}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", arguments.numbers("mean", self.mean))
-        object.__setattr__(self, "std", arguments.numbers("std", self.std))
-        if not all(self.std):
-            raise ValueError(f"std must not be 0, got {self.std}")
+        super().__post_init__()
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must have the same length, got {len(self.mean)} and {len(self.std)}")
-        arguments.flag("inplace", self.inplace)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         if not frame.dtype.is_floating_point:

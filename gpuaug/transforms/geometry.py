@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.symbolic import require, smooth
-from gpuaug.transforms.base import Drawn, Transform, painted
+from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
 
 __all__ = [
     "CenterCrop",
@@ -23,9 +24,25 @@ __all__ = [
     "Resize",
 ]
 
-_RESIZE_KERNELS = ("bilinear", "nearest", "nearest-exact")
+_INTERPOLATION = partial(arguments.interpolation, allowed=("bilinear", "nearest", "nearest-exact"))
 _NUDGE = 2.0**-14
-_EXTENDS = tuple(b for b in ir.BORDERS if b != "none")
+_PADDING_MODE = partial(arguments.one_of, allowed=tuple(b for b in ir.BORDERS if b != "none"))
+_FILL = partial(arguments.fill, none=False)
+
+
+def _antialias(name: str, value: Any) -> bool:
+    """None is what torchvision's older versions call False."""
+    return arguments.flag(name, False if value is None else value)
+
+
+def _padding(name: str, value: Any) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom)."""
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    if len(items) not in (1, 2, 4):
+        raise ValueError(f"{name} must have 1, 2 or 4 values, got {len(items)}")
+    a = [arguments.integer(name, v, 0) for v in items]
+    left, top, right, bottom = a * 4 if len(a) == 1 else a * 2 if len(a) == 2 else a
+    return left, top, right, bottom
 
 
 def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> Tensor:
@@ -114,15 +131,13 @@ class RandomResizedCrop(Transform):
     interpolation: str = "bilinear"
     antialias: bool = True
     example = {"size": (12, 10)}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", arguments.size("size", self.size))
-        object.__setattr__(self, "scale", arguments.interval("scale", self.scale, 0.0))
-        object.__setattr__(self, "ratio", arguments.interval("ratio", self.ratio, 1e-9))
-        object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(
-            self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias)
-        )
+    checks = {
+        "size": arguments.size,
+        "scale": partial(arguments.interval, low=0.0),
+        "ratio": partial(arguments.interval, low=1e-9),
+        "interpolation": _INTERPOLATION,
+        "antialias": _antialias,
+    }
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         height, width = frame.size.unbind(1)
@@ -165,8 +180,10 @@ class Resize(Transform):
     max_size: int | None = None
     antialias: bool = True
     example = {"size": (9, 12)}
+    checks = {"interpolation": _INTERPOLATION, "antialias": _antialias}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         size = self.size
         if size is None and self.max_size is None:
             raise ValueError(
@@ -183,12 +200,8 @@ class Resize(Transform):
             low = 1 if size is None else size + 1 if isinstance(size, int) else None
             if low is None:
                 raise ValueError(f"max_size needs size to be one number, got {self.size}; leave max_size out")
-            object.__setattr__(self, "max_size", arguments.integer("max_size", self.max_size, low))
-        object.__setattr__(self, "size", size)
-        object.__setattr__(self, "interpolation", arguments.interpolation(self.interpolation, _RESIZE_KERNELS))
-        object.__setattr__(
-            self, "antialias", arguments.flag("antialias", self.antialias is not None and self.antialias)
-        )
+            self._keep("max_size", arguments.integer("max_size", self.max_size, low))
+        self._keep("size", size)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (resize(frame, frame.whole(), self.after(frame, params), self.interpolation, self.antialias),)
@@ -221,9 +234,7 @@ class CenterCrop(Transform):
 
     size: int | tuple[int, int]
     example = {"size": (7, 15)}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", arguments.size("size", self.size))
+    checks = {"size": arguments.size}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         out = self.after(frame, params)
@@ -251,11 +262,7 @@ class Pad(Transform):
     fill: float | tuple[float, ...] = 0
     padding_mode: str = "constant"
     example = {"padding": (1, 2, 3, 0), "fill": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "padding", _padding(self.padding))
-        object.__setattr__(self, "fill", arguments.fill(self.fill, none=False))
-        _check_mode(self.padding_mode)
+    checks = {"padding": _padding, "fill": _FILL, "padding_mode": _PADDING_MODE}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         left, top, _, _ = self.padding  # type: ignore[misc]
@@ -287,14 +294,13 @@ class RandomCrop(Transform):
     fill: float | tuple[float, ...] = 0
     padding_mode: str = "constant"
     example = {"size": (8, 11), "padding": 2}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", arguments.size("size", self.size))
-        if self.padding is not None:
-            object.__setattr__(self, "padding", _padding(self.padding))
-        arguments.flag("pad_if_needed", self.pad_if_needed)
-        object.__setattr__(self, "fill", arguments.fill(self.fill, none=False))
-        _check_mode(self.padding_mode)
+    checks = {
+        "size": arguments.size,
+        "padding": arguments.optional(_padding),
+        "pad_if_needed": arguments.flag,
+        "fill": _FILL,
+        "padding_mode": _PADDING_MODE,
+    }
 
     def _room(self, frame: ir.Frame) -> tuple[Tensor, Tensor]:
         """First offset of the crop and number of places, each [N, 2] (y, x)."""
@@ -320,7 +326,8 @@ class RandomCrop(Transform):
         def refuse() -> ValueError:
             height, width = padded.fixed or padded.size[~fits][0].tolist()
             return ValueError(
-                f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass pad_if_needed=True, or Resize first"
+                f"size {self.size} of RandomCrop is larger than the padded image ({height}, {width}); pass "
+                "pad_if_needed=True, or Resize first"
             )
 
         require(fits, refuse)
@@ -352,41 +359,29 @@ class RandomCrop(Transform):
 
 
 @dataclass(frozen=True)
-class RandomHorizontalFlip(Transform):
+class RandomHorizontalFlip(WithProbability):
     """Mirror left and right with probability p."""
 
     p: float = 0.5
     example = {"p": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (flip(frame, params["apply"], 0),)
 
 
 @dataclass(frozen=True)
-class RandomVerticalFlip(Transform):
+class RandomVerticalFlip(WithProbability):
     """Mirror top and bottom with probability p."""
 
     p: float = 0.5
     example = {"p": 0.5}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
-    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (flip(frame, params["apply"], 1),)
 
 
 @dataclass(frozen=True)
-class RandomRot90(Transform):
+class RandomRot90(WithProbability):
     """Turn counter-clockwise by k quarter turns, k uniform in 0 to 3, with probability p.
 
     Images that are not square change their size: a later step must fix it.
@@ -395,11 +390,8 @@ class RandomRot90(Transform):
     p: float = 1.0
     example = {"p": 0.75}
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        return {"apply": draw.coin(self.p), "k": draw.integer(0, 4)}
+        return {**super().sample(draw, frame), "k": draw.integer(0, 4)}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         k = torch.where(params["apply"], params["k"] % 4, 0)
@@ -417,25 +409,11 @@ class RandomRot90(Transform):
         return replace(frame, size=torch.where(turned, frame.size.flip(1), frame.size), fixed=None)
 
 
-def _padding(value: Any) -> tuple[int, int, int, int]:
-    items = list(value) if isinstance(value, list | tuple) else [value]
-    if len(items) not in (1, 2, 4):
-        raise ValueError(f"padding must have 1, 2 or 4 values, got {len(items)}")
-    a = [arguments.integer("padding", v, 0) for v in items]
-    left, top, right, bottom = a * 4 if len(a) == 1 else a * 2 if len(a) == 2 else a
-    return left, top, right, bottom
-
-
 def _padded(frame: ir.Frame, padding: Any) -> ir.Frame:
     left, top, right, bottom = padding
     if frame.fixed is not None:
         return frame.resized((frame.fixed[0] + top + bottom, frame.fixed[1] + left + right))
     return replace(frame, size=frame.size + ir.rows((top + bottom, left + right), frame.size))
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in _EXTENDS:
-        raise ValueError(f"padding_mode must be one of {', '.join(_EXTENDS)}, got {mode!r}")
 
 
 def _check_reflect(frame: ir.Frame, padding: Any, mode: str) -> None:
@@ -445,5 +423,6 @@ def _check_reflect(frame: ir.Frame, padding: Any, mode: str) -> None:
         limit = [side - (mode == "reflect") for side in frame.fixed]
         if max(top, bottom) > limit[0] or max(left, right) > limit[1]:
             raise ValueError(
-                f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size {frame.fixed}"
+                f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size "
+                f"{frame.fixed}"
             )

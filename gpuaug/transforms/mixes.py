@@ -2,6 +2,7 @@
 `gpuaug.targets`."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -19,11 +20,10 @@ class Mixing(Transform):
 
     alpha: float = 1.0
     num_classes: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", arguments.number("alpha", self.alpha, 1e-6))
-        if self.num_classes is not None:
-            object.__setattr__(self, "num_classes", arguments.integer("num_classes", self.num_classes, 1))
+    checks = {
+        "alpha": partial(arguments.number, low=1e-6),
+        "num_classes": arguments.optional(partial(arguments.integer, low=1)),
+    }
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         # the open interval of float32, as torch.distributions.Beta has it

@@ -3,15 +3,25 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.symbolic import smooth
-from gpuaug.transforms.base import Drawn, Transform, painted
+from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
 
 __all__ = ["GaussianNoise", "RandomErasing", "SaltAndPepper"]
+
+
+def _value(name: str, value: Any) -> float | tuple[float, ...] | str | None:
+    if not isinstance(value, str):
+        return arguments.fill(name, value, none=False)
+    if value != "random":
+        raise ValueError(f'{name} must be a number, one number per channel or "random", got {value!r}')
+    return value
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,11 @@ class SaltAndPepper(Transform):
     salt_vs_pepper: float = 0.5
     per_channel: bool = False
     example = {"amount": 0.2}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "amount", arguments.number("amount", self.amount, 0.0, 1.0))
-        object.__setattr__(self, "salt_vs_pepper", arguments.number("salt_vs_pepper", self.salt_vs_pepper, 0.0, 1.0))
-        arguments.flag("per_channel", self.per_channel)
+    checks = {
+        "amount": arguments.probability,
+        "salt_vs_pepper": arguments.probability,
+        "per_channel": arguments.flag,
+    }
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         salt, amount = ir.rows((self.amount * self.salt_vs_pepper, self.amount), frame.size, torch.float32).unbind(1)
@@ -44,11 +54,7 @@ class GaussianNoise(Transform):
     sigma: float = 0.1
     clip: bool = True
     example = {"mean": 0.02, "sigma": 0.1}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", arguments.number("mean", self.mean))
-        object.__setattr__(self, "sigma", arguments.number("sigma", self.sigma, 0.0))
-        arguments.flag("clip", self.clip)
+    checks = {"mean": arguments.number, "sigma": partial(arguments.number, low=0.0), "clip": arguments.flag}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         mean, sigma = ir.rows((self.mean, self.sigma), frame.size, torch.float32).unbind(1)
@@ -56,7 +62,7 @@ class GaussianNoise(Transform):
 
 
 @dataclass(frozen=True)
-class RandomErasing(Transform):
+class RandomErasing(WithProbability):
     """Erase a random rectangle with probability p (Zhong et al., 2017, algorithm 1).
 
     `value`: a number, one number per channel, or "random" for N(0, 1) per pixel and channel.  `inplace` is accepted for
@@ -68,18 +74,12 @@ class RandomErasing(Transform):
     value: float | tuple[float, ...] | str = 0.0
     inplace: bool = False
     example = {"p": 0.75, "value": (0.2, 0.4, 0.6)}
-
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "p", arguments.number("p", self.p, 0.0, 1.0))
-        put(self, "scale", arguments.interval("scale", self.scale, 0.0, 1.0))
-        put(self, "ratio", arguments.interval("ratio", self.ratio, 1e-9))
-        if isinstance(self.value, str):
-            if self.value != "random":
-                raise ValueError(f'value must be a number, one number per channel or "random", got {self.value!r}')
-        else:
-            put(self, "value", arguments.fill(self.value, none=False, name="value"))
-        arguments.flag("inplace", self.inplace)
+    checks = {
+        "scale": partial(arguments.interval, low=0.0, high=1.0),
+        "ratio": partial(arguments.interval, low=1e-9),
+        "value": _value,
+        "inplace": arguments.flag,
+    }
 
     def _values(self, frame: ir.Frame) -> tuple[float, ...]:
         if isinstance(self.value, str):
@@ -88,7 +88,7 @@ class RandomErasing(Transform):
         return values * frame.channels if len(values) == 1 else values
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
-        apply = draw.coin(self.p)
+        apply = super().sample(draw, frame)["apply"]
         height, width = frame.size.unbind(1)
         area = (height * width)[:, None] * draw.uniform(*self.scale, count=10)
         aspect = smooth("exp", draw.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), count=10))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,20 @@ from gpuaug.transforms.geometry import matrix
 
 __all__ = ["RandomAffine", "RandomRotation"]
 
-_KERNELS = ("nearest", "bilinear")
+_INTERPOLATION = partial(arguments.interpolation, allowed=("nearest", "bilinear"))
+_CENTER = arguments.optional(partial(arguments.numbers, lengths=(2,)))
 _TOLERANCE = 1e-4
+
+
+def _shear(name: str, value: Any) -> tuple[float, ...]:
+    """An interval along x, or one along x and one along y."""
+    if not isinstance(value, list | tuple):
+        return arguments.around(name, value)
+    items = arguments.numbers(name, value, (2, 4))
+    for pair in (items[:2], items[2:]):
+        if pair:
+            arguments.interval(name, pair)
+    return items
 
 
 def about(frame: ir.Frame, center: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
@@ -87,27 +100,23 @@ class RandomAffine(Transform):
         "shear": (-10.0, 10.0, -5.0, 5.0),
         "interpolation": "bilinear",
     }
-
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "degrees", arguments.around("degrees", self.degrees))
-        if self.translate is not None:
-            put(self, "translate", arguments.numbers("translate", self.translate, (2,), 0.0, 1.0))
-        if self.scale is not None:
-            put(self, "scale", arguments.interval("scale", self.scale, 1e-9))
-        if self.shear is not None:
-            put(self, "shear", _shear(self.shear))
-        put(self, "interpolation", arguments.interpolation(self.interpolation, _KERNELS))
-        put(self, "fill", arguments.fill(self.fill))
-        if self.center is not None:
-            put(self, "center", arguments.numbers("center", self.center, (2,)))
+    checks = {
+        "degrees": arguments.around,
+        "translate": arguments.optional(partial(arguments.numbers, lengths=(2,), low=0.0, high=1.0)),
+        "scale": arguments.optional(partial(arguments.interval, low=1e-9)),
+        "shear": arguments.optional(_shear),
+        "interpolation": _INTERPOLATION,
+        "fill": arguments.fill,
+        "center": _CENTER,
+    }
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         tx, ty = self.translate or (0.0, 0.0)
         low_x, high_x, *rest = self.shear or (0.0, 0.0)  # type: ignore[misc]
         low_y, high_y = rest or (0.0, 0.0)
         ranges = (self.degrees, self.scale or (1.0, 1.0), (low_x, high_x), (low_y, high_y), (-tx, tx), (-ty, ty))
-        low, high = (ir.rows(ends, frame.size, torch.float64) for ends in zip(*ranges, strict=True))  # type: ignore[arg-type]
+        lows, highs = zip(*ranges, strict=True)  # type: ignore[arg-type]
+        low, high = ir.rows(lows, frame.size, torch.float64), ir.rows(highs, frame.size, torch.float64)
         drawn = low + (high - low) * draw.uniform(count=6)
         shift = (drawn[:, 4:] * frame.size.flip(1)).round().long()
         rounded = drawn.float()
@@ -134,19 +143,22 @@ class RandomRotation(Transform):
     center: tuple[float, float] | None = None
     fill: float | tuple[float, ...] | None = 0
     example = {"degrees": 40.0, "interpolation": "bilinear"}
+    checks = {
+        "degrees": arguments.around,
+        "interpolation": _INTERPOLATION,
+        "expand": arguments.flag,
+        "center": _CENTER,
+        "fill": arguments.fill,
+    }
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "degrees", arguments.around("degrees", self.degrees))
-        put(self, "interpolation", arguments.interpolation(self.interpolation, _KERNELS))
+        super().__post_init__()
         low, high = self.degrees  # type: ignore[misc]
-        if arguments.flag("expand", self.expand) and low != high:
+        if self.expand and low != high:
             raise ValueError(
-                f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be rectangular"
+                f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be "
+                "rectangular"
             )
-        put(self, "fill", arguments.fill(self.fill))
-        if self.center is not None:
-            put(self, "center", arguments.numbers("center", self.center, (2,)))
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         return {"angle": draw.uniform(*self.degrees).float()}  # type: ignore[misc]
@@ -195,13 +207,3 @@ def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float]
         (low * (1 / _TOLERANCE)).trunc() * _TOLERANCE
     ).floor()
     return int(high_side), int(wide)
-
-
-def _shear(value: Any) -> tuple[float, ...]:
-    if isinstance(value, list | tuple):
-        items = arguments.numbers("shear", value, (2, 4))
-        for pair in (items[:2], items[2:]):
-            if pair:
-                arguments.interval("shear", pair)
-        return items
-    return arguments.around("shear", value)
