@@ -38,8 +38,10 @@ def second_tables(source: str) -> list[str]:
             # a number of which only the name is the same means something else
             if len(named) >= 3 and not derived:
                 found.append(f"line {node.lineno} numbers {', '.join(sorted(named))}")
+    # what a name is looked for in is a question, no table
+    asked = {id(c) for n in ast.walk(tree) if isinstance(n, ast.Compare) for c in n.comparators}
     for node in ast.walk(tree):
-        parts = getattr(node, "elts", [])
+        parts = [] if id(node) in asked else getattr(node, "elts", [])
         # what a dictionary of other things than numbers says of each is not what stands for it
         if isinstance(node, ast.Dict) and all(isinstance(v, ast.Constant | ast.Attribute) for v in node.values):
             parts = node.keys
