@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from build import build
-from catalogue import CASES
 from PIL import Image
+from specs import SPECS
 from torchvision import tv_tensors
 
 import gpuaug as ga
@@ -359,5 +359,5 @@ def test_good_input_raises_no_warning():
         INVERT(array)
         INVERT(array[:, :, ::-1])
         INVERT([Image.new("RGB", (4, 5)), Image.new("RGB", (4, 5))])
-        for name in sorted(CASES):
-            build(name, CASES[name][0])
+        for name in sorted(SPECS):
+            build(name, SPECS[name].arguments[0])

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from build import build, case, cases
+from build import build, case, cases, spec
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -274,7 +274,7 @@ def test_what_lies_among_pixels_is_refused_where_they_move(name, i):
             # none of them is a tensor
             continue
         calls = [lambda v=labels: policy(x, v), lambda v=labels: policy(ga.Batch(x, labels=v)).labels]
-        if name != "CutMix":
+        if not spec(name).mixes:
             calls.append(lambda v=labels: policy.replay(x, policy.draw(IDS, size=(41, 41), dtype=torch.float32), v))
         for call in calls:
             if moving(policy):

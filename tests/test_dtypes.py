@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2 as v2
-from build import build, case, cases
+from build import build, case, cases, spec
 from compare import compare
 from gpuaug_kernels import launch
 
@@ -75,7 +75,7 @@ def test_every_transform_takes_every_dtype(name, i):
     transform = build(name, case(name, i))
     for dtype in WIDE:
         x = torch.rand(4, 3, 41, 41, dtype=dtype) if dtype.is_floating_point else images(dtype, h=41, w=41)
-        labels = torch.eye(5)[:4] if name == "CutMix" else None
+        labels = torch.eye(5)[:4] if spec(name).mixes else None
         needed = [ga.ToTensor()] if name == "Normalize" and not dtype.is_floating_point else []
         policy = ga.Policy([*needed, transform], seed=3)
         refused = isinstance(transform, ga.ToDtype) and not transform.scale and not transform.dtype.is_floating_point

@@ -4,22 +4,21 @@ seen."""
 import numpy as np
 import pytest
 import torch
-from build import build, case, cases
-from catalogue import CASES, KINDS
+from build import build, case, cases, spec
 from compare import changed, compare, unit
 from PIL import Image
+from specs import SPECS
 
 import gpuaug as ga
 
 BACKENDS = ("reference", "cpu")
 IDS = torch.tensor([3, 2**33 + 141, 59, 26, 2**45, 5, 8])
-MIXES = {"CutMix"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def side_of(name: str) -> tuple[int, int]:
-    """A quarter turn of what is not square leaves a batch ragged."""
-    return (41, 41) if name == "RandomRot90" else (41, 53)
+    """The size to test a transform at."""
+    return (41, 41) if spec(name).square else (41, 53)
 
 
 def chain(mix: bool = False) -> list[ga.Transform]:
@@ -42,20 +41,18 @@ def chain(mix: bool = False) -> list[ga.Transform]:
 def test_cpu_agrees_with_the_reference(name, i, images):
     args = case(name, i)
     x, policy = images(7, *side_of(name)), ga.Policy([build(name, args)], seed=4)
-    labels = torch.arange(7) % 5 if name in MIXES and "num_classes" in args else torch.eye(7) if name in MIXES else None
+    labels = (torch.arange(7) % 5 if "num_classes" in args else torch.eye(7)) if spec(name).mixes else None
     params = policy.draw(IDS, epoch=1, size=side_of(name), dtype=x.dtype)
     got, want = (policy.replay(x, params, labels, backend=b) for b in ("cpu", "reference"))
     if labels is not None:
         (got, a), (want, b) = got, want
-        assert (
-            torch.equal(a, b)
-            and changed(a, torch.nn.functional.one_hot(labels).float() if labels.ndim == 1 else labels) > 0.01
-        )
-    compare(got, want, KINDS[name](args), f"{name}({args})", 5.0 if name == "Normalize" else 1.0)
+        before = torch.nn.functional.one_hot(labels).float() if labels.ndim == 1 else labels
+        assert torch.equal(a, b) and changed(a, before) > 0.01
+    compare(got, want, spec(name).kind(args), f"{name}({args})", spec(name).gain(args))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("name", "i"), [c for c in cases() if c.values[0] not in MIXES])
+@pytest.mark.parametrize(("name", "i"), [c for c in cases() if not spec(c.values[0]).mixes])
 def test_batch_composition_is_invisible(name, i, backend, images):
     args = case(name, i)
     x, policy = images(7, *side_of(name)), ga.Policy([build(name, args)], seed=4)
@@ -390,20 +387,17 @@ def test_a_list_of_equal_sizes_needs_no_step_that_fixes_them(backend, pictures):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_an_empty_batch_gives_an_empty_batch(name, backend):
-    for args in CASES[name]:
-        t = build(name, args)
-        x = torch.zeros(0, 3, *side_of(name))
-        labels = torch.zeros(0, 5) if name in MIXES else None
-        if name == "RandomRot90":
-            t = [t, ga.Resize((5, 5))]
-        out = ga.Policy(t if isinstance(t, list) else [t])(x, labels, backend=backend)
-        out, soft = out if labels is not None else (out, None)
-        one = ga.Policy(t if isinstance(t, list) else [t])(
-            torch.zeros(1, 3, *side_of(name)), None if labels is None else torch.zeros(1, 5), backend=backend
-        )
-        one = one[0] if labels is not None else one
+    of = spec(name)
+    for args in of.arguments:
+        policy = ga.Policy([build(name, args), *([ga.Resize((5, 5))] if of.square else [])])
+
+        def call(n: int, policy: ga.Policy = policy) -> tuple[torch.Tensor, torch.Tensor | None]:
+            x = torch.zeros(n, 3, *side_of(name))
+            return policy(x, torch.zeros(n, 5), backend=backend) if of.mixes else (policy(x, backend=backend), None)
+
+        (out, soft), (one, _) = call(0), call(1)
         assert out.shape == (0, *one.shape[1:]) and out.dtype == one.dtype, args
         assert soft is None or soft.shape == (0, 5)
 

@@ -7,6 +7,7 @@ import torch
 from compare import compare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from specs import SPECS
 
 import gpuaug as ga
 
@@ -31,7 +32,7 @@ MORE = [
     ga.ToDtype(torch.float32, scale=True),
     ga.ToDtype(torch.uint8, scale=True),
 ]
-POOL = [cls(**cls.example) for name, cls in sorted(ga.REGISTRY.items()) if name != "CutMix"] + MORE
+POOL = [cls(**cls.example) for name, cls in sorted(ga.REGISTRY.items()) if not SPECS[name].mixes] + MORE
 SIDES = st.integers(1, 40)
 
 

@@ -7,16 +7,15 @@ import pytest
 import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
-from build import build, case, cases
-from catalogue import CASES, KINDS
+from build import build, case, cases, spec
 from compare import changed, compare
-from oracles import MEANS, OPERATIONS, mean, operate
 from scipy import stats
+from specs import SPECS, mean
+from specs.auto import OPERATIONS, operate
 
 import gpuaug as ga
 
 SEED, EPOCH = 2**40 + 7, 3
-IDENTITIES = {"ToDtype", "ToImage", "ToTensor", "PILToTensor"}
 
 
 def lowered(
@@ -26,8 +25,8 @@ def lowered(
     n = len(x)
     ids, occurrence = torch.arange(n) * 7919 + 2**33, torch.arange(n) % 2
     t = [build(name, args)]
-    if name == "RandomRot90" and x.shape[2] != x.shape[3]:
-        pytest.fail("a quarter turn of images that are not square leaves the batch ragged; test it on square images")
+    if spec(name).square and x.shape[2] != x.shape[3]:
+        pytest.fail(f"{name} leaves images that are not square in different sizes; test it on square ones")
     policy = ga.Policy(t, seed)
     params = policy.draw(
         ids, epoch=EPOCH, occurrence=occurrence, size=tuple(x.shape[2:]), channels=x.shape[1], dtype=x.dtype
@@ -38,19 +37,19 @@ def lowered(
 
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_a_transform_means_what_torchvision_says(name, i, images):
-    args = case(name, i)
-    assert name in MEANS, f"{name} has no oracle: add MEANS[{name!r}] to tests/support/oracles.py"
-    assert name in KINDS, f"{name} has no tolerance: add KINDS[{name!r}] to tests/support/catalogue.py"
+    args, of = case(name, i), spec(name)
     different = 0.0
-    for height, width in ((41, 41),) if name == "RandomRot90" else ((41, 53), (48, 37)):
+    for height, width in ((41, 41), (36, 36)) if of.square else ((41, 53), (48, 37)):
         x = images(9, height, width)
         got, want, _ = lowered(name, args, x)
         # the policy puts the image's dtype back at the end, the oracle stops before
         want = torch.stack(want)
-        scale = 1 / min(args["std"]) if name == "Normalize" else 1.0
-        compare(got, want, KINDS[name](args), f"{name}({args}) at {height}x{width}", scale)
+        compare(got, want, of.kind(args), f"{name}({args}) at {height}x{width}", of.gain(args))
         different += got.shape != x.shape or changed(got, x)
-    assert name in IDENTITIES or different > 0.01, "vacuous: the arguments change nothing"
+    if of.identity(args):
+        assert not different, f"{name}({args}) changes pixels, which its Spec denies"
+    else:
+        assert different > 0.01, "vacuous: the arguments change nothing"
 
 
 def chosen(policy: ga.Policy, size: tuple[int, int], n: int, channels: int = 3, **values) -> ga.Params:
@@ -110,78 +109,63 @@ def test_every_order_of_colorjitter_is_torchvisions(images):
     )
 
 
-GRAY_TOO = sorted(
-    n
-    for n in CASES
-    if n not in {"Normalize", "RandomErasing", "RandomApply", "RandomChoice", "RandomOrder", "RandomRot90"}
-)
+def of_each_channel(args: dict) -> bool:
+    """Whether some argument has a value for each of three channels."""
+    return any(isinstance(args.get(k), tuple) and len(args[k]) == 3 for k in ("fill", "value", "mean"))
 
 
-def per_channel(args: dict) -> bool:
-    return any(isinstance(args.get(k), tuple) and len(args[k]) == 3 for k in ("fill", "value"))
-
-
-@pytest.mark.parametrize("name", GRAY_TOO)
-def test_one_channel_does_what_torchvision_does(name, images):
-    tried = 0
-    for args in CASES[name]:
-        if per_channel(args) or name == "Grayscale":
-            continue
-        x = images(6, 41, 53, channels=1)
-        got, want, _ = lowered(name, args, x)
-        compare(got, torch.stack(want), KINDS[name](args), f"{name}({args}) on one channel")
-        tried += 1
-    assert tried or name == "Grayscale"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "RandomResizedCrop",
-        "Pad",
-        "RandomAffine",
-        "RandomInvert",
-        "SaltAndPepper",
-        "GaussianNoise",
-        "CutMix",
-        "RandomSolarize",
-    ],
-)
-@pytest.mark.parametrize("channels", [2, 4, 7])
-def test_other_numbers_of_channels_work_where_colour_has_no_part(name, channels, images):
-    args = next(a for a in CASES[name] if not per_channel(a))
-    x = images(5, 22, 37, channels)
-    got, want, _ = lowered(name, args, x)
-    compare(got, torch.stack(want), KINDS[name](args), f"{name} on {channels} channels")
-
-
-SMALL = [
-    pytest.param(n, a, id=f"{n}-{i}")
-    for n, all_ in sorted(CASES.items())
-    for i, a in enumerate(all_)
-    # reflections and unpadded crops larger than a pixel are bad input there
-    if a.get("padding_mode", "constant") not in ("reflect", "symmetric")
-    and not (n == "RandomCrop" and not a.get("pad_if_needed"))
+CHANNELS = [
+    pytest.param(name, channels, id=f"{name}-{channels}")
+    for name, s in sorted(SPECS.items())
+    for channels in (1, 2, 4, 7)
+    if s.takes(channels)
 ]
 
 
-@pytest.mark.parametrize(("name", "args"), SMALL)
-def test_tiny_images_do_what_torchvision_does(name, args, images):
-    for height, width in ((1, 1), (2, 2)) if name == "RandomRot90" else ((1, 1), (1, 7), (5, 2)):
-        if name == "RandomRotation" and args.get("interpolation", "nearest") == "nearest":
-            continue  # the middle of an image of even size is a tie, which the last bit decides
-        if name == "RandomResizedCrop" and args.get("ratio", (1, 1))[0] > 1 and height == 1:
-            continue  # torchvision's crop has no rows there, see the test below
-        x = images(12, 13, 13)[:, :, :height, :width]
-        got, want, _ = lowered(name, args, x)
-        kind = KINDS[name](args)
-        if "jump" in kind and name in ("RandomAffine", "RandAugment"):
-            # one pixel is more than 0.1 % of these images: at a tie it may go either way
-            assert (got - torch.stack(want)).abs().gt(1e-4).float().mean() < 0.1, f"{name}({args}) at {height}x{width}"
-        else:
-            compare(
-                got, torch.stack(want), kind, f"{name}({args}) at {height}x{width}", 5.0 if name == "Normalize" else 1.0
-            )
+@pytest.mark.parametrize(("name", "channels"), CHANNELS)
+def test_other_numbers_of_channels_do_what_torchvision_does(name, channels, images):
+    of, tried = spec(name), 0
+    for args in of.arguments:
+        if of_each_channel(args):
+            continue
+        got, want, _ = lowered(name, args, images(6, *((41, 41) if of.square else (41, 53)), channels=channels))
+        compare(got, torch.stack(want), of.kind(args), f"{name}({args}) on {channels} channels", of.gain(args))
+        tried += 1
+    assert tried, f"vacuous: every set of arguments of {name} has values for three channels"
+
+
+@pytest.mark.parametrize("name", sorted(n for n, s in SPECS.items() if s.channels))
+def test_numbers_of_channels_without_a_meaning_are_refused(name, images):
+    args = case(name, 0)
+    for channels in (2, 4):
+        assert not spec(name).takes(channels), "vacuous"
+        with pytest.raises(ValueError, match=f"{name} needs images of .* channels, got {channels}"):
+            ga.Policy([build(name, args)])(images(2, 9, 9, channels), backend="reference")
+
+
+SMALL = [
+    pytest.param(name, args, size, id=f"{name}-{i}-{size[0]}x{size[1]}")
+    for name, s in sorted(SPECS.items())
+    for i, args in enumerate(s.arguments)
+    for size in (((1, 1), (2, 2)) if s.square else ((1, 1), (1, 7), (5, 2)))
+    if s.small(args, *size)
+]
+
+
+@pytest.mark.parametrize(("name", "args", "size"), SMALL)
+def test_tiny_images_do_what_torchvision_does(name, args, size, images):
+    of = spec(name)
+    got, want, _ = lowered(name, args, images(12, 13, 13)[:, :, : size[0], : size[1]])
+    what = f"{name}({args}) at {size}"
+    if of.ties and "jump" in of.kind(args):
+        assert got.shape == torch.stack(want).shape, what
+        assert (got - torch.stack(want)).abs().gt(1e-4).float().mean() < 0.1, what
+    else:
+        compare(got, torch.stack(want), of.kind(args), what, of.gain(args))
+
+
+def test_every_transform_has_a_tiny_image():
+    assert {p.values[0] for p in SMALL} == SPECS.keys()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +191,7 @@ def test_constant_images_do_what_torchvision_does(value, images):
         )
         want = [operate(op, i, 1, 20, 31, v2.InterpolationMode.NEAREST, None) for i in x]
         compare(policy.replay(x, params, backend="reference"), torch.stack(want), "jump", f"{op} of {value}")
-    got, want, _ = lowered("ColorJitter", CASES["ColorJitter"][1], x)
+    got, want, _ = lowered("ColorJitter", case("ColorJitter", 1), x)
     compare(got, torch.stack(want), "colour", f"ColorJitter of {value}")
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from build import build
-from catalogue import CASES
 from PIL import Image
+from specs import SPECS
 
 import gpuaug as ga
 from gpuaug import functional as F
@@ -230,9 +230,9 @@ def test_a_transform_without_fields_is_refused_when_it_is_written():
     said(lambda: ga.Policy([Plain()]).to_dict(), "Plain is no dataclass", "@dataclass(frozen=True)")
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_what_is_written_of_the_librarys_transforms_is_read_again(name):
-    for args in CASES[name]:
+    for args in SPECS[name].arguments:
         t = build(name, args)
         assert serial.from_dict(serial.from_yaml(serial.to_yaml(serial.to_dict(t)))) == t
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from build import build
-from catalogue import CASES
+from specs import SPECS
 from torch import nn
 
 import gpuaug as ga
@@ -86,7 +86,7 @@ def test_every_tensor_of_the_library_names_its_device(name):
     """Under another default device, here one that holds no values."""
 
     def outputs() -> list[torch.Tensor]:
-        policy = ga.Policy([build(name, CASES[name][0])], seed=3)
+        policy = ga.Policy([build(name, SPECS[name].arguments[0])], seed=3)
         made = [policy(x, soft, ids=ids, backend=backend)[0] for backend in ("cpu", "cpu", "reference")]
         policy(x, soft)
         params = policy.draw(ids, size=(80, 80), dtype=x.dtype)

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from build import build, case, cases
-from oracles import DRAWS
+from build import build, case, cases, spec
 from scipy import stats
+from specs import SPECS
 
 import gpuaug as ga
 
@@ -48,20 +48,21 @@ def alike(a: np.ndarray, b: np.ndarray, what: str) -> None:
     else:
         p = stats.ks_2samp(a, b).pvalue
     assert p > P, (
-        f"{what}: p = {p:.2g} that both draw alike; means {a.mean():.4g} and {b.mean():.4g}, spreads {a.std():.4g} and {b.std():.4g}"
+        f"{what}: p = {p:.2g} that both draw alike; means {a.mean():.4g} and {b.mean():.4g}, "
+        f"spreads {a.std():.4g} and {b.std():.4g}"
     )
 
 
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
     args = case(name, i)
-    assert name in DRAWS, f"{name} has no oracle of its draws: add DRAWS[{name!r}] to tests/support/oracles.py"
     size = ((41, 53), (48, 37), (12, 33))[i % 3] if "padding" not in args else (41, 53)
     ours = ga.Policy([build(name, args)], seed=5 + i).draw(
         torch.arange(N) + 2**33, epoch=2, size=size, dtype=torch.float32
     )[0]
-    ours.pop("partner", None)  # drawn among the batch: see below
-    theirs = DRAWS[name](args, N, size, np.random.default_rng(i))
+    if spec(name).mixes:
+        ours.pop("partner")  # drawn among the batch: see below
+    theirs = spec(name).draws(args, N, size, np.random.default_rng(i))
     a, b = columns(ours), columns(theirs)
     assert a.keys() == b.keys(), f"{name} draws {sorted(a)} instead of {sorted(b)}"
     for k in a:
@@ -84,7 +85,7 @@ def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size):
         {"size": 8, "scale": (1.0, 1.3), "ratio": (1.0, 1.0)},
     ):
         ours = columns(ga.Policy([ga.RandomResizedCrop(**args)], seed=3).draw(torch.arange(N), size=size)[0])
-        theirs = columns(DRAWS["RandomResizedCrop"](args, N, size, np.random.default_rng(1)))
+        theirs = columns(SPECS["RandomResizedCrop"].draws(args, N, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomResizedCrop({args}) of {size}: {k}")
         alike(
@@ -99,7 +100,7 @@ def test_rectangles_to_erase_in_odd_shapes_are_drawn_as_torchvision_draws_them(s
     failed = 0.0
     for args in ({}, {"scale": (0.5, 1.0), "ratio": (0.2, 0.4)}, {"scale": (0.9, 1.0), "ratio": (1.0, 1.0)}):
         ours = columns(ga.Policy([ga.RandomErasing(**args)], seed=3).draw(torch.arange(N), size=size)[0])
-        theirs = columns(DRAWS["RandomErasing"](args, N, size, np.random.default_rng(1)))
+        theirs = columns(SPECS["RandomErasing"].draws(args, N, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomErasing({args}) of {size}: {k}")
         alike(

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, fields, is_dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2 as v2
-from build import build, case, cases
+from build import build, case, cases, spec
+from compare import TOLERANCES
+from specs import FAMILIES, SPECS
 
 import gpuaug as ga
 from gpuaug import ir, serial, targets
@@ -231,6 +234,41 @@ def test_an_executor_names_the_pass_it_lacks():
 
 
 @pytest.mark.parametrize("name", sorted(ga.REGISTRY))
+def test_a_transform_has_a_spec_that_leaves_nothing_out(name):
+    of, cls = spec(name), ga.REGISTRY[name]
+    family = cls.__module__.rsplit(".", 1)[-1]
+    where = f"SPECS[{name!r}] of tests/support/specs/{family}.py"
+    homes = [f.__name__ for f in FAMILIES if name in f.SPECS]
+    assert homes == [f"specs.{family}"], f"{where} stands in {homes}"
+    assert of.arguments, f"{where} has no arguments to test with"
+    for args in (*of.arguments, of.fine, *(r.arguments for r in of.refuses)):
+        assert args.keys() <= {f.name for f in fields(cls)}, f"{where} gives {name} what it does not take: {args}"
+    refused = {list(r.arguments)[-1] for r in of.refuses}
+    missing = sorted({f.name for f in fields(cls)} - refused)
+    assert not missing, f"{where} refuses nothing as {', '.join(missing)}: add refused({missing[0]!r}, ...)"
+    for args in of.arguments:
+        assert of.kind(args) in TOLERANCES, f"{where} has the tolerance {of.kind(args)!r}, which compare.py has not"
+
+
+def test_there_is_no_spec_of_what_is_no_transform():
+    assert SPECS.keys() - ga.REGISTRY.keys() == set()
+    assert sum(len(f.SPECS) for f in FAMILIES) == len(SPECS), "two families have a Spec of one name"
+
+
+def test_an_oracle_never_imports_its_subject():
+    """Specs are another's word on what a transform is: torchvision's and numpy's."""
+    support = ROOT / "tests" / "support"
+    files = [support / "oracles.py", *sorted((support / "specs").glob("*.py"))]
+    assert len(files) > 8, "vacuous"
+    for path in files:
+        for target in imports(path):
+            top = target.split(".")[0]
+            assert top in {"oracles", "specs", "numpy", "torch", "torchvision", *sys.stdlib_module_names}, (
+                f"{path.name} imports {target}"
+            )
+
+
+@pytest.mark.parametrize("name", sorted(ga.REGISTRY))
 def test_a_transform_is_public_frozen_and_explained(name):
     cls = ga.REGISTRY[name]
     assert name in ga.__all__ and getattr(ga, name) is cls and cls.__name__ == name
@@ -268,43 +306,28 @@ def cases_of(name: str) -> list:
     return [c for c in cases() if c.values[0] == name]
 
 
-def test_numbers_of_numpy_are_stored_as_plain_ones():
+def of_numpy(value: Any) -> Any:
+    """The same arguments with numbers of numpy."""
+    if isinstance(value, dict):
+        return {k: of_numpy(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(of_numpy(v) for v in value)
+    kinds = {int: np.int64, float: np.float64}
+    return kinds[type(value)](value) if type(value) in kinds else value
+
+
+@pytest.mark.parametrize(("name", "i"), cases())
+def test_numbers_of_numpy_are_stored_as_plain_ones(name, i):
     """So that a value prints, compares and goes through YAML whatever it was made from."""
-    one, half = np.int64(3), np.float32(0.5)
-    made = [
-        ga.CenterCrop(one),
-        ga.ColorJitter(half, hue=(-half, half)),
-        ga.CutMix(half, one),
-        ga.GaussianNoise(half, half),
-        ga.Grayscale(one),
-        ga.Normalize(np.array([0.5]), torch.tensor([0.25])),
-        ga.Pad((one, one), half),
-        ga.RandAugment(one, one, np.int32(31), fill=half),
-        ga.RandomAffine(half, (half, half), (half, one), np.array([1, 2]), fill=(half, one, one), center=(one, half)),
-        ga.RandomChoice([ga.RandomInvert(half)], p=np.array([1.0])),
-        ga.RandomCrop([one, one], one),
-        ga.RandomErasing(half, value=[half, 0, 1]),
-        ga.RandomPosterize(one, half),
-        ga.RandomResizedCrop(one, (half, one), (half, one)),
-        ga.RandomRotation(one, center=np.array([1, 2])),
-        ga.RandomSolarize(half),
-        ga.Resize(one, max_size=np.int64(9)),
-        ga.Resize(None, max_size=one),
-        ga.SaltAndPepper(half, half),
-    ]
-    policy = ga.Policy(made, seed=np.int64(5))
-    assert eval(repr(policy), {"torch": torch, **vars(ga)}) == policy, repr(policy)
-    assert ga.Policy.from_dict(serial.from_yaml(serial.to_yaml(policy.to_dict()))) == policy
+    plain, made = build(name, case(name, i)), build(name, of_numpy(case(name, i)))
+    assert made == plain and repr(made) == repr(plain)
+    policy = ga.Policy([made], seed=np.int64(5))
+    assert ga.Policy.from_dict(serial.from_yaml(serial.to_yaml(policy.to_dict()))) == policy == ga.Policy([plain], 5)
 
 
-# what torchvision has and we have not, or have otherwise, and why
-OTHERWISE = {
-    # labels come as an argument of the call
-    "CutMix": {"labels_getter"},
-    # both are the same as scale=True of ToDtype
-    "ToTensor": set(),
-    "ToImage": set(),
-}
+def test_numbers_of_numpy_are_tried():
+    given = [of_numpy(s.arguments) for s in SPECS.values()]
+    assert sum("np.float64" in repr(a) for a in given) > 10 and sum("np.int64" in repr(a) for a in given) > 8
 
 
 @pytest.mark.parametrize("name", sorted(n for n in ga.REGISTRY if hasattr(v2, n)))
@@ -314,7 +337,7 @@ def test_arguments_their_order_and_defaults_are_torchvisions(name):
         for k, p in inspect.signature(getattr(v2, name).__init__).parameters.items()
         if k != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
-    for gone in OTHERWISE.get(name, ()):
+    for gone in spec(name).lacks:
         theirs.pop(gone)
     ours = {f.name: f.default for f in fields(ga.REGISTRY[name])}
     assert list(ours) == list(theirs)
@@ -328,8 +351,12 @@ def test_arguments_their_order_and_defaults_are_torchvisions(name):
             )
 
 
-def test_the_transforms_that_torchvision_lacks_are_known():
-    assert {n for n in ga.REGISTRY if not hasattr(v2, n)} == {"RandomRot90", "SaltAndPepper"}
+@pytest.mark.parametrize("name", sorted(ga.REGISTRY))
+def test_the_transforms_that_torchvision_lacks_are_marked_as_ours(name):
+    assert spec(name).ours != hasattr(v2, name)
+
+
+def test_the_arguments_of_salt_and_pepper_stay_as_they_are():
     assert [(f.name, f.default) for f in fields(ga.SaltAndPepper)] == [
         ("amount", 0.05),
         ("salt_vs_pepper", 0.5),

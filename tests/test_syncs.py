@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from build import build, case, cases
+from build import build, case, cases, spec
 from policies import FLIP, MEAN, POLICIES, STD, WAITS, calls, mixes
 from waits import CARD, Card, Wait, card
 
@@ -119,8 +119,8 @@ def test_no_transform_makes_the_host_wait(name, i, recipes):
     args = case(name, i)
     policy = ga.Policy([build(name, args)])
     with card(recipes) as on:
-        x = dense(*((41, 41) if name == "RandomRot90" else (41, 53)))
-        labels = None if "Mix" not in name else whole() if "num_classes" in args else torch.zeros(N, 4, device=CARD)
+        x = dense(*((41, 41) if spec(name).square else (41, 53)))
+        labels = None if not spec(name).mixes else whole() if "num_classes" in args else torch.zeros(N, 4, device=CARD)
         expect(f"{name}-{i}", lambda: policy(x, labels, ids=whole(), epoch=2), on)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from build import build
-from catalogue import CASES
 from PIL import Image
+from specs import SPECS
 
 import gpuaug as ga
 from gpuaug import functional as F
@@ -220,10 +220,10 @@ def test_any_number_of_policies_are_compiled_into_few_graphs(name, way):
     assert 1 <= len(graphs) <= 3
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_the_shape_of_every_transform_is_foreseen(name):
     """A graph is made for what is foreseen: another shape, dtype or stride of the pixels would break what follows."""
-    for args in CASES[name]:
+    for args in SPECS[name].arguments:
         labels = None if "Mix" not in name else torch.arange(4) if "num_classes" in args else torch.eye(4)
         policy, images, seen = (
             ga.Policy([build(name, args)], memory_format=torch.channels_last),

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 import pytest
 import torch
-from build import build, case, cases
+from build import build, case, cases, spec
 from gpuaug_kernels import draws as device_machine
 
 import gpuaug as ga
@@ -68,7 +68,7 @@ def policies(name: str, i: int):
         if name == "Normalize":
             first.append(FLOAT)
         # a quarter turn of what is not square leaves a batch of different sizes
-        last = [ga.Resize((32, 32))] if name == "RandomRot90" else []
+        last = [ga.Resize((32, 32))] if spec(name).square else []
         policy = ga.Policy([*first, transform, *last], seed=SEED)
         try:
             policy._builder("cpu")(keys(), frame(kind))

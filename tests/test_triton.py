@@ -4,8 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from build import build, case, cases
-from catalogue import KINDS
+from build import build, case, cases, spec
 from compare import changed, compare
 from executed import FINISH, IDS, both, falls, planned, watched
 from gpuaug_kernels import launch, noise
@@ -56,9 +55,9 @@ def test_every_transform_is_the_references(name, i, images):
     height, width = {"RandomRot90": (34, 34), "Pad": (41, 38)}.get(name, (21, 35))
     x, policy = images(3, height, width), ga.Policy([build(name, args)], seed=4)
     assert not falls(policy, (height, width))
-    labels = None if "Mix" not in name else torch.arange(3) if "num_classes" in args else torch.eye(3)
+    labels = None if not spec(name).mixes else torch.arange(3) if "num_classes" in args else torch.eye(3)
     got, want = both(policy, x, labels)
-    compare(got, want, KINDS[name](args), f"{name}({args})", 5.0 if name == "Normalize" else 1.0)
+    compare(got, want, spec(name).kind(args), f"{name}({args})", spec(name).gain(args))
 
 
 @pytest.mark.parametrize(

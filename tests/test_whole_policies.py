@@ -7,9 +7,10 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 from build import build
-from catalogue import CASES, RGB
 from compare import changed, compare, unit
-from oracles import mean, spanned
+from specs import SPECS, mean
+from specs.base import RGB
+from specs.choice import spanned
 
 import gpuaug as ga
 
@@ -142,7 +143,7 @@ def test_random_policies_are_torchvisions_one_after_the_other(seed, backend, ima
     r = random.Random(seed)
     chain = []
     for name in r.choices(ANYWHERE, k=r.randrange(2, 7)):
-        chain.append((name, r.choice([a for a in CASES[name] if fits(name, a)])))
+        chain.append((name, r.choice([a for a in SPECS[name].arguments if fits(name, a)])))
     agree(chain, images(N, r.randrange(20, 50), r.randrange(20, 50)), backend, share=0.01)
 
 

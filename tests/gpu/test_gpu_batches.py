@@ -9,6 +9,7 @@ from build import build, case, cases
 from compare import changed
 from on_card import DEVICE, DTYPES, IDS, MANY, images, pictures, put, run
 from policies import POLICIES, mixes, takes_many
+from specs import SPECS
 from torch import Tensor
 
 import gpuaug as ga
@@ -24,10 +25,10 @@ def moved(x: Tensor, offset: int) -> Tensor:
     return out.copy_(x)
 
 
-@pytest.mark.parametrize(("name", "i"), [c for c in cases() if "Mix" not in c.values[0]])
+@pytest.mark.parametrize(("name", "i"), [c for c in cases() if not SPECS[c.values[0]].mixes])
 def test_no_transform_sees_the_batch(name, i):
     x, policy = (
-        images(7, *((34, 34) if name == "RandomRot90" else (41, 38))),
+        images(7, *((34, 34) if SPECS[name].square else (41, 38))),
         ga.Policy([build(name, case(name, i))], seed=4),
     )
     whole = run(policy, x, ids=IDS, epoch=2)[0]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from build import build, case, cases
-from catalogue import CASES, KINDS
+from build import build, case, cases, spec
 from compare import changed, compare
 from on_card import DEVICE, DTYPES, IDS, MANY, SIZES, agree, images, pictures, put, run
 from policies import FLOAT, POLICIES, STD, mixes, takes_many
+from specs import SPECS
 
 import gpuaug as ga
 from gpuaug import functional as F
@@ -27,21 +27,21 @@ def flat(drawn: Any) -> list[torch.Tensor]:
 def test_every_transform_agrees(name, i):
     args = case(name, i)
     height, width = {"RandomRot90": (34, 34), "Pad": (41, 38)}.get(name, (21, 35))
-    labels = None if "Mix" not in name else torch.arange(5) if "num_classes" in args else torch.eye(5)
+    labels = None if not spec(name).mixes else torch.arange(5) if "num_classes" in args else torch.eye(5)
     policy = ga.Policy([build(name, args)], seed=4)
     agree(
         policy,
         images(5, height, width),
-        KINDS[name](args),
+        spec(name).kind(args),
         f"{name}({args})",
         labels,
-        5.0 if name == "Normalize" else 1.0,
+        spec(name).gain(args),
     )
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(SPECS))
 def test_every_transform_draws_the_same_on_the_card(name):
-    for args in CASES[name]:
+    for args in spec(name).arguments:
         policy, ids = ga.Policy([build(name, args)], seed=2**50), torch.arange(2000) * 2**31
         there, here = (flat(list(policy.draw(i, epoch=5, size=(41, 41)))) for i in (put(ids), ids))
         assert len(there) == len(here)

@@ -1,9 +1,10 @@
-"""Transforms from the specifications of tests/support/catalogue.py, which doesn't know gpuaug."""
+"""Transforms made from the Specs of tests/support/specs/, which doesn't know gpuaug."""
 
 from typing import Any
 
 import pytest
-from catalogue import CASES
+from specs import SPECS, Spec
+from specs.base import Class, Instance
 
 import gpuaug as ga
 
@@ -14,16 +15,34 @@ def build(name: str, args: dict[str, Any]) -> ga.Transform:
     return getattr(ga, name)(**{**args, **nested})
 
 
+def resolved(value: Any) -> Any:
+    """What a Spec cannot name without gpuaug: an Instance as a transform, a Class as its class, in lists and
+    arguments too."""
+    if isinstance(value, Instance):
+        return getattr(ga, value.name)()
+    if isinstance(value, Class):
+        return getattr(ga, value.name)
+    if isinstance(value, list):
+        return [resolved(v) for v in value]
+    return {k: resolved(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def spec(name: str) -> Spec:
+    """The Spec of a transform, or a failure that says where it is missing."""
+    family = ga.REGISTRY[name].__module__.rsplit(".", 1)[-1]
+    assert name in SPECS, f"{name} has no Spec: add SPECS[{name!r}] to tests/support/specs/{family}.py"
+    return SPECS[name]
+
+
 def cases() -> list[Any]:
-    """Every transform of the registry with every set of arguments; one without any is there too, so that a test names
-    it."""
+    """Every transform of the registry with every set of arguments; one without a Spec is there too, so that a test
+    names it."""
     return [
         pytest.param(name, i, id=f"{name}-{i}")
         for name in sorted(ga.REGISTRY)
-        for i in range(len(CASES.get(name, ((),))))
+        for i in range(len(SPECS[name].arguments) if name in SPECS else 1)
     ]
 
 
 def case(name: str, i: int) -> dict[str, Any]:
-    assert name in CASES, f"{name} has no arguments to test with: add CASES[{name!r}] to tests/support/catalogue.py"
-    return CASES[name][i]
+    return spec(name).arguments[i]

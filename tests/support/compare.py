@@ -42,8 +42,8 @@ def compare(got: Tensor, want: Tensor, kind: str, what: str = "", scale: float =
         worst = (a - b).abs().max().item()
         first = tuple(wrong.nonzero()[0].tolist())
         raise AssertionError(
-            f"{what}: {wrong.double().mean().item():.4%} of the values differ by more than {limit * scale:g} ({kind}), the worst by {worst:g}; "
-            f"the first at {first}: got {a[first].item():.6f}, want {b[first].item():.6f}"
+            f"{what}: {wrong.double().mean().item():.4%} of the values differ by more than {limit * scale:g} ({kind}), "
+            f"the worst by {worst:g}; the first at {first}: got {a[first].item():.6f}, want {b[first].item():.6f}"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from build import build
-from catalogue import CASES
+from specs import SPECS
 
 import gpuaug as ga
 from gpuaug import numbering, rng
@@ -90,9 +90,8 @@ def known() -> dict[str, Any]:
 
 
 def found() -> dict[str, Any]:
-    """The file as it would be now: every set of arguments of tests/support/catalogue.py, and those that it knows
-    already."""
-    made = {repr(t): t for name in sorted(ga.REGISTRY) for t in (build(name, args) for args in CASES[name])}
+    """The file as it would be now: every set of arguments of the Specs, and those that are in it already."""
+    made = {repr(t): t for name in sorted(ga.REGISTRY) for t in (build(name, args) for args in SPECS[name].arguments)}
     if FILE.exists():
         made |= {code: eval(code, {"torch": torch, **vars(ga)}) for code in known()["transforms"]}
     return {
@@ -115,7 +114,10 @@ def main(*arguments: str) -> str | None:
     changed = changes(old, new)
     print(*changed, sep="\n")
     if changed and not new["version"] > old["version"]:
-        return f"{len(changed)} draws changed, and gpuaug.rng.VERSION is still {new['version']}: old seeds would give other augmentations without a word"
+        return (
+            f"{len(changed)} draws changed, and gpuaug.rng.VERSION is still {new['version']}: old seeds would give "
+            "other augmentations without a word"
+        )
     if "--write" not in arguments:
         return None if new == old else "tests/support/golden.json is not complete; --write adds to it"
     FILE.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")

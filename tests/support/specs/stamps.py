@@ -1,0 +1,92 @@
+"""Specs of the transforms that write over pixels: noise and erasing."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.v2 as v2
+import torchvision.transforms.v2.functional as F
+from oracles import Args, Draws, Sample, asked, coin, nothing, pixel_normals, pixel_words
+from torch import Tensor
+
+from specs.base import BAD_P, BAD_RANGES, INF, NAN, RGB, Spec, refused
+
+
+def salt_and_pepper(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    amount, salt = a.get("amount", 0.05), a.get("salt_vs_pepper", 0.5)
+    words = pixel_words(s, *x.shape)[: len(x)] if a.get("per_channel") else pixel_words(s, *x.shape)[:1]
+    u = torch.from_numpy((words >> np.uint64(8)).astype(np.float64) * 2.0**-24).float()
+    out = torch.where(u < np.float32(amount), torch.zeros(()), x)
+    return torch.where(u < np.float32(amount * salt), torch.ones(()), out)
+
+
+def gaussian_noise(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    out = x + a.get("mean", 0.0) + a.get("sigma", 0.1) * pixel_normals(s, *x.shape)
+    return out.clamp(0, 1) if a.get("clip", True) else out
+
+
+def erase(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    i, j, h, w = (int(p[k]) for k in "ijhw")
+    if not p["apply"] or not h or not w:
+        return x
+    if a.get("value") == "random":
+        return F.erase(x, i, j, h, w, pixel_normals(s, *x.shape)[:, i : i + h, j : j + w])
+    value = a.get("value", 0.0)
+    return F.erase(x, i, j, h, w, torch.tensor(value if isinstance(value, tuple) else (value,) * len(x))[:, None, None])
+
+
+def drawn_erasing(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    def read(p: Any) -> dict[str, Any]:
+        failed = p["v"] is None
+        return {"i": p["i"], "j": p["j"], "h": 0 if failed else p["h"], "w": 0 if failed else p["w"]}
+
+    value = a.get("value", 0.0)
+    box = asked(v2.RandomErasing(**{**a, "value": 0.0}), n, size, rng, read)
+    row = (math.nan,) * 3 if value == "random" else value if isinstance(value, tuple) else (value,) * 3
+    return {"apply": coin(rng, n, a.get("p", 0.5)), **box, "v": np.tile(np.asarray(row, np.float64), (n, 1))}
+
+
+SPECS = {
+    "GaussianNoise": Spec(
+        arguments=({}, {"mean": 0.1, "sigma": 0.3}, {"sigma": 0.3, "clip": False}),
+        tolerance="colour",
+        meaning=gaussian_noise,
+        draws=nothing,
+        refuses=(
+            *refused("mean", NAN, INF, "0"),
+            *refused("sigma", -0.1, NAN, INF, None),
+            *refused("clip", 1, "no"),
+        ),
+    ),
+    "RandomErasing": Spec(
+        arguments=(
+            {"p": 0.75, "value": RGB},
+            {"p": 1.0, "value": "random"},
+            {"p": 1.0, "scale": (0.3, 1.0), "ratio": (0.1, 0.4), "value": 0.6},
+            {},
+        ),
+        tolerance="colour",
+        meaning=erase,
+        draws=drawn_erasing,
+        refuses=(
+            *BAD_P,
+            *refused("scale", *BAD_RANGES, (-0.1, 0.3), (0.1, 1.5)),
+            *refused("ratio", *BAD_RANGES, (0.0, 1.0), (-1.0, 1.0)),
+            *refused("value", "noise", NAN, (), (0.1, NAN), None, {"a": 1}),
+            *refused("inplace", "yes"),
+        ),
+    ),
+    "SaltAndPepper": Spec(
+        arguments=({}, {"amount": 0.3, "salt_vs_pepper": 0.8}, {"amount": 0.5, "per_channel": True}),
+        tolerance="exact",
+        meaning=salt_and_pepper,
+        draws=nothing,
+        refuses=(
+            *refused("amount", -0.1, 1.1, NAN, "0.1", None, True),
+            *refused("salt_vs_pepper", -0.1, 1.1, NAN, "0.1", None, True),
+            *refused("per_channel", 1, None),
+        ),
+        ours=True,
+    ),
+}
