@@ -114,7 +114,8 @@ class RandomAffine(Transform):
         low_x, high_x, *rest = self.shear or (0.0, 0.0)  # type: ignore[misc]
         low_y, high_y = rest or (0.0, 0.0)
         ranges = (self.degrees, self.scale or (1.0, 1.0), (low_x, high_x), (low_y, high_y), (-tx, tx), (-ty, ty))
-        low, high = (ir.rows(ends, frame.size, torch.float64) for ends in zip(*ranges, strict=True))  # type: ignore[arg-type]
+        lows, highs = zip(*ranges, strict=True)  # type: ignore[arg-type]
+        low, high = ir.rows(lows, frame.size, torch.float64), ir.rows(highs, frame.size, torch.float64)
         drawn = low + (high - low) * draw.uniform(count=6)
         shift = (drawn[:, 4:] * frame.size.flip(1)).round().long()
         rounded = drawn.float()

@@ -1,4 +1,4 @@
-"""What the Specs of tests/support/specs/ say transforms by: torchvision and plain numpy.  Nothing here imports gpuaug."""
+"""What several Specs say transforms by: torchvision and plain numpy.  Nothing here imports gpuaug."""
 
 import math
 from collections.abc import Callable

@@ -1,5 +1,6 @@
-"""One `Spec` for each transform, by family as in gpuaug/transforms/.  Nothing in this folder imports gpuaug: what it says
-of a transform is another's word."""
+"""One `Spec` for each transform, by family as in gpuaug/transforms/.
+
+Nothing in this folder imports gpuaug: a Spec says independently, by torchvision or numpy, what a transform should do."""
 
 from oracles import Args, Sample, only
 from torch import Tensor
