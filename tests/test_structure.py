@@ -26,6 +26,8 @@ from specs import FAMILIES, SPECS
 import gpuaug as ga
 from gpuaug import ir, serial, targets
 from gpuaug.exec import reference
+from gpuaug.exec.cpu import encode
+from gpuaug.exec.triton import canonical, rules
 
 ROOT = Path(ga.__file__).parent.parent
 
@@ -216,6 +218,15 @@ def test_every_pass_has_its_rules(cls):
     assert reference.apply.dispatch(cls) is not reference.apply.dispatch(object), (
         f"exec/reference.py has no rule for {cls.__name__}"
     )
+    # a user's function runs by the reference alone; the end is what executors do anyway, and a blur is two passes there
+    if cls is not ir.Custom:
+        assert encode.emit.dispatch(cls) is not encode.emit.dispatch(ir.Pass), (
+            f"exec/cpu/encode.py has no rule for {cls.__name__}"
+        )
+        known = rules.rule.dispatch(cls) is not rules.rule.dispatch(ir.Pass)
+        assert known or canonical.rewrite.dispatch(cls) is not canonical.rewrite.dispatch(ir.Pass), (
+            f"exec/triton/rules.py and canonical.py have no rule for {cls.__name__}"
+        )
     if issubclass(cls, ir.Mix):
         assert targets.apply.dispatch(cls) is not targets.apply.dispatch(object), (
             f"targets.py does not say what {cls.__name__} does to labels"
