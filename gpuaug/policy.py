@@ -69,6 +69,8 @@ class Policy(Numbered):
         self._classes = next(iter(classes), None)
         self._layout, self._names = self._foresee()
         self._recipes = Recipes()
+        # whether images of a shape and dtype may come as if their sizes differed
+        self._ragged: dict[tuple[Any, torch.dtype], bool] = {}
         self.outline = torch_compile.register(self, self._classes)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -281,6 +283,9 @@ class Policy(Numbered):
     ) -> Call:
         check(backend)
         source = as_images(images)
+        if isinstance(source, Ragged) and len(set(source.shapes)) == 1 and not self._takes_ragged(source):
+            # as a list of images of one size; where the policy can, they stay where they are
+            source = source.dense()
         n, device = len(source), source.device
         if labels is not None:
             labels = as_labels(labels, n, device, lambda: self._moves(source))
@@ -349,6 +354,21 @@ class Policy(Numbered):
         channels = source.channels if isinstance(source, Ragged) else source.shape[1]
         frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
         return targets.moves(self._lower(frame, self._draw(self._one(), frame)))
+
+    def _takes_ragged(self, source: Ragged) -> bool:
+        """Whether the policy takes such images without knowing that they are of one size."""
+        kind = (source.shapes[0], source.dtype)
+        if kind not in self._ragged:
+            height, width, channels = kind[0]
+            size = torch.tensor([[height, width]], device="cpu")
+            frame = frame_for(size, 1, channels, source.dtype, torch.device("cpu"))
+            try:
+                self._lower(frame, self._draw(self._one(), frame))
+                self._ragged[kind] = True
+            except ValueError:
+                # it says why where the images are looked at as they are
+                self._ragged[kind] = False
+        return self._ragged[kind]
 
     def _builder(self, backend: str) -> Build:
         """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame."""

@@ -143,7 +143,7 @@ def test_every_byte_comes_in_as_itself_over_255():
 
 
 def choice(*branches: ir.Sequence, steps: int = 1) -> ir.Choice:
-    index = torch.from_numpy(np.random.default_rng(len(branches)).integers(-1, len(branches), (N, steps)))
+    index = torch.from_numpy(np.random.default_rng(len(branches)).integers(0, len(branches), (N, steps)))
     return ir.Choice(index, tuple(branches))
 
 

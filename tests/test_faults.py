@@ -47,8 +47,8 @@ FAULTS = [
     Fault(
         "an epoch that is ignored",
         "rng/draw.py",
-        "((self.ids >> 32) << 18) | self.epoch\n",
-        "((self.ids >> 32) << 18)\n",
+        "((self.ids >> 32) << EPOCH_BITS) | self.epoch\n",
+        "((self.ids >> 32) << EPOCH_BITS)\n",
         "test_rng.py",
         "key or counter",
     ),
@@ -63,7 +63,7 @@ FAULTS = [
     Fault(
         "an id cut to 32 bits",
         "rng/draw.py",
-        "((self.ids >> 32) << 18) | self.epoch\n",
+        "((self.ids >> 32) << EPOCH_BITS) | self.epoch\n",
         "self.epoch + 0 * self.ids\n",
         "test_rng.py",
         "key or counter",

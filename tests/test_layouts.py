@@ -176,3 +176,17 @@ def test_images_in_one_piece_of_memory_travel_in_one():
     compare(MOVES(piece, ids=IDS), MOVES(ragged, ids=IDS), "exact", "side by side")
     there = piece.to("meta")
     assert len({i.untyped_storage()._cdata for i in there.images}) == 1 and all(i.is_contiguous() for i in there.images)
+
+
+@pytest.mark.parametrize("steps", [[ga.RandomHorizontalFlip(1.0)], [ga.ColorJitter(0.4), ga.Resize((9, 7))]], ids=repr)
+def test_a_ragged_of_one_size_is_taken_as_a_list_of_it_is(steps):
+    """What is refused as ambiguous is told to come as a Ragged, which no policy may then refuse for its sizes."""
+    policy, ids = ga.Policy(steps), torch.arange(2)
+    planes = [torch.arange(90 * (k + 1), 90 * (k + 2)).view(3, 10, 3).to(torch.uint8) for k in range(2)]
+    with pytest.raises(ValueError, match="may be"):
+        policy(planes, ids=ids)
+    for backend in ("reference", "cpu", "triton"):
+        got = policy(ga.Ragged(planes, layout="chw"), ids=ids, backend=backend)
+        assert torch.equal(got, policy(torch.stack(planes), ids=ids, backend=backend))
+    with pytest.raises(ValueError, match=r"of one size|different sizes"):
+        policy(ga.Ragged([planes[0], planes[1][:, 1:]], layout="chw"), ids=ids)
