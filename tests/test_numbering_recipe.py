@@ -44,8 +44,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+# a process that is spawned anew for every epoch takes seconds each time
+SPAWNED_ANEW = pytest.param("spawn", False, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("method", "persistent"), [("fork", False), ("fork", True), ("spawn", True), SPAWNED_ANEW])
 def test_the_recipe_gives_each_sample_its_own_augmentation_in_each_epoch(method, persistent, tmp_path):
     definitions = EXAMPLE.split("options = ")[0]
     assert "class Numbered" in definitions and "class Augmented" in definitions, "vacuous"

@@ -70,7 +70,10 @@ def test_workers_draw_afresh_in_every_epoch_and_apart(place, method, persistent)
         )
 
 
-@pytest.mark.parametrize(("place", "method", "persistent"), [EVERYWHERE[0], EVERYWHERE[-1], SPAWNED[0]])
+@pytest.mark.parametrize(
+    ("place", "method", "persistent"),
+    [EVERYWHERE[0], EVERYWHERE[-1], pytest.param(*SPAWNED[0], marks=pytest.mark.slow)],
+)
 def test_workers_draw_the_same_again_from_torchs_seed(place, method, persistent):
     def numbers(seed: int) -> list[tuple]:
         return [

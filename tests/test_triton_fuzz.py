@@ -88,7 +88,7 @@ def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], b
     return got.numel() > 0
 
 
-@settings(max_examples=35, deadline=None, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=18, deadline=None, derandomize=True, suppress_health_check=LOOSE)
 @given(images(), POLICIES)
 def test_random_policies_agree(x, drawn):
     check(x, drawn)
