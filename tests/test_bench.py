@@ -3,6 +3,7 @@ was measured."""
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -37,10 +38,17 @@ def policy_run(workload: Workload, **options):
     return lambda source: policy(source.channels_last, backend="reference", **options)
 
 
+def alone() -> dict[str, str]:
+    """The environment of a pytest of its own: one that takes itself for a worker beside others measures nothing."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+
+
 def test_the_option_runs_the_bench_and_only_it_from_any_folder(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-k", "RandomInvert-"]
     flags = ["--benchmark", "--bench-seconds", "0.1", f"--benchmark-json={tmp_path / 'own.json'}"]
-    done = subprocess.run([*command, *flags], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *flags], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300, env=alone()
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     table, own = done.stdout.index("benchmark 'RandomInvert'"), done.stdout.index("= throughput =")
     assert table < own, "the report comes after pytest-benchmark's table"
@@ -60,7 +68,7 @@ def test_the_option_runs_the_bench_and_only_it_from_any_folder(tmp_path):
 
 def test_without_the_option_the_bench_does_not_run():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-k", "RandomInvert-"]
-    done = subprocess.run(command, cwd=ROOT / "bench", capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT / "bench", capture_output=True, text=True, timeout=300, env=alone())
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ skipped, \d+ deselected", done.stdout, re.M)
     assert "passed" not in done.stdout and "images/s" not in done.stdout
