@@ -22,7 +22,7 @@ def x(images) -> torch.Tensor:
 
 
 def example() -> ga.Policy:
-    """The one of the issue, smaller."""
+    """A moderate policy, on small images."""
     return ga.Policy(
         [
             ga.RandomResizedCrop(24),
