@@ -128,7 +128,7 @@ def check_draws(rows: list[dict], count: int) -> None:
     for r in rows:
         assert r["spills"] == 0 and 16 <= r["registers"] <= 255, r
         # a few machine instructions for a number, a few dozen for four words of Philox or a sine
-        assert r["name"] == aot.PARTNER or 2 * r["numbers"] < r["static"] < 12 * r["numbers"] > 500, r
+        assert r["name"] == aot.PARTNER or 1.5 * r["numbers"] < r["static"] < 12 * r["numbers"] > 500, r
 
 
 def test_it_refuses_to_run_beside_the_interpreter():

@@ -203,7 +203,7 @@ FAULTS = [
         "seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)",
         "seed = np.array([4, 0], np.uint32)",
         "test_trace.py",
-        "of_another_seed",
+        "batch_of_any_size",
     ),
     Fault(
         "the weight of a label for that of its partner",
