@@ -137,8 +137,9 @@ def test_other_numbers_of_channels_do_what_torchvision_does(name, channels, imag
 @pytest.mark.parametrize("name", sorted(n for n, s in SPECS.items() if s.channels))
 def test_numbers_of_channels_without_a_meaning_are_refused(name, images):
     args = case(name, 0)
-    for channels in (2, 4):
-        assert not spec(name).takes(channels), "vacuous"
+    without = [channels for channels in (2, 4) if not spec(name).takes(channels)]
+    assert without, "vacuous"
+    for channels in without:
         with pytest.raises(ValueError, match=f"{name} needs images of .* channels, got {channels}"):
             ga.Policy([build(name, args)])(images(2, 9, 9, channels), backend="reference")
 

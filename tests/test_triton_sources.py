@@ -34,8 +34,8 @@ def test_weights_of_a_blur_are_the_references(size):
 
     sigma = torch.tensor([0.0, 0.1, 0.9, 2.0, 40.0])
     got = gaussian(size, sigma)
-    # another order of a sum of floats
-    assert torch.allclose(got, get_gaussian_kernel1d(size, sigma[:, None]), rtol=1e-6, atol=0)
+    # float64 here, float32 there
+    assert torch.allclose(got, get_gaussian_kernel1d(size, sigma[:, None]), rtol=1e-6, atol=1e-7)
     assert got[0].tolist() == [float(k == size // 2) for k in range(size)] and got[4].std() < 0.01
 
 

@@ -127,11 +127,11 @@ def _require_inside(trace: Trace, number: int, count: int) -> None:
 
 
 @handles(aten.gather.default)
-def _(trace: Trace, out: Tensor, a: Symbol, dim: int, index: Any, **options: Any) -> Symbol:
-    dim, op = _axis(a, dim), f"{kind_of(a.dtype)}where"
+def _(trace: Trace, out: Tensor, a: Any, dim: int, index: Any, **options: Any) -> Symbol:
+    dim, op, table = _axis(a, dim), f"{kind_of(a.dtype)}where", numbers_of(trace, a)
     for number in np.unique(numbers_of(trace, index)):
         _require_inside(trace, number, a.shape[dim])
-    rows, where = [a.numbers.take([k], dim) for k in range(a.numbers.shape[dim])], numbers_of(trace, index)
+    rows, where = [table.take([k], dim) for k in range(table.shape[dim])], numbers_of(trace, index)
     found = np.broadcast_to(rows[0], np.broadcast_shapes(rows[0].shape, where.shape))
     for k, row in enumerate(rows[1:], 1):
         found = each(

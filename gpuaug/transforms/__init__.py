@@ -1,17 +1,18 @@
 """Every transform by name.  A family's `__all__` is its table of contents."""
 
-from gpuaug.transforms import auto, choice, colour, convert, geometry, mixes, stamps, warps
+from gpuaug.transforms import auto, choice, colour, convert, filters, geometry, mixes, stamps, warps
 from gpuaug.transforms.auto import *
 from gpuaug.transforms.base import Transform as Transform
 from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *
+from gpuaug.transforms.filters import *
 from gpuaug.transforms.geometry import *
 from gpuaug.transforms.mixes import *
 from gpuaug.transforms.stamps import *
 from gpuaug.transforms.warps import *
 
-_FAMILIES = (geometry, warps, colour, stamps, mixes, choice, auto, convert)
+_FAMILIES = (geometry, warps, colour, filters, stamps, mixes, choice, auto, convert)
 REGISTRY: dict[str, type[Transform]] = {
     name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
 }

@@ -1,20 +1,23 @@
 """Automatic policies, per sample: every sample has its own operations.  They lower to `ir.Choice`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpuaug import arguments, ir
-from gpuaug.rng import Draw
+from gpuaug.rng import Draw, unit
+from gpuaug.transforms.auto_tables import AUTOAUGMENT
 from gpuaug.transforms.base import Drawn, Transform, colour_channels
-from gpuaug.transforms.colour import brightness
+from gpuaug.transforms.colour import brightness, invert
 from gpuaug.transforms.warps import about, affine_inverse, warp
 
-__all__ = ["RandAugment"]
+__all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
 
 RANDAUGMENT = (
     "Identity",
@@ -33,7 +36,20 @@ RANDAUGMENT = (
     "Equalize",
 )
 _MOVES = RANDAUGMENT[1:6]
+# of those with a sign: the moves and the four factors
+_SIGNED = RANDAUGMENT[1:10]
+# those that AutoAugment has
+_OPERATIONS = (*RANDAUGMENT, "Invert")
+_BINS = 10
+_INTERPOLATION = partial(arguments.interpolation, allowed=("nearest", "bilinear"))
 Fill = float | tuple[float, ...] | None
+_FACTORS = RANDAUGMENT[6:10]
+_WIDE = ("ShearX", "ShearY", *_FACTORS)
+
+
+def _policy(name: str, value: Any) -> str:
+    """The name of a policy: torchvision's AutoAugmentPolicy, or its value."""
+    return arguments.one_of(name, getattr(value, "value", value), tuple(AUTOAUGMENT))
 
 
 def _moved(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Sequence:
@@ -61,11 +77,13 @@ def _moved(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: st
     )
 
 
-def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill) -> ir.Choice:
+def operations(
+    op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel: str, fill: Fill, inverts: bool = False
+) -> ir.Choice:
     """One operation of torchvision's augmentation space for every sample.
 
-    op: [N] int64, places in RANDAUGMENT; magnitude: [N] float64 by name, signed, in the operation's own unit: radians
-    of a shear, pixels of a translation, degrees of a rotation."""
+    op: [N] int64, places in RANDAUGMENT, and after its last Invert where `inverts`; magnitude: [N] float64 by name,
+    signed, in the operation's own unit: radians of a shear, pixels of a translation, degrees of a rotation."""
     factor = {name: (1.0 + magnitude[name]).float() for name in ("Brightness", "Color", "Contrast", "Sharpness")}
     branches: tuple[ir.Sequence, ...] = (
         (),
@@ -79,6 +97,8 @@ def operations(op: Tensor, magnitude: dict[str, Tensor], frame: ir.Frame, kernel
         (ir.Autocontrast(),),
         (ir.Equalize(),),
     )
+    if inverts:
+        branches = (*branches, (invert(op),))
     # one branch for the identity, one for all that moves
     last = len(_MOVES)
     return ir.Choice(torch.where(op > last, op - last + 1, (op > 0).long())[:, None], branches)
@@ -97,6 +117,37 @@ def spaced(first: float, last: float, count: int, place: int) -> float:
     return float(np.float32(float(near) + step * steps))
 
 
+def spaced_by_sample(first: Tensor, last: Tensor, count: int, place: Tensor) -> Tensor:
+    """`spaced` for each sample's own ends and place: [N] float64.  first, last: [N] float32; place: [N] int64"""
+    step = ((last - first) / (count - 1)).double()
+    low = place < count // 2
+    near, steps = torch.where(low, first, last).double(), torch.where(low, place, place - (count - 1)).double()
+    return (near + step * steps).float().double()
+
+
+def _looked_up(table: Sequence[float], place: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The entry of a table for every sample: [N].  place: [N] int64"""
+    return ir.rows(tuple(table), place, dtype).gather(1, place[:, None])[:, 0]
+
+
+def _magnitudes(
+    op: Tensor, place: Tensor, sign: Tensor, bins: int, last: dict[str, float], posterize: float
+) -> dict[str, Tensor]:
+    """What `operations` takes, where each sample has a bin of its own.
+
+    op, place, sign: [N] int64; last: the magnitude in the last bin, by operation, where the first bin's is 0; a shear's
+    is the tangent of its angle.  posterize: how many bits the last bin takes away."""
+    ends = [last.get(name, 0.0) for name in RANDAUGMENT] + [0.0]
+    zero = torch.zeros_like(op).float()
+    size = spaced_by_sample(zero, _looked_up(ends, op), bins, place) * sign.double()
+    angles = [math.atan(spaced(0.0, last["ShearX"], bins, b)) for b in range(bins)]
+    magnitude = dict.fromkeys(_SIGNED, size)
+    magnitude["ShearX"] = magnitude["ShearY"] = _looked_up(angles, place, torch.float64) * sign.double()
+    magnitude["Solarize"] = spaced_by_sample(zero + 1.0, zero, bins, place)
+    magnitude["Posterize"] = (8.0 - place.double() / ((bins - 1) / posterize)).round()
+    return magnitude
+
+
 @dataclass(frozen=True)
 class RandAugment(Transform):
     """`num_ops` operations per sample, uniform with replacement, at one magnitude (Cubuk et al., 2020; torchvision's
@@ -111,7 +162,7 @@ class RandAugment(Transform):
     checks = {
         "num_ops": partial(arguments.integer, low=1),
         "num_magnitude_bins": partial(arguments.integer, low=2),
-        "interpolation": partial(arguments.interpolation, allowed=("nearest", "bilinear")),
+        "interpolation": _INTERPOLATION,
         "fill": arguments.fill,
     }
 
@@ -152,4 +203,75 @@ class RandAugment(Transform):
                 name: size * (sign if signed else torch.ones_like(sign)) for name, (signed, size) in sizes.items()
             }
             passes.append(operations(params["op"][:, k], magnitude, frame, self.interpolation, self.fill))
+        return tuple(passes)
+
+
+@dataclass(frozen=True)
+class TrivialAugmentWide(Transform):
+    """One operation per sample, uniform, at a magnitude of its own (Mueller and Hutter, 2021; torchvision's table)."""
+
+    num_magnitude_bins: int = 31
+    interpolation: str = "nearest"
+    fill: Fill = None
+    example = {}
+    checks = {
+        "num_magnitude_bins": partial(arguments.integer, low=2),
+        "interpolation": _INTERPOLATION,
+        "fill": arguments.fill,
+    }
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        op, place, sign = draw.words(3).unbind(1)
+        return {
+            "op": (op * len(RANDAUGMENT)) >> 32,
+            "magnitude": (place * self.num_magnitude_bins) >> 32,
+            "sign": 1 - 2 * (sign >> 31),
+        }
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        op, place, sign = (params[name] for name in ("op", "magnitude", "sign"))
+        last = {"Rotate": 135.0, "TranslateX": 32.0, "TranslateY": 32.0} | dict.fromkeys(_WIDE, 0.99)
+        magnitude = _magnitudes(op, place, sign, self.num_magnitude_bins, last, 6.0)
+        return (operations(op, magnitude, frame, self.interpolation, self.fill),)
+
+
+@dataclass(frozen=True)
+class AutoAugment(Transform):
+    """One of 25 learned pairs of operations per sample (Cubuk et al., 2019; torchvision's tables).
+
+    policy: "imagenet", "cifar10" or "svhn", for the data set that it was learned on; torchvision's AutoAugmentPolicy is
+    taken too."""
+
+    policy: str = "imagenet"
+    interpolation: str = "nearest"
+    fill: Fill = None
+    example = {"policy": "cifar10"}
+    checks = {"policy": _policy, "interpolation": _INTERPOLATION, "fill": arguments.fill}
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        words = draw.words(5)
+        return {
+            "policy_id": (words[:, 0] * len(AUTOAUGMENT[self.policy])) >> 32,
+            "probs": unit(words[:, 1:3]).float(),
+            "signs": 1 - 2 * (words[:, 3:] >> 31),
+        }
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        # without a common size the caller refuses it
+        height, width = frame.fixed or (0, 0)
+        last = {"Rotate": 30.0, "TranslateX": 150.0 / 331.0 * width, "TranslateY": 150.0 / 331.0 * height}
+        last |= {"ShearX": 0.3, "ShearY": 0.3} | dict.fromkeys(_FACTORS, 0.9)
+        passes: list[ir.Pass] = []
+        for k in range(2):
+            names, chances, places = zip(*(pair[k] for pair in AUTOAUGMENT[self.policy]), strict=True)
+            chosen = params["policy_id"]
+            numbers = [_OPERATIONS.index(name) for name in names]
+            op, place = (_looked_up(t, chosen, torch.int64) for t in (numbers, places))
+            # the probabilities are float32 as torchvision compares them
+            used = params["probs"][:, k] <= _looked_up(chances, chosen)
+            magnitude = _magnitudes(op, place, params["signs"][:, k], _BINS, last, 4.0)
+            op = torch.where(used, op, 0)
+            passes.append(operations(op, magnitude, frame, self.interpolation, self.fill, inverts=True))
         return tuple(passes)

@@ -10,7 +10,17 @@ from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, colour_channels, when
 
-__all__ = ["ColorJitter", "Grayscale", "RandomGrayscale", "RandomInvert", "RandomPosterize", "RandomSolarize"]
+__all__ = [
+    "RGB",
+    "ColorJitter",
+    "Grayscale",
+    "RandomAutocontrast",
+    "RandomEqualize",
+    "RandomGrayscale",
+    "RandomInvert",
+    "RandomPosterize",
+    "RandomSolarize",
+]
 
 _FACTORS = ("brightness", "contrast", "saturation", "hue")
 
@@ -145,3 +155,42 @@ class RandomPosterize(WithProbability):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return when(params["apply"], ir.Posterize(ir.rows((self.bits,), params["apply"])[:, 0]))
+
+
+@dataclass(frozen=True)
+class RandomAutocontrast(WithProbability):
+    """Stretch each channel to all of [0, 1], with probability p; a constant channel stays as it is."""
+
+    p: float = 0.5
+    example = {"p": 0.75}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        return when(params["apply"], ir.Autocontrast())
+
+
+@dataclass(frozen=True)
+class RandomEqualize(WithProbability):
+    """Flatten each channel's histogram of 256 levels, with probability p, by Pillow's table."""
+
+    p: float = 0.5
+    example = {"p": 0.75}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        return when(params["apply"], ir.Equalize())
+
+
+@dataclass(frozen=True)
+class RGB(Transform):
+    """Three channels: a gray image's one is repeated, and images of more stay as they are."""
+
+    example = {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        if frame.channels == 2:
+            raise ValueError("RGB needs images of 1, 3 or more channels, got 2; select the channels first")
+        return (ir.Gray(3),) if frame.channels == 1 else ()
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return replace(frame, channels=3) if frame.channels == 1 else frame

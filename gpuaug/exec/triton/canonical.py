@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpuaug import fuse, ir
+from gpuaug.symbolic import smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +66,17 @@ def _(p: ir.GaussianBlur) -> tuple[ir.Pass, ...]:
 def gaussian(size: int, sigma: Tensor) -> Tensor:
     """Weights exp(-x^2 / 2 sigma^2) that sum to 1, those of sigma 0 all in the middle: [N, size] float32.  sigma: [N]
     float32"""
-    square = (torch.arange(size, dtype=torch.float32, device=sigma.device) - size // 2).square()
-    scale = 2 * sigma[:, None].square()
-    weights = torch.where(scale == 0, (square == 0).float(), torch.exp(-square / torch.where(scale == 0, 1.0, scale)))
-    return weights / weights.sum(1, keepdim=True)
+    reach = range(size // 2 + 1)
+    scale = 2 * sigma.double().square()[:, None]
+    safe = torch.where(scale == 0, 1.0, scale)
+    squares = ir.rows(tuple(-float(k * k) for k in reach), sigma, torch.float64)
+    middle = ir.rows(tuple(float(k == 0) for k in reach), sigma, torch.float64)
+    # one side, in float64 and summed term by term, so that a trace can write it down
+    side = torch.where(scale == 0, middle, smooth("exp", squares / safe)).unbind(1)
+    total = side[0]
+    for weight in side[1:]:
+        total = total + 2 * weight
+    return torch.stack([side[abs(k - size // 2)] / total for k in range(size)], 1).float()
 
 
 @rewrite.register

@@ -35,6 +35,47 @@ def drawn_augment(a: Args, n: int, size: tuple[int, int], rng: np.random.Generat
     return {"op": rng.integers(0, len(OPERATIONS), shape), "sign": 1 - 2 * rng.integers(0, 2, shape)}
 
 
+def trivial_augment(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    bins = a.get("num_magnitude_bins", 31)
+    tool = v2.TrivialAugmentWide(bins, interpolation(a, "nearest"), a.get("fill"))
+    return applied(tool, x, OPERATIONS[int(p["op"])], int(p["magnitude"]), int(p["sign"]), bins)
+
+
+def applied(tool: Any, x: Tensor, name: str, place: int, sign: int, bins: int) -> Tensor:
+    """One operation of a transform's own space."""
+    table, signed = tool._AUGMENTATION_SPACE[name]
+    magnitudes = table(bins, *x.shape[1:])
+    m = 0.0 if magnitudes is None else float(magnitudes[place]) * (sign if signed else 1)
+    return tool._apply_image_or_video_transform(x, name, m, interpolation=tool.interpolation, fill=tool._fill)
+
+
+def drawn_trivial(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    bins = a.get("num_magnitude_bins", 31)
+    return {
+        "op": rng.integers(0, len(OPERATIONS), n),
+        "magnitude": rng.integers(0, bins, n),
+        "sign": 1 - 2 * rng.integers(0, 2, n),
+    }
+
+
+def auto_augment(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    policy = v2.AutoAugmentPolicy(a.get("policy", "imagenet"))
+    tool = v2.AutoAugment(policy, interpolation(a, "nearest"), a.get("fill"))
+    steps = tool._policies[int(p["policy_id"])]
+    for (name, probability, place), u, sign in zip(steps, p["probs"], p["signs"].tolist(), strict=True):
+        if u <= probability:
+            x = applied(tool, x, name, place or 0, sign, 10)
+    return x
+
+
+def drawn_auto(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    return {
+        "policy_id": rng.integers(0, 25, n),
+        "probs": rng.random((n, 2), np.float32),
+        "signs": 1 - 2 * rng.integers(0, 2, (n, 2)),
+    }
+
+
 SPECS = {
     "RandAugment": Spec(
         arguments=(
@@ -56,6 +97,37 @@ SPECS = {
             *BAD_INTERPOLATION,
             *BAD_FILL,
         ),
+        channels=COLOUR,
+        ties=True,
+    ),
+    "TrivialAugmentWide": Spec(
+        arguments=(
+            {},
+            {"num_magnitude_bins": 7, "interpolation": "bilinear", "fill": 0.25},
+            {"num_magnitude_bins": 2, "fill": RGB},
+        ),
+        tolerance="resample, jump",
+        meaning=trivial_augment,
+        draws=drawn_trivial,
+        refuses=(
+            *refused("num_magnitude_bins", 0, 1, 2.5, "31", None, True),
+            *BAD_INTERPOLATION,
+            *BAD_FILL,
+        ),
+        channels=COLOUR,
+        ties=True,
+    ),
+    "AutoAugment": Spec(
+        arguments=(
+            {},
+            {"policy": "cifar10", "fill": RGB},
+            # its shears put positions half-way between pixels, of which the nearest may be either
+            {"policy": "svhn", "interpolation": "bilinear", "fill": 0.25},
+        ),
+        tolerance="resample, jump",
+        meaning=auto_augment,
+        draws=drawn_auto,
+        refuses=(*refused("policy", "mnist", None, 3, "IMAGENET"), *BAD_INTERPOLATION, *BAD_FILL),
         channels=COLOUR,
         ties=True,
     ),

@@ -93,4 +93,29 @@ SPECS = {
         fine={"threshold": 0.5},
         refuses=(*BAD_P, *refused("threshold", -0.1, 1.1, 128, NAN, "0.5", None, True)),
     ),
+    "RandomAutocontrast": Spec(
+        arguments=({}, {"p": 0.9}),
+        tolerance="colour",
+        meaning=when(lambda a, x, p, s: F.autocontrast(x)),
+        draws=only_apply(0.5),
+        refuses=BAD_P,
+        channels=COLOUR,
+    ),
+    "RandomEqualize": Spec(
+        arguments=({}, {"p": 0.9}),
+        tolerance="jump",
+        meaning=when(lambda a, x, p, s: F.equalize(x)),
+        draws=only_apply(0.5),
+        refuses=BAD_P,
+        channels=COLOUR,
+    ),
+    "RGB": Spec(
+        arguments=({},),
+        tolerance="exact",
+        meaning=lambda a, x, p, s: F.grayscale_to_rgb(x),
+        draws=nothing,
+        # torchvision takes one channel, or three and more
+        channels=(1, 3, 4),
+        identity=lambda a: True,
+    ),
 }
