@@ -178,6 +178,13 @@ class Gray(Pointwise):
 
 
 @dataclass(frozen=True, eq=False)
+class PermuteChannels(Pointwise):
+    """Channel k of the result is channel order[k] of the image."""
+
+    order: Tensor  # [N, C] int64, each row a permutation of 0 .. C - 1
+
+
+@dataclass(frozen=True, eq=False)
 class Solarize(Pointwise):
     """1 - x where x >= threshold."""
 

@@ -293,7 +293,10 @@ def moving(policy: ga.Policy) -> bool:
     geometric = {
         n
         for n in ga.REGISTRY
-        if any(w in n for w in ("Crop", "Flip", "Resize", "Pad", "Rot", "Affine", "CutMix", "MixUp", "Augment", "Perspective"))
+        if any(
+            w in n
+            for w in ("Crop", "Flip", "Resize", "Pad", "Rot", "Affine", "CutMix", "MixUp", "Augment", "Perspective")
+        )
     }
     return bool((names | inner) & geometric)
 

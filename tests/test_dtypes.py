@@ -87,7 +87,7 @@ def test_every_transform_takes_every_dtype(name, i):
         a, b = (a, b) if labels is None else (a[0], b[0])
         expected = (
             transform.dtype
-            if isinstance(transform, ga.ToDtype)
+            if isinstance(transform, ga.ToDtype | ga.ConvertImageDtype)
             else torch.float32
             if needed or name == "ToTensor"
             else dtype

@@ -27,6 +27,8 @@ def columns(drawn: object, name: str = "") -> dict[str, np.ndarray]:
     a = np.asarray(drawn).astype(np.float32)
     if a.ndim == 1:
         return {name: a.astype(np.float64)}
+    # corners have x and y
+    a = a.reshape(len(a), -1)
     return {f"{name}.{i}": a[:, i].astype(np.float64) for i in range(a.shape[1])}
 
 

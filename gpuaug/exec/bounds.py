@@ -56,6 +56,15 @@ def _(p: ir.Choice, frame: ir.Frame) -> Iterator[Rule]:
 
 
 @rules.register
+def _(p: ir.PermuteChannels, frame: ir.Frame) -> Iterator[Rule]:
+    count = frame.channels
+    holds = (p.order >= 0) & (p.order < count)
+    for k in range(count):
+        holds = holds & (p.order == k).any(1, keepdim=True)
+    yield "order", p.order, holds, f"a permutation of the {count} channels"
+
+
+@rules.register
 def _(p: ir.Posterize, frame: ir.Frame) -> Iterator[Rule]:
     yield "bits", p.bits, (p.bits >= 0) & (p.bits <= 8), "in [0, 8]"
 

@@ -288,6 +288,11 @@ def _(p: ir.Gray, images: Tensor, keys: rng.Keys) -> Tensor:
 
 
 @apply.register
+def _(p: ir.PermuteChannels, images: Tensor, keys: rng.Keys) -> Tensor:
+    return images.gather(1, per_sample(p.order).expand_as(images))
+
+
+@apply.register
 def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
     from kornia.enhance import solarize
 

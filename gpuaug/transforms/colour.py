@@ -15,9 +15,11 @@ __all__ = [
     "ColorJitter",
     "Grayscale",
     "RandomAutocontrast",
+    "RandomChannelPermutation",
     "RandomEqualize",
     "RandomGrayscale",
     "RandomInvert",
+    "RandomPhotometricDistort",
     "RandomPosterize",
     "RandomSolarize",
 ]
@@ -194,3 +196,57 @@ class RGB(Transform):
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         return replace(frame, channels=3) if frame.channels == 1 else frame
+
+
+@dataclass(frozen=True)
+class RandomChannelPermutation(Transform):
+    """The channels in a random order."""
+
+    example = {}
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        return {"permutation": draw.permutation(frame.channels)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return (ir.PermuteChannels(params["permutation"]),)
+
+
+@dataclass(frozen=True)
+class RandomPhotometricDistort(Transform):
+    """Brightness, contrast, saturation, hue and the order of channels, each with probability p (Liu et al., SSD, 2016).
+
+    The contrast comes before saturation and hue, or after them, by a fair coin.  The four ranges are (low, high)."""
+
+    brightness: tuple[float, float] = (0.875, 1.125)
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: tuple[float, float] = (-0.05, 0.05)
+    p: float = 0.5
+    example = {"brightness": (0.7, 1.3), "p": 0.75}
+    checks = {
+        **dict.fromkeys(_FACTORS[:3], partial(arguments.interval, low=0.0)),
+        "hue": partial(arguments.interval, low=-0.5, high=0.5),
+        "p": arguments.probability,
+    }
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        u, coins = draw.uniform(count=4), draw.uniform(count=6)
+        drawn: Drawn = {"apply": coins[:, :5] < self.p, "contrast_before": coins[:, 5] < 0.5}
+        for i, name in enumerate(_FACTORS):
+            low, high = getattr(self, name)
+            drawn[f"{name}_factor"] = (low + (high - low) * u[:, i]).float()
+        return {**drawn, "channel_permutation": draw.permutation(frame.channels)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        of = {name: params[f"{name}_factor"] for name in _FACTORS}
+        bright, contrast, saturated, turned, permuted = params["apply"].unbind(1)
+        before = params["contrast_before"]
+        return (
+            *when(bright, brightness(of["brightness"])),
+            *when(contrast & before, ir.Contrast(of["contrast"])),
+            *when(saturated, ir.Saturation(of["saturation"])),
+            *when(turned, ir.Hue(of["hue"])),
+            *when(contrast & ~before, ir.Contrast(of["contrast"])),
+            *when(permuted, ir.PermuteChannels(params["channel_permutation"])),
+        )

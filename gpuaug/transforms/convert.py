@@ -9,7 +9,7 @@ from gpuaug import arguments, ir
 from gpuaug.dtypes import DTYPES, largest
 from gpuaug.transforms.base import Drawn, Transform, with_dtype
 
-__all__ = ["Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
+__all__ = ["ConvertImageDtype", "Identity", "Normalize", "PILToTensor", "ToDtype", "ToImage", "ToTensor"]
 
 
 def _dtype(name: str, value: Any) -> torch.dtype:
@@ -71,6 +71,31 @@ class ToTensor(Transform):
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         return with_dtype(frame, torch.float32)
+
+
+@dataclass(frozen=True)
+class ConvertImageDtype(Transform):
+    """`ToDtype(dtype, scale=True)` under torchvision's older name."""
+
+    dtype: torch.dtype = torch.float32
+    example = {}
+    checks = {"dtype": _dtype}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return ()
+
+    def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
+        return with_dtype(frame, self.dtype)
+
+
+@dataclass(frozen=True)
+class Identity(Transform):
+    """Images as they are: a place that another transform may take."""
+
+    example = {}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from gpuaug.rng import Draw
 from gpuaug.symbolic import smooth
 from gpuaug.transforms.base import Drawn, Transform
 
-__all__ = ["CutMix", "Mixing"]
+__all__ = ["CutMix", "MixUp", "Mixing"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,19 @@ class CutMix(Mixing):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         return (ir.CutMix(params["partner"], params["box"], frame.size),)
+
+
+@dataclass(frozen=True)
+class MixUp(Mixing):
+    """lam x + (1 - lam) partner, lam from Beta(alpha, alpha) for each sample (Zhang et al., 2018, section 2).
+
+    `num_classes` is needed for labels that are class numbers.
+    """
+
+    example = {"alpha": 1.0, "num_classes": 5}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        return (ir.MixUp(params["partner"], params["lam"]),)
 
 
 def mixes_in(transform: Transform) -> list[Mixing]:

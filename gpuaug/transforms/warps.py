@@ -1,4 +1,4 @@
-"""Transforms that turn, shear, scale and shift.  All lower to one `ir.Warp`."""
+"""Transforms that turn, shear, scale, shift and tilt.  All lower to one `ir.Warp`."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from torch import Tensor
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.symbolic import smooth
-from gpuaug.transforms.base import Drawn, Transform, painted
+from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
 from gpuaug.transforms.geometry import matrix
 
-__all__ = ["RandomAffine", "RandomRotation"]
+__all__ = ["RandomAffine", "RandomPerspective", "RandomRotation"]
 
 _INTERPOLATION = partial(arguments.interpolation, allowed=("nearest", "bilinear"))
 _CENTER = arguments.optional(partial(arguments.numbers, lengths=(2,)))
@@ -207,3 +207,68 @@ def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float]
         (low * (1 / _TOLERANCE)).trunc() * _TOLERANCE
     ).floor()
     return int(high_side), int(wide)
+
+
+@dataclass(frozen=True)
+class RandomPerspective(WithProbability):
+    """Tilt the image with probability p: each corner moves inwards by up to distortion_scale of half a side.
+
+    Where the corners come to lie on one line, as in an image of one row, it stays as it is.
+    """
+
+    distortion_scale: float = 0.5
+    p: float = 0.5
+    interpolation: str = "bilinear"
+    fill: float | tuple[float, ...] | None = 0
+    example = {"distortion_scale": 0.6, "p": 0.9}
+    checks = {
+        "distortion_scale": arguments.probability,
+        "interpolation": _INTERPOLATION,
+        "fill": arguments.fill,
+    }
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        apply = super().sample(draw, frame)["apply"]
+        # (x, y) of the places that a corner may move to
+        reach = (self.distortion_scale * (frame.size.flip(1) // 2).double()).long() + 1
+        last = frame.size.flip(1) - reach
+        inwards = (draw.words(8).view(-1, 4, 2) * reach[:, None]) >> 32
+        low, high = inwards, last[:, None] + inwards
+        (left, top), (right, bottom) = low.unbind(2), high.unbind(2)
+        x = torch.stack([left[:, 0], right[:, 1], right[:, 2], left[:, 3]], 1)
+        y = torch.stack([top[:, 0], top[:, 1], bottom[:, 2], bottom[:, 3]], 1)
+        return {"apply": apply, "endpoints": torch.stack([x, y], 2)}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        inverse = perspective_inverse(params["endpoints"].double(), frame, params["apply"])
+        return (warp(frame, frame, inverse, self.interpolation, self.fill),)
+
+
+def perspective_inverse(corners: Tensor, frame: ir.Frame, apply: Tensor) -> Tensor:
+    """Output position -> input position of the map that takes an image's corners, clockwise from the left upper one, to
+    these; the identity where not `apply`.  corners: [N, 4, 2] float64 (x, y)
+
+    The unit square goes to a quadrangle by a matrix in closed form (Heckbert, Fundamentals of Texture Mapping, 1989,
+    section 2.2.3), whose adjugate is its inverse up to a factor.  As in torchvision, which solves the same for
+    (W - 1, H - 1), the map acts on x + 0.5 and gives x + 0.5."""
+    (x0, x1, x2, x3), (y0, y1, y2, y3) = (c.unbind(1) for c in corners.unbind(2))
+    dx1, dx2, dy1, dy2 = x1 - x2, x3 - x2, y1 - y2, y3 - y2
+    sx, sy = (x0 - x1) + (x2 - x3), (y0 - y1) + (y2 - y3)
+    area = dx1 * dy2 - dx2 * dy1
+    flat = area == 0
+    safe = torch.where(flat, 1.0, area)
+    g, h = (sx * dy2 - dx2 * sy) / safe, (dx1 * sy - sx * dy1) / safe
+    a, b, d, e = (x1 - x0) + g * x1, (x3 - x0) + h * x3, (y1 - y0) + g * y1, (y3 - y0) + h * y3
+    width, height = (frame.size[:, k].double() - 1 for k in (1, 0))
+    x = ((e - y0 * h) * width, (x0 * h - b) * width, (b * y0 - x0 * e) * width)
+    y = ((y0 * g - d) * height, (a - x0 * g) * height, (x0 * d - a * y0) * height)
+    last = d * h - e * g, b * g - a * h, a * e - b * d
+    # half a pixel is added before the map, and taken away after it
+    x, y, last = ((u, v, w + (u + v) * 0.5) for u, v, w in (x, y, last))  # type: ignore[assignment]
+    x, y = (tuple(v - 0.5 * w for v, w in zip(row, last, strict=True)) for row in (x, y))  # type: ignore[assignment]
+    used = apply & ~flat & (last[2] != 0)
+    unit = torch.where(used, last[2], 1.0)
+    zero, one = torch.zeros_like(unit), torch.ones_like(unit)
+    identity = (one, zero, zero, zero, one, zero, zero, zero, one)
+    found = [torch.where(used, v / unit, i) for v, i in zip((*x, *y, *last), identity, strict=True)]
+    return torch.stack(found, 1).view(-1, 3, 3)

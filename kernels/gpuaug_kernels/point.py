@@ -26,6 +26,7 @@ from gpuaug_kernels.constants import (
     HUE,
     IDENTITY,
     NORMALIZE,
+    PERMUTE,
     POSTERIZE,
     RECORD,
     SALT_PEPPER,
@@ -96,6 +97,12 @@ def quantise(x, levels):
 
 
 @triton.jit
+def pick_channel(channel, r, g, b):
+    """One of three channels by its number."""
+    return tl.where(channel == 0, r, tl.where(channel == 1, g, b))
+
+
+@triton.jit
 def point_stage(
     CODE: tl.constexpr, F: tl.constexpr, I: tl.constexpr, FLAG: tl.constexpr, r, g, b, row, at, FORMAT: tl.constexpr
 ):
@@ -124,6 +131,14 @@ def point_stage(
     elif CODE == SOLARIZE:
         t = tl.load(f)
         r, g, b = tl.where(r >= t, 1.0 - r, r), tl.where(g >= t, 1.0 - g, g), tl.where(b >= t, 1.0 - b, b)
+    elif CODE == PERMUTE:
+        # of three channels; an image of one holds nothing to permute
+        order = row.integers + I
+        r, g, b = (
+            pick_channel(tl.load(order), r, g, b),
+            pick_channel(tl.load(order + 1), r, g, b),
+            pick_channel(tl.load(order + 2), r, g, b),
+        )
     elif CODE == POSTERIZE:
         levels = (1 << tl.load(row.integers + I)).to(tl.float32)
         r, g, b = quantise(r, levels), quantise(g, levels), quantise(b, levels)

@@ -207,6 +207,11 @@ def _(p: ir.Gray, out: Instructions) -> None:
 
 
 @emit.register
+def _(p: ir.PermuteChannels, out: Instructions) -> None:
+    out.add(codes.PERMUTE, int_column=out.column("ints", p.order))
+
+
+@emit.register
 def _(p: ir.Solarize, out: Instructions) -> None:
     out.add(codes.SOLARIZE, float_column=out.column("floats", p.threshold))
 

@@ -72,6 +72,12 @@ def gray_to_first(r, g, b, w):
 
 
 @njit
+def swap(x, y, w):
+    for i in range(w):
+        x[i], y[i] = y[i], x[i]
+
+
+@njit
 def solarize(x, w, threshold):
     for i in range(w):
         x[i] = _1 - x[i] if x[i] >= threshold else x[i]

@@ -12,6 +12,7 @@ from gpuaug_kernels.codes import (
     HUE,
     KEY_LENGTH,
     NORMALIZE,
+    PERMUTE,
     POSTERIZE,
     SALT_PEPPER,
     SATURATION,
@@ -84,6 +85,8 @@ def apply(t, code, row, pitch, c, y, w):
         bias = (float32(1.0) - f) * float32(double_field(get(t, SUM), 1))
         for k in range(c):
             points.affine_clamped(floats(row + k * pitch, w), w, f, bias)
+    elif op == PERMUTE:
+        _permute(row, pitch, c, w, ints_of(t, code))
     elif op == SALT_PEPPER or op == GAUSSIAN or op == ERASE:
         _drawn(t, code, row, pitch, c, y, w)
     else:
@@ -100,6 +103,17 @@ def _affine(row, pitch, c, w, scales, count, biases, bias_count, clamps):
             points.affine_clamped(floats(row + k * pitch, w), w, scale, bias)
         else:
             points.affine(floats(row + k * pitch, w), w, scale, bias)
+
+
+@njit
+def _permute(row, pitch, c, w, order):
+    """Put channels in order, in place: what a swap has moved away is followed to where it is now."""
+    for k in range(c):
+        source = field(order, k)
+        while source < k:
+            source = field(order, source)
+        if source != k:
+            points.swap(floats(row + k * pitch, w), floats(row + source * pitch, w), w)
 
 
 @njit

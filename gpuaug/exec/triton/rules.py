@@ -28,6 +28,8 @@ def fallback_reason(p: ir.Pass) -> str:
         return why_not_canonical(p) or next((reason for reason in inner if reason), "")
     if rule.dispatch(type(p)) is rule.dispatch(ir.Pass):
         return f"triton executor has no rule for {type(p).__name__}"
+    if isinstance(p, ir.PermuteChannels) and p.order.shape[1] not in (1, 3):
+        return f"the kernels hold {p.order.shape[1]} channels one at a time"
     if isinstance(p, ir.Resample) and p.fixed is None:
         return "its images end in different sizes"
     return ""
@@ -136,6 +138,11 @@ def _(p: ir.Equalize, m: Marshal) -> list[Node]:
 def _(p: ir.Gray, m: Marshal) -> list[Node]:
     mono, m.channels = m.channels == 1, p.channels
     return m.stage(codes.GRAY, flag=mono)
+
+
+@rule.register
+def _(p: ir.PermuteChannels, m: Marshal) -> list[Node]:
+    return m.stage(codes.PERMUTE, integers=m.integers.add(p.order)) if p.order.shape[1] == 3 else []
 
 
 @rule.register

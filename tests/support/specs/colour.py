@@ -11,6 +11,7 @@ from torch import Tensor
 from specs.base import BAD_P, COLOUR, NAN, Spec, refused
 
 FACTORS = ("brightness", "contrast", "saturation", "hue")
+BAD_INTERVAL = ((0.9, 0.1), (NAN, 1.0), (0.1,), (0.1, 0.2, 0.3), "ab", 0.3, None)
 BAD_FACTOR = (-0.1, NAN, (0.5,), (-0.2, 1.0), (2.0, 1.0), (0.1, NAN), "0.1", (1, 2, 3), True)
 
 
@@ -31,6 +32,25 @@ def drawn_jitter(a: Args, n: int, size: tuple[int, int], rng: np.random.Generato
         return {"fn_idx": [int(i) for i in p["fn_idx"]], **factors}
 
     return asked(v2.ColorJitter(**a), n, size, rng, read)
+
+
+def photometric_distort(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
+    used = dict(zip((*names, "channel_permutation"), p["apply"].tolist(), strict=True))
+    params = {k: (p[k].item() if k in names else p[k].tolist()) if on else None for k, on in used.items()}
+    tool = v2.RandomPhotometricDistort(**a)
+    return tool.transform(x, {**params, "contrast_before": bool(p["contrast_before"])})
+
+
+def drawn_distort(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    tool = v2.RandomPhotometricDistort(**a)
+    factors = {f"{k}_factor": rng.uniform(*getattr(tool, k), n) for k in FACTORS}
+    return {
+        "apply": rng.random((n, 5)) < tool.p,
+        "contrast_before": rng.random(n) < 0.5,
+        **factors,
+        "channel_permutation": rng.permuted(np.tile(np.arange(3), (n, 1)), axis=1),
+    }
 
 
 SPECS = {
@@ -117,5 +137,28 @@ SPECS = {
         # torchvision takes one channel, or three and more
         channels=(1, 3, 4),
         identity=lambda a: True,
+    ),
+    "RandomChannelPermutation": Spec(
+        arguments=({},),
+        tolerance="exact",
+        meaning=lambda a, x, p, s: F.permute_channels(x, p["permutation"].tolist()),
+        draws=lambda a, n, size, rng: {"permutation": rng.permuted(np.tile(np.arange(3), (n, 1)), axis=1)},
+    ),
+    "RandomPhotometricDistort": Spec(
+        arguments=(
+            {"p": 0.7},
+            {"brightness": (0.4, 1.6), "contrast": (0.0, 2.5), "saturation": (0.0, 3.0), "hue": (-0.5, 0.5), "p": 1.0},
+        ),
+        tolerance="colour",
+        meaning=photometric_distort,
+        draws=drawn_distort,
+        refuses=(
+            *BAD_P,
+            *refused("brightness", *BAD_INTERVAL),
+            *refused("contrast", *BAD_INTERVAL),
+            *refused("saturation", *BAD_INTERVAL),
+            *refused("hue", *BAD_INTERVAL, (-0.6, 0.1), (0.1, 0.7)),
+        ),
+        channels=COLOUR,
     ),
 }

@@ -24,6 +24,15 @@ SPECS = {
         # divided by the spread
         gain=lambda a: 1 / min(a["std"]),
     ),
+    "ConvertImageDtype": Spec(
+        arguments=({}, {"dtype": torch.uint8}, {"dtype": torch.bfloat16}),
+        tolerance="colour",
+        meaning=lambda a, x, p, s: F.to_dtype(x, a.get("dtype", torch.float32), scale=True),
+        draws=nothing,
+        refuses=refused("dtype", torch.int64, torch.complex64, torch.bool, "float32", None, int),
+        identity=lambda a: a.get("dtype", torch.float32) == torch.float32,
+    ),
+    "Identity": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
     # float32 in [0, 1] is what every transform has before it, and what these ask for
     "PILToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
     "ToDtype": Spec(

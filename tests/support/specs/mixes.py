@@ -25,12 +25,31 @@ def drawn_cutmix(a: Args, n: int, size: tuple[int, int], rng: np.random.Generato
     return {"lam": lam, **asked(tool, n, size, rng, lambda p: {"box": p["box"]})}
 
 
+def mixup(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    lam = float(p["lam"])
+    return lam * x + (1 - lam) * s.images[int(p["partner"])]
+
+
 SPECS = {
     "CutMix": Spec(
         arguments=({"alpha": 1.0, "num_classes": 5}, {"alpha": 0.2, "num_classes": 5}, {"alpha": 4.0}),
         tolerance="exact",
         meaning=cutmix,
         draws=drawn_cutmix,
+        fine={"num_classes": 3},
+        refuses=(
+            *refused("alpha", 0, -1.0, NAN, INF, "1", True),
+            *refused("num_classes", 0, -1, 2.5, "3", True),
+        ),
+        mixes=True,
+        # labels come as an argument of the call
+        lacks=frozenset({"labels_getter"}),
+    ),
+    "MixUp": Spec(
+        arguments=({"alpha": 1.0, "num_classes": 5}, {"alpha": 0.2, "num_classes": 5}, {"alpha": 4.0}),
+        tolerance="fused",
+        meaning=mixup,
+        draws=lambda a, n, size, rng: {"lam": rng.beta(a.get("alpha", 1.0), a.get("alpha", 1.0), n)},
         fine={"num_classes": 3},
         refuses=(
             *refused("alpha", 0, -1.0, NAN, INF, "1", True),

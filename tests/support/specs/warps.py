@@ -1,11 +1,26 @@
 """Specs of the transforms that turn, shear, scale and shift."""
 
+from unittest.mock import patch
+
+import numpy as np
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
-from oracles import Args, Sample, interpolation, per_image_fill, torchvision
+from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill, torchvision, when
 from torch import Tensor
 
-from specs.base import BAD_CENTER, BAD_DEGREES, BAD_FILL, BAD_INTERPOLATION, INF, NAN, RGB, Spec, refused, resampled
+from specs.base import (
+    BAD_CENTER,
+    BAD_DEGREES,
+    BAD_FILL,
+    BAD_INTERPOLATION,
+    BAD_P,
+    INF,
+    NAN,
+    RGB,
+    Spec,
+    refused,
+    resampled,
+)
 
 
 def affine(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
@@ -30,6 +45,26 @@ def rotate(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
         center=a.get("center"),
         fill=per_image_fill(a),
     )
+
+
+def perspective(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    height, width = x.shape[1:]
+    corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
+    mode = interpolation(a, "bilinear")
+    return F.perspective(x, corners, p["endpoints"].tolist(), interpolation=mode, fill=per_image_fill(a))
+
+
+def drawn_perspective(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    """The corners that torchvision draws on its way to coefficients."""
+    drawn = []
+
+    def keep(startpoints: list[list[int]], endpoints: list[list[int]]) -> list[float]:
+        drawn.append(endpoints)
+        return [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+
+    with patch("torchvision.transforms.v2._geometry._get_perspective_coeffs", keep):
+        asked(v2.RandomPerspective(**a), n, size, rng, lambda p: {})
+    return {"apply": coin(rng, n, a.get("p", 0.5)), "endpoints": np.asarray(drawn)}
 
 
 SPECS = {
@@ -89,5 +124,20 @@ SPECS = {
         ),
         # the middle of an image of even size is a tie, which the last bit decides
         small=lambda a, h, w: a.get("interpolation", "nearest") != "nearest",
+    ),
+    "RandomPerspective": Spec(
+        arguments=(
+            {"distortion_scale": 0.6, "p": 0.9},
+            {"p": 1.0, "interpolation": "nearest", "fill": RGB},
+            {"distortion_scale": 1.0, "p": 0.8, "fill": 0.5},
+            {"distortion_scale": 0.3, "fill": None},
+        ),
+        tolerance=resampled("bilinear"),
+        meaning=when(perspective),
+        draws=drawn_perspective,
+        refuses=(*BAD_P, *refused("distortion_scale", -0.1, 1.1, NAN, "1", None), *BAD_INTERPOLATION, *BAD_FILL),
+        # where corners lie on a line, as those of one row do, torchvision fails, or makes what rounding gives
+        small=lambda a, h, w: min(h, w) > 1 and a.get("distortion_scale", 0.5) < 1,
+        ties=True,
     ),
 }
