@@ -295,7 +295,21 @@ def moving(policy: ga.Policy) -> bool:
         for n in ga.REGISTRY
         if any(
             w in n
-            for w in ("Crop", "Flip", "Resize", "Pad", "Rot", "Affine", "CutMix", "MixUp", "Augment", "Perspective")
+            for w in (
+                "Crop",
+                "Flip",
+                "Resize",
+                "Pad",
+                "Rot",
+                "Affine",
+                "CutMix",
+                "MixUp",
+                "Augment",
+                "Perspective",
+                "Size",
+                "Scale",
+                "Zoom",
+            )
         )
     }
     return bool((names | inner) & geometric)

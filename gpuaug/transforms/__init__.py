@@ -1,6 +1,6 @@
 """Every transform by name.  A family's `__all__` is its table of contents."""
 
-from gpuaug.transforms import auto, choice, colour, convert, filters, geometry, mixes, stamps, warps
+from gpuaug.transforms import auto, choice, colour, convert, filters, geometry, mixes, sizes, stamps, warps
 from gpuaug.transforms.auto import *
 from gpuaug.transforms.base import Transform as Transform
 from gpuaug.transforms.choice import *
@@ -9,10 +9,11 @@ from gpuaug.transforms.convert import *
 from gpuaug.transforms.filters import *
 from gpuaug.transforms.geometry import *
 from gpuaug.transforms.mixes import *
+from gpuaug.transforms.sizes import *
 from gpuaug.transforms.stamps import *
 from gpuaug.transforms.warps import *
 
-_FAMILIES = (geometry, warps, colour, filters, stamps, mixes, choice, auto, convert)
+_FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, auto, convert)
 REGISTRY: dict[str, type[Transform]] = {
     name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
 }

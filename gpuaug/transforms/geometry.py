@@ -30,7 +30,7 @@ _PADDING_MODE = partial(arguments.one_of, allowed=tuple(b for b in ir.BORDERS if
 _FILL = partial(arguments.fill, none=False)
 
 
-def _antialias(name: str, value: Any) -> bool:
+def antialiases(name: str, value: Any) -> bool:
     """None is what torchvision's older versions call False."""
     return arguments.flag(name, False if value is None else value)
 
@@ -136,7 +136,7 @@ class RandomResizedCrop(Transform):
         "scale": partial(arguments.interval, low=0.0),
         "ratio": partial(arguments.interval, low=1e-9),
         "interpolation": _INTERPOLATION,
-        "antialias": _antialias,
+        "antialias": antialiases,
     }
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
@@ -180,7 +180,7 @@ class Resize(Transform):
     max_size: int | None = None
     antialias: bool = True
     example = {"size": (9, 12)}
-    checks = {"interpolation": _INTERPOLATION, "antialias": _antialias}
+    checks = {"interpolation": _INTERPOLATION, "antialias": antialiases}
 
     def __post_init__(self) -> None:
         super().__post_init__()
