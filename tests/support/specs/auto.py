@@ -58,5 +58,7 @@ SPECS = {
         ),
         channels=COLOUR,
         ties=True,
+        # some of its operations turn and shift
+        moves=True,
     ),
 }

@@ -63,6 +63,7 @@ SPECS = {
             *BAD_CENTER,
         ),
         ties=True,
+        moves=True,
     ),
     "RandomRotation": Spec(
         arguments=(
@@ -89,5 +90,6 @@ SPECS = {
         ),
         # the middle of an image of even size is a tie, which the last bit decides
         small=lambda a, h, w: a.get("interpolation", "nearest") != "nearest",
+        moves=True,
     ),
 }
