@@ -3,11 +3,14 @@ own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import gpuaug as ga
+from gpuaug import ir
 from gpuaug.transforms.mixes import Mixing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,27 +44,35 @@ H2 = (
     ga.Normalize(MEAN, STD),
 )
 
-# arguments of the single transforms at 224, where those that the tests use are meant for tiny images
-AT_224: dict[str, dict[str, Any]] = {
-    "RandomResizedCrop": {"size": 224},
-    "Resize": {"size": (224, 224)},
-    "CenterCrop": {"size": 192},
-    "Pad": {"padding": 16, "fill": 0.5},
-    "RandomCrop": {"size": 224, "padding": 16},
-    "ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
-    "RandomHorizontalFlip": {"p": 1.0},
-    "RandomVerticalFlip": {"p": 1.0},
-    "RandomGrayscale": {"p": 1.0},
-    "RandomInvert": {"p": 1.0},
-    "RandomSolarize": {"threshold": 0.5, "p": 1.0},
-    "RandomPosterize": {"bits": 3, "p": 1.0},
-    "RandomErasing": {"p": 1.0},
-    "RandAugment": {"num_ops": 2, "magnitude": 9},
+
+class Single(NamedTuple):
+    """How a transform is timed by itself."""
+
+    arguments: dict[str, Any] | None = None  # None: its example
+    size: tuple[int, int] = (224, 224)
+    # what it is compared with takes floats alone, so that the conversion comes first; a transform that refuses integers
+    # and one that mixes need no entry
+    floats: bool = False
+
+
+# where the arguments that the tests use are meant for tiny images, or more than those differs
+SINGLE: dict[str, Single] = {
+    "RandomResizedCrop": Single({"size": 224}, (256, 256)),
+    "Resize": Single({"size": (224, 224)}, (256, 256)),
+    "CenterCrop": Single({"size": 192}),
+    "Pad": Single({"padding": 16, "fill": 0.5}),
+    "RandomCrop": Single({"size": 224, "padding": 16}),
+    "ColorJitter": Single({"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}),
+    "RandomHorizontalFlip": Single({"p": 1.0}),
+    "RandomVerticalFlip": Single({"p": 1.0}),
+    "RandomGrayscale": Single({"p": 1.0}),
+    "RandomInvert": Single({"p": 1.0}),
+    "RandomSolarize": Single({"threshold": 0.5, "p": 1.0}),
+    "RandomPosterize": Single({"bits": 3, "p": 1.0}),
+    "RandomErasing": Single({"p": 1.0}, floats=True),
+    "GaussianNoise": Single(floats=True),
+    "RandAugment": Single({"num_ops": 2, "magnitude": 9}),
 }
-# those that choose among others: their cost is that of what they hold; and conversions, which every workload ends in
-NOT_SINGLE = ("RandomApply", "RandomChoice", "RandomOrder", "ToTensor", "ToImage", "PILToTensor", "ToDtype")
-# nothing random is left in these: outputs are compared value by value
-SURE = ("Resize", "CenterCrop", "Pad", "Grayscale", "Normalize")
 
 # asked for, and left out until what they need exists: workload -> what is missing
 PREPARED = {
@@ -90,10 +101,7 @@ class Workload:
         """Whether every transform does the same to every image at every call."""
         if self.part:
             return self.part == "exact"
-        return all(
-            type(t).__name__ in SURE or type(t).__name__ in NOT_SINGLE or (getattr(t, "p", None) == 1.0 and _only_p(t))
-            for t in self.transforms
-        )
+        return all(map(is_sure, self.transforms))
 
     @property
     def normalises(self) -> bool:
@@ -142,35 +150,40 @@ def is_mix(t: Any) -> bool:
     return isinstance(t, Mixing)
 
 
-def _only_p(t: Any) -> bool:
-    """Whether a transform's only randomness is whether it applies."""
-    return type(t).__name__ in (
-        "RandomHorizontalFlip",
-        "RandomVerticalFlip",
-        "RandomGrayscale",
-        "RandomInvert",
-        "RandomSolarize",
-        "RandomPosterize",
-    )
+def _asked(transform: ga.Transform) -> tuple[list[Tensor], ir.Sequence]:
+    """What 64 images of float32 draw, and the passes that it becomes."""
+    n, size = 64, (256, 256)
+    params = ga.Policy([transform]).draw(torch.arange(n), size=size, dtype=torch.float32)[0]
+    frame = ir.Frame(torch.tensor([size]).expand(n, 2), size, 3, torch.float32)
+    return [v for v in tree_leaves(params) if isinstance(v, Tensor)], transform.lower(params, frame, 0)
 
 
-def _single(name: str) -> Workload:
-    cls = ga.REGISTRY[name]
-    transform = cls(**AT_224.get(name, cls.example))
-    source = (256, 256) if name in ("RandomResizedCrop", "Resize") else (224, 224)
-    # a mean and a deviation are defined on floats; everywhere else the conversion is the last step
-    order = (
-        (TO_FLOAT, transform)
-        if name in ("Normalize", "RandomErasing", "GaussianNoise") or is_mix(transform)
-        else (transform, TO_FLOAT)
-    )
-    return Workload(name, "transform", order, size=source)
+def is_sure(transform: ga.Transform) -> bool:
+    """Whether a transform does the same to every image at every call, so that outputs are compared value by value."""
+    drawn, passes = _asked(transform)
+    # noise is drawn by the pixel, under the slot of its pass
+    return all(bool((v == v[:1]).all()) for v in drawn) and not any(hasattr(p, "slot") for p in ir.walk(passes))
+
+
+def _floats_first(transform: ga.Transform) -> bool:
+    """Whether it refuses images of uint8."""
+    try:
+        ga.Policy([transform]).describe((256, 256))
+    except TypeError:
+        return True
+    return False
 
 
 def _singles() -> Iterator[Workload]:
-    for name in ga.REGISTRY:
-        if name not in NOT_SINGLE:
-            yield _single(name)
+    for name, cls in ga.REGISTRY.items():
+        arguments, size, floats = SINGLE.get(name, Single())
+        transform = cls(**(cls.example if arguments is None else arguments))
+        # the cost of one that chooses among others is theirs, and a conversion stands at the end of every workload
+        if transform.children or not _asked(transform)[1]:
+            continue
+        floats = floats or is_mix(transform) or _floats_first(transform)
+        order = (TO_FLOAT, transform) if floats else (transform, TO_FLOAT)
+        yield Workload(name, "transform", order, size=size)
 
 
 def _growth() -> Iterator[Workload]:

@@ -2,6 +2,9 @@ import os
 
 # before anything imports triton: its kernels run on CPU tensors here
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# images here are tiny: threads of torch would wait for each other, ten times as long where cores are shared.  Said to
+# the processes that tests start, too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from functools import cache
@@ -11,9 +14,12 @@ import numpy as np
 import pytest
 import skimage
 import torch
+from interpreted import hasten
 from PIL import Image
 
-# images here are tiny: threads of torch would wait for each other, ten times as long where cores are shared
+if os.environ["TRITON_INTERPRET"] == "1":
+    hasten()
+
 torch.set_num_threads(1)
 
 PHOTOGRAPHS = (

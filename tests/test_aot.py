@@ -14,6 +14,7 @@ import pytest
 import sass
 import specialisations
 from gpuaug_kernels import aot, codes
+from shared import made_once
 
 ROOT = Path(__file__).parents[1]
 # thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
@@ -61,9 +62,13 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module", params=aot.TARGETS, ids=lambda t: f"sm_{t}")
 def report(request) -> list[dict]:
-    done = run("--json", "--kind", "pixels", "--target", str(request.param))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    def ran() -> list[dict]:
+        targets = [v for t in aot.TARGETS for v in ("--target", str(t))]
+        done = run("--json", "--kind", "pixels", *targets)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+    return [r for r in made_once(request, "aot_report", ran) if r["target"] == f"sm_{request.param}"]
 
 
 def test_the_list_is_what_policies_make_today():

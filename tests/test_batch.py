@@ -286,33 +286,8 @@ def test_what_lies_among_pixels_is_refused_where_they_move(name, i):
 
 
 def moving(policy: ga.Policy) -> bool:
-    """By what torchvision's transforms of that name do to a mask."""
-    static = {"ToDtype", "ToTensor", "ToImage", "PILToTensor", "RandomGrayscale", "RandomPosterize"}
-    names = {type(t).__name__ for t in policy.transforms} - static
-    inner = {type(c).__name__ for t in policy.transforms for c in t.children}
-    geometric = {
-        n
-        for n in ga.REGISTRY
-        if any(
-            w in n
-            for w in (
-                "Crop",
-                "Flip",
-                "Resize",
-                "Pad",
-                "Rot",
-                "Affine",
-                "CutMix",
-                "MixUp",
-                "Augment",
-                "Perspective",
-                "Size",
-                "Scale",
-                "Zoom",
-            )
-        )
-    }
-    return bool((names | inner) & geometric)
+    """Whether a transform of the policy, or one inside it, changes the places of pixels."""
+    return any(spec(type(c).__name__).moves for t in policy.transforms for c in (t, *t.children))
 
 
 def test_some_transforms_move_and_some_do_not():

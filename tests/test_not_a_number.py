@@ -64,18 +64,11 @@ def results(transform: ga.Transform, x: torch.Tensor, backends: tuple[str, ...] 
 
 
 def test_the_cases_are_of_all_kinds():
-    names = {c.values[0] for c in CASES}
-    assert {
-        "Resize",
-        "RandomResizedCrop",
-        "Pad",
-        "RandomAffine",
-        "RandomRotation",
-        "CutMix",
-        "RandomErasing",
-        "RandomSolarize",
-        "Normalize",
-    } <= names
+    passes = {type(p) for c in CASES for p in passes_of(build(*c.values))}
+    assert {ir.Resample, ir.Warp, ir.CutMix, ir.Erase, ir.Solarize, ir.Normalize, ir.SaltPepper} <= passes
+    assert {c.values[0] for c in MOVING} >= {
+        n for n, s in SPECS.items() if s.moves and not s.mixes and s.kind(s.arguments[0]) == "exact"
+    }
     assert len(MOVING) > 30
     shown = [
         kinds(results(build(*c.values), spoilt(), BACKENDS[:1])["reference"]).any()

@@ -28,7 +28,9 @@ def seen(batch):
 
 if __name__ == "__main__":
     options = {"batch_size": 4, "shuffle": True, "num_workers": 2, "persistent_workers": sys.argv[2] == "True", "multiprocessing_context": sys.argv[1]}
-    here, augmented = torch.utils.data.DataLoader(Numbered(), collate_fn=batched, **options), Augmented(policy)
+    # who augments in the main process may load there too: a process less to spawn
+    plain = options if sys.argv[1] == "fork" else {"batch_size": 4, "shuffle": True}
+    here, augmented = torch.utils.data.DataLoader(Numbered(), collate_fn=batched, **plain), Augmented(policy)
     there = torch.utils.data.DataLoader(Numbered(), collate_fn=augmented, **options)
     every = []
     for epoch in range(2):

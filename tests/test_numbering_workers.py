@@ -26,16 +26,24 @@ EPOCHS = 3
 EVERYWHERE = [
     (place, "fork", persistent) for place in ("data set", "stream", "collate") for persistent in (False, True)
 ]
-SPAWNED = [("collate", "spawn", False), ("data set", "spawn", True), ("collate", "forkserver", False)]
+# spawned anew for every epoch: seconds for each process; of the others one kind lives on, one starts from a server
+SPAWNED_ANEW = pytest.param("collate", "spawn", False, marks=pytest.mark.slow)
+SPAWNED = [SPAWNED_ANEW, ("data set", "spawn", True), ("collate", "forkserver", False)]
 
 
 def epochs(
-    place: str, method: str, persistent: bool, seed: int = 1, p: ga.Policy | None = None, count: int = EPOCHS
+    place: str,
+    method: str,
+    persistent: bool,
+    seed: int = 1,
+    p: ga.Policy | None = None,
+    count: int = EPOCHS,
+    workers: int = WORKERS,
 ) -> list[list[loaded.Row]]:
     """What a loader gives, epoch by epoch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = loaded.loader(place, p or loaded.policy(), method, persistent)
+        made = loaded.loader(place, p or loaded.policy(), method, persistent, workers)
         return [list(made) for _ in range(count)]
 
 
@@ -72,7 +80,7 @@ def test_workers_draw_afresh_in_every_epoch_and_apart(place, method, persistent)
 
 @pytest.mark.parametrize(
     ("place", "method", "persistent"),
-    [EVERYWHERE[0], EVERYWHERE[-1], pytest.param(*SPAWNED[0], marks=pytest.mark.slow)],
+    [EVERYWHERE[0], EVERYWHERE[-1], SPAWNED_ANEW],
 )
 def test_workers_draw_the_same_again_from_torchs_seed(place, method, persistent):
     def numbers(seed: int) -> list[tuple]:
@@ -102,7 +110,7 @@ def test_ranks_differ_in_their_workers_by_the_environment(method, monkeypatch):
     found = []
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        found.append([row for rows in epochs("data set", method, False, count=1) for row in rows])
+        found.append([row for rows in epochs("data set", method, False, count=1, workers=1) for row in rows])
     assert not {b.key for _, b in found[0]} & {b.key for _, b in found[1]} and not pixels(found[0]) & pixels(found[1])
 
 
@@ -115,7 +123,7 @@ def test_ranks_differ_in_their_workers_by_the_parents_process_group(method, monk
         # a group without a network
         torch.distributed.init_process_group("fake", rank=rank, world_size=2, store=FakeStore())
         try:
-            found.append([row for rows in epochs("collate", method, False, count=1) for row in rows])
+            found.append([row for rows in epochs("collate", method, False, count=1, workers=1) for row in rows])
         finally:
             torch.distributed.destroy_process_group()
     assert not {b.key for _, b in found[0]} & {b.key for _, b in found[1]} and not pixels(found[0]) & pixels(found[1])

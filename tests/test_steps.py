@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
+from build import spec
 from executed import FINISH, IDS, plan_of
 from gpuaug_kernels import codes, launch
 from waits import CARD, card
@@ -47,8 +48,9 @@ assert {"none", "weak", "moderate", "strong", "very strong"} <= POLICIES.keys()
 
 def kinds() -> list[Any]:
     """Every policy with kinds of batches that it takes: a dtype, or None for images of different sizes."""
-    # a mean and a deviation are defined on floats
-    takes = {"Normalize": (torch.float16,), **dict.fromkeys(STRENGTHS, (torch.uint8, torch.float16, None))}
+    takes = dict.fromkeys(STRENGTHS, (torch.uint8, torch.float16, None))
+    for name, cls in ga.REGISTRY.items():
+        takes[name] = (torch.uint8,) if spec(name).dtype(cls.example, torch.uint8) else (torch.float16,)
     return [pytest.param(n, d, id=f"{n}-{d}") for n in POLICIES for d in takes.get(n, (torch.uint8,))]
 
 

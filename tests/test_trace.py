@@ -65,7 +65,7 @@ def policies(name: str, i: int):
     transform = build(name, case(name, i))
     for kind in FRAMES:
         first = [ga.RandomResizedCrop(32)] if kind == "ragged" else []
-        if name == "Normalize":
+        if spec(name).dtype(case(name, i), torch.uint8) is None:
             first.append(FLOAT)
         # a quarter turn of what is not square leaves a batch of different sizes
         last = [ga.Resize((32, 32))] if spec(name).square else []

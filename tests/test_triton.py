@@ -51,10 +51,8 @@ def launches(monkeypatch) -> list[str]:
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_every_transform_is_the_references(name, i, images):
     args = case(name, i)
-    # two tiles, the second not full; a quarter turn of what is not square leaves a batch ragged, a border takes room
-    height, width = {"RandomRot90": (34, 34), "Pad": (41, 38)}.get(name, (21, 35))
-    x, policy = images(3, height, width), ga.Policy([build(name, args)], seed=4)
-    assert not falls(policy, (height, width))
+    x, policy = images(3, *spec(name).image), ga.Policy([build(name, args)], seed=4)
+    assert not falls(policy, spec(name).image)
     labels = None if not spec(name).mixes else torch.arange(3) if "num_classes" in args else torch.eye(3)
     got, want = both(policy, x, labels)
     compare(got, want, spec(name).kind(args), f"{name}({args})", spec(name).gain(args))

@@ -192,14 +192,15 @@ def inside(i: Instruction, function: str) -> bool:
     return any((lines := functions(path).get(function)) and lines[0] <= line <= lines[1] for path, line in i.frames)
 
 
-def _within(frames: tuple[Frame, ...]) -> list[Region]:
+@cache
+def _within(frames: tuple[Frame, ...]) -> tuple[Region, ...]:
     """The regions that an instruction lies in, innermost first."""
-    return [
+    return tuple(
         r
         for path, line in frames
         for r in sorted(regions(path), key=lambda r: r.first - r.last, reverse=True)
         if r.first <= line <= r.last
-    ]
+    )
 
 
 def _source_loop(graph: list[Block], body: set[int], outer: set[str]) -> str:

@@ -26,12 +26,11 @@ def flat(drawn: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("name", "i"), cases())
 def test_every_transform_agrees(name, i):
     args = case(name, i)
-    height, width = {"RandomRot90": (34, 34), "Pad": (41, 38)}.get(name, (21, 35))
     labels = None if not spec(name).mixes else torch.arange(5) if "num_classes" in args else torch.eye(5)
     policy = ga.Policy([build(name, args)], seed=4)
     agree(
         policy,
-        images(5, height, width),
+        images(5, *spec(name).image),
         spec(name).kind(args),
         f"{name}({args})",
         labels,

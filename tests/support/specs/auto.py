@@ -99,6 +99,8 @@ SPECS = {
         ),
         channels=COLOUR,
         ties=True,
+        # some of its operations turn and shift
+        moves=True,
     ),
     "TrivialAugmentWide": Spec(
         arguments=(
@@ -116,6 +118,7 @@ SPECS = {
         ),
         channels=COLOUR,
         ties=True,
+        moves=True,
     ),
     "AutoAugment": Spec(
         arguments=(
@@ -130,5 +133,6 @@ SPECS = {
         refuses=(*refused("policy", "mnist", None, 3, "IMAGENET"), *BAD_INTERPOLATION, *BAD_FILL),
         channels=COLOUR,
         ties=True,
+        moves=True,
     ),
 }

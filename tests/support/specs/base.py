@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from oracles import Args, Draws, Sample, nothing
 from torch import Tensor
 
@@ -55,6 +56,15 @@ class Spec:
     channels: tuple[int, ...] | None = None
     # images that are not square leave it in different sizes
     square: bool = False
+    # h and w of a small image that it takes; the kernels need two tiles for it, the second not full
+    image: tuple[int, int] = (21, 35)
+    # the dtype that leaves it, by the one that comes in; None where that one is refused
+    dtype: Callable[[Args, torch.dtype], torch.dtype | None] = lambda a, dtype: dtype
+    # pixels change their places, so that a mask or a box would no longer fit the image
+    moves: bool = False
+    # whether it may stand anywhere in a chain: it takes images of any size, three channels and values in [0, 1], and
+    # leaves such
+    anywhere: Callable[[Args], bool] = lambda a: True
     # float32 images come out as they went in
     identity: Callable[[Args], bool] = lambda a: False
     # it takes a partner from the batch, and labels
@@ -74,8 +84,13 @@ class Spec:
         """The row of the table of tolerances."""
         return self.tolerance if isinstance(self.tolerance, str) else self.tolerance(arguments)
 
-    def takes(self, channels: int) -> bool:
-        return self.channels is None or channels in self.channels
+    def takes(self, channels: int, arguments: Args | None = None) -> bool:
+        """Whether images of so many channels are taken; by these arguments, which may have a value for each of
+        three."""
+        per_channel = [v for k in ("fill", "value", "mean") if isinstance(v := (arguments or {}).get(k), tuple)]
+        return (self.channels is None or channels in self.channels) and all(
+            len(v) in (1, channels) for v in per_channel
+        )
 
 
 def refused(name: str, *values: Any) -> tuple[Refused, ...]:

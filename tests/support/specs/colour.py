@@ -81,6 +81,8 @@ SPECS = {
         draws=nothing,
         refuses=refused("num_output_channels", 0, 2, 4, "3", None, 1.5),
         channels=COLOUR,
+        # one channel is left
+        anywhere=lambda a: a.get("num_output_channels") == 3,
     ),
     "RandomGrayscale": Spec(
         arguments=({"p": 0.5},),

@@ -2,9 +2,18 @@
 
 import torch
 import torchvision.transforms.v2.functional as F
-from oracles import nothing, same
+from oracles import Args, nothing, same
 
 from specs.base import NAN, Refused, Spec, refused
+
+
+def converted(a: Args, dtype: torch.dtype) -> torch.dtype | None:
+    """Without a scale, numbers that the other dtype has no room for are refused."""
+    to = a["dtype"]
+    if a.get("scale") or to.is_floating_point:
+        return to
+    return None if dtype.is_floating_point or torch.iinfo(dtype).max > torch.iinfo(to).max else to
+
 
 SPECS = {
     "Normalize": Spec(
@@ -23,6 +32,9 @@ SPECS = {
         ),
         # divided by the spread
         gain=lambda a: 1 / min(a["std"]),
+        # a mean and a deviation are defined on floats, and leave the range of [0, 1]
+        dtype=lambda a, dtype: dtype if dtype.is_floating_point else None,
+        anywhere=lambda a: False,
     ),
     "ConvertImageDtype": Spec(
         arguments=({}, {"dtype": torch.uint8}, {"dtype": torch.bfloat16}),
@@ -31,6 +43,9 @@ SPECS = {
         draws=nothing,
         refuses=refused("dtype", torch.int64, torch.complex64, torch.bool, "float32", None, int),
         identity=lambda a: a.get("dtype", torch.float32) == torch.float32,
+        dtype=lambda a, dtype: a.get("dtype", torch.float32),
+        # 8 and 16 bits would round between two transforms
+        anywhere=lambda a: a.get("dtype", torch.float32) == torch.float32,
     ),
     "Identity": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
     # float32 in [0, 1] is what every transform has before it, and what these ask for
@@ -51,7 +66,17 @@ SPECS = {
             *refused("scale", 1),
         ),
         identity=lambda a: a["dtype"] == torch.float32,
+        dtype=converted,
+        # 8 and 16 bits would round between two transforms
+        anywhere=lambda a: a["dtype"] == torch.float32,
     ),
     "ToImage": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
-    "ToTensor": Spec(arguments=({},), tolerance="exact", meaning=same, draws=nothing, identity=lambda a: True),
+    "ToTensor": Spec(
+        arguments=({},),
+        tolerance="exact",
+        meaning=same,
+        draws=nothing,
+        identity=lambda a: True,
+        dtype=lambda a, dtype: torch.float32,
+    ),
 }

@@ -29,6 +29,7 @@ SPECS = {
         ),
         # a border is reflected once: the kernel reaches no further than the image
         small=lambda a, h, w: pair(a["kernel_size"])[0] // 2 < w and pair(a["kernel_size"])[1] // 2 < h,
+        anywhere=lambda a: max(pair(a["kernel_size"])) < 9,
     ),
     "RandomAdjustSharpness": Spec(
         arguments=({"sharpness_factor": 3.0}, {"sharpness_factor": 0.0, "p": 0.9}, {"sharpness_factor": 0.4}),

@@ -66,6 +66,7 @@ SPECS = {
         draws=nothing,
         fine={"size": 8},
         refuses=BAD_SIZE,
+        moves=True,
     ),
     "Pad": Spec(
         arguments=(
@@ -87,6 +88,10 @@ SPECS = {
             *refused("padding_mode", "wrap", None, 1),
         ),
         small=lambda a, h, w: extends(a),
+        # the largest of the reflected borders
+        image=(41, 38),
+        moves=True,
+        anywhere=extends,
     ),
     "RandomCrop": Spec(
         arguments=(
@@ -111,6 +116,8 @@ SPECS = {
         ),
         # what is larger than the padded image is refused
         small=lambda a, h, w: extends(a) and bool(a.get("pad_if_needed")),
+        moves=True,
+        anywhere=lambda a: extends(a) and bool(a.get("pad_if_needed")),
     ),
     "RandomHorizontalFlip": Spec(
         arguments=({}, {"p": 0.3}),
@@ -118,6 +125,7 @@ SPECS = {
         meaning=when(lambda a, x, p, s: F.horizontal_flip(x)),
         draws=only_apply(0.5),
         refuses=BAD_P,
+        moves=True,
     ),
     "RandomResizedCrop": Spec(
         arguments=(
@@ -141,6 +149,7 @@ SPECS = {
         ),
         # torchvision's crop has no rows there, and fails; ours keeps one
         small=lambda a, h, w: h > 1 or a.get("ratio", (1, 1))[0] <= 1,
+        moves=True,
     ),
     "RandomRot90": Spec(
         arguments=({}, {"p": 0.75}),
@@ -150,6 +159,9 @@ SPECS = {
         refuses=BAD_P,
         # a quarter turn swaps the sides
         square=True,
+        image=(34, 34),
+        moves=True,
+        anywhere=lambda a: False,
         ours=True,
     ),
     "RandomVerticalFlip": Spec(
@@ -158,6 +170,7 @@ SPECS = {
         meaning=when(lambda a, x, p, s: F.vertical_flip(x)),
         draws=only_apply(0.5),
         refuses=BAD_P,
+        moves=True,
     ),
     "Resize": Spec(
         arguments=(
@@ -184,5 +197,6 @@ SPECS = {
             *BAD_INTERPOLATION,
             *BAD_ANTIALIAS,
         ),
+        moves=True,
     ),
 }

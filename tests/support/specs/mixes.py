@@ -42,6 +42,9 @@ SPECS = {
             *refused("num_classes", 0, -1, 2.5, "3", True),
         ),
         mixes=True,
+        moves=True,
+        # where the labels are class numbers, no other mix may have come before
+        anywhere=lambda a: "num_classes" not in a,
         # labels come as an argument of the call
         lacks=frozenset({"labels_getter"}),
     ),
@@ -58,5 +61,8 @@ SPECS = {
         mixes=True,
         # labels come as an argument of the call
         lacks=frozenset({"labels_getter"}),
+        moves=True,
+        # as for CutMix
+        anywhere=lambda a: "num_classes" not in a,
     ),
 }

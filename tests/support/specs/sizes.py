@@ -56,6 +56,7 @@ SPECS = {
             *RESIZED,
         ),
         ties=True,
+        moves=True,
     ),
     "RandomShortestSize": Spec(
         arguments=({"min_size": 14}, {"min_size": (60, 60), "max_size": 50, "antialias": False}),
@@ -68,6 +69,7 @@ SPECS = {
             *refused("max_size", 0, -3, 2.5, "7", True),
             *RESIZED,
         ),
+        moves=True,
     ),
     "ScaleJitter": Spec(
         arguments=(
@@ -84,6 +86,7 @@ SPECS = {
             *RESIZED,
         ),
         ties=True,
+        moves=True,
     ),
     "RandomZoomOut": Spec(
         arguments=({"side_range": (1.5, 1.5), "p": 1.0, "fill": RGB}, {"side_range": (2.0, 2.0), "p": 1.0}),
@@ -96,5 +99,6 @@ SPECS = {
             *refused("fill", None),
             *refused("side_range", (0.5, 2.0), (3.0, 2.0), (NAN, 2.0), (1.0, INF), (1.0,), 2.0, None, "ab"),
         ),
+        moves=True,
     ),
 }

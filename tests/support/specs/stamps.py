@@ -58,6 +58,8 @@ SPECS = {
             *refused("sigma", -0.1, NAN, INF, None),
             *refused("clip", 1, "no"),
         ),
+        # unclamped noise leaves [0, 1]
+        anywhere=lambda a: a.get("clip", True),
     ),
     "RandomErasing": Spec(
         arguments=(
@@ -76,6 +78,8 @@ SPECS = {
             *refused("value", "noise", NAN, (), (0.1, NAN), None, {"a": 1}),
             *refused("inplace", "yes"),
         ),
+        # a normal distribution leaves [0, 1]
+        anywhere=lambda a: a.get("value") != "random",
     ),
     "SaltAndPepper": Spec(
         arguments=({}, {"amount": 0.3, "salt_vs_pepper": 0.8}, {"amount": 0.5, "per_channel": True}),

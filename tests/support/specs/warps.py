@@ -98,6 +98,7 @@ SPECS = {
             *BAD_CENTER,
         ),
         ties=True,
+        moves=True,
     ),
     "RandomRotation": Spec(
         arguments=(
@@ -124,6 +125,7 @@ SPECS = {
         ),
         # the middle of an image of even size is a tie, which the last bit decides
         small=lambda a, h, w: a.get("interpolation", "nearest") != "nearest",
+        moves=True,
     ),
     "RandomPerspective": Spec(
         arguments=(
@@ -139,5 +141,6 @@ SPECS = {
         # where corners lie on a line, as those of one row do, torchvision fails, or makes what rounding gives
         small=lambda a, h, w: min(h, w) > 1 and a.get("distortion_scale", 0.5) < 1,
         ties=True,
+        moves=True,
     ),
 }
