@@ -178,19 +178,19 @@ class Ragged:
         piece = self._piece
         if piece is None:
             return self.mapped(lambda image: image.to(device, non_blocking=non_blocking))
-        return self._laid_out(piece.to(device, non_blocking=non_blocking))
+        return self.laid_out(piece.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Ragged":
         """The same images in one piece of memory that a GPU can read; as they are where there is no GPU."""
         if self.device.type != "cpu" or not torch.cuda.is_available() or self._piece is not None:
             return self
         pinned = torch.empty(sum(i.numel() for i in self.images), dtype=self.dtype, device="cpu", pin_memory=True)
-        made = self._laid_out(pinned)
+        made = self.laid_out(pinned)
         for to, image in zip(made.images, self.images, strict=True):
             to.copy_(image)
         return made
 
-    def _laid_out(self, piece: Tensor) -> "Ragged":
+    def laid_out(self, piece: Tensor) -> "Ragged":
         """Images of these sizes one after the other in a piece of memory.  piece: [pixels of all]"""
         ends = [0, *accumulate(i.numel() for i in self.images)]
         made = Ragged.of(
@@ -202,7 +202,8 @@ class Ragged:
         return made
 
     def _known(self) -> Tensor:
-        """Addresses, sizes, pitches and corners in one piece, so that a GPU is sent them once for each stream that asks.
+        """Addresses, sizes, pitches and corners in one piece, so that a GPU is sent them once for each stream that
+        asks.
 
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do

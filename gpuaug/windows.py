@@ -1,19 +1,18 @@
 """What a policy reads of its source images: a window of each, so that a decoder need not make the rest.
 
-A tap whose weight is less than `ir.NOTHING` of the largest is none, by the definition of a resample.  So the pixels that
-count for an output are those nearer to its position than the footprint, and those that count for any output lie between
-the first and the last position, since positions are monotone along an axis.  No executor loads anything outside the
-window of a resample, whatever it weighs: a window that is cut to what counts is what is read."""
+A tap whose weight is less than `ir.NOTHING` of the largest is none, by the definition of a resample.  So the pixels
+that count for an output are those nearer to its position than the footprint, and those that count for any output lie
+between the first and the last position, since positions are monotone along an axis.  No executor loads anything outside
+the window of a resample, whatever it weighs: a window that is cut to what counts is what is read."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpuaug import ir
-from gpuaug.images import Ragged
+from gpuaug.images import Ragged, Rows
 
 
 def focused(p: ir.Resample) -> ir.Resample:
@@ -34,11 +33,23 @@ def focused(p: ir.Resample) -> ir.Resample:
     return replace(p, window=torch.cat([first, torch.maximum(torch.minimum(last, end), first + 1)], 1))
 
 
-def reads(p: ir.Resample | ir.Project) -> Tensor:
-    """The rectangle of its input that a pass loads from: [N, 4] int64 (x0, y0, x1, y1), one pixel at least."""
-    if isinstance(p, ir.Project):
-        return p.window
-    return within(p.window, p.source, p.extend)
+def reads(passes: ir.Sequence) -> Tensor | None:
+    """The rectangle that passes load of their images: [N, 4] int64 (x0, y0, x1, y1), one pixel at least; None where
+    they need all of them."""
+    first = passes[0]
+    if isinstance(first, ir.Project):
+        return first.window
+    return within(first.window, first.source, first.extend) if isinstance(first, ir.Resample) else None
+
+
+def as_windows(rectangles: Tensor | None, size: Tensor) -> Rows:
+    """(top, left, height, width) as a decoder takes them, [N, 4].  rectangles: as `reads` gives them, for images of
+    these sizes, [N, 2]"""
+    whole = size.numpy()
+    if rectangles is None:
+        return np.concatenate([np.zeros_like(whole), whole], 1)
+    corner, far = rectangles[:, :2].numpy(), rectangles[:, 2:].numpy()
+    return np.concatenate([corner, far - corner], 1)[:, [1, 0, 3, 2]]
 
 
 def within(window: Tensor, source: Tensor, extend: str) -> Tensor:
@@ -57,11 +68,11 @@ def within(window: Tensor, source: Tensor, extend: str) -> Tensor:
     return torch.cat([first, last], 1)
 
 
-def check(images: Ragged, wanted: Any) -> None:
-    """Raise ValueError where more than the windows of images would be read.  wanted: [N, 4] (x0, y0, x1, y1) on the
+def check(images: Ragged, wanted: Tensor | None) -> None:
+    """Raise ValueError where more than the windows of images would be read.  wanted: as `reads` gives it, on the
     host"""
-    assert images.windows is not None
-    given, here = np.asarray(wanted), images.corners.cpu().numpy()
+    full = np.array([(0, 0, w, h) for h, w, _ in images.shapes], np.int64)
+    given, here = full if wanted is None else wanted.numpy(), images.corners.cpu().numpy()
     beyond = (given[:, :2] < here[:, :2]).any(1) | (given[:, 2:] > here[:, 2:]).any(1)
     if beyond.any():
         n = int(beyond.argmax())

@@ -280,9 +280,11 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
     return out
 
 
-def _reads(step: Rows) -> Tensor:
-    """What the first pass of a step loads of its images: [N, 4] int64 (x0, y0, x1, y1)."""
+def _reads(step: Rows) -> Tensor | None:
+    """What a step loads of its images, as `windows.reads` says it of passes."""
     first = step.code[0]
+    if first[0] not in (layout.RESAMPLE, layout.PROJECT):
+        return None
     window, source = (step.ints[:, first[layout.INT_COLUMN] + k :][:, :4] for k in (layout.WINDOW, layout.INSIDE))
     if first[0] == layout.PROJECT:
         return window

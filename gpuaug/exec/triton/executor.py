@@ -229,6 +229,9 @@ def _within(images: Ragged, one: Prepared) -> Tables:
     a rounding, and so its rectangles are cut to the windows."""
     code, border, _, first, _ = one.program.records[: codes.RECORD]
     integers = one.tables.integers.clone()
+    if code not in (codes.TRIANGLE, codes.FLOOR, codes.PROJECT):
+        # by the kind of pass alone, so that nothing waits for a GPU
+        windows.check(images, None)
     integers[:, codes.PITCH] = images.pitches
     extend = "none" if code == codes.PROJECT else ir.BORDERS[border]
     window, source = integers[:, first : first + 4], integers[:, first + 4 : first + 8]
