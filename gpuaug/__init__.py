@@ -7,9 +7,10 @@ try:
     from gpuaug import data, functional
     from gpuaug.batch import Batch, Params
     from gpuaug.images import Ragged
+    from gpuaug.interop import from_torchvision
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, Transform
+    from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -17,4 +18,17 @@ except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise
 
-__all__ = ["Batch", "Params", "Policy", "Ragged", "Transform", "__version__", "data", "functional", *REGISTRY]
+__all__ = [
+    "Batch",
+    "Custom",
+    "Lambda",
+    "Params",
+    "Policy",
+    "Ragged",
+    "Transform",
+    "__version__",
+    "data",
+    "from_torchvision",
+    "functional",
+    *REGISTRY,
+]

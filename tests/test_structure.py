@@ -49,6 +49,7 @@ ROOMS = [
     {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
     {"gpuaug.serial", "gpuaug.call", "gpuaug.ahead"},
     {"gpuaug.policy", "gpuaug.functional"},
+    {"gpuaug.interop"},
     {"gpuaug.apps"},
     {"gpuaug"},
 ]

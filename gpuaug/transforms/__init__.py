@@ -7,6 +7,8 @@ from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *
 from gpuaug.transforms.filters import *
+from gpuaug.transforms.functions import Custom as Custom
+from gpuaug.transforms.functions import Lambda as Lambda
 from gpuaug.transforms.geometry import *
 from gpuaug.transforms.mixes import *
 from gpuaug.transforms.sizes import *
