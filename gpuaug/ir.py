@@ -300,6 +300,16 @@ class Choice(Pass):
 
 
 @dataclass(frozen=True, eq=False)
+class Blend(Pass):
+    """weights[:, 0] x, plus weights[:, 1 + i] times what chain i makes of x; nothing is clamped.
+
+    Chains keep size and channels, and hold no mix."""
+
+    weights: Tensor  # [N, 1 + chains] float32
+    chains: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Custom(Pass):
     """A user's own function on a dense float32 batch: always materialised."""
 
@@ -341,13 +351,17 @@ def is_linear(p: Pass) -> bool:
     return isinstance(p, Resample | Warp | Project | Mix)
 
 
+def inside(p: Pass) -> tuple[Sequence, ...]:
+    """The passes inside a pass: branches or chains."""
+    return p.branches if isinstance(p, Choice) else p.chains if isinstance(p, Blend) else ()
+
+
 def walk(passes: Sequence) -> Iterator[Pass]:
     """Every pass, those inside branches included."""
     for p in passes:
         yield p
-        if isinstance(p, Choice):
-            for branch in p.branches:
-                yield from walk(branch)
+        for branch in inside(p):
+            yield from walk(branch)
 
 
 def verify(passes: Sequence, frame: Frame) -> Frame:
@@ -365,14 +379,16 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
                 "the images end in different sizes; "
                 "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
             )
-        if isinstance(p, Choice):
-            for branch in p.branches:
-                end = verify(branch, frame)
-                if (end.fixed, end.channels) != (frame.fixed, frame.channels):
-                    raise ValueError(
-                        f"branches of a choice must keep size and channels, got {end.fixed}, "
-                        f"{end.channels} from {frame.fixed}, {frame.channels}"
-                    )
+        for branch in inside(p):
+            end = verify(branch, frame)
+            if (end.fixed, end.channels) != (frame.fixed, frame.channels):
+                what = "branches of a choice" if isinstance(p, Choice) else "chains of a blend"
+                raise ValueError(
+                    f"{what} must keep size and channels, got {end.fixed}, "
+                    f"{end.channels} from {frame.fixed}, {frame.channels}"
+                )
+            if isinstance(p, Blend) and any(isinstance(q, Mix) for q in walk(branch)):
+                raise ValueError("chains of a blend must hold no mix: labels could not follow it")
         frame = after((p,), frame)
     return frame
 

@@ -228,8 +228,9 @@ def test_every_pass_has_its_rules(cls):
     assert reference.apply.dispatch(cls) is not reference.apply.dispatch(object), (
         f"exec/reference.py has no rule for {cls.__name__}"
     )
-    # a user's function runs by the reference alone; the end is what executors do anyway, and a blur is two passes there
-    if cls is not ir.Custom:
+    # a user's function and a blend of chains run by the reference alone; the end is what executors do anyway, and a blur
+    # is two passes there
+    if cls not in (ir.Custom, ir.Blend):
         assert encode.emit.dispatch(cls) is not encode.emit.dispatch(ir.Pass), (
             f"exec/cpu/encode.py has no rule for {cls.__name__}"
         )

@@ -56,6 +56,13 @@ def _(p: ir.Choice, frame: ir.Frame) -> Iterator[Rule]:
 
 
 @rules.register
+def _(p: ir.Blend, frame: ir.Frame) -> Iterator[Rule]:
+    for chain in p.chains:
+        check(chain, frame)
+    yield from ()
+
+
+@rules.register
 def _(p: ir.PermuteChannels, frame: ir.Frame) -> Iterator[Rule]:
     count = frame.channels
     holds = (p.order >= 0) & (p.order < count)

@@ -424,6 +424,15 @@ def _(p: ir.Choice, images: Tensor, keys: rng.Keys) -> Tensor:
 
 
 @apply.register
+def _(p: ir.Blend, images: Tensor, keys: rng.Keys) -> Tensor:
+    own, *weights = p.weights.unbind(1)
+    out = per_sample(own) * images
+    for weight, chain in zip(weights, p.chains, strict=True):
+        out = out + per_sample(weight) * run_passes(chain, images, keys)
+    return out
+
+
+@apply.register
 def _(p: ir.Custom, images: Tensor, keys: rng.Keys) -> Tensor:
     out: Tensor = p.function(images)
     return out

@@ -91,6 +91,12 @@ def traffic(
                 read, wrote = traffic(branch, frame, None)
                 # each sample takes what the branch made, or keeps what it has
                 loads, stores = [*loads, *read, here, here], [*stores, *wrote, here]
+        elif isinstance(p, ir.Blend):
+            for chain in p.chains:
+                read, wrote = traffic(chain, frame, None)
+                # what the chain made is added to what there is
+                loads, stores = [*loads, *read, here, here], [*stores, *wrote, here]
+            loads, stores = [*loads, here], [*stores, here]
         else:
             loads, stores = [*loads, *[here] * (1 + isinstance(p, ir.Mix))], [*stores, Stored(after, written((p,)))]
         frame = after
@@ -101,6 +107,8 @@ def name(p: ir.Pass) -> str:
     """A pass in words, with its branches."""
     if isinstance(p, ir.Custom):
         return f"Custom({p.name})"
+    if isinstance(p, ir.Blend):
+        return f"a blend of ({' | '.join(' + '.join(map(name, chain)) for chain in p.chains)})"
     if not isinstance(p, ir.Choice):
         return type(p).__name__
     times = p.index.shape[1]

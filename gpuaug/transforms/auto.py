@@ -12,12 +12,13 @@ from torch import Tensor
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw, unit
+from gpuaug.symbolic import smooth
 from gpuaug.transforms.auto_tables import AUTOAUGMENT
 from gpuaug.transforms.base import Drawn, Transform, colour_channels
 from gpuaug.transforms.colour import brightness, invert
 from gpuaug.transforms.warps import about, affine_inverse, warp
 
-__all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
+__all__ = ["AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"]
 
 RANDAUGMENT = (
     "Identity",
@@ -41,6 +42,9 @@ _SIGNED = RANDAUGMENT[1:10]
 # those that AutoAugment has
 _OPERATIONS = (*RANDAUGMENT, "Invert")
 _BINS = 10
+# those that AugMix has, as places in RANDAUGMENT: all, or those that its paper kept apart from the test's corruptions
+_BLENDED = tuple(range(1, len(RANDAUGMENT)))
+_BLENDED_FEW = (*range(1, 6), *range(10, len(RANDAUGMENT)))
 _INTERPOLATION = partial(arguments.interpolation, allowed=("nearest", "bilinear"))
 Fill = float | tuple[float, ...] | None
 _FACTORS = RANDAUGMENT[6:10]
@@ -131,12 +135,17 @@ def _looked_up(table: Sequence[float], place: Tensor, dtype: torch.dtype = torch
 
 
 def _magnitudes(
-    op: Tensor, place: Tensor, sign: Tensor, bins: int, last: dict[str, float], posterize: float
+    op: Tensor,
+    place: Tensor,
+    sign: Tensor,
+    bins: int,
+    last: dict[str, float],
+    posterize: tuple[float, float],
 ) -> dict[str, Tensor]:
     """What `operations` takes, where each sample has a bin of its own.
 
     op, place, sign: [N] int64; last: the magnitude in the last bin, by operation, where the first bin's is 0; a shear's
-    is the tangent of its angle.  posterize: how many bits the last bin takes away."""
+    is the tangent of its angle.  posterize: the bits that the first bin leaves, and how many the last takes away."""
     ends = [last.get(name, 0.0) for name in RANDAUGMENT] + [0.0]
     zero = torch.zeros_like(op).float()
     size = spaced_by_sample(zero, _looked_up(ends, op), bins, place) * sign.double()
@@ -144,7 +153,8 @@ def _magnitudes(
     magnitude = dict.fromkeys(_SIGNED, size)
     magnitude["ShearX"] = magnitude["ShearY"] = _looked_up(angles, place, torch.float64) * sign.double()
     magnitude["Solarize"] = spaced_by_sample(zero + 1.0, zero, bins, place)
-    magnitude["Posterize"] = (8.0 - place.double() / ((bins - 1) / posterize)).round()
+    bits, away = posterize
+    magnitude["Posterize"] = (bits - place.double() / ((bins - 1) / away)).round()
     return magnitude
 
 
@@ -232,7 +242,7 @@ class TrivialAugmentWide(Transform):
         colour_channels(self, frame)
         op, place, sign = (params[name] for name in ("op", "magnitude", "sign"))
         last = {"Rotate": 135.0, "TranslateX": 32.0, "TranslateY": 32.0} | dict.fromkeys(_WIDE, 0.99)
-        magnitude = _magnitudes(op, place, sign, self.num_magnitude_bins, last, 6.0)
+        magnitude = _magnitudes(op, place, sign, self.num_magnitude_bins, last, (8.0, 6.0))
         return (operations(op, magnitude, frame, self.interpolation, self.fill),)
 
 
@@ -271,7 +281,108 @@ class AutoAugment(Transform):
             op, place = (_looked_up(t, chosen, torch.int64) for t in (numbers, places))
             # the probabilities are float32 as torchvision compares them
             used = params["probs"][:, k] <= _looked_up(chances, chosen)
-            magnitude = _magnitudes(op, place, params["signs"][:, k], _BINS, last, 4.0)
+            magnitude = _magnitudes(op, place, params["signs"][:, k], _BINS, last, (8.0, 4.0))
             op = torch.where(used, op, 0)
             passes.append(operations(op, magnitude, frame, self.interpolation, self.fill, inverts=True))
         return tuple(passes)
+
+
+@dataclass(frozen=True)
+class AugMix(Transform):
+    """A random blend of the image and of chains of random operations (Hendrycks et al., 2020; torchvision's table).
+
+    severity: 1 to 10, the largest bin of a magnitude.  mixture_width: chains.  chain_depth: operations in a chain, -1
+    for 1 to 3, drawn for each.  alpha: of the Dirichlet and Beta distributions of the weights; for one other than 1 a
+    weight is drawn by at most 6 tries of Marsaglia and Tsang's method (2000), which fail, and leave its mode, in less
+    than one case of 10^7."""
+
+    severity: int = 3
+    mixture_width: int = 3
+    chain_depth: int = -1
+    alpha: float = 1.0
+    all_ops: bool = True
+    interpolation: str = "bilinear"
+    fill: Fill = None
+    example = {"severity": 5, "mixture_width": 2}
+    checks = {
+        "severity": partial(arguments.integer, low=1, high=_BINS),
+        "mixture_width": partial(arguments.integer, low=1),
+        "chain_depth": partial(arguments.integer, low=-1),
+        "alpha": partial(arguments.number, low=1e-3),
+        "all_ops": arguments.flag,
+        "interpolation": _INTERPOLATION,
+        "fill": arguments.fill,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.chain_depth:
+            raise ValueError("chain_depth must be at least 1, or -1 for 1 to 3, got 0")
+
+    def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
+        width, depth = self.mixture_width, self._deepest
+        own = draw.beta(self.alpha)
+        gammas = [_gamma(draw, self.alpha) for _ in range(width)]
+        total = gammas[0]
+        for gamma in gammas[1:]:
+            total = total + gamma
+        weights = torch.stack([own, *((1.0 - own) * gamma / total for gamma in gammas)], 1)
+        ops = _BLENDED if self.all_ops else _BLENDED_FEW
+        words = draw.words(3 * width * depth).view(-1, 3, width, depth)
+        drawn = {
+            "weights": weights.float(),
+            "op": _each_looked_up(ops, (words[:, 0] * len(ops)) >> 32),
+            "magnitude": (words[:, 1] * self.severity) >> 32,
+            "sign": 1 - 2 * (words[:, 2] >> 31),
+        }
+        if self.chain_depth < 0:
+            return {**drawn, "depth": 1 + ((draw.words(width) * 3) >> 32)}
+        return {**drawn, "depth": torch.full_like(words[:, 0, :, 0], self.chain_depth)}
+
+    @property
+    def _deepest(self) -> int:
+        return 3 if self.chain_depth < 0 else self.chain_depth
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        colour_channels(self, frame)
+        # without a common size the caller refuses it
+        height, width = frame.fixed or (0, 0)
+        last = {"Rotate": 30.0, "TranslateX": width / 3.0, "TranslateY": height / 3.0}
+        last |= {"ShearX": 0.3, "ShearY": 0.3} | dict.fromkeys(_FACTORS, 0.9)
+        chains = []
+        for i in range(self.mixture_width):
+            chain: list[ir.Pass] = []
+            for k in range(self._deepest):
+                op, place, sign = (params[name][:, i, k] for name in ("op", "magnitude", "sign"))
+                op = torch.where(params["depth"][:, i] > k, op, 0)
+                magnitude = _magnitudes(op, place, sign, _BINS, last, (4.0, 4.0))
+                chain.append(operations(op, magnitude, frame, self.interpolation, self.fill))
+            chains.append(tuple(chain))
+        return (ir.Blend(params["weights"], tuple(chains)),)
+
+
+def _each_looked_up(table: Sequence[int], places: Tensor) -> Tensor:
+    """The entry of a table for every place, [N, ...] int64."""
+    flat = places.flatten(1)
+    return ir.rows(tuple(table), flat).gather(1, flat).view_as(places)
+
+
+def _gamma(draw: Draw, alpha: float) -> Tensor:
+    """[N] float64 from Gamma(alpha, 1)."""
+    if alpha == 1.0:
+        return -smooth("log", ((draw.words(1)[:, 0] >> 8) + 1).double() * 2.0**-24)
+    # below 1 of Gamma(alpha + 1), times a power of a uniform (Marsaglia and Tsang, section 6)
+    d = (alpha if alpha > 1.0 else alpha + 1.0) - 1.0 / 3.0
+    found = torch.full_like(draw.keys.ids, 0, dtype=torch.float64) + d
+    for _ in range(6):
+        x, u = draw.normal(), ((draw.words(1)[:, 0] >> 8) + 1).double() * 2.0**-24
+        cube = 1.0 + x / math.sqrt(9.0 * d)
+        positive = cube > 0
+        v = torch.where(positive, cube * cube * cube, 1.0)
+        accepted = positive & (smooth("log", u) < (0.5 * x * x + d) - d * v + d * smooth("log", v))
+        # the last that is accepted: as good as the first, and nothing need be remembered
+        found = torch.where(accepted, d * v, found)
+    if alpha > 1.0:
+        return found
+    u = ((draw.words(1)[:, 0] >> 8) + 1).double() * 2.0**-24
+    return found * smooth("exp", smooth("log", u) / alpha)

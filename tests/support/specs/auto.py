@@ -7,7 +7,7 @@ import torchvision.transforms.v2 as v2
 from oracles import Args, Draws, Sample, interpolation
 from torch import Tensor
 
-from specs.base import BAD_FILL, BAD_INTERPOLATION, COLOUR, NAN, RGB, Refused, Spec, refused
+from specs.base import BAD_FILL, BAD_INTERPOLATION, COLOUR, INF, NAN, RGB, Refused, Spec, refused
 
 OPERATIONS = list(v2.RandAugment._AUGMENTATION_SPACE)
 
@@ -76,6 +76,33 @@ def drawn_auto(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator)
     }
 
 
+def aug_mix(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    tool = v2.AugMix(interpolation=interpolation(a, "bilinear"), fill=a.get("fill"))
+    own, *weights = p["weights"].tolist()
+    out = own * x
+    for i, weight in enumerate(weights):
+        made = x
+        for k in range(int(p["depth"][i])):
+            op, place, sign = (int(p[name][i, k]) for name in ("op", "magnitude", "sign"))
+            made = applied(tool, made, OPERATIONS[op], place, sign, 10)
+        out = out + weight * made
+    return out
+
+
+def drawn_mix(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    width, depth, alpha = a.get("mixture_width", 3), a.get("chain_depth", -1), a.get("alpha", 1.0)
+    shape = (n, width, 3 if depth < 0 else depth)
+    space = v2.AugMix._AUGMENTATION_SPACE if a.get("all_ops", True) else v2.AugMix._PARTIAL_AUGMENTATION_SPACE
+    own = rng.beta(alpha, alpha, (n, 1))
+    return {
+        "weights": np.hstack([own, (1 - own) * rng.dirichlet([alpha] * width, n)]),
+        "op": rng.choice(sorted(OPERATIONS.index(name) for name in space), shape),
+        "magnitude": rng.integers(0, a.get("severity", 3), shape),
+        "sign": 1 - 2 * rng.integers(0, 2, shape),
+        "depth": rng.integers(1, 4, (n, width)) if depth < 0 else np.full((n, width), depth),
+    }
+
+
 SPECS = {
     "RandAugment": Spec(
         arguments=(
@@ -133,6 +160,29 @@ SPECS = {
         refuses=(*refused("policy", "mnist", None, 3, "IMAGENET"), *BAD_INTERPOLATION, *BAD_FILL),
         channels=COLOUR,
         ties=True,
+        moves=True,
+    ),
+    "AugMix": Spec(
+        arguments=(
+            {"severity": 5, "mixture_width": 2},
+            {"severity": 10, "chain_depth": 2, "alpha": 0.5, "all_ops": False, "fill": 0.25},
+            {"severity": 3, "mixture_width": 1, "chain_depth": 1, "alpha": 2.0, "fill": RGB},
+        ),
+        tolerance="resample, jump",
+        meaning=aug_mix,
+        draws=drawn_mix,
+        refuses=(
+            *refused("severity", 0, 11, 2.5, "3", None, True),
+            *refused("mixture_width", 0, -1, 2.5, None),
+            *refused("chain_depth", 0, -2, 1.5, None),
+            *refused("alpha", 0, -1.0, NAN, INF, "1", None),
+            *refused("all_ops", 1, None),
+            *BAD_INTERPOLATION,
+            *BAD_FILL,
+        ),
+        channels=COLOUR,
+        # chains run apart and are added up
+        falls_back=True,
         moves=True,
     ),
 }

@@ -65,6 +65,8 @@ class Spec:
     # whether it may stand anywhere in a chain: it takes images of any size, three channels and values in [0, 1], and
     # leaves such
     anywhere: Callable[[Args], bool] = lambda a: True
+    # the compiled executors have no rule for it, and it runs by the reference there
+    falls_back: bool = False
     # float32 images come out as they went in
     identity: Callable[[Args], bool] = lambda a: False
     # it takes a partner from the batch, and labels
