@@ -192,6 +192,14 @@ class Solarize(Pointwise):
 
 
 @dataclass(frozen=True, eq=False)
+class AddBelow(Pointwise):
+    """min(x + addition, 1) where x < threshold."""
+
+    addition: Tensor  # [N]
+    threshold: Tensor  # [N]
+
+
+@dataclass(frozen=True, eq=False)
 class Posterize(Pointwise):
     """clamp(floor(x 2^bits), 0, 2^bits - 1) / 2^bits."""
 

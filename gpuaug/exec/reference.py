@@ -314,6 +314,12 @@ def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
 
 
 @apply.register
+def _(p: ir.AddBelow, images: Tensor, keys: rng.Keys) -> Tensor:
+    brighter = (images + per_sample(p.addition)).clamp(max=1.0)
+    return torch.where(images < per_sample(p.threshold), brighter, images)
+
+
+@apply.register
 def _(p: ir.Posterize, images: Tensor, keys: rng.Keys) -> Tensor:
     levels = per_sample(torch.exp2(p.bits.float()))
     return torch.minimum((images * levels).floor().clamp(min=0), levels - 1) / levels

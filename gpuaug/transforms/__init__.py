@@ -1,7 +1,8 @@
 """Every transform by name.  A family's `__all__` is its table of contents."""
 
-from gpuaug.transforms import auto, choice, colour, convert, filters, geometry, mixes, sizes, stamps, warps
+from gpuaug.transforms import auto, auto_timm, choice, colour, convert, filters, geometry, mixes, sizes, stamps, warps
 from gpuaug.transforms.auto import *
+from gpuaug.transforms.auto_timm import *
 from gpuaug.transforms.base import Transform as Transform
 from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
@@ -15,7 +16,7 @@ from gpuaug.transforms.sizes import *
 from gpuaug.transforms.stamps import *
 from gpuaug.transforms.warps import *
 
-_FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, auto, convert)
+_FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, auto, auto_timm, convert)
 REGISTRY: dict[str, type[Transform]] = {
     name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
 }

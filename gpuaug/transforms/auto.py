@@ -1,7 +1,6 @@
 """Automatic policies, per sample: every sample has its own operations.  They lower to `ir.Choice`."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,8 @@ from gpuaug import arguments, ir
 from gpuaug.rng import Draw, unit
 from gpuaug.symbolic import smooth
 from gpuaug.transforms.auto_tables import AUTOAUGMENT
-from gpuaug.transforms.base import Drawn, Transform, colour_channels
+from gpuaug.transforms.auto_timm import TimmAutoAugment, TimmRandAugment
+from gpuaug.transforms.base import Drawn, Transform, colour_channels, looked_up
 from gpuaug.transforms.colour import brightness, invert
 from gpuaug.transforms.warps import about, affine_inverse, warp
 
@@ -129,11 +129,6 @@ def spaced_by_sample(first: Tensor, last: Tensor, count: int, place: Tensor) -> 
     return (near + step * steps).float().double()
 
 
-def _looked_up(table: Sequence[float], place: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The entry of a table for every sample: [N].  place: [N] int64"""
-    return ir.rows(tuple(table), place, dtype).gather(1, place[:, None])[:, 0]
-
-
 def _magnitudes(
     op: Tensor,
     place: Tensor,
@@ -148,10 +143,10 @@ def _magnitudes(
     is the tangent of its angle.  posterize: the bits that the first bin leaves, and how many the last takes away."""
     ends = [last.get(name, 0.0) for name in RANDAUGMENT] + [0.0]
     zero = torch.zeros_like(op).float()
-    size = spaced_by_sample(zero, _looked_up(ends, op), bins, place) * sign.double()
+    size = spaced_by_sample(zero, looked_up(ends, op), bins, place) * sign.double()
     angles = [math.atan(spaced(0.0, last["ShearX"], bins, b)) for b in range(bins)]
     magnitude = dict.fromkeys(_SIGNED, size)
-    magnitude["ShearX"] = magnitude["ShearY"] = _looked_up(angles, place, torch.float64) * sign.double()
+    magnitude["ShearX"] = magnitude["ShearY"] = looked_up(angles, place, torch.float64) * sign.double()
     magnitude["Solarize"] = spaced_by_sample(zero + 1.0, zero, bins, place)
     bits, away = posterize
     magnitude["Posterize"] = (bits - place.double() / ((bins - 1) / away)).round()
@@ -179,6 +174,12 @@ class RandAugment(Transform):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._keep("magnitude", arguments.integer("magnitude", self.magnitude, 0, self.num_magnitude_bins - 1))
+
+    @staticmethod
+    def from_timm(config: str, **options: Any) -> TimmRandAugment:
+        """timm's RandAugment by the string that its training script takes: "rand-m9-mstd0.5-inc1".  options: of
+        `TimmRandAugment`"""
+        return TimmRandAugment(config, **options)
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         words = draw.words(2 * self.num_ops)
@@ -259,6 +260,12 @@ class AutoAugment(Transform):
     example = {"policy": "cifar10"}
     checks = {"policy": _policy, "interpolation": _INTERPOLATION, "fill": arguments.fill}
 
+    @staticmethod
+    def from_timm(config: str, **options: Any) -> TimmAutoAugment:
+        """timm's AutoAugment by the string that its training script takes: "original-mstd0.5".  options: of
+        `TimmAutoAugment`"""
+        return TimmAutoAugment(config, **options)
+
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         words = draw.words(5)
         return {
@@ -278,9 +285,9 @@ class AutoAugment(Transform):
             names, chances, places = zip(*(pair[k] for pair in AUTOAUGMENT[self.policy]), strict=True)
             chosen = params["policy_id"]
             numbers = [_OPERATIONS.index(name) for name in names]
-            op, place = (_looked_up(t, chosen, torch.int64) for t in (numbers, places))
+            op, place = (looked_up(t, chosen, torch.int64) for t in (numbers, places))
             # the probabilities are float32 as torchvision compares them
-            used = params["probs"][:, k] <= _looked_up(chances, chosen)
+            used = params["probs"][:, k] <= looked_up(chances, chosen)
             magnitude = _magnitudes(op, place, params["signs"][:, k], _BINS, last, (8.0, 4.0))
             op = torch.where(used, op, 0)
             passes.append(operations(op, magnitude, frame, self.interpolation, self.fill, inverts=True))
@@ -331,7 +338,7 @@ class AugMix(Transform):
         words = draw.words(3 * width * depth).view(-1, 3, width, depth)
         drawn = {
             "weights": weights.float(),
-            "op": _each_looked_up(ops, (words[:, 0] * len(ops)) >> 32),
+            "op": looked_up(ops, (words[:, 0] * len(ops)) >> 32, torch.int64),
             "magnitude": (words[:, 1] * self.severity) >> 32,
             "sign": 1 - 2 * (words[:, 2] >> 31),
         }
@@ -359,12 +366,6 @@ class AugMix(Transform):
                 chain.append(operations(op, magnitude, frame, self.interpolation, self.fill))
             chains.append(tuple(chain))
         return (ir.Blend(params["weights"], tuple(chains)),)
-
-
-def _each_looked_up(table: Sequence[int], places: Tensor) -> Tensor:
-    """The entry of a table for every place, [N, ...] int64."""
-    flat = places.flatten(1)
-    return ir.rows(tuple(table), flat).gather(1, flat).view_as(places)
 
 
 def _gamma(draw: Draw, alpha: float) -> Tensor:

@@ -179,6 +179,13 @@ def painted(name: str, value: float | tuple[float, ...], frame: ir.Frame) -> tup
     return values
 
 
+def looked_up(table: Sequence[float], places: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The entry of a table at every place.  places: [N, ...] int64"""
+    flat = places.flatten(1) if places.ndim > 1 else places[:, None]
+    found = ir.rows(tuple(table), flat, dtype).gather(1, flat)
+    return found.view_as(places) if places.ndim > 1 else found[:, 0]
+
+
 def colour_channels(transform: Transform, frame: ir.Frame) -> None:
     """Colour has a meaning for one and for three channels."""
     if frame.channels not in (1, 3):

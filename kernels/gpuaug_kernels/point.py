@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from gpuaug_kernels.constants import (
+    ADD_BELOW,
     AFFINE,
     AUTOCONTRAST,
     CHOICE,
@@ -131,6 +132,11 @@ def point_stage(
     elif CODE == SOLARIZE:
         t = tl.load(f)
         r, g, b = tl.where(r >= t, 1.0 - r, r), tl.where(g >= t, 1.0 - g, g), tl.where(b >= t, 1.0 - b, b)
+    elif CODE == ADD_BELOW:
+        more, t = tl.load(f), tl.load(f + 1)
+        r = tl.where(r < t, tl.minimum(r + more, 1.0), r)
+        g = tl.where(g < t, tl.minimum(g + more, 1.0), g)
+        b = tl.where(b < t, tl.minimum(b + more, 1.0), b)
     elif CODE == PERMUTE:
         # of three channels; an image of one holds nothing to permute
         order = row.integers + I

@@ -220,6 +220,12 @@ def _(p: ir.Solarize, out: Instructions) -> None:
 
 
 @emit.register
+def _(p: ir.AddBelow, out: Instructions) -> None:
+    addition, threshold = out.column("floats", p.addition), out.column("floats", p.threshold)
+    out.add(codes.ADD_BELOW, float_column=addition, second_column=threshold)
+
+
+@emit.register
 def _(p: ir.Posterize, out: Instructions) -> None:
     out.add(codes.POSTERIZE, int_column=out.column("ints", p.bits))
 

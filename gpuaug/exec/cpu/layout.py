@@ -29,7 +29,7 @@ TAPS_X, TAPS_Y = A, B  # BLUR
 BIAS_COLUMN, BIAS_COUNT = A, B
 CLAMPS = FLAG  # AFFINE, GAUSSIAN
 # NORMALIZE: COUNT scales 1 / std among the constants, and after them as many biases -mean / std
-SECOND_COLUMN = A  # SALT_PEPPER: of the amounts; GAUSSIAN: of the sigmas
+SECOND_COLUMN = A  # SALT_PEPPER: of the amounts; GAUSSIAN: of the sigmas; ADD_BELOW: of the thresholds
 PER_CHANNEL = FLAG  # SALT_PEPPER: whether each channel has a word of its own
 BRANCHES, STEPS = COUNT, FLAG  # CHOICE, of whose index INT_COLUMN is the first column
 NEXT = A  # CHOICE: the instruction after its branches; JUMP: the first of its branch

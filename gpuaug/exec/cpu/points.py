@@ -84,6 +84,14 @@ def solarize(x, w, threshold):
 
 
 @njit
+def add_below(x, w, addition, threshold):
+    for i in range(w):
+        if x[i] < threshold:
+            more = x[i] + addition
+            x[i] = more if more < _1 else _1
+
+
+@njit
 def posterize(x, w, levels):
     top, share = levels - _1, _1 / levels
     for i in range(w):

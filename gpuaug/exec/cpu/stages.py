@@ -2,6 +2,7 @@
 bytes apart."""
 
 from gpuaug_kernels.codes import (
+    ADD_BELOW,
     AFFINE,
     AUTOCONTRAST,
     CONTRAST,
@@ -121,6 +122,8 @@ def _look_up(t, op, code, x, k, w):
     """The stages that compare or look up, on channel k."""
     if op == SOLARIZE:
         points.solarize(x, w, load_float(floats_of(t, code)))
+    elif op == ADD_BELOW:
+        points.add_below(x, w, load_float(floats_of(t, code)), load_float(second_floats_of(t, code)))
     elif op == POSTERIZE:
         points.posterize(x, w, float32(1 << field(ints_of(t, code), 0)))
     elif op == AUTOCONTRAST:

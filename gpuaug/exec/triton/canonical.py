@@ -99,8 +99,9 @@ def _fold_branch(branch: ir.Sequence) -> ir.Sequence:
 def why_not_canonical(p: ir.Choice) -> str:
     """Why a choice has no canonical form; empty where it has one.  p: its branches are in canonical form"""
     inner = list(ir.walk(tuple(q for branch in p.branches for q in branch)))
-    if any(isinstance(q, ir.Custom) for q in inner):
-        return "a choice holds Custom"
+    for q in inner:
+        if isinstance(q, ir.Custom | ir.Blend):
+            return f"a choice holds {type(q).__name__}"
     mixes = [q for q in inner if isinstance(q, ir.Mix)]
     first = [branch[0] for branch in p.branches if branch and isinstance(branch[0], ir.Mix)]
     if len({type(q) for q in mixes}) > 1:

@@ -151,6 +151,11 @@ def _(p: ir.Solarize, m: Marshal) -> list[Node]:
 
 
 @rule.register
+def _(p: ir.AddBelow, m: Marshal) -> list[Node]:
+    return m.stage(codes.ADD_BELOW, m.floats.add(p.addition, p.threshold))
+
+
+@rule.register
 def _(p: ir.Posterize, m: Marshal) -> list[Node]:
     return m.stage(codes.POSTERIZE, integers=m.integers.add(p.bits))
 

@@ -5,10 +5,10 @@ Nothing in this folder imports gpuaug: a Spec says independently, by torchvision
 from oracles import Args, Sample, only
 from torch import Tensor
 
-from specs import auto, choice, colour, convert, filters, geometry, mixes, sizes, stamps, warps
+from specs import auto, auto_timm, choice, colour, convert, filters, geometry, mixes, sizes, stamps, warps
 from specs.base import Spec
 
-FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, auto, convert)
+FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, auto, auto_timm, convert)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.SPECS.items()}
 
 
