@@ -47,7 +47,7 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
             "num_classes is needed to mix class numbers, got None; "
             "pass it to the mix, or labels as soft rows [N, classes]"
         )
-    # torch orders and compares no unsigned integers
+    # torch cannot sort or compare unsigned integers
     whole = labels.long()
     # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
     if labels.device.type == "cpu" and len(labels) and not 0 <= int(whole.min()) <= int(whole.max()) < num_classes:
