@@ -150,11 +150,11 @@ def is_mix(t: Any) -> bool:
     return isinstance(t, Mixing)
 
 
-def _lowered(transform: ga.Transform) -> tuple[list[Tensor], ir.Sequence]:
-    """What 64 images of float32 draw, and the passes that it becomes."""
+def _lowered(transform: ga.Transform, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], ir.Sequence]:
+    """What 64 images draw, and the passes that it becomes."""
     n, size = 64, (256, 256)
-    params = ga.Policy([transform]).draw(torch.arange(n), size=size, dtype=torch.float32)[0]
-    frame = ir.Frame(torch.tensor([size]).expand(n, 2), size, 3, torch.float32)
+    params = ga.Policy([transform]).draw(torch.arange(n), size=size, dtype=dtype)[0]
+    frame = ir.Frame(torch.tensor([size]).expand(n, 2), size, 3, dtype)
     return [v for v in tree_leaves(params) if isinstance(v, Tensor)], transform.lower(params, frame, 0)
 
 
@@ -168,7 +168,7 @@ def is_deterministic(transform: ga.Transform) -> bool:
 def _floats_first(transform: ga.Transform) -> bool:
     """Whether it refuses images of uint8."""
     try:
-        ga.Policy([transform]).describe((256, 256))
+        _lowered(transform, torch.uint8)
     except TypeError:
         return True
     return False
