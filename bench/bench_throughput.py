@@ -1,4 +1,4 @@
-"""One test for each contender of each workload; see scenarios.py and contenders.py."""
+"""One test for each contender of each workload; see scenarios.py and contenders/."""
 
 from collections.abc import Iterator
 

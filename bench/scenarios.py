@@ -55,7 +55,7 @@ class Single(NamedTuple):
     floats: bool = False
 
 
-# where the arguments that the tests use are meant for tiny images, or more than those differs
+# for transforms whose example is meant for tiny images, or that are timed on other images than most
 SINGLE: dict[str, Single] = {
     "RandomResizedCrop": Single({"size": 224}, (256, 256)),
     "Resize": Single({"size": (224, 224)}, (256, 256)),
@@ -101,7 +101,7 @@ class Workload:
         """Whether every transform does the same to every image at every call."""
         if self.part:
             return self.part == "exact"
-        return all(map(is_sure, self.transforms))
+        return all(map(is_deterministic, self.transforms))
 
     @property
     def normalises(self) -> bool:
@@ -150,17 +150,17 @@ def is_mix(t: Any) -> bool:
     return isinstance(t, Mixing)
 
 
-def _asked(transform: ga.Transform) -> tuple[list[Tensor], ir.Sequence]:
-    """What 64 images of float32 draw, and the passes that it becomes."""
+def _lowered(transform: ga.Transform, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], ir.Sequence]:
+    """What 64 images draw, and the passes that it becomes."""
     n, size = 64, (256, 256)
-    params = ga.Policy([transform]).draw(torch.arange(n), size=size, dtype=torch.float32)[0]
-    frame = ir.Frame(torch.tensor([size]).expand(n, 2), size, 3, torch.float32)
+    params = ga.Policy([transform]).draw(torch.arange(n), size=size, dtype=dtype)[0]
+    frame = ir.Frame(torch.tensor([size]).expand(n, 2), size, 3, dtype)
     return [v for v in tree_leaves(params) if isinstance(v, Tensor)], transform.lower(params, frame, 0)
 
 
-def is_sure(transform: ga.Transform) -> bool:
+def is_deterministic(transform: ga.Transform) -> bool:
     """Whether a transform does the same to every image at every call, so that outputs are compared value by value."""
-    drawn, passes = _asked(transform)
+    drawn, passes = _lowered(transform)
     # noise is drawn by the pixel, under the slot of its pass
     return all(bool((v == v[:1]).all()) for v in drawn) and not any(hasattr(p, "slot") for p in ir.walk(passes))
 
@@ -168,7 +168,7 @@ def is_sure(transform: ga.Transform) -> bool:
 def _floats_first(transform: ga.Transform) -> bool:
     """Whether it refuses images of uint8."""
     try:
-        ga.Policy([transform]).describe((256, 256))
+        _lowered(transform, torch.uint8)
     except TypeError:
         return True
     return False
@@ -179,7 +179,7 @@ def _singles() -> Iterator[Workload]:
         arguments, size, floats = SINGLE.get(name, Single())
         transform = cls(**(cls.example if arguments is None else arguments))
         # the cost of one that chooses among others is theirs, and a conversion stands at the end of every workload
-        if transform.children or not _asked(transform)[1]:
+        if transform.children or not _lowered(transform)[1]:
             continue
         floats = floats or is_mix(transform) or _floats_first(transform)
         order = (TO_FLOAT, transform) if floats else (transform, TO_FLOAT)

@@ -1,4 +1,4 @@
-"""Checks of arguments at the public door: each says what, got, expected, do."""
+"""Checks of the arguments that users pass: each says what was wrong, what it got, what is expected and what to do."""
 
 import math
 from collections.abc import Callable, Sequence

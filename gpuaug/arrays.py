@@ -1,5 +1,4 @@
-"""Tensors of what is none, arrays and PIL images, and of what is a tensor of another kind; and their way to a
-device."""
+"""Conversions to plain tensors, of NumPy arrays, PIL images and tensors of other classes, and copies to a device."""
 
 import sys
 from typing import Any
@@ -10,10 +9,10 @@ from torch import Tensor
 
 
 def from_array(name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor in an array's memory, copied where torch cannot read it: it warns of what is read-only, and refuses
-    strides below 0 and foreign byte orders."""
+    """A tensor that shares the memory of an array; a copy of an array that torch would warn of, because it is
+    read-only, or refuse, for negative strides or a foreign byte order."""
     if not array.dtype.isnative or array.dtype.char in "qQ":
-        # C has two types of 64 bits, and torch knows one
+        # NumPy has two types of 64-bit integers, C's long and long long, and torch takes only one of them
         array = array.astype(np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}"))
     if not array.flags.writeable or any(s < 0 for s in array.strides):
         array = array.copy()
@@ -44,7 +43,7 @@ def _pil_advice(mode: str) -> str:
 
 
 def is_pil(value: Any) -> bool:
-    """Whether a value is a PIL image, without importing PIL: there is none while nobody has."""
+    """Whether a value is a PIL image.  PIL is not imported: if nobody has, no such value exists."""
     return isinstance(value, getattr(sys.modules.get("PIL.Image"), "Image", ()))
 
 
@@ -54,7 +53,8 @@ def is_tv(value: Any) -> bool:
 
 
 def put(values: Any, device: torch.device) -> Tensor:
-    """A tensor of what is on the host, on a device; from pinned memory, so that nothing waits for it."""
+    """A tensor, an array or a list of the host as a tensor on a device; by way of pinned memory, so that the host does
+    not wait for the copy."""
     host = torch.as_tensor(values, device=values.device if isinstance(values, Tensor) else "cpu")
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
@@ -74,10 +74,10 @@ def chosen(index: Any, n: int) -> list[int]:
 
 
 def short(dtype: torch.dtype) -> str:
-    """Its name without the module's."""
+    """The name of a dtype without its module: "uint8" of torch.uint8."""
     return str(dtype).removeprefix("torch.")
 
 
 def resolved(values: Tensor) -> Tensor:
-    """Values as they lie in memory, not to be read negated or conjugated."""
+    """A tensor whose lazy negation and conjugation, if it has them, are carried out."""
     return values.resolve_conj().resolve_neg()

@@ -45,8 +45,8 @@ class Batch:
             raise TypeError("one sample of a Batch has no length")
         return len(self.images)
 
-    # without __iter__, which makes a loop no different: Lightning looks for the size of a batch in its fields, but
-    # where a batch can be iterated
+    # no __iter__, because Lightning finds the size of a batch in its fields only if the batch is no iterable; for loops
+    # work by __getitem__
     def __getitem__(self, index: Any) -> "Batch":
         n = len(self)
         if isinstance(index, int | np.integer) and not -n <= index < n:
@@ -93,7 +93,7 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     # a tensor [C, H, W] is an image, an array is not
     value = from_array(name, value) if isinstance(value, np.ndarray) else value
     if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
-        # torch takes rows of no unsigned integers
+        # torch cannot index a tensor of unsigned integers
         return value.view(_SIGNED[value.dtype])[index].view(value.dtype)
     if isinstance(value, Tensor | Ragged):
         return value[index]
@@ -214,7 +214,7 @@ _RANGES = {
 
 
 def _parts(labels: Any) -> Sequence[Any]:
-    """What labels are made of, where they are no tensor."""
+    """The values of a dict or the items of a list of labels; anything else as the only item."""
     return (
         list(labels.values()) if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [labels]
     )
@@ -233,7 +233,7 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
             f"{name} must be on the device of the images, got {given.device} and {device}; "
             f"move them with .to({str(device)!r})"
         )
-    # torch orders no unsigned integers; one of uint64 beyond int64 comes out below 0
+    # torch cannot compare unsigned integers; a uint64 beyond int64 becomes negative here
     whole = given.as_subclass(Tensor).long()
     if device.type == "cpu" and len(whole) and not 0 <= int(whole.min()) <= int(whole.max()) < limit:
         low, high = bounds(given)
@@ -242,7 +242,7 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
 
 
 def _integers(name: str, values: Any, limit: int) -> Tensor:
-    """A tensor of what is none."""
+    """Integers as a tensor, of anything that NumPy makes an array of."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):

@@ -36,12 +36,12 @@ def converted(images: Tensor, dtype: torch.dtype, scale: bool) -> Tensor:
     if images.dtype == dtype or not scale or (images.is_floating_point() and dtype.is_floating_point):
         return images.to(dtype)
     if dtype.is_floating_point:
-        # 65535 is none of float16's numbers
+        # float16 cannot represent 65535
         return (images.to(torch.promote_types(dtype, torch.float32)) * (1.0 / largest(images.dtype))).to(dtype)
     if images.is_floating_point():
         return _rounded(images, dtype)
     shift = _bits(dtype) - _bits(images.dtype)
-    # in int32, for uint16 knows no arithmetic
+    # in int32, for torch has no arithmetic of uint16
     whole = images.to(torch.int32)
     return (whole << shift if shift > 0 else whole >> -shift).to(dtype)
 
@@ -51,8 +51,8 @@ def _bits(dtype: torch.dtype) -> int:
 
 
 def _rounded(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values up to 1 as integers: every one has an equal share of the range.  In float64: 65535.999 is none of
-    float32's numbers."""
+    """Values up to 1 as integers: every one has an equal share of the range.  In float64, because
+    float32 cannot represent 65535.999."""
     lowest = torch.iinfo(dtype).min / largest(dtype)
     return (images.double().clamp(lowest, 1) * (largest(dtype) + 0.999)).to(torch.int32).to(dtype)
 

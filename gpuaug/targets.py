@@ -56,7 +56,7 @@ def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -
             "num_classes is needed to mix class numbers, got None; "
             "pass it to the mix, or labels as soft rows [N, classes]"
         )
-    # torch orders and compares no unsigned integers
+    # torch cannot sort or compare unsigned integers
     whole = labels.long()
     if valid is not None:
         whole = torch.where(valid, whole, 0)

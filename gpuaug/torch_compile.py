@@ -233,15 +233,16 @@ def _(values: list[int], device: torch.device) -> Tensor:
 def eagerly(function: Door) -> Door:
     """The same function, run eagerly in a graph break of `torch.compile`: as by `torch.compiler.disable`, but that
     nothing imports the compiler before it is used."""
-    disabled: list[Callable[..., Any]] = []
+    disabled: Callable[..., Any] | None = None
 
     @functools.wraps(function)
     def door(*given: Any, **named: Any) -> Any:
         if "torch._dynamo" not in sys.modules:
             return function(*given, **named)
-        if not disabled:
-            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
-        return disabled[0](*given, **named)
+        nonlocal disabled
+        if disabled is None:
+            disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return disabled(*given, **named)
 
     door._torchdynamo_disable = True  # type: ignore[attr-defined]
     door._torchdynamo_disable_msg = (  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import gpuaug as ga
-from bench import bench_limits, checks, guard, instructions, scenarios, sources, suite, timing
+from bench import bench_limits, checks, guard, instructions, scenarios, sources, steps, suite, timing
 from bench.contenders import registry
 from bench.report import page, plots, readme, results
 from bench.scenarios import TO_FLOAT, Workload
@@ -306,3 +306,15 @@ def test_a_number_without_a_source_is_found(tmp_path, monkeypatch):
     assert list(readme.claims(f"It is 4 x as fast.{source}")) == []
     assert list(readme.claims(f"It is 5 x as fast.{source}")) != []
     assert list(readme.claims("Images of 375 x 500, and `9 ms` in code.")) == []
+
+
+def test_the_steps_of_every_strength_are_printed_for_every_backend(capsys):
+    assert steps.main(["41x53"]) == 0
+    sections = capsys.readouterr().out.split("==== ")[1:]
+    assert [s.split("\n", 1)[0] for s in sections] == [f"{s}, {b}" for s in scenarios.POLICIES for b in steps.BACKENDS]
+    for section in sections:
+        strength, backend = section.split("\n", 1)[0].split(", ")
+        assert section.split("\n", 1)[1].strip() == ga.Policy(scenarios.POLICIES[strength]).describe(
+            (41, 53), backend=backend
+        )
+    assert steps.main(["41"]) == steps.main(["41x53", "x"]) == 2

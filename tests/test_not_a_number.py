@@ -1,5 +1,5 @@
-"""What is no number stays where it is: it is moved with its pixel, reaches as far as weights do, and every executor
-says the same."""
+"""NaN and the infinities stay where they are: they move with their pixel, reach as far as weights do, and every
+executor has them at the same places."""
 
 import math
 
@@ -22,7 +22,7 @@ IDS = torch.arange(6) + 7
 
 
 def spoilt() -> torch.Tensor:
-    """Six images, each with one value that is no number in one channel, each at another place."""
+    """Six images, each with one NaN or infinity in one channel, each at another place."""
     x = torch.rand(6, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     for n, (y, x0) in enumerate(PLACES):
         x[n, n % 3, y, x0] = VALUES[n % 2 if n < 4 else 2]
@@ -79,14 +79,14 @@ def test_the_cases_are_of_all_kinds():
 
 
 @pytest.mark.parametrize(("name", "args"), [c for c in CASES if not SPECS[c.values[0]].square])
-def test_executors_agree_where_there_is_no_number(name, args):
+def test_executors_have_nan_and_infinity_at_the_same_places(name, args):
     got = results(build(name, args), spoilt())
     for backend in BACKENDS[1:]:
         assert torch.equal(kinds(got[backend]), kinds(got["reference"])), backend
 
 
 @pytest.mark.parametrize(("name", "args"), [c for c in MOVING if not SPECS[c.values[0]].square])
-def test_what_is_no_number_is_where_torchvision_has_it(name, args):
+def test_nan_and_infinity_are_where_torchvision_has_them(name, args):
     x, policy = spoilt(), ga.Policy([build(name, args)], seed=3)
     params = policy.draw(IDS, epoch=1, size=SIZE, dtype=torch.float32)
     got = policy(x, ids=IDS, epoch=1, backend="reference")
@@ -102,7 +102,7 @@ def test_what_is_no_number_is_where_torchvision_has_it(name, args):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_quarter_turns_move_what_is_no_number(backend):
+def test_quarter_turns_move_nan_and_infinity(backend):
     x = spoilt()[:, :, :, 4:48]
     turns = [ga.RandomRot90(), *(ga.RandomRotation((d, d), "bilinear") for d in (0, 90, 180, -90, 270, 360))]
     turns += [
@@ -141,7 +141,7 @@ def test_a_partner_without_weight_is_not_multiplied():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bytes_of_what_is_no_number(backend):
+def test_bytes_of_nan_and_infinity(backend):
     x = spoilt()
     got = ga.Policy([ga.RandomHorizontalFlip(1.0), ga.ToDtype(torch.uint8, scale=True)])(x, ids=IDS, backend=backend)
     for kind, level in ((1, 0), (2, 255), (3, 0)):

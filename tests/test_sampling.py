@@ -14,6 +14,8 @@ import gpuaug as ga
 N = 20_000
 # one hundred cases of up to twenty comparisons each; seeds are fixed, so that a pass stays one
 P = 1e-4
+# how often torchvision is asked where few numbers can come out: a quarter tells what differs by two per cent
+FEW = pytest.mark.parametrize("n", [N // 4, pytest.param(N, marks=pytest.mark.slow)])
 
 
 def columns(drawn: object, name: str = "") -> dict[str, np.ndarray]:
@@ -78,8 +80,9 @@ def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
             alike(*grid, f"{name}({args}): {j} {'+' if sign > 0 else '-'} {k}")
 
 
+@FEW
 @pytest.mark.parametrize("size", [(9, 4), (3, 200), (1, 1), (2, 3), (60, 60)])
-def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size):
+def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size, n):
     """Where most tries fail, the first valid one and the clamped centre crop decide."""
     for args in (
         {"size": 8},
@@ -87,7 +90,7 @@ def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size):
         {"size": 8, "scale": (1.0, 1.3), "ratio": (1.0, 1.0)},
     ):
         ours = columns(ga.Policy([ga.RandomResizedCrop(**args)], seed=3).draw(torch.arange(N), size=size)[0])
-        theirs = columns(SPECS["RandomResizedCrop"].draws(args, N, size, np.random.default_rng(1)))
+        theirs = columns(SPECS["RandomResizedCrop"].draws(args, n, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomResizedCrop({args}) of {size}: {k}")
         alike(
@@ -97,12 +100,13 @@ def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size):
         )
 
 
+@FEW
 @pytest.mark.parametrize("size", [(9, 4), (1, 1), (2, 3), (30, 7)])
-def test_rectangles_to_erase_in_odd_shapes_are_drawn_as_torchvision_draws_them(size):
+def test_rectangles_to_erase_in_odd_shapes_are_drawn_as_torchvision_draws_them(size, n):
     failed = 0.0
     for args in ({}, {"scale": (0.5, 1.0), "ratio": (0.2, 0.4)}, {"scale": (0.9, 1.0), "ratio": (1.0, 1.0)}):
         ours = columns(ga.Policy([ga.RandomErasing(**args)], seed=3).draw(torch.arange(N), size=size)[0])
-        theirs = columns(SPECS["RandomErasing"].draws(args, N, size, np.random.default_rng(1)))
+        theirs = columns(SPECS["RandomErasing"].draws(args, n, size, np.random.default_rng(1)))
         for k in ours:
             alike(ours[k], theirs[k], f"RandomErasing({args}) of {size}: {k}")
         alike(

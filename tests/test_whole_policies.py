@@ -170,7 +170,7 @@ def test_settings_of_the_process_change_nothing(backend, images):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pixels_that_are_no_numbers_stay_in_their_sample(backend, images):
+def test_nan_stays_in_its_sample(backend, images):
     x, policy = images(N, 30, 26), ga.Policy([build(*t) for t in CIFAR], SEED)
     want = policy(x, ids=IDS, backend=backend)
     x[0, 0, 5, 5], x[1] = float("nan"), float("inf")

@@ -284,5 +284,5 @@ def _wait(device: torch.device) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    """Plain text as it is: a plan has brackets, which are no markup."""
+    """Print text literally: Rich would take the brackets of a plan for markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -81,11 +81,13 @@ def _pixels(image: Image.Image, header: Header) -> np.ndarray[Any, Any]:
 
 def _deep(data: Encoded, image: Any) -> np.ndarray[Any, Any]:
     """[H, W, 3] uint8 of a 16-bit PNG in colours or with alpha: its samples are unpacked as bytes, then rounded."""
-    unpackers, halves = BYTES[str(image.tile[0].args)], []
+    unpackers, halves = BYTES[str(image.tile[0][3])], []
     for unpacker in unpackers:
         again: Any
         with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
-            again.tile = [again.tile[0]._replace(args=unpacker)]
+            # a named tuple since Pillow 11, a plain one before
+            tile = again.tile[0]
+            again.tile = [tile._replace(args=unpacker) if hasattr(tile, "_replace") else (*tile[:3], unpacker)]
             halves.append(np.array(again).astype(np.uint32))
     if len(halves) == 1:
         # gray and alpha of two bytes each stand where red, green, blue and alpha would

@@ -264,6 +264,9 @@ def _(p: ir.Affine, images: Tensor, keys: rng.Keys) -> Tensor:
 def _(p: ir.Normalize, images: Tensor, keys: rng.Keys) -> Tensor:
     from kornia.enhance import normalize
 
+    # Kornia 0.8.1 refuses a batch of none here, and in solarize
+    if not len(images):
+        return images
     mean, std = (ir.rows(v, images.new_empty(1), torch.float32)[0].expand(images.shape[1]) for v in (p.mean, p.std))
     out: Tensor = normalize(images, mean, std)
     return out
@@ -309,6 +312,8 @@ def _(p: ir.PermuteChannels, images: Tensor, keys: rng.Keys) -> Tensor:
 def _(p: ir.Solarize, images: Tensor, keys: rng.Keys) -> Tensor:
     from kornia.enhance import solarize
 
+    if not len(images):
+        return images
     out: Tensor = solarize(images, p.threshold)
     return out
 

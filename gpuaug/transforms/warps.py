@@ -68,7 +68,8 @@ def affine_inverse(
 
 
 def _clean(x: Tensor) -> Tensor:
-    """What pi leaves of a zero is none: after a quarter turn pixels stand on pixels, and nothing is weighed."""
+    """Zero where rounding of pi has left less than 2^-44: after a quarter turn pixels stand on pixels, and nothing is
+    interpolated."""
     return torch.where(x.abs() < 2.0**-44, 0.0, x)
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import triton.language as tl
 from triton.runtime import interpreter
 
+# what `hasten` has replaced in Triton's interpreter, by its name there
+REPLACED: dict[str, Any] = {}
+
 
 class Scope:
     """What the outermost launch has patched; the next launch patches anew."""
@@ -29,9 +32,11 @@ class Nothing:
 def hasten() -> None:
     """Patch Triton's language once a launch, look a dtype up once, and leave out a check that nobody reads."""
     private = ("_patch_lang", "_get_np_dtype", "interpreter_builder")
-    if not all(hasattr(interpreter, name) for name in private):
-        return  # a version that does it otherwise is slower, no more
-    patch = interpreter._patch_lang
+    if REPLACED or not all(hasattr(interpreter, name) for name in private):
+        return  # done, or a version that works otherwise, which is slower and no more
+    REPLACED.update({name: getattr(interpreter, name) for name in private[:2]})
+    patch, look_up = REPLACED["_patch_lang"], REPLACED["_get_np_dtype"]
+    dtypes: dict[str, Any] = {}
     patched: set[frozenset[str]] = set()
 
     def once(fn: Any) -> Any:
@@ -43,8 +48,6 @@ def hasten() -> None:
         outermost = not patched
         patched.add(seen)
         return Scope(scope, patched) if outermost else scope
-
-    look_up, dtypes = interpreter._get_np_dtype, {}
 
     def known(dtype: Any) -> Any:
         # pointers and blocks of them are 64 bits whatever they point to
@@ -58,5 +61,5 @@ def hasten() -> None:
     interpreter._patch_lang, interpreter._get_np_dtype = once, known
     # sums are compared with the range of their type, and what comes of that is looked at under `debug` alone
     options = interpreter.interpreter_builder.options
-    assert not options.debug
-    interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
+    if not options.debug:
+        interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
