@@ -46,10 +46,8 @@ class Config(NamedTuple):
 
 
 @lru_cache
-def parsed(config: Any, kind: str) -> Config:
+def parsed(config: str, kind: str) -> Config:
     """The meaning of a string of timm's; raises ValueError where it has none.  kind: "rand" or "auto" """
-    if not isinstance(config, str):
-        raise TypeError(f"config must be a string such as 'rand-m9-mstd0.5-inc1', got {config!r}")
 
     def refuse(why: str) -> ValueError:
         return ValueError(f"config must be a string of timm's, got {config!r}: {why}")
@@ -89,7 +87,9 @@ def parsed(config: Any, kind: str) -> Config:
     return made
 
 
-def _config(name: str, value: Any, kind: str) -> Any:
+def _config(name: str, value: Any, kind: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string of timm's, such as 'rand-m9-mstd0.5-inc1', got {value!r}")
     parsed(value, kind)
     return value
 
