@@ -140,6 +140,14 @@ DIFFERS = [
         "it masks the bits of a byte; torchvision's float path takes floor(x 2^bits) / 2^bits",
     ),
     Differs(
+        ir.AddBelow,
+        "solarize, additions",
+        ours(ir.AddBelow(FACTOR / 8, torch.full((N,), 0.5))),
+        lambda x: kornia.enhance.solarize(x, 0.5, FACTOR / 8),
+        0.1,
+        "it adds everywhere and inverts above the threshold; timm's adds below it, and leaves the rest",
+    ),
+    Differs(
         ir.Autocontrast,
         "normalize_min_max",
         ours(ir.Autocontrast()),
@@ -176,10 +184,10 @@ DIFFERS = [
 ]
 # passes for which Kornia has no function of tensors: what is random there comes from torch's generator, batch by batch
 # (see below), and is not keyed
-KEYED = (ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
-# the chain's own: an affine map of values with a factor per sample, several resamples as one, branches, a user's
-# function, the rounding at the end
-OWN = (ir.Affine, ir.Project, ir.Choice, ir.Custom, ir.Finish)
+KEYED = (ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
+# the chain's own: an affine map of values with a factor per sample, several resamples as one, branches, chains that are
+# added up, a user's function, the rounding at the end
+OWN = (ir.Affine, ir.Project, ir.Choice, ir.Blend, ir.Custom, ir.Finish)
 # function of Kornia -> the pass whose rule calls it
 CALLED = {
     "normalize": ir.Normalize,
