@@ -165,6 +165,14 @@ def _crop(given: Any, integers: bool) -> list[Transform]:
     return [_make("RandomCrop", size, padding, needed, fill, mode)]
 
 
+def _elastic(given: Any, integers: bool) -> list[Transform]:
+    # the first version keeps a list where it was given a number
+    fill = _argument("fill", given.fill, integers)
+    fill = fill[0] if isinstance(fill, tuple) and len(fill) == 1 else fill
+    mode = getattr(given, "interpolation", "bilinear")
+    return [_make("ElasticTransform", _plain(given.alpha), _plain(given.sigma), mode, fill)]
+
+
 def _linear(given: Any, integers: bool) -> list[Transform]:
     matrix, mean = given.transformation_matrix, given.mean_vector
 
@@ -183,6 +191,7 @@ _SPECIAL: dict[str, Callable[[Any, bool], list[Transform]]] = {
     "ToDtype": _to_dtype,
     "RandomErasing": _erasing,
     "RandomCrop": _crop,
+    "ElasticTransform": _elastic,
     "LinearTransformation": _linear,
     "Lambda": lambda given, integers: [Lambda(given.lambd)],
     "CutMix": lambda given, integers: [_make("CutMix", given.alpha, given.num_classes)],

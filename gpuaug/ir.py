@@ -272,6 +272,30 @@ class GaussianBlur(Stencil):
     kernel_size: tuple[int, int]  # (x, y), odd
 
 
+@dataclass(frozen=True, eq=False)
+class Jpeg(Pass):
+    """What JPEG of a quality leaves of an image, with chroma at half the size: levels k / 255 (`gpuaug.exec.jpeg`)."""
+
+    quality: Tensor  # [N] int64, 1 to 100
+
+
+@dataclass(frozen=True, eq=False)
+class Elastic(Pass):
+    """Each pixel is read from where a smooth random field moves it.
+
+    The field is uniform in [-1, 1) for each pixel and axis, keyed by `slot`, blurred by a Gaussian of `sigma` pixels
+    whose taps reach `reach` along both axes, times `alpha` / 2 pixels; border and `fill` as for a Warp."""
+
+    slot: int
+    alpha: tuple[float, float]  # (x, y)
+    sigma: tuple[float, float]  # (x, y)
+    reach: tuple[int, int]  # of the field along x, and of the one along y; 0: not blurred
+    size: Tensor  # [N, 2] int64
+    fixed: tuple[int, int]
+    kernel: str = "bilinear"  # or "nearest"
+    fill: tuple[float, ...] | None = None
+
+
 class Mix(Pass):
     """An output pixel needs that pixel and the one at the same place of a partner.  partner: [N] int64, rows of this
     batch."""
@@ -404,7 +428,7 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
 def after(passes: Sequence, frame: Frame) -> Frame:
     """The frame after passes that were verified."""
     for p in passes:
-        if isinstance(p, Resample | Warp | Project):
+        if isinstance(p, Resample | Warp | Project | Elastic):
             frame = Frame(p.size, p.fixed, frame.channels, frame.dtype)
         elif isinstance(p, Gray):
             frame = replace(frame, channels=p.channels)

@@ -27,7 +27,9 @@ def _weightless(labels: Tensor, valid: Tensor | None) -> Tensor:
 def moves(passes: ir.Sequence) -> bool:
     """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's
     function may do anything."""
-    return any(isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix | ir.Custom) for p in ir.walk(passes))
+    return any(
+        isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom) for p in ir.walk(passes)
+    )
 
 
 def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:

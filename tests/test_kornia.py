@@ -148,6 +148,14 @@ DIFFERS = [
         "it adds everywhere and inverts above the threshold; timm's adds below it, and leaves the rest",
     ),
     Differs(
+        ir.Jpeg,
+        "jpeg_codec_differentiable",
+        ours(ir.Jpeg(torch.full((N,), 50))),
+        lambda x: kornia.enhance.jpeg_codec_differentiable(x, torch.full((N,), 50.0)),
+        0.05,
+        "it rounds by a polynomial that has a gradient, and halves chroma by interpolation",
+    ),
+    Differs(
         ir.Autocontrast,
         "normalize_min_max",
         ours(ir.Autocontrast()),
@@ -184,7 +192,7 @@ DIFFERS = [
 ]
 # passes for which Kornia has no function of tensors: what is random there comes from torch's generator, batch by batch
 # (see below), and is not keyed
-KEYED = (ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
+KEYED = (ir.Elastic, ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
 # the chain's own: an affine map of values with a factor per sample, several resamples as one, branches, chains that are
 # added up, a user's function, the rounding at the end
 OWN = (ir.Affine, ir.Project, ir.Choice, ir.Blend, ir.Custom, ir.Finish)

@@ -228,9 +228,8 @@ def test_every_pass_has_its_rules(cls):
     assert reference.apply.dispatch(cls) is not reference.apply.dispatch(object), (
         f"exec/reference.py has no rule for {cls.__name__}"
     )
-    # a user's function and a blend of chains run by the reference alone; the end is what executors do anyway, and a blur
-    # is two passes there
-    if cls not in (ir.Custom, ir.Blend):
+    # these run by the reference alone; the end is what executors do anyway, and a blur is two passes there
+    if cls not in (ir.Custom, ir.Blend, ir.Jpeg, ir.Elastic):
         assert encode.emit.dispatch(cls) is not encode.emit.dispatch(ir.Pass), (
             f"exec/cpu/encode.py has no rule for {cls.__name__}"
         )

@@ -63,6 +63,11 @@ def _(p: ir.Blend, frame: ir.Frame) -> Iterator[Rule]:
 
 
 @rules.register
+def _(p: ir.Jpeg, frame: ir.Frame) -> Iterator[Rule]:
+    yield "quality", p.quality, (p.quality >= 1) & (p.quality <= 100), "in [1, 100]"
+
+
+@rules.register
 def _(p: ir.PermuteChannels, frame: ir.Frame) -> Iterator[Rule]:
     count = frame.channels
     holds = (p.order >= 0) & (p.order < count)

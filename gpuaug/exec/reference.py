@@ -3,6 +3,7 @@
 Images are a dense float32 tensor [N, C, H, W], or a list of [C, H, W] where sizes differ.
 """
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gpuaug import ir, rng, windows
 from gpuaug.exec import bounds
+from gpuaug.exec.jpeg import round_trip
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.exec.taps import between, weighed
 from gpuaug.fuse import Plan
@@ -163,11 +165,47 @@ def _reach(first: int, last: int, low: int, high: int, extend: str, device: torc
 
 @apply.register
 def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
-    sx, sy = _positions(p.inverse, p.fixed)
+    return _read(images, *_positions(p.inverse, p.fixed), p.kernel, p.fill)
+
+
+@apply.register
+def _(p: ir.Elastic, images: Tensor, keys: rng.Keys) -> Tensor:
+    height, width = p.fixed
+    words = keys.pixels(p.slot, height, width, 2)[..., 0, :2]
+    y, x = (torch.arange(v, dtype=torch.float64, device=images.device) for v in p.fixed)
+    positions = []
+    for axis, grid in enumerate((x.expand(height, width), y[:, None].expand(height, width))):
+        field = (2 * rng.unit(words[..., axis]) - 1).float()
+        if p.reach[axis]:
+            for along, sigma in ((2, p.sigma[0]), (1, p.sigma[1])):
+                field = _smoothed(field, along, sigma, p.reach[axis])
+        positions.append(grid + field.double() * (p.alpha[axis] / 2))
+    return _read(images, positions[0], positions[1], p.kernel, p.fill)
+
+
+def _smoothed(field: Tensor, axis: int, sigma: float, reach: int) -> Tensor:
+    """A field under a Gaussian along one axis, reflected at its ends.  field: [N, h, w]
+
+    Term by term: a library's convolution may round otherwise in another batch."""
+    weights = [math.exp(-(k**2) / (2 * sigma**2)) for k in range(reach + 1)]
+    total = weights[0] + 2 * math.fsum(weights[1:])
+    n = field.shape[axis]
+    at = torch.arange(n, device=field.device)
+    out = field * (weights[0] / total)
+    for k in range(1, reach + 1):
+        for step in (-k, k):
+            # an end is not repeated
+            place = (n - 1) - ((at + step).abs() - (n - 1)).abs()
+            out = out + field.index_select(axis, place) * (weights[k] / total)
+    return out
+
+
+def _read(images: Tensor, sx: Tensor, sy: Tensor, kernel: str, fill: tuple[float, ...] | None) -> Tensor:
+    """Images where each pixel is read from a position of its own.  sx, sy: [N, h, w] float64"""
     inside = torch.ones_like(images[:, :1])
-    if p.kernel == "nearest":
+    if kernel == "nearest":
         value, weight = (_tap(v, sx.round(), sy.round()) for v in (images, inside))
-        return value if p.fill is None else torch.where(weight > 0, value, paint(p.fill, images))
+        return value if fill is None else torch.where(weight > 0, value, paint(fill, images))
     # beside a pixel by no more than rounding is on it
     sx, sy = (torch.where((v - v.round()).abs() < ir.NOTHING, v.round(), v) for v in (sx, sy))
     x0, y0 = sx.floor(), sy.floor()
@@ -177,10 +215,10 @@ def _(p: ir.Warp, images: Tensor, keys: rng.Keys) -> Tensor:
         upper, lower = (between(_tap(image, x0, y), _tap(image, x0 + 1, y), fx) for y in (y0, y0 + 1))
         return between(upper, lower, fy)
 
-    if p.fill is None:
+    if fill is None:
         return weighted(images)
-    fill, value, share = paint(p.fill, images), weighted(images), weighted(inside)
-    return torch.where(share == 1, value, (value - fill) * share + fill)
+    colour, value, share = paint(fill, images), weighted(images), weighted(inside)
+    return torch.where(share == 1, value, (value - colour) * share + colour)
 
 
 @apply.register
@@ -401,6 +439,11 @@ def _(p: ir.Sharpness, images: Tensor, keys: rng.Keys) -> Tensor:
     # term by term: a sum over an axis may round otherwise at another place in memory
     blurred[:, :, 1:-1, 1:-1] = sum(around, start=4 * around[4]) / 13
     return blend(p.factor, images, blurred)
+
+
+@apply.register
+def _(p: ir.Jpeg, images: Tensor, keys: rng.Keys) -> Tensor:
+    return round_trip(images, p.quality)
 
 
 @apply.register

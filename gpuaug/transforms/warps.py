@@ -1,4 +1,4 @@
-"""Transforms that turn, shear, scale, shift and tilt.  All lower to one `ir.Warp`."""
+"""Transforms that turn, shear, scale, shift and tilt.  All lower to one `ir.Warp`, or `ir.Elastic`."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gpuaug.symbolic import smooth
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
 from gpuaug.transforms.geometry import matrix
 
-__all__ = ["RandomAffine", "RandomPerspective", "RandomRotation"]
+__all__ = ["ElasticTransform", "RandomAffine", "RandomPerspective", "RandomRotation"]
 
 _INTERPOLATION = partial(arguments.interpolation, allowed=("nearest", "bilinear"))
 _CENTER = arguments.optional(partial(arguments.numbers, lengths=(2,)))
@@ -273,3 +273,43 @@ def perspective_inverse(corners: Tensor, frame: ir.Frame, apply: Tensor) -> Tens
     identity = (one, zero, zero, zero, one, zero, zero, zero, one)
     found = [torch.where(used, v / unit, i) for v, i in zip((*x, *y, *last), identity, strict=True)]
     return torch.stack(found, 1).view(-1, 3, 3)
+
+
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    """(x, y); a number stands for both."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    numbers = arguments.numbers(name, values, (1, 2), 0.0)
+    return numbers[0], numbers[-1]
+
+
+@dataclass(frozen=True)
+class ElasticTransform(Transform):
+    """Move every pixel by a smooth random field of up to about alpha / 2 pixels before it is smoothed (Simard et al.,
+    2003).
+
+    alpha, sigma: a number or (x, y); the field is blurred by a Gaussian of sigma pixels, 0 for not at all.  Runs by the
+    reference on every executor.
+    """
+
+    alpha: float | tuple[float, float] = 50.0
+    sigma: float | tuple[float, float] = 5.0
+    interpolation: str = "bilinear"
+    fill: float | tuple[float, ...] | None = 0
+    example = {"alpha": 60.0, "sigma": 2.0}
+    checks = {"alpha": _pair, "sigma": _pair, "interpolation": _INTERPOLATION, "fill": arguments.fill}
+
+    def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
+        alpha, sigma = self.alpha, self.sigma
+        assert isinstance(alpha, tuple)
+        assert isinstance(sigma, tuple)
+        # torchvision's kernel: 8 sigma + 1 taps, made odd
+        reach = tuple((int(8 * s + 1) + 1) // 2 if int(8 * s + 1) % 2 == 0 else int(8 * s + 1) // 2 for s in sigma)
+        if frame.fixed is not None and max(reach) >= min(frame.fixed):
+            raise ValueError(
+                f"sigma {sigma} of ElasticTransform blurs over {2 * max(reach) + 1} pixels, further than an image of "
+                f"{frame.fixed} is reflected; lower sigma to below {min(frame.fixed) / 4:g}"
+            )
+        values = None if self.fill is None else painted("fill", self.fill, frame)
+        # without a common size the caller refuses it
+        fixed = frame.fixed or (0, 0)
+        return (ir.Elastic(slot, alpha, sigma, (reach[0], reach[1]), frame.size, fixed, self.interpolation, values),)

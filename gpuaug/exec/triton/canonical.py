@@ -100,7 +100,7 @@ def why_not_canonical(p: ir.Choice) -> str:
     """Why a choice has no canonical form; empty where it has one.  p: its branches are in canonical form"""
     inner = list(ir.walk(tuple(q for branch in p.branches for q in branch)))
     for q in inner:
-        if isinstance(q, ir.Custom | ir.Blend):
+        if isinstance(q, ir.Custom | ir.Blend | ir.Jpeg | ir.Elastic):
             return f"a choice holds {type(q).__name__}"
     mixes = [q for q in inner if isinstance(q, ir.Mix)]
     first = [branch[0] for branch in p.branches if branch and isinstance(branch[0], ir.Mix)]

@@ -196,7 +196,11 @@ def _why_apart(before: ir.Sequence, passes: ir.Sequence) -> str:
 
 def reads_around(p: ir.Pass) -> bool:
     """Whether a pass reads other places than its own pixel and its partner's."""
-    return is_source(p) or isinstance(p, ir.Custom | ir.Blend) or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))
+    return (
+        is_source(p)
+        or isinstance(p, ir.Custom | ir.Blend | ir.Jpeg | ir.Elastic)
+        or (isinstance(p, ir.Choice) and not ir.is_pointwise(p))
+    )
 
 
 @singledispatch

@@ -3,9 +3,10 @@
 from unittest.mock import patch
 
 import numpy as np
+import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
-from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill, torchvision, when
+from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill, pixel_words, torchvision, when
 from torch import Tensor
 
 from specs.base import (
@@ -65,6 +66,22 @@ def drawn_perspective(a: Args, n: int, size: tuple[int, int], rng: np.random.Gen
     with patch("torchvision.transforms.v2._geometry._get_perspective_coeffs", keep):
         asked(v2.RandomPerspective(**a), n, size, rng, lambda p: {})
     return {"apply": coin(rng, n, a.get("p", 0.5)), "endpoints": np.asarray(drawn)}
+
+
+def elastic(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
+    """torchvision's, with the field that the words of the pixels give."""
+    height, width = x.shape[1:]
+    words = pixel_words(s, 2, height, width)
+    alpha, sigma = (v if isinstance(v, tuple) else (v, v) for v in (a.get("alpha", 50.0), a.get("sigma", 5.0)))
+    field = []
+    for axis, side in enumerate((width, height)):
+        u = torch.from_numpy((words[axis] >> np.uint64(8)).astype(np.float32) * np.float32(2.0**-23) - 1)[None, None]
+        if sigma[axis] > 0:
+            taps = int(8 * sigma[axis] + 1)
+            u = F.gaussian_blur(u, [taps + (taps % 2 == 0)] * 2, list(sigma))
+        field.append(u * alpha[axis] / side)
+    displacement = torch.concat(field, 1).permute(0, 2, 3, 1)
+    return F.elastic(x, displacement, interpolation=interpolation(a, "bilinear"), fill=per_image_fill(a))
 
 
 SPECS = {
@@ -142,5 +159,26 @@ SPECS = {
         small=lambda a, h, w: min(h, w) > 1 and a.get("distortion_scale", 0.5) < 1,
         ties=True,
         moves=True,
+    ),
+    "ElasticTransform": Spec(
+        arguments=(
+            {"alpha": 60.0, "sigma": 2.0},
+            {"alpha": (40.0, 90.0), "sigma": (1.0, 2.2), "fill": RGB},
+            {"alpha": 9.0, "sigma": 0.0, "interpolation": "nearest", "fill": None},
+        ),
+        tolerance=resampled("bilinear"),
+        meaning=elastic,
+        refuses=(
+            *refused("alpha", -1.0, NAN, INF, (1.0, 2.0, 3.0), (), "1", None),
+            *refused("sigma", -1.0, NAN, INF, (1.0, 2.0, 3.0), (), "1", None),
+            *BAD_INTERPOLATION,
+            *BAD_FILL,
+        ),
+        # the field is blurred with a border that is reflected once
+        small=lambda a, h, w: a.get("sigma", 5.0) == 0.0,
+        anywhere=lambda a: False,
+        ties=True,
+        moves=True,
+        falls_back=True,
     ),
 }
