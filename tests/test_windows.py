@@ -14,13 +14,12 @@ from test_fuzz import POOL
 import gpuaug as ga
 
 BACKENDS = ("reference", "cpu", "triton")
-SIZES = [(31, 45), (44, 27), (38, 38)]
+SIZES = [(31, 45), (44, 33), (38, 38)]
 N = len(SIZES)
 IDS = torch.tensor([3, 1, 4])
 NOISE = np.random.default_rng(0)
 IMAGES = [torch.from_numpy(NOISE.integers(0, 256, (h, w, 3), np.uint8)) for h, w in SIZES]
 WHOLE = ga.Ragged(IMAGES, "hwc")
-LABELS = torch.tensor([0, 2, 1])
 FLOAT = ga.ToDtype(torch.float32, scale=True)
 
 
@@ -52,7 +51,7 @@ def takes(transforms: list[ga.Transform]) -> bool:
 def same(transforms: list[ga.Transform], backend: str, seed: int = 5, single: bool = False) -> float:
     """The part of the pixels that the windows hold; raises where what comes of them differs."""
     policy = ga.Policy(transforms, seed, single_resample=single)
-    labels = LABELS if policy._mixes else None
+    labels = torch.eye(N, policy._classes or N) if policy._mixes else None
     share = 1.0
     # the third by a recipe
     for epoch in range(3 if backend == "cpu" else 1):
@@ -80,10 +79,8 @@ def policies(name: str, i: int) -> list[list[ga.Transform]]:
 def test_windows_give_what_whole_images_give(name, i):
     found = policies(name, i)
     assert found, "vacuous: there is no policy of this transform"
-    for transforms in found:
-        for backend in ("reference", "cpu"):
-            share = same(transforms, backend)
-        assert share < 1.0 or not transforms[0].__class__.__name__.startswith(("Resize", "Random")), "vacuous"
+    shares = [same(transforms, backend) for transforms in found for backend in ("reference", "cpu")]
+    assert min(shares) < 0.9, "vacuous: nothing was left out"
 
 
 FIRST = [c for c in cases() if takes([build(c.values[0], case(*c.values)), ga.CenterCrop(8)])]
@@ -117,7 +114,7 @@ WAYS: dict[str, list[ga.Transform]] = {
     "enlarged": [ga.Resize(90), ga.RandomCrop((14, 11)), ga.RandomHorizontalFlip()],
     "crops of crops": [ga.RandomRot90(), ga.RandomCrop(26), ga.RandomResizedCrop(20), ga.RandomCrop(11), FLOAT],
     "then rotated": [ga.RandomResizedCrop(20), ga.RandomRotation(30.0, "bilinear"), ga.CenterCrop(14)],
-    "then mixed": [ga.RandomResizedCrop(16), ga.ColorJitter(contrast=0.5), ga.CutMix(num_classes=4)],
+    "then mixed": [ga.RandomResizedCrop(16), ga.ColorJitter(contrast=0.5), ga.CutMix()],
     "integers of 16 bits": [ga.RandomResizedCrop(16), ga.ToDtype(torch.int16, scale=True)],
 }  # fmt: skip
 
@@ -129,7 +126,8 @@ def test_every_way_through_a_window_gives_what_whole_images_give(name, single, b
     same(WAYS[name], backend, single=single)
 
 
-@pytest.mark.parametrize("name", [w for w in WAYS if "mixed" not in w and "integers" not in w])
+# not those of two interpolations, of which the second leaves out what the first has read, nor those of no floats
+@pytest.mark.parametrize("name", [w for w in WAYS if not w.startswith(("then", "integers", "nearest, exact"))])
 def test_a_window_is_not_larger_than_what_is_read(name):
     """Every row and every column at its edges changes an image: of one that is read no more is cut away."""
     policy = ga.Policy([*WAYS[name], FLOAT], 5)
@@ -190,7 +188,9 @@ def test_what_needs_the_whole_image_asks_for_it_and_refuses_a_window(transforms)
 STEPS = st.lists(
     st.sampled_from([t for t in POOL if takes([t, ga.CenterCrop(8)]) or takes([ga.CenterCrop(8), t])]), max_size=5
 )
-ENDS = st.sampled_from([[ga.CenterCrop((10, 9))], [ga.RandomCrop(8, 3, True)], [ga.Resize((9, 12)), ga.RandomRot90(0.0)]])
+ENDS = st.sampled_from(
+    [[ga.CenterCrop((10, 9))], [ga.RandomCrop(8, 3, True)], [ga.Resize((9, 12)), ga.RandomRot90(0.0)]]
+)
 
 
 @settings(max_examples=60)
@@ -261,14 +261,19 @@ def test_no_byte_beyond_a_window_is_touched():
 
 
 def some() -> ga.Ragged:
-    return alone(np.array([(3, 5, 20, 30), (0, 0, 44, 27), (10, 10, 1, 1)]))
+    return alone(np.array([(3, 5, 20, 30), (0, 0, 44, 33), (10, 10, 1, 1)]))
 
 
 def test_a_ragged_of_windows_says_the_sizes_of_the_images():
     images = some()
     assert images.shapes == [(*s, 3) for s in SIZES] and images.size.tolist() == [list(s) for s in SIZES]
-    assert "windows of 31x45 to 44x27" in repr(images) and len(images) == N
-    assert images.pitches.tolist() == [90, 81, 3] and images.corners.tolist()[0] == [5, 3, 35, 23]
+    assert "windows of 31x45 to 44x33" in repr(images) and len(images) == N
+    assert images.pitches.tolist() == [90, 99, 3] and images.corners.tolist()[0] == [5, 3, 35, 23]
+    # torch says anything of the strides of one pixel
+    odd = torch.zeros(1, 9, 3, dtype=torch.uint8)[:, ::4][:, :1]
+    assert odd.stride(1) == 12 and odd.is_contiguous(), "vacuous"
+    pixel = ga.Ragged.windowed([odd], [(31, 45)], [(2, 7, 1, 1)])
+    assert int(pixel.addresses[0]) == odd.data_ptr() - 2 * 3 - 7 * 3 and pixel.pitches.tolist() == [3]
     first = images.images[0]
     assert int(images.addresses[0]) == first.data_ptr() - 3 * 90 - 5 * 3
 
@@ -306,7 +311,7 @@ def test_a_ragged_of_windows_is_taken_apart_moved_and_pickled():
         (SIZES, [(0.5, 0, 20, 30)] * N, "windows must be integers"),
         (SIZES, "many", "windows must be integers"),
         (SIZES, [(0, 0, 20, 31)] * N, "image 0 must have the pixels of its window, 20 x 31"),
-        (SIZES, [(0, 0, 20, 30), (25, 0, 20, 30), (0, 0, 20, 30)], "window 1 must lie in its image of 44 x 27"),
+        (SIZES, [(0, 0, 20, 30), (25, 0, 20, 30), (0, 0, 20, 30)], "window 1 must lie in its image of 44 x 33"),
         (SIZES, [(-1, 0, 20, 30)] * N, "window 0 must lie in its image"),
     ],
 )
@@ -320,5 +325,5 @@ def test_more_than_a_window_is_never_read_in_silence(backend):
     policy = ga.Policy([ga.RandomResizedCrop(12)], 3)
     images = some()
     for _ in range(3):
-        with pytest.raises(ValueError, match="window 0 must hold what the policy reads of its image"):
+        with pytest.raises(ValueError, match="window . must hold what the policy reads of its image"):
             policy(images, ids=IDS, epoch=0, backend=backend)
