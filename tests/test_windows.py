@@ -325,5 +325,5 @@ def test_more_than_a_window_is_never_read_in_silence(backend):
     policy = ga.Policy([ga.RandomResizedCrop(12)], 3)
     images = some()
     for _ in range(3):
-        with pytest.raises(ValueError, match="window . must hold what the policy reads of its image"):
+        with pytest.raises(ValueError, match=r"window . must hold what the policy reads of its image"):
             policy(images, ids=IDS, epoch=0, backend=backend)
