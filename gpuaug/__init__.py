@@ -6,6 +6,7 @@ from pathlib import Path
 try:
     from gpuaug import data, functional
     from gpuaug.batch import Batch, Params
+    from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.interop import from_torchvision
     from gpuaug.policy import Policy
@@ -26,6 +27,7 @@ __all__ = [
     "Policy",
     "Ragged",
     "Transform",
+    "Windows",
     "__version__",
     "data",
     "from_torchvision",

@@ -75,11 +75,11 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     else:
         return None
     live = intersect(ir.map_rectangle(invert_move(b.inverse), a.live), b.live)
-    return focused(
-        replace(
-            a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill
-        )
+    both = replace(
+        a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill
     )
+    # a move within one size, such as a flip, leaves nothing out
+    return both if b.extend == "none" and None is not a.fixed == b.fixed else focused(both)
 
 
 def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
