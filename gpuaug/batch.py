@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpuaug import arguments
 from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
+from gpuaug.gathered import Gathered
 from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
 
@@ -65,7 +66,7 @@ class Batch:
 
     def _mapped(self, do: Callable[[Any], Any]) -> "Batch":
         images = self.images
-        if not isinstance(images, Tensor | Ragged):
+        if not isinstance(images, Tensor | Ragged | Gathered):
             one = single(images)
             images = as_images(images) if one is None else one[0]
         return Batch(
@@ -86,7 +87,7 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
         # torch takes rows of no unsigned integers
         return value.view(_SIGNED[value.dtype])[index].view(value.dtype)
-    if isinstance(value, Tensor | Ragged):
+    if isinstance(value, Tensor | Ragged | Gathered):
         return value[index]
     if not isinstance(value, list | tuple):
         raise TypeError(

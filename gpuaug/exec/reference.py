@@ -14,6 +14,7 @@ from gpuaug.exec import bounds
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.exec.taps import between, weighed
 from gpuaug.fuse import Plan
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
@@ -44,7 +45,9 @@ def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
 
 def floats(source: Images) -> Dense:
     """float32 images, uint8 taken to [0, 1]."""
-    return [unit(i.permute(2, 0, 1)) for i in source.images] if isinstance(source, Ragged) else unit(source)
+    if isinstance(source, Ragged):
+        return [unit(i.permute(2, 0, 1)) for i in source.images]
+    return unit(source.dense() if isinstance(source, Gathered) else source)
 
 
 def run_passes(passes: ir.Sequence, images: Dense, keys: rng.Keys) -> Dense:

@@ -22,6 +22,7 @@ from torch import Tensor
 from gpuaug import fuse, ir, rng
 from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 # below this many pixels waking a thread costs more than it saves
@@ -75,7 +76,7 @@ def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
 
 def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | None = None) -> Tensor:
     """What `run` gives, from steps that were prepared for images of these sizes."""
-    images: Any = source if isinstance(source, Ragged) or source.dtype in _TAKEN else source.float()
+    images: Any = source if isinstance(source, Ragged | Gathered) or source.dtype in _TAKEN else source.float()
     for step in prepared:
         if isinstance(step, Rows):
             images = _native(step, images, threads or torch.get_num_threads())
@@ -273,10 +274,11 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
             for y, x, c in (i.stride(),)
         ]
         return np.array(rows, np.int64).reshape(-1, 6)
-    sn, sc, sy, sx = (s * images.itemsize for s in images.stride())
+    store = images.store if isinstance(images, Gathered) else images
+    sn, sc, sy, sx = (s * store.itemsize for s in store.stride())
     out = np.empty((len(images), 6), np.int64)
-    out[:] = (images.data_ptr(), *images.shape[2:], sy, sx, sc)
-    out[:, 0] += np.arange(len(images)) * sn
+    out[:] = (store.data_ptr(), *images.shape[2:], sy, sx, sc)
+    out[:, 0] += (images.index.numpy() if isinstance(images, Gathered) else np.arange(len(images))) * sn
     return out
 
 
