@@ -23,7 +23,8 @@ class Gathered:
             raise TypeError(f"store must be uint8 [M, C, H, W], got {short(store.dtype)} {list(store.shape)}")
         if index.ndim != 1 or index.dtype != torch.int64 or index.device != store.device:
             raise TypeError(
-                f"index must be int64 [N] on {store.device}, got {short(index.dtype)} {list(index.shape)} on {index.device}"
+                f"index must be int64 [N] on {store.device}, got {short(index.dtype)} {list(index.shape)} on "
+                f"{index.device}"
             )
         if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
             raise IndexError(f"index must be in [0, {len(store)}), got {int(index.min())} to {int(index.max())}")

@@ -123,6 +123,34 @@ def bench(
         command.run(command.Order(output, tuple(group or ()), full, device, threads, seconds, store), Console())
 
 
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder, table or tar shards, as the loader takes them.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="DST", help="Folder for images.npy and index.parquet; or NAME.npy, with NAME.parquet."),
+    ],
+    size: Annotated[str, typer.Option(help="Of all images: a side, such as 256, or height x width, 256x320.")] = "256",
+    fit: Annotated[
+        str, typer.Option(help="crop: the largest part in the middle of that shape; stretch: all of an image.")
+    ] = "crop",
+    on_error: Annotated[
+        str, typer.Option(help="raise: stop at an image that can't be decoded; skip: leave it out.")
+    ] = "raise",
+    decoder: Annotated[str, typer.Option(help="auto, dali, torchcodec, torchvision or pillow")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="That decode.", show_default="all cores")] = None,
+) -> None:
+    """Decode and resize a data set once, to one .npy file of uint8 and a Parquet index, which the loaders read.  The
+    same command goes on where it was stopped."""
+    from gpuaug.apps.prepare import Order, run
+
+    with _one_sentence():
+        side = int(size) if size.isdecimal() else _size(size)
+        run(Order(source, target, side, fit, on_error, decoder, threads), Console())
+
+
 def _bench() -> Any:
     """The suite, which stands beside the package in its repository."""
     try:
