@@ -21,6 +21,7 @@ from numpy.lib import format as npy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gpuaug.data.decode import decoder
 from gpuaug.data.decoding import Fit, Part, every
 from gpuaug.data.source import Source
 from gpuaug.data.sources import as_source
@@ -63,6 +64,8 @@ def run(order: Order, console: Console) -> PreparedSource:
     fit, at = Fit.of(order.size, order.fit), places(order.target)
     pyarrow(at.table)
     _apart(order, at)
+    # a decoder that can't be had is refused before anything is written
+    decoder(order.decoder, "cpu", order.threads).close()
     with as_source(order.source) as source:
         job = {
             "source": source.fingerprint,
@@ -110,7 +113,7 @@ def _whole(target: Path, at: Places, job: dict[str, Any], console: Console) -> P
         raise ValueError(f"{target} was prepared from other samples or to another size; remove it, or name another")
     for left in (at.part, at.journal):
         left.unlink(missing_ok=True)
-    console.print(f"{target} is prepared already: {len(found)} images")
+    console.print(f"{target} is prepared already: {len(found)} images", soft_wrap=True)
     return found
 
 
@@ -163,11 +166,11 @@ def _refuse(order: Order, source: Source, part: Part, journal: Journal) -> None:
 
 
 def _say(source: Source, at: Places, journal: Journal, console: Console) -> None:
-    console.print(f"{len(journal.rows)} images in {at.images}, their names and labels in {at.table}")
+    console.print(f"{len(journal.rows)} images in {at.images}, their names and labels in {at.table}", soft_wrap=True)
     if journal.bad:
         console.print(f"{len(journal.bad)} left out, for they can't be decoded:", style="yellow")
         for i, reason in journal.bad[:20]:
-            console.print(f"  {source.key(i)}: {reason}", markup=False)
+            console.print(f"  {source.key(i)}: {reason}", markup=False, soft_wrap=True)
         if journal.bad[20:]:
             console.print(f"  and {len(journal.bad) - 20} more")
 
@@ -253,7 +256,7 @@ def _read(book: BinaryIO, at: Places, job: dict[str, Any]) -> Journal:
         first, journal.size = False, journal.size + len(line)
     image = job["size"][0] * job["size"][1] * CHANNELS
     there = at.part.stat().st_size if at.part.exists() else 0
-    if journal.rows and there < len(journal.rows) * image:
+    if journal.rows and there < len(_head(0, Fit(*job["size"]))) + len(journal.rows) * image:
         raise ValueError(f"{at.part} has lost images that {at.journal} names; remove both to begin anew")
     journal.done = len(journal.rows) + len(journal.bad)
     return journal
