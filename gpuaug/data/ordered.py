@@ -15,7 +15,7 @@ def order_of(source: Source, *, shuffle: bool, order: str, weights: Any) -> Orde
     labels = shards = None
     if weights is not None:
         labels = source.labels
-        if labels is None or labels.ndim != 1:
+        if (labels is None or labels.ndim != 1) and shuffle and order == "samples":
             raise ValueError(
                 "weights need the class of every sample before it is read, and this source has none; pass a folder of "
                 "class folders, a list of (path, label), or a data set with `targets`"
