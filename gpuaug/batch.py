@@ -35,6 +35,8 @@ class Batch:
     epoch: int | Tensor | None = None
     occurrence: Tensor | None = None
     key: int | None = None
+    valid: Tensor | None = None
+    params: Any = None
 
     def __len__(self) -> int:
         if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:

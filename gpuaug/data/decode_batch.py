@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -169,7 +170,7 @@ class Decoder(ABC):
         for i, image in enumerate(images):
             if isinstance(image, Exception):
                 full[i], boxes[i] = 0, 0
-        return Decoded(images, full, boxes, self._ready())
+        return Decoded(images, full, boxes, self.mark())
 
     def _one(self, item: Any, header: Any, box: Ints) -> Tensor | Exception:
         """An image that is not this decoder's: decoded already, or Pillow's."""
@@ -183,7 +184,12 @@ class Decoder(ABC):
         """An image of the host's memory on this decoder's device."""
         return image
 
-    def _ready(self) -> Any:
+    def here(self) -> AbstractContextManager[Any]:
+        """Where this decoder's images may be worked on by the thread that has decoded them: device and stream."""
+        return nullcontext()
+
+    def mark(self) -> Any:
+        """The event after which all is done that this thread asked for `here`; None on the CPU, where it is."""
         return None
 
     def _checked(self, image: Tensor | Exception, box: Ints) -> Tensor | Exception:
