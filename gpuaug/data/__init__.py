@@ -3,6 +3,7 @@ run goes on."""
 
 from gpuaug.data.loader import Loader
 from gpuaug.data.making import BadFile, BadImage
+from gpuaug.data.resident import ResidentLoader
 from gpuaug.data.sampler import BatchSampler, Key, Padding, Sampler
 from gpuaug.data.source import Source
 from gpuaug.data.sources import as_source
@@ -15,6 +16,7 @@ __all__ = [
     "Key",
     "Loader",
     "Padding",
+    "ResidentLoader",
     "Sampler",
     "Source",
     "Storage",
