@@ -1,6 +1,6 @@
 """All of a source, decoded once in the order of its ids, as it is or fitted to one size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ def every(
     num_threads: int | None = None,
     name: str = "auto",
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """The samples from `start` on; while some are decoded the next are read."""
     decoder = decoder_of(name, "cpu", num_threads, max_pixels)
     chunks = [range(k, min(k + CHUNK, len(source))) for k in range(start, len(source), CHUNK)]
