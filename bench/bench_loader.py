@@ -31,7 +31,7 @@ from bench.timing import Spread
 OURS, DECODING, AUGMENTING = "gpuaug loader", "gpuaug, decoding alone", "gpuaug, augmenting alone"
 STORED = "loader.json"
 # the files that a side is checked on
-CHECKED = 96
+CHECKED = 32
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def measure(order: Order, say: Callable[[str], None] = lambda _: None) -> list[d
 def _rows(
     policy: str, sides: Sequence[str], folder: Folder, checked: Path, rounds: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    rows = {name: _alone(name, folder, policy, checked, say) for name in sides}
+    rows = {name: _alone(name, folder, policy, checked, min(3, rounds), say) for name in sides}
     ready = [name for name in sides if rows[name]["status"] == "ok"]
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     cpu: dict[str, list[float]] = {name: [] for name in ready}
@@ -211,7 +211,9 @@ def _rows(
     return list(rows.values())
 
 
-def _alone(name: str, folder: Folder, policy: str, checked: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _alone(
+    name: str, folder: Folder, policy: str, checked: Path, times: int, say: Callable[[str], None]
+) -> dict[str, Any]:
     """A side by itself: checked, its first batch, and the memory of an epoch, which nobody shares pages with."""
     row: dict[str, Any] = {"policy": policy, "side": name, "status": "ok", "note": SIDES[name].note}
     say(f"{policy}: checking {name}")
@@ -222,7 +224,7 @@ def _alone(name: str, folder: Folder, policy: str, checked: Path, say: Callable[
     if told["why"]:
         return {**row, "status": "not comparable", "why": told["why"]}
     firsts, peaks = [], []
-    for _ in range(3):
+    for _ in range(times):
         # the check would leave its own memory behind
         with Side(name, folder, policy, checked) as side, processes.peak_memory(side.pid) as peak:
             told = side.ask("first")
