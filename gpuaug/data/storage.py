@@ -22,6 +22,8 @@ from gpuaug.data.reads import Reads, Stalled
 BLOCK = 8 << 20
 # reads side by side where nothing is said: a local disk is slowed by more, an object store answers one in 80 ms
 LOCAL, REMOTE = 4, 32
+# seconds that closing waits for threads that may be stuck
+_PATIENCE = 1.0
 # answers of a server that another try may change
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 PACKAGES = ("aiohttp", "botocore", "urllib3", "requests", "httpx", "google", "azure", "gcsfs", "s3fs")
@@ -246,7 +248,7 @@ class Storage:
         """End the threads.  One that is stalled in a read ends when that does."""
         self._closed.set()
         with self._lock:
-            _end(self._pools)
+            _end(self._pools, _PATIENCE)
 
     def describe(self) -> str:
         """How reads are made, in one line."""
@@ -259,9 +261,9 @@ def _storage(options: dict[str, Any]) -> Storage:
     return Storage(**options)
 
 
-def _end(pools: dict[bool, Reads]) -> None:
+def _end(pools: dict[bool, Reads], patience: float = 0.0) -> None:
     while pools:
-        pools.popitem()[1].close()
+        pools.popitem()[1].close(patience)
 
 
 class Truncated(OSError):
