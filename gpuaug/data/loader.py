@@ -1,12 +1,16 @@
 """The loader: an epoch's samples in batches, read and decoded ahead, augmented where they are asked for, the same on any
 rank and after any restart."""
 
+import inspect
 import json
 import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+import torch
 
 from gpuaug import arguments
 from gpuaug.batch import Batch
@@ -105,9 +109,8 @@ class Loader:
             if mine:
                 self.source.close()
             raise
-        windows = getattr(policy, "windows", None)
         self._maker = Maker(
-            self.source, self._decoder, windows if callable(windows) else None, on_error, target_transform
+            self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform
         )
         self.meter = Meter()
         self._bad: dict[int, BadFile] = {}
@@ -258,6 +261,16 @@ def _end(pid: int, decoder: Decoder, source: Source | None) -> None:
         decoder.close()
         if source is not None:
             source.close()
+
+
+def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
+    """What says which windows of images a policy reads; None where nothing does."""
+    windows = getattr(policy, "windows", None)
+    if not callable(windows):
+        return None
+    # so that what the call needs is prepared there, where it can be
+    takes = "device" in inspect.signature(windows).parameters
+    return partial(windows, device=device) if takes else windows
 
 
 def default_threads() -> int:
