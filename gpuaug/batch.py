@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpuaug import arguments
 from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
+from gpuaug.drawn import DrawnAhead
 from gpuaug.gathered import Gathered
 from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
@@ -24,7 +25,9 @@ class Batch:
 
     images: [N, C, H, W], or anything a policy takes.  labels: [N] integers or [N, K] floats.  ids, occurrence: [N]
     integers. key: of the process that numbered the samples, where that was a loader's worker or a child; draws are
-    keyed by it and the policy's seed.
+    keyed by it and the policy's seed.  valid: [N] bool; a sample that is not takes no part: it is nobody's partner in a
+    mix (who would get it is its own), and its row of soft labels is zeros; None: all are.  params: what
+    `Policy.windows` drew for these samples, so that it is not drawn again.
 
     batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host,
     give a Batch, and a loop runs over the samples."""
@@ -36,7 +39,7 @@ class Batch:
     occurrence: Tensor | None = None
     key: int | None = None
     valid: Tensor | None = None
-    params: Any = None
+    params: DrawnAhead | None = None
 
     def __len__(self) -> int:
         if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:
@@ -71,9 +74,11 @@ class Batch:
         if not isinstance(images, Tensor | Ragged | Gathered):
             one = single(images)
             images = as_images(images) if one is None else one[0]
-        return Batch(
-            **{f.name: _each(images if f.name == "images" else getattr(self, f.name), do) for f in fields(self)}
-        )
+        changed: dict[str, Any] = {"images": images}
+        if self.params is not None and self.valid is not None:
+            # while both are on the host
+            changed["params"] = self.params.among(self.valid)
+        return Batch(**{f.name: _each(changed.get(f.name, getattr(self, f.name)), do) for f in fields(self)})
 
     def replace(self, **changes: Any) -> "Batch":
         """The same batch with other fields."""
@@ -84,6 +89,8 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     """What belongs to the samples of an index; what belongs to all of them stays."""
     if value is None or isinstance(value, Integral) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
         return value
+    if isinstance(value, DrawnAhead):
+        return value[index]
     # a tensor [C, H, W] is an image, an array is not
     value = from_array(name, value) if isinstance(value, np.ndarray) else value
     if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
@@ -253,6 +260,19 @@ def bounds(values: Tensor) -> tuple[int, int]:
     """The least and the greatest of integers on the host, of any dtype."""
     array = values.numpy()
     return int(array.min()), int(array.max())
+
+
+def as_valid(valid: Any, n: int, device: torch.device) -> Tensor:
+    """[n] bool on the device."""
+    given = valid if isinstance(valid, Tensor) else put(from_array("valid", arguments.array("valid", valid)), device)
+    if given.dtype != torch.bool or given.shape != (n,):
+        raise ValueError(f"valid must be [{n}] bool, one per image, got {given.dtype} {list(given.shape)}")
+    if given.device != device:
+        raise ValueError(
+            f"valid must be on the device of the images, got {given.device} and {device}; "
+            f"move it with .to({str(device)!r})"
+        )
+    return given.as_subclass(Tensor)
 
 
 def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from gpuaug import arguments, ir, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch
+from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
 from gpuaug.fuse import Plan
@@ -74,6 +75,7 @@ class Call:
     keys: rng.Keys
     backend: str
     key: int | None = None  # of the process that numbered the samples
+    ahead: DrawnAhead | None = None  # what was drawn before the images were there
 
     @cached_property
     def frame(self) -> ir.Frame:
@@ -85,8 +87,10 @@ class Call:
         keys = self.keys
         name = choose(self.backend, self.source.device)
         executor, source = load(name), self.source
+        if self.ahead is not None:
+            steps, mixes, how = self.policy._prepared_ahead(self.ahead, name, source.device)
         # the reference defines what a recipe must give, and so takes none
-        if params is None and name != "reference":
+        elif params is None and name != "reference":
             # what all batches of one recipe share; the sizes of ragged images are an input of its program
             shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
             kind = (name, self.policy._options(), shape, source.dtype)
@@ -100,7 +104,7 @@ class Call:
         out = out if how is None else how.after(out)
         if self.labels is None:
             return out, None
-        return out, targets.follow(mixes, self.labels, self.policy._classes)
+        return out, targets.follow(mixes, self.labels, self.policy._classes, keys.valid)
 
 
 def _readable(source: Images, how: Through | None) -> Images:
@@ -110,9 +114,9 @@ def _readable(source: Images, how: Through | None) -> Images:
         if isinstance(source, Tensor):
             source = how.dense(source)
         else:
-            source = Ragged.of(tuple(map(how.before, source.images)))
+            source = source.mapped(how.before)
     if isinstance(source, Ragged) and source.dtype not in (torch.uint8, torch.float32):
-        source = Ragged.of(tuple(i.float() for i in source.images))
+        source = source.mapped(Tensor.float)
     return source
 
 
@@ -160,9 +164,8 @@ def alone(
 
 def batch_of_one(sample: Batch, one: Tensor | Planar) -> Batch:
     """A Batch of one image with the first axis that it came without."""
-    return sample.replace(
-        images=one, labels=_row(sample.labels), ids=_number(sample.ids), occurrence=_number(sample.occurrence)
-    )
+    numbers = {name: _number(getattr(sample, name)) for name in ("ids", "occurrence", "valid")}
+    return sample.replace(images=one, labels=_row(sample.labels), **numbers)
 
 
 def _row(value: Any) -> Any:

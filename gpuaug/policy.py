@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import arguments, fuse, ir, rng, serial, targets, torch_compile
-from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, blank, joined
+from gpuaug import ahead, arguments, fuse, ir, rng, serial, targets, torch_compile
+from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
 from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
+from gpuaug.drawn import Windows
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Planar, Ragged, as_images
@@ -134,6 +135,8 @@ class Policy(Numbered):
                 backend,
                 next_id=self.next_id,
                 key=batch.key,
+                valid=batch.valid,
+                drawn=batch.params,
             )
             out, soft = run.go(None)
             return batch.replace(
@@ -143,6 +146,7 @@ class Policy(Numbered):
                 epoch=run.keys.epoch,
                 occurrence=run.keys.occurrence,
                 key=run.key,
+                params=None,
             )
         out, soft = self.augment(images, labels, ids, epoch, occurrence, backend, self.next_id)
         return out if labels is None else (out, soft)
@@ -203,6 +207,28 @@ class Policy(Numbered):
         return Params(
             drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size
         )
+
+    @torch_compile.eagerly
+    def windows(
+        self,
+        ids: Any,
+        size: Any,
+        *,
+        epoch: int | None = None,
+        occurrence: Any = None,
+        key: int | None = None,
+        channels: int = 3,
+        device: torch.device | str = "cpu",
+    ) -> Windows:
+        """What is read of each source image, so that a decoder need not make the rest, and what was drawn to know: a
+        Batch with both, the pixels as `Ragged.windowed` and the parameters as `params`, gives what whole images give.
+
+        All on the host.  ids, occurrence, key, epoch: as a Batch has them.  size: (H, W) or [N, 2] of the whole images,
+        which are uint8.  device: where the call will be, so that what it needs is prepared here.  The window is all of
+        an image where the policy has need of it, as for ColorJitter before a crop."""
+        return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device))
+
+    _prepared_ahead = ahead.prepare
 
     @torch_compile.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
@@ -280,10 +306,16 @@ class Policy(Numbered):
         next_id: Tensor | None = None,
         key: int | None = None,
         seed: int | None = None,
+        valid: Any = None,
+        drawn: Any = None,
     ) -> Call:
         check(backend)
         source = as_images(images)
-        if isinstance(source, Ragged) and len(set(source.shapes)) == 1 and not self._takes_ragged(source):
+        if (
+            isinstance(source, Ragged)
+            and len(set(source.shapes)) == 1
+            and not self._takes_ragged(source.shapes[0], source.dtype)
+        ):
             # as a list of images of one size; where the policy can, they stay where they are
             source = source.dense()
         n, device = len(source), source.device
@@ -293,8 +325,14 @@ class Policy(Numbered):
             raise ValueError(f"{type(self._mixes[0]).__name__} mixes labels too, got none; call policy(images, labels)")
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
-        keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
-        return Call(self, source, labels, keys if seed is None else replace(keys, seed=seed), backend, key)
+        valid = None if valid is None else as_valid(valid, n, device)
+        if drawn is None:
+            keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
+        else:
+            given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key}
+            keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
+        keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid)
+        return Call(self, source, labels, keys, backend, key, drawn)
 
     def _keys(
         self,
@@ -355,13 +393,13 @@ class Policy(Numbered):
         frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
         return targets.moves(self._lower(frame, self._draw(self._one(), frame)))
 
-    def _takes_ragged(self, source: Ragged) -> bool:
-        """Whether the policy takes such images without knowing that they are of one size."""
-        kind = (source.shapes[0], source.dtype)
+    def _takes_ragged(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+        """Whether the policy takes such images, (H, W, C), without knowing that they are of one size."""
+        kind = (shape, dtype)
         if kind not in self._ragged:
-            height, width, channels = kind[0]
+            height, width, channels = shape
             size = torch.tensor([[height, width]], device="cpu")
-            frame = frame_for(size, 1, channels, source.dtype, torch.device("cpu"))
+            frame = frame_for(size, 1, channels, dtype, torch.device("cpu"))
             try:
                 self._lower(frame, self._draw(self._one(), frame))
                 self._ragged[kind] = True
@@ -382,6 +420,10 @@ class Policy(Numbered):
         return build
 
     # ---- as a value
+
+    def _identity(self) -> tuple[Any, ...]:
+        """What tells it from other policies, as it can be pickled."""
+        return self.transforms, self.seed, str(self.memory_format), self.single_resample
 
     def _values(self) -> tuple[Any, ...]:
         return self.transforms, self.seed, *self._options()

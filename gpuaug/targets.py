@@ -9,11 +9,19 @@ from gpuaug import ir
 from gpuaug.batch import bounds
 
 
-def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None) -> Tensor:
-    """Labels after the passes: class numbers become soft rows at the first mix."""
+def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> Tensor:
+    """Labels after the passes: class numbers become soft rows at the first mix.  Soft rows of samples that are not
+    valid, [N] bool, are zeros; class numbers without a mix stay as they are."""
     if not any(isinstance(p, ir.Mix) for p in ir.walk(passes)):
+        return _weightless(labels, valid)
+    return mixed_labels(passes, _weightless(soft(labels, num_classes, valid), valid))
+
+
+def _weightless(labels: Tensor, valid: Tensor | None) -> Tensor:
+    """Soft rows with zeros for samples that are not valid."""
+    if valid is None or labels.ndim != 2 or not labels.dtype.is_floating_point:
         return labels
-    return mixed_labels(passes, soft(labels, num_classes))
+    return torch.where(valid[:, None], labels, 0.0)
 
 
 def moves(passes: ir.Sequence) -> bool:
@@ -29,8 +37,9 @@ def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
     return labels
 
 
-def soft(labels: Tensor, num_classes: int | None) -> Tensor:
-    """[N, K] float rows: one-hot float32 from class numbers [N], or the rows that came."""
+def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> Tensor:
+    """[N, K] float rows: one-hot float32 from class numbers [N], or the rows that came.  valid: whose numbers must be
+    classes, [N] bool; None: all of them"""
     if labels.ndim == 2 and labels.dtype.is_floating_point:
         if num_classes is not None and labels.shape[1] != num_classes:
             raise ValueError(
@@ -49,9 +58,11 @@ def soft(labels: Tensor, num_classes: int | None) -> Tensor:
         )
     # torch orders and compares no unsigned integers
     whole = labels.long()
+    if valid is not None:
+        whole = torch.where(valid, whole, 0)
     # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
     if labels.device.type == "cpu" and len(labels) and not 0 <= int(whole.min()) <= int(whole.max()) < num_classes:
-        low, high = bounds(labels)
+        low, high = bounds(labels if valid is None else whole)
         raise ValueError(f"labels must be in [0, {num_classes}), got {low} to {high}; check num_classes")
     return (whole[:, None] == torch.arange(num_classes, device=labels.device)).float()
 

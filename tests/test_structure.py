@@ -35,11 +35,20 @@ ROOT = Path(ga.__file__).parent.parent
 # name stands for a module, or for a package with all that is in it and has no name of its own here
 ROOMS = [
     {"gpuaug.version", "gpuaug.arguments", "gpuaug.numba_cache", "gpuaug_kernels"},
-    {"gpuaug.ir", "gpuaug.rng", "gpuaug.arrays", "gpuaug.dtypes", "gpuaug.symbolic"}
-    | {"gpuaug.gathered", "gpuaug.images", "gpuaug.batch"},
-    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
+    {
+        "gpuaug.ir",
+        "gpuaug.rng",
+        "gpuaug.arrays",
+        "gpuaug.dtypes",
+        "gpuaug.gathered",
+        "gpuaug.images",
+        "gpuaug.drawn",
+        "gpuaug.batch",
+        "gpuaug.symbolic",
+    },
+    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.windows", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
     {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
-    {"gpuaug.serial", "gpuaug.call"},
+    {"gpuaug.serial", "gpuaug.call", "gpuaug.ahead"},
     {"gpuaug.policy", "gpuaug.functional"},
     {"gpuaug.apps"},
     {"gpuaug"},

@@ -11,9 +11,11 @@ import torch
 from gpuaug.batch import Batch
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
+from gpuaug.data.child import ChildFeed
 from gpuaug.data.feed import Feed
 from gpuaug.data.making import Made
 from gpuaug.data.targets import augmentable
+from gpuaug.images import Ragged
 
 # seconds that the end of an iteration waits for a thread that is stuck in a file system
 PATIENCE = 10.0
@@ -27,7 +29,7 @@ class Batches(Iterator[Batch]):
     def __init__(self, loader: Any):
         self._loader = loader
         self._run: Pass | None = None
-        self._feed: Feed | None = None
+        self._feed: Feed | ChildFeed | None = None
         self._over = False
 
     def __next__(self) -> Batch:
@@ -70,16 +72,23 @@ class Batches(Iterator[Batch]):
             for name, value in (("ids", step.ids), ("occurrence", step.occurrence), ("valid", step.valid))
         }
         if policy is None:
-            return Batch(own(images, device), targets, epoch=step.epoch, **keys)
+            return Batch(self._kept(images), targets, epoch=step.epoch, **keys)
         through = targets if augmentable(targets) else None
+        # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, through, epoch=step.epoch, params=made.params, **keys)
-        out = policy(batch)
+        out = policy(batch.replace(valid=None) if step.valid.all() else batch)
         if not isinstance(out, Batch):
             raise TypeError(
                 f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
                 "batch.replace(images=...)"
             )
-        return out.replace(params=None, epoch=step.epoch, **keys, **({} if through is targets else {"labels": targets}))
+        labels = out.labels if through is targets else targets
+        return out.replace(images=self._kept(out.images), labels=labels, params=None, epoch=step.epoch, **keys)
+
+    def _kept(self, images: Any) -> Any:
+        """Images that stay as they are when the memory of decoded pixels is used again."""
+        lent = self._loader.device.type == "cuda" or (self._feed is not None and self._feed.lends)
+        return own(images) if lent and isinstance(images, Ragged) else images
 
     def depths(self) -> dict[str, int]:
         """Batches that wait, by how far they are."""

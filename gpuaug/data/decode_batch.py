@@ -148,9 +148,11 @@ class Decoder(ABC):
         full = np.array([(0, 0) if isinstance(h, Exception) else h.size for h in heads], np.int64).reshape(-1, 2)
         boxes = clipped(windows, full)
         images: list[Any] = list(heads)
-        mine = [i for i, h in enumerate(heads) if isinstance(h, Header) and h.kind != "pixels" and self.takes(h)]
-        own, others = set(mine), [i for i, h in enumerate(heads) if isinstance(h, Header)]
-        others = [i for i in others if i not in own]
+        mine: list[int] = []
+        others: list[int] = []
+        for i, h in enumerate(heads):
+            if isinstance(h, Header):
+                (mine if h.kind != "pixels" and self.takes(h) else others).append(i)
 
         def each(i: int) -> None:
             images[i] = self._one(items[i], heads[i], boxes[i])
@@ -161,15 +163,18 @@ class Decoder(ABC):
                 encoded: Any = [items[i] for i in mine]
                 read: Any = [heads[i] for i in mine]
                 made = self._decode(encoded, read, None if windows is None else boxes[mine])
-                for i, image in zip(mine, made, strict=True):
-                    images[i] = self._checked(image, boxes[i])
+                for i, image, (_, _, h, w) in zip(mine, made, boxes[mine].tolist(), strict=True):
+                    images[i] = self._checked(image, (h, w))
         finally:
             _finish(started)
-        # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
-        _finish(self._start(each, [i for i in mine if isinstance(images[i], Exception)]))
-        for i, image in enumerate(images):
-            if isinstance(image, Exception):
-                full[i], boxes[i] = 0, 0
+        failed = [i for i, image in enumerate(images) if isinstance(image, Exception)]
+        if failed:
+            # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
+            own = set(mine)
+            _finish(self._start(each, [i for i in failed if i in own]))
+            for i in failed:
+                if isinstance(images[i], Exception):
+                    full[i], boxes[i] = 0, 0
         return Decoded(images, full, boxes, self.mark())
 
     def _one(self, item: Any, header: Any, box: Ints) -> Tensor | Exception:
@@ -178,7 +183,7 @@ class Decoder(ABC):
             image = colours(item) if isinstance(item, Tensor) else decode_pillow.decode(item, header)
         except Undecodable as error:
             return error
-        return self._checked(self._place(cropped(image, box).contiguous()), box)
+        return self._checked(self._place(cropped(image, box).contiguous()), tuple(box[2:].tolist()))
 
     def _place(self, image: Tensor) -> Tensor:
         """An image of the host's memory on this decoder's device."""
@@ -192,13 +197,13 @@ class Decoder(ABC):
         """The event after which all is done that this thread asked for `here`; None on the CPU, where it is."""
         return None
 
-    def _checked(self, image: Tensor | Exception, box: Ints) -> Tensor | Exception:
+    def _checked(self, image: Tensor | Exception, size: tuple[int, ...]) -> Tensor | Exception:
         """Nothing but what the header promised: a decoder that finds another size has read another image than the
         window was drawn for."""
-        if isinstance(image, Exception) or tuple(image.shape) == (box[2], box[3], 3):
+        if isinstance(image, Exception) or image.shape == (*size, 3):
             return image
         return Undecodable(
-            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(int(box[2]), int(box[3]), 3)}"
+            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}"
         )
 
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:

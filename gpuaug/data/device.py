@@ -6,7 +6,7 @@ done."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -114,12 +114,10 @@ def received(made: Made, device: torch.device) -> Ragged:
     return images
 
 
-def own(images: Ragged, device: torch.device) -> Ragged:
-    """Images in memory of the loop's own stream: what nobody augments leaves the ring."""
-    if device.type != "cuda":
-        return images
-    with torch.cuda.device(device):
-        piece = torch.empty(sum(i.numel() for i in images.images), dtype=images.dtype, device=device)
+def own(images: Ragged) -> Ragged:
+    """Images in memory of their own, of the loop's stream."""
+    with torch.cuda.device(images.device) if images.device.type == "cuda" else nullcontext():
+        piece = torch.empty(sum(i.numel() for i in images.images), dtype=images.dtype, device=images.device)
         mine = images.laid_out(piece)
         torch._foreach_copy_(list(mine.images), list(images.images))
     return mine

@@ -7,6 +7,7 @@ know the feed, and not who takes from it: an iterator that nobody holds any more
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from threading import Condition, Thread, current_thread
 from time import monotonic, perf_counter
 from typing import Any
@@ -20,7 +21,10 @@ from gpuaug.data.meter import Meter
 class Feed:
     """Batches of a course, made in two threads."""
 
-    def __init__(self, course: Course, maker: Maker, prefetch: int, meter: Meter, carriers: Carriers):
+    # a batch's pixels are its own
+    lends = False
+
+    def __init__(self, course: Course, maker: Maker, prefetch: int, meter: Meter, carriers: Carriers | None = None):
         self._course, self._maker, self._meter, self._carriers = course, maker, meter, carriers
         # the one in the loop's hands comes on top
         self._room = prefetch + 1
@@ -133,7 +137,7 @@ class Feed:
         self._put(self._read, None)
 
     def _decoding(self) -> None:
-        with self._carriers.lent() as carrier:
+        with nullcontext() if self._carriers is None else self._carriers.lent() as carrier:
             self._decode_all(carrier)
 
     def _decode_all(self, carrier: Carrier | None) -> None:

@@ -12,13 +12,14 @@ from gpuaug import arguments
 from gpuaug.batch import Batch
 from gpuaug.data import decode, ordered
 from gpuaug.data.batches import Batches
+from gpuaug.data.child import ChildFeed, Children, Setup
 from gpuaug.data.cursor import Cursor, Pass, compare
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
 from gpuaug.data.course import Course
 from gpuaug.data.device import Carriers
 from gpuaug.data.device import place as device_place
 from gpuaug.data.feed import Feed
-from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker
+from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker, windows_of
 from gpuaug.data.meter import Meter
 from gpuaug.data.share import Share, place
 from gpuaug.data.source import Source, digest
@@ -105,17 +106,21 @@ class Loader:
             if mine:
                 self.source.close()
             raise
-        windows = getattr(policy, "windows", None)
         self._maker = Maker(
-            self.source, self._decoder, windows if callable(windows) else None, on_error, target_transform
+            self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform
         )
+        self._children = None
+        if workers == "process":
+            self._children = Children(
+                Setup(self.source, decoder, self.num_threads, self.max_pixels, policy, self.device, on_error, target_transform)
+            )
         self.meter = Meter()
         self._bad: dict[int, BadFile] = {}
         self._carriers = Carriers(self.device, self._decoder.device, self.prefetch)
         self._live: weakref.WeakSet[Batches] = weakref.WeakSet()
         self._closed = False
         self._finalizer = weakref.finalize(
-            self, _end, self._pid, self._decoder, self.source if mine else None
+            self, _end, self._pid, self._decoder, self.source if mine else None, self._children
         )
 
     def _choose(self, name: str) -> Decoder:
@@ -130,12 +135,14 @@ class Loader:
         self._live.add(batches)
         return batches
 
-    def begin(self) -> tuple[Pass, Feed]:
+    def begin(self) -> tuple[Pass, Feed | ChildFeed]:
         """A pass through what is left of an epoch, and what makes its batches."""
         run = self._cursor.begin(self.share())
         several = self.epochs or 1
         last = (run.start.epoch // several + 1) * several - 1
         course = Course(self._cursor.seed, self._cursor.order, run.share, run.start, last)
+        if self._children is not None:
+            return run, ChildFeed(course, self._children, self.prefetch, self.meter, self.device)
         return run, Feed(course, self._maker, self.prefetch, self.meter, self._carriers)
 
     def __len__(self) -> int:
@@ -209,7 +216,7 @@ class Loader:
             **self.meter.report(),
             "queues": {**depths, "prefetch": self.prefetch},
             "memory_held": held,
-            **self.source.stats(),
+            **{k: v + self.meter.outside.get(k, 0) for k, v in self.source.stats().items()},
             "bad_files": len(self._bad),
         }
 
@@ -253,8 +260,10 @@ class Loader:
         self.close()
 
 
-def _end(pid: int, decoder: Decoder, source: Source | None) -> None:
+def _end(pid: int, decoder: Decoder, source: Source | None, children: Children | None) -> None:
     if os.getpid() == pid:
+        if children is not None:
+            children.close()
         decoder.close()
         if source is not None:
             source.close()

@@ -1,7 +1,9 @@
 """From a batch's ids to its images: read, windows, decode, and what becomes of those that can't be had."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,8 +162,12 @@ class Maker:
         with self.decoder.here():
             ragged = Ragged.of(tuple(images)) if drawn is None else Ragged.of(tuple(images), full, boxes)
             ready = self.decoder.mark()
+        params = getattr(drawn, "params", None)
+        if not step.valid.all() and hasattr(params, "among"):
+            # while it is on the host
+            params = params.among(torch.from_numpy(step.valid))
         labels = as_targets(targets, self.target_transform)
-        return Made(step, ragged, labels, getattr(drawn, "params", None), tuple(bad), None, ready, decoded)
+        return Made(step, ragged, labels, params, tuple(bad), None, ready, decoded)
 
     def _skipped(
         self, step: Step, decoded: Decoded, full: Ints, drawn: Any, targets: Any, bad: Sequence[BadFile]
@@ -232,3 +238,13 @@ def _refused(bad: Sequence[BadFile], more: str = "") -> BadImage:
         f"{'it' if len(bad) == 1 else 'them'} out of the data set",
         bad,
     )
+
+
+def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
+    """What says which windows of images a policy reads; None where nothing does."""
+    windows = getattr(policy, "windows", None)
+    if not callable(windows):
+        return None
+    # so that what the call needs is prepared there, where it can be
+    takes = "device" in inspect.signature(windows).parameters
+    return partial(windows, device=device) if takes else windows

@@ -20,6 +20,8 @@ class Meter:
     def reset(self) -> None:
         """Begin again."""
         self._seconds: Counter[str] = Counter()
+        # what a source in another process has counted
+        self.outside: dict[str, int] = {}
         self.images = self.batches = 0
         self._began = self._ended = 0.0
 
@@ -27,6 +29,12 @@ class Meter:
         """Time that was spent in a stage."""
         with self._lock:
             self._seconds[stage] += seconds
+
+    def taken(self) -> dict[str, float]:
+        """The times by stage, which begin again."""
+        with self._lock:
+            seconds, self._seconds = self._seconds, Counter()
+        return dict(seconds)
 
     def asked(self) -> None:
         """The loop wants a batch."""

@@ -87,13 +87,15 @@ class Keys:
     epoch: int | Tensor  # a number, or an int64 tensor without dimensions on the device of ids
     ids: Tensor  # [N] int64
     occurrence: Tensor  # [N] int64
+    valid: Tensor | None = None  # [N] bool, false for samples that are nobody's partner; None: there are none
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: Tensor) -> "Keys":
         """The keys of some samples.  rows: [M] int64 or bool"""
-        return Keys(self.seed, self.epoch, self.ids[rows], self.occurrence[rows])
+        valid = None if self.valid is None else self.valid[rows]
+        return Keys(self.seed, self.epoch, self.ids[rows], self.occurrence[rows], valid)
 
     def counter(self) -> tuple[Tensor, Tensor]:
         """c2 and c3 of every sample: 2 x [N] int64."""
@@ -119,14 +121,21 @@ class Keys:
         """The row of each sample's partner in the mix of a slot: [N] int64, the next in the cycle of the batch sorted
         by a keyed word.
 
-        Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.
+        Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.  A sample that
+        is not valid, and one that would get such a partner, is its own.
         """
         zero = torch.zeros(1, dtype=torch.int64, device=self.ids.device)
         word = self.words(MIX, zero, zero + slot)[:, 0, 0]
         order = self.occurrence.argsort(stable=True)
         for key in (self.ids, word):
             order = order[key[order].argsort(stable=True)]
-        return torch.empty_like(order).scatter_(0, order, order.roll(-1))
+        return self.among_valid(torch.empty_like(order).scatter_(0, order, order.roll(-1)))
+
+    def among_valid(self, partners: Tensor) -> Tensor:
+        """Partners, [N] int64, of which those that are not valid are replaced by the sample itself."""
+        if self.valid is None:
+            return partners
+        return torch.where(self.valid & self.valid[partners], partners, torch.arange(len(self), device=partners.device))
 
     def pixels(self, slot: int, height: int, width: int, channels: int) -> Tensor:
         """The words of every pixel: [N, height, width, ceil(channels / 4), 4] int64."""

@@ -6,6 +6,7 @@ made; and from then on the recipe serves.  Where there can be none, the reason i
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Recipes:
         # the call at which each kind came last
         self._used: dict[Hashable, int] = {}
         self._calls = 0
+        # a loader draws in a thread of its own: two must not look for one recipe, nor one of them make room meanwhile
+        self._lock = Lock()
 
     def prepare(
         self, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build
@@ -65,7 +68,10 @@ class Recipes:
         if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
             return build(keys, frame())
         if recipe is None or isinstance(recipe, _First):
-            recipe = known[kind] = find(frame(), build, recipe)
+            with self._lock:
+                recipe = known.get(kind)
+                if recipe is None or isinstance(recipe, _First):
+                    recipe = known[kind] = find(frame(), build, recipe)
         self._used[kind] = self._calls
         made = None if isinstance(recipe, str) else recipe.fill(keys, size)
         # something that was required does not hold: step by step raises the error that says what
@@ -75,10 +81,11 @@ class Recipes:
         """Whether one more kind can be remembered.  A kind is forgotten only if it did not come for long: to forget one
         that comes again is to trace over and over, which costs more than to draw another kind step by step."""
         if len(self._known) >= _MOST:
-            for kind in list(self._known):
-                if self._used.get(kind, 0) < self._calls - _RECENT:
-                    self._known.pop(kind, None)
-                    self._used.pop(kind, None)
+            with self._lock:
+                for kind in list(self._known):
+                    if self._used.get(kind, 0) < self._calls - _RECENT:
+                        self._known.pop(kind, None)
+                        self._used.pop(kind, None)
         return len(self._known) < _MOST
 
 
@@ -101,7 +108,8 @@ def find(frame: ir.Frame, build: Build, first: _First | None = None) -> Any:
 def _kept(keys: Keys) -> Keys:
     """A copy of keys: their owner may write other ids into the tensors."""
     epoch = int(keys.epoch) if isinstance(keys.epoch, Tensor) else keys.epoch
-    return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone())
+    valid = None if keys.valid is None else keys.valid.clone()
+    return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone(), valid)
 
 
 def check_values(transforms: Sequence[Transform]) -> None:

@@ -65,7 +65,10 @@ def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]]
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The rows of the partners in these mixes: [slots, N] int64, the same as of `Keys.partners`."""
-    rows = [draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)) for s in slots]
+    rows = [
+        keys.among_valid(draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)))
+        for s in slots
+    ]
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
 
 

@@ -19,8 +19,9 @@ import torch
 from gpuaug_kernels import codes
 from torch import Tensor
 
-from gpuaug import fuse, ir, rng
+from gpuaug import fuse, ir, rng, windows
 from gpuaug.exec import bounds, reference
+from gpuaug.exec.cpu import layout
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
@@ -187,6 +188,8 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
     from gpuaug.exec.cpu import memory
     from gpuaug.exec.cpu.entry import lay_out
 
+    if isinstance(images, Ragged) and images.windows is not None:
+        windows.check(images, _reads(step))
     n, finish = len(step.keys), step.finish
     dtype = _made(finish)
     layout = finish.memory_format if finish else torch.contiguous_format
@@ -266,20 +269,28 @@ def _libc() -> ctypes.CDLL:
 def _sources(images: Images) -> np.ndarray[Any, Any]:
     """Every image in the fields of `layout`: [N, IMAGE_LENGTH] int64."""
     if isinstance(images, Ragged):
-        b = images.dtype.itemsize
-        rows = [
-            (i.data_ptr(), h, w, b * y, b * x, b * c)
-            for i in images.images
-            for h, w, _ in (i.shape,)
-            for y, x, c in (i.stride(),)
-        ]
-        return np.array(rows, np.int64).reshape(-1, 6)
+        out = np.empty((len(images), 6), np.int64)
+        out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
+        out[:, 3:] = [i.stride() for i in images.images]
+        out[:, 3:] *= images.dtype.itemsize
+        return out
     store = images.store if isinstance(images, Gathered) else images
     sn, sc, sy, sx = (s * store.itemsize for s in store.stride())
     out = np.empty((len(images), 6), np.int64)
     out[:] = (store.data_ptr(), *images.shape[2:], sy, sx, sc)
     out[:, 0] += (images.index.numpy() if isinstance(images, Gathered) else np.arange(len(images))) * sn
     return out
+
+
+def _reads(step: Rows) -> Tensor | None:
+    """What a step loads of its images, as `windows.reads` says it of passes."""
+    first = step.code[0]
+    if first[0] not in (layout.RESAMPLE, layout.PROJECT):
+        return None
+    window, source = (step.ints[:, first[layout.INT_COLUMN] + k :][:, :4] for k in (layout.WINDOW, layout.INSIDE))
+    if first[0] == layout.PROJECT:
+        return window
+    return windows.within(window, source, ir.BORDERS[first[layout.BORDER]])
 
 
 def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:

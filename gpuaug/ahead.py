@@ -1,0 +1,106 @@
+"""A policy's draws before there are images: which window of each it will read, and the call that then takes them.
+
+ids, sizes -- draw, lower, fold, prepare, on the host --> what an executor runs, and the windows that it reads
+the same, pixels of the windows -- execute, on any device --> augmented images"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug import arguments, drawn, ir, rng
+from gpuaug.arrays import from_array, put
+from gpuaug.batch import as_integers
+from gpuaug.call import frame_for, prepared
+from gpuaug.drawn import DrawnAhead, Windows
+from gpuaug.exec import choose, load
+from gpuaug.images import Images
+from gpuaug.symbolic import is_symbolic
+from gpuaug.trace.cache import check_values
+from gpuaug.windows import as_windows, reads
+
+_HOST = torch.device("cpu")
+
+
+def windows(
+    policy: Any, ids: Any, size: Any, epoch: Any, occurrence: Any, key: int | None, channels: int, device: torch.device
+) -> Windows:
+    """`Policy.windows`."""
+    ids = as_integers("ids", ids, None, _HOST, rng.MAX_ID)
+    keys, key = policy._keys(ids, epoch, occurrence, len(ids), _HOST, key=key)
+    # copies: their owner may write the next batch into the tensors
+    keys = rng.Keys(keys.seed, int(keys.epoch), keys.ids.clone(), keys.occurrence.clone())
+    if not isinstance(size, Tensor) and np.ndim(size) == 2:
+        size = from_array("size", arguments.array("size", size))
+    sizes = frame_for(size, len(ids), channels, torch.uint8, _HOST).size.clone()
+    sides = set(map(tuple, sizes.tolist()))
+    first = next(iter(sides), None)
+    dense = len(sides) == 1 and not policy._takes_ragged((*first, channels), torch.uint8)  # type: ignore[misc]
+    params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
+    name = choose("auto", device)
+    made, rectangles = _draw(policy, params, name)
+    params.made[name, _HOST] = made
+    return Windows(as_windows(rectangles, sizes), params)
+
+
+def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) -> Any:
+    """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on a device."""
+    if (name, _HOST) not in params.made:
+        params.made[name, _HOST] = _draw(policy, params, name)[0]
+    if (name, device) not in params.made:
+        params.made[name, device] = drawn.sent(params.made[name, _HOST], device)
+    return params.made[name, device]
+
+
+def _draw(policy: Any, params: DrawnAhead, name: str) -> tuple[Any, Tensor | None]:
+    """What an executor prepares on the host, and the rectangles that it reads; None for all of every image."""
+    fixed, channels = params.fixed, params.channels
+    build = partial(_build, policy, load(name))
+    frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+    if name == "reference":
+        # it defines what a recipe must give, and so takes none
+        return build(params.keys, frame())
+    shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+    made: tuple[Any, Tensor | None] = policy._recipes.prepare(
+        ("ahead", name, policy._options(), shape), params.keys, size, frame, build
+    )
+    return made
+
+
+def _build(policy: Any, executor: Any, keys: rng.Keys, frame: ir.Frame) -> tuple[Any, Tensor | None]:
+    if is_symbolic(keys):
+        check_values(policy.transforms)
+    plan = policy._plan(keys, frame, policy._draw(keys, frame))
+    return prepared(plan, executor), reads(plan.passes)
+
+
+def taken(
+    policy: Any, params: Any, source: Images, given: dict[str, Any], valid: Tensor | None
+) -> tuple[rng.Keys, int | None, DrawnAhead]:
+    """Samples that were drawn ahead as a call takes them: their keys on the device of the images, the key of the
+    process that numbered them, and what was drawn.  given: ids, epoch, occurrence and key of the Batch, each of which
+    may be None"""
+    if not isinstance(params, DrawnAhead):
+        raise TypeError(f"params of a Batch must be those of Policy.windows, got {type(params).__name__}")
+    params.check(policy._identity(), source, given)
+    device, n = source.device, len(params)
+    if valid is not None and policy._mixes:
+        if valid.device.type != "cpu" and params.keys.valid is None:
+            raise ValueError(
+                "params must be told which samples are valid while that is on the host, since nobody mixes with the "
+                "others; pass params.among(valid)"
+            )
+        params = params.among(valid)
+    elif valid is None and params.keys.valid is not None:
+        params = params.among(torch.ones(n, dtype=torch.bool, device="cpu"))
+    own = params.keys
+    ids, occurrence = (
+        put(kept, device) if given[name] is None else as_integers(name, given[name], n, device, limit)
+        for name, kept, limit in (
+            ("ids", own.ids, rng.MAX_ID),
+            ("occurrence", own.occurrence, rng.MAX_OCCURRENCE),
+        )
+    )
+    return rng.Keys(own.seed, own.epoch, ids, occurrence), params.key, params
