@@ -101,7 +101,7 @@ def test_parts_of_the_loader_give_all_its_batches(checked, name):
         assert [len(b) for b in batches] == [8] * 4
 
 
-@pytest.mark.filterwarnings("ignore:.*decode_image.*:DeprecationWarning", "ignore:.*torchvision.io.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 @pytest.mark.parametrize("read", ["Pillow", "io"])
 def test_the_dataloaders_give_float_batches(checked, read):
     epoch = loaders.dataloader(loaders.Folder(checked, bench_loader.workload("moderate", 8), 0), read)
