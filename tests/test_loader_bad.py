@@ -170,7 +170,9 @@ def test_every_odd_file_comes_as_the_decoders_read_it():
     odd = encoded.readable()
     expected = one_by_one().decode(list(odd.values())).images
     for name in THERE:
-        with loader([(d, 0) for d in odd.values()], None, batch_size=8, shuffle=False, drop_last=False, decoder=name) as one:
+        with loader(
+            [(d, 0) for d in odd.values()], None, batch_size=8, shuffle=False, drop_last=False, decoder=name
+        ) as one:
             for batch in one:
                 for image, id in zip(batch.images.images, batch.ids.tolist(), strict=True):
                     assert torch.equal(image, expected[id]), (name, list(odd)[id])

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from gpuaug.batch import Batch
+from gpuaug.data.child import ChildFeed
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
-from gpuaug.data.child import ChildFeed
 from gpuaug.data.feed import Feed
 from gpuaug.data.making import Made
 from gpuaug.data.targets import augmentable

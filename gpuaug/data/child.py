@@ -73,9 +73,7 @@ class Child:
             ) from error
         context = torch.multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True
-        )
+        self._process = context.Process(target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True)
         self._process.start()
         theirs.close()
         self.memory: dict[int, Tensor] = {}

@@ -202,9 +202,7 @@ class Decoder(ABC):
         window was drawn for."""
         if isinstance(image, Exception) or image.shape == (*size, 3):
             return image
-        return Undecodable(
-            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}"
-        )
+        return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}")
 
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""

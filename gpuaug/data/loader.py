@@ -13,9 +13,9 @@ from gpuaug.batch import Batch
 from gpuaug.data import decode, ordered
 from gpuaug.data.batches import Batches
 from gpuaug.data.child import ChildFeed, Children, Setup
+from gpuaug.data.course import Course
 from gpuaug.data.cursor import Cursor, Pass, compare
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
-from gpuaug.data.course import Course
 from gpuaug.data.device import Carriers
 from gpuaug.data.device import place as device_place
 from gpuaug.data.feed import Feed
@@ -91,7 +91,9 @@ class Loader:
         self.drop_last, self.progress = arguments.flag("drop_last", drop_last), arguments.flag("progress", progress)
         self.prefetch = arguments.integer("prefetch", prefetch, 1)
         self.max_pixels = arguments.integer("max_pixels", max_pixels, 1)
-        self.num_threads = default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
+        self.num_threads = (
+            default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
+        )
         self.device = device_place(device)
         self._place = (rank, world_size)
         place(rank, world_size)
@@ -106,13 +108,20 @@ class Loader:
             if mine:
                 self.source.close()
             raise
-        self._maker = Maker(
-            self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform
-        )
+        self._maker = Maker(self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform)
         self._children = None
         if workers == "process":
             self._children = Children(
-                Setup(self.source, decoder, self.num_threads, self.max_pixels, policy, self.device, on_error, target_transform)
+                Setup(
+                    self.source,
+                    decoder,
+                    self.num_threads,
+                    self.max_pixels,
+                    policy,
+                    self.device,
+                    on_error,
+                    target_transform,
+                )
             )
         self.meter = Meter()
         self._bad: dict[int, BadFile] = {}
@@ -227,7 +236,9 @@ class Loader:
         windows = (
             "windows that the policy asks for"
             if self._maker.windows is not None
-            else "whole images: the policy says no windows" if self.policy is not None else "whole images"
+            else "whole images: the policy says no windows"
+            if self.policy is not None
+            else "whole images"
         )
         child = "in one child process" if self.workers == "process" else "in threads of this process"
         return "\n".join(
