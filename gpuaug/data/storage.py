@@ -296,7 +296,7 @@ def local(span: Span) -> memoryview:
         os.close(file)
     if got < size:
         raise Truncated(f"got {got} of {size} bytes from {span.start} on")
-    return memoryview(data)
+    return data.data
 
 
 def read_at(file: int, data: np.ndarray[Any, Any], start: int) -> int:
@@ -312,7 +312,7 @@ def read_at(file: int, data: np.ndarray[Any, Any], start: int) -> int:
 
 def _preadv(file: int, data: np.ndarray[Any, Any], at: int) -> int:
     if hasattr(os, "preadv"):
-        return os.preadv(file, [data], at)
+        return os.preadv(file, [data.data], at)
     # Windows has no positioned read; the file is this call's alone
     os.lseek(file, at, os.SEEK_SET)
     found = os.read(file, len(data))
