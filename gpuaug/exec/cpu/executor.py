@@ -270,8 +270,7 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
     if isinstance(images, Ragged):
         out = np.empty((len(images), 6), np.int64)
         out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
-        out[:, 3:] = [i.stride() for i in images.images]
-        out[:, 3:] *= images.dtype.itemsize
+        out[:, 3:] = images.strides * images.dtype.itemsize
         return out
     sn, sc, sy, sx = (s * images.itemsize for s in images.stride())
     out = np.empty((len(images), 6), np.int64)
