@@ -6,6 +6,7 @@ from pathlib import Path
 try:
     from gpuaug import data, functional
     from gpuaug.batch import Batch, Params
+    from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
@@ -17,4 +18,15 @@ except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise
 
-__all__ = ["Batch", "Params", "Policy", "Ragged", "Transform", "__version__", "data", "functional", *REGISTRY]
+__all__ = [
+    "Batch",
+    "Params",
+    "Policy",
+    "Ragged",
+    "Transform",
+    "Windows",
+    "__version__",
+    "data",
+    "functional",
+    *REGISTRY,
+]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.arrays import chosen
+from gpuaug.arrays import chosen, put
 from gpuaug.images import Images, Ragged, Rows
 from gpuaug.rng import Keys
 
@@ -155,7 +155,7 @@ def sent(made: Any, device: torch.device) -> Any:
         return tensor
 
     mapped(made, find)
-    host = torch.empty(length, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
+    host = torch.empty(length, dtype=torch.uint8, device="cpu")
 
     def part(piece: Tensor, tensor: Tensor) -> Tensor:
         first = places[id(tensor)]
@@ -163,7 +163,7 @@ def sent(made: Any, device: torch.device) -> Any:
 
     for tensor in found.values():
         part(host, tensor).copy_(tensor)
-    there = host.to(device, non_blocking=True)
+    there = put(host, device)
     return mapped(made, lambda tensor: part(there, tensor))
 
 

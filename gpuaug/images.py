@@ -227,9 +227,8 @@ class Ragged:
     @cached_property
     def _host(self) -> Tensor:
         full = np.array([s[:2] for s in self.shapes], np.int64)
-        row, column, begin = (
-            np.array(v, np.int64) for v in zip(*((*i.stride()[:2], i.data_ptr()) for i in self.images), strict=True)
-        )
+        begin = np.array([i.data_ptr() for i in self.images], np.int64)
+        row, column, _ = self.strides.T
         if self.windows is None:
             corners = np.concatenate([np.zeros_like(full), full[:, ::-1]], 1)
         else:
@@ -237,6 +236,16 @@ class Ragged:
             corners = np.concatenate([corner, corner + sides], 1)
             begin = begin - (corner[:, 1] * row + corner[:, 0] * column) * self.dtype.itemsize
         return torch.from_numpy(np.concatenate([v.reshape(-1) for v in (begin, full, row, corners)]))
+
+    @cached_property
+    def strides(self) -> Rows:
+        """Of row, column and channel of every image, in elements: [N, 3] on the host.  Where there is one row or one
+        column, torch may say anything of its stride: then it is that of contiguous pixels."""
+        shapes = np.array([i.shape for i in self.images], np.int64)
+        out = np.array([i.stride() for i in self.images], np.int64)
+        out[:, 1] = np.where(shapes[:, 1] == 1, shapes[:, 2], out[:, 1])
+        out[:, 0] = np.where(shapes[:, 0] == 1, shapes[:, 1] * shapes[:, 2], out[:, 0])
+        return out
 
     def dense(self) -> Tensor:
         """[N, C, H, W] in channels_last memory, if all sizes are equal.  Raises ValueError for windows."""

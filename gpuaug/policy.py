@@ -181,9 +181,12 @@ class Policy(Numbered):
         one = one_of(batch)
         batch = batch if one is None else batch_of_one(batch, one)
         images = as_images(batch.images)
+        ids = torch.arange(len(images), device=images.device) if batch.params is None else None
         # twice: on a host the second batch of a kind finds its recipe
-        for ids in [torch.arange(len(images), device=images.device)] * 2:
-            self._prepare(images, batch.labels, ids, batch.epoch, None, backend, need_labels=False).go(None)
+        for _ in range(2):
+            self._prepare(
+                images, batch.labels, ids, batch.epoch, None, backend, need_labels=False, drawn=batch.params
+            ).go(None)
         return self
 
     @torch_compile.eagerly
@@ -197,11 +200,13 @@ class Policy(Numbered):
         channels: int = 3,
         dtype: torch.dtype = torch.uint8,
         key: int | None = None,
+        valid: Tensor | None = None,
     ) -> Params:
-        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key: a
+        """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key, valid: a
         Batch's."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys, _ = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
+        keys = keys if valid is None else replace(keys, valid=as_valid(valid, len(ids), ids.device))
         frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
         return Params(
@@ -247,12 +252,21 @@ class Policy(Numbered):
                     f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
                     "replay with the policy that drew them"
                 )
+        valid = images.valid if isinstance(images, Batch) else None
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         one = one_of(images)
         if one is not None:
             return alone(self.replay, one, labels, params=params, backend=backend)
         run = self._prepare(
-            images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed
+            images,
+            labels,
+            params.ids,
+            params.epoch,
+            params.occurrence,
+            backend,
+            need_labels=False,
+            seed=params.seed,
+            valid=valid,
         )
         # not on a GPU, where the comparison would make the host wait
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):

@@ -170,7 +170,7 @@ def test_a_ragged_reads_new_pixels_and_travels():
 def test_images_in_one_piece_of_memory_travel_in_one():
     """As pinned ones lie: here the piece is made by hand, for there may be no GPU."""
     ragged = ga.Ragged(WAYS["planar tensors"](arrays()))
-    piece = ragged._laid_out(torch.empty(sum(i.numel() for i in ragged.images), dtype=torch.uint8))
+    piece = ragged.laid_out(torch.empty(sum(i.numel() for i in ragged.images), dtype=torch.uint8))
     for to, image in zip(piece.images, ragged.images, strict=True):
         to.copy_(image)
     compare(MOVES(piece, ids=IDS), MOVES(ragged, ids=IDS), "exact", "side by side")

@@ -67,6 +67,20 @@ def test_decoders_and_threads_change_nothing(name, threads):
         assert rows(one) == list(whole(epoch=1))
 
 
+def test_a_policy_that_crops_has_windows_decoded_and_no_more():
+    """And a source's whole images otherwise."""
+    held, resize = [], ga.Resize((8, 8))
+    for transforms in ([ga.CenterCrop(4)], [resize, ga.CenterCrop(4)], [resize]):
+        with loader(its_policy=ga.Policy(transforms), batch_size=12, prefetch=1, shuffle=False) as one:
+            feed = one.begin()[1]
+            made = feed.first()
+            feed.stop(5)
+            assert made.params is not None
+            held.append(made.bytes)
+    pixels = sum(i.numel() for i in decode.decoder("pillow").decode(files()[:12]).images)
+    assert held[0] == 12 * 4 * 4 * 3 and held[0] < held[1] < held[2] == pixels
+
+
 def test_what_is_dropped_is_no_whole_step_of_all_ranks():
     for world, batch_size in ((1, 4), (2, 3), (5, 2)):
         ranks = [loader(batch_size=batch_size, rank=r, world_size=world) for r in range(world)]
@@ -219,8 +233,10 @@ def test_the_bottleneck_is_the_stage_that_is_slow():
         list(one)
         assert one.stats()["bottleneck"] == "augmenting"
     with loader() as one:
+        list(one)
+        one.meter.reset()
         for _ in one:
-            time.sleep(0.05)
+            time.sleep(0.1)
         assert one.stats()["bottleneck"] == "the loop"
 
 
@@ -286,3 +302,15 @@ def test_arguments_that_make_no_sense_are_refused_by_name(options, what):
 def test_an_epoch_without_a_whole_step_is_refused_in_words():
     with loader(batch_size=64) as one, pytest.raises(ValueError, match="drop_last=False"):
         next(iter(one))
+
+
+def test_a_line_of_progress_is_shown_where_it_is_asked_for(capsys):
+    with loader(progress=True, batch_size=9) as one:
+        list(one)
+    shown = capsys.readouterr()
+    assert "epoch 0" in shown.err and "4/4" in shown.err and "images/s" in shown.err and not shown.out
+    with loader(progress=True, rank=1, world_size=2) as one:
+        list(one)
+    with loader() as one:
+        list(one)
+    assert capsys.readouterr().err == ""

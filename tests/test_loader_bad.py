@@ -35,8 +35,8 @@ def damaged(bad=BAD) -> list[tuple[bytes, int]]:
 
 
 @cache
-def one_by_one() -> decode.Decoder:
-    return decode.decoder("pillow")
+def one_by_one(name: str = "pillow") -> decode.Decoder:
+    return decode.decoder(name, num_threads=1)
 
 
 @EACH
@@ -154,13 +154,14 @@ def test_a_chain_of_bad_substitutes_is_followed_and_bounded():
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 def test_two_hundred_fuzzed_files_are_dealt_with(name, on_error):
     fuzzed = [(data, k) for k, data in enumerate(encoded.fuzzed(200))]
-    alone = one_by_one().decode([d for d, _ in fuzzed]).bad
+    # damage inside a scan is no error to every decoder
+    alone = {k for k, (data, _) in enumerate(fuzzed) if one_by_one(name).decode([data]).bad}
     before = set(threading.enumerate())
     with loader(fuzzed, batch_size=32, on_error=on_error, drop_last=False, decoder=name, num_threads=2) as one:
         batches = list(one)
         found = {f.id for f in one.bad_files}
     valid = torch.cat([b.valid for b in batches]).sum()
-    assert found == set(alone), "which files are bad depends on the loader"
+    assert found == alone, "which files are bad depends on the loader"
     assert 20 < len(found) < 190, "vacuous"
     assert valid == (200 - len(found) if on_error == "skip" else 200)
     assert not left_behind(before)
@@ -170,7 +171,9 @@ def test_every_odd_file_comes_as_the_decoders_read_it():
     odd = encoded.readable()
     expected = one_by_one().decode(list(odd.values())).images
     for name in THERE:
-        with loader([(d, 0) for d in odd.values()], None, batch_size=8, shuffle=False, drop_last=False, decoder=name) as one:
+        with loader(
+            [(d, 0) for d in odd.values()], None, batch_size=8, shuffle=False, drop_last=False, decoder=name
+        ) as one:
             for batch in one:
                 for image, id in zip(batch.images.images, batch.ids.tolist(), strict=True):
                     assert torch.equal(image, expected[id]), (name, list(odd)[id])
@@ -187,7 +190,7 @@ def test_a_huge_header_is_a_bad_file(name):
 
 
 def test_an_invalid_sample_weighs_nothing_in_a_mix():
-    mixing = ga.Policy([ga.Resize((8, 8)), ga.ToDtype(torch.float32, scale=True), ga.MixUp(num_classes=CLASSES)])
+    mixing = ga.Policy([ga.Resize((8, 8)), ga.ToDtype(torch.float32, scale=True), ga.CutMix(num_classes=CLASSES)])
     with loader(damaged(), mixing, batch_size=N, on_error="skip", shuffle=False) as one:
         batch = next(iter(one))
     weight = batch.labels.sum(1)

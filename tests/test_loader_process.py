@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import loading
 import pytest
@@ -54,17 +56,30 @@ def test_a_child_makes_what_threads_make_and_lives_for_all_iterations(tmp_path):
         kept = list(one)
         assert rows(kept) == list(whole(1)[4:])
         assert children() == {child}
-        both = list(zip(iter(one), iter(one), strict=True))
-        assert rows(a for a, _ in both) == list(whole(2)) and rows(b for _, b in both) == list(whole(3))
         assert rows(kept) == list(whole(1)[4:]), "memory of a batch was used again"
-        assert (first.labels < CLASSES).all() and len(children()) == 2
+        assert (first.labels < CLASSES).all() and children() == {child}
     assert ends({child}) and not children()
 
 
+@pytest.mark.slow
+def test_iterations_side_by_side_have_a_child_each():
+    with loader(workers="process", drop_last=False) as one:
+        both = list(zip(iter(one), iter(one), strict=True))
+        assert rows(a for a, _ in both) == list(whole(0)) and rows(b for _, b in both) == list(whole(1))
+        assert len(children()) == 2
+        list(one)
+        assert len(children()) == 2
+    assert not children()
+
+
+@pytest.mark.slow
 def test_images_without_a_policy_and_bad_files_come_through():
     data = samples()
     data[6] = (b"", 0)
-    with loader(data, None, workers="process", on_error="skip", shuffle=False) as one, loader(data, None, on_error="skip", shuffle=False) as two:
+    with (
+        loader(data, None, workers="process", on_error="skip", shuffle=False) as one,
+        loader(data, None, on_error="skip", shuffle=False) as two,
+    ):
         batches = list(one)
         for a, b in zip(batches, two, strict=True):
             assert torch.equal(a.valid, b.valid) and torch.equal(a.labels, b.labels)
@@ -95,13 +110,18 @@ def test_errors_come_through_in_words_and_again():
             next(iter(one))
 
 
-def test_a_dropped_loader_and_a_killed_parent_leave_no_child():
+@pytest.mark.slow
+def test_a_dropped_loader_leaves_no_child():
     one = loader(workers="process")
     next(iter(one))
     pids = children()
     assert pids
     del one
     assert ends(pids)
+
+
+@pytest.mark.slow
+def test_a_killed_parent_leaves_no_child():
     path = [os.path.join(os.path.dirname(__file__), "support"), *(p for p in sys.path if p)]
     code = (
         f"import sys, time; sys.path[:0] = {path!r}\nimport loading\n"
@@ -113,10 +133,11 @@ def test_a_dropped_loader_and_a_killed_parent_leave_no_child():
     child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     until = time.monotonic() + 10
     while os.path.exists(f"/proc/{child}") and time.monotonic() < until:
-        state = open(f"/proc/{child}/stat").read().rsplit(")", 1)[1].split()[0]
-        if state == "Z":
-            break
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                break
         time.sleep(0.05)
     assert time.monotonic() < until, "the child outlives its parent"

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from gpuaug.batch import Batch
+from gpuaug.data.child import ChildFeed
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
-from gpuaug.data.child import ChildFeed
 from gpuaug.data.feed import Feed
 from gpuaug.data.making import Made
+from gpuaug.data.progress import Line
 from gpuaug.data.targets import augmentable
 from gpuaug.images import Ragged
 
@@ -30,6 +31,7 @@ class Batches(Iterator[Batch]):
         self._loader = loader
         self._run: Pass | None = None
         self._feed: Feed | ChildFeed | None = None
+        self._line: Line | None = None
         self._over = False
 
     def __next__(self) -> Batch:
@@ -40,6 +42,9 @@ class Batches(Iterator[Batch]):
         loader.meter.asked()
         if self._feed is None or self._run is None:
             self._run, self._feed = loader.begin()
+            self._line = loader.line(self._run)
+            if self._line is not None:
+                weakref.finalize(self, self._line.stop)
             # the feed does not know this iteration, and ends wherever that is left
             self._finalizer = weakref.finalize(self, self._feed.stop, PATIENCE)
         made = self._feed.first()
@@ -47,6 +52,8 @@ class Batches(Iterator[Batch]):
             self._run.end()
             self._over = True
             self.close()
+            if self._line is not None:
+                self._line.stop()
             loader.meter.paused()
             raise StopIteration
         if made.error is not None:
@@ -60,7 +67,7 @@ class Batches(Iterator[Batch]):
         self._feed.advance(made, handed(made, loader.device))
         self._run.deliver()
         loader.note(made)
-        loader.delivered(batch)
+        loader.delivered(made, self._line)
         return batch
 
     def _augmented(self, made: Made) -> Batch:

@@ -1,5 +1,5 @@
-"""Reading and decoding in one child process, for a loop that suffers from threads beside it: it sends pixels through shared
-memory, and all else through a pipe.
+"""Reading and decoding in one child process, for a loop that suffers from threads beside it: it sends pixels through
+shared memory, and all else through a pipe.
 
 The child lives as long as the loader and makes the batches of one iteration at a time.  It is spawned, not forked, and
 ends with its parent, however that ends.  Shared memory has no names: nothing is left of it when both are gone."""
@@ -73,9 +73,7 @@ class Child:
             ) from error
         context = torch.multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True
-        )
+        self._process = context.Process(target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True)
         self._process.start()
         theirs.close()
         self.memory: dict[int, Tensor] = {}
@@ -156,7 +154,7 @@ class ChildFeed:
         self._made: Made | None = None
         self._last = self._stopped = False
         self._pid = os.getpid()
-        self._used: deque[tuple[Any, int]] = deque()
+        self._used: deque[tuple[Any, tuple[int, Any]]] = deque()
         self._turn = Lock()
         self._depths: dict[str, int] = {"read": 0, "decoded": 0}
         self._held = 0
@@ -274,7 +272,7 @@ def packed(made: Made, slot: int, memory: dict[int, Tensor]) -> dict[str, Any]:
     images = made.images.images
     size = sum(i.numel() for i in images)
     if slot not in memory or memory[slot].numel() < size:
-        memory[slot] = torch.empty(int(size * (1 + _SPARE)), dtype=torch.uint8, device="cpu").share_memory_()
+        memory[slot] = shared(int(size * (1 + _SPARE)))
         message["memory"] = memory[slot]
     laid = made.images.laid_out(memory[slot][:size])
     for to, image in zip(laid.images, images, strict=True):
@@ -284,6 +282,12 @@ def packed(made: Made, slot: int, memory: dict[int, Tensor]) -> dict[str, Any]:
         message["full"] = np.array([s[:2] for s in made.images.shapes], np.int64)
         message["windows"] = made.images.windows
     return message
+
+
+def shared(size: int) -> Tensor:
+    """Memory that two processes have."""
+    memory: Any = torch.empty(size, dtype=torch.uint8, device="cpu")
+    return memory.share_memory_()  # type: ignore[no-any-return]
 
 
 def remember(message: dict[str, Any], memory: dict[int, Tensor]) -> None:

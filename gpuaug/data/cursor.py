@@ -121,7 +121,6 @@ class Pass:
             cursor._next = cursor._now = Position(self.start.epoch + 1, 0)
             cursor._live, cursor._named = None, False
 
-
     def following(self) -> "Pass":
         """The pass through the next epoch by the same iteration, which counts where this one did."""
         cursor, live = self._cursor, self._cursor._live is self

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gpuaug.data import decode_pillow, headers
 from gpuaug.data.headers import Encoded, Header, Undecodable
+from gpuaug.data.scan import ordinary
 
 # 0.27 GB as RGB, and where Pillow begins to warn of a decompression bomb
 MAX_PIXELS = 89_478_485
@@ -113,7 +114,10 @@ class Decoder(ABC):
     def inspect(self, items: Sequence[Item]) -> list[Header | Exception]:
         """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `size` of a header is what windows
         are drawn for."""
-        return [self._inspect(item) for item in items]
+        return [
+            self._inspect(item) if header is None else self._bounded(header)
+            for item, header in zip(items, ordinary(items), strict=True)
+        ]
 
     def _inspect(self, item: Item) -> Header | Exception:
         if isinstance(item, Exception):
@@ -124,6 +128,9 @@ class Decoder(ABC):
             header = headers.read(item)
         except Undecodable as error:
             return error
+        return self._bounded(header)
+
+    def _bounded(self, header: Header) -> Header | Exception:
         if header.height * header.width > self.max_pixels:
             size = f"{header.height} x {header.width} pixels"
             return Undecodable(
@@ -202,9 +209,7 @@ class Decoder(ABC):
         window was drawn for."""
         if isinstance(image, Exception) or image.shape == (*size, 3):
             return image
-        return Undecodable(
-            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}"
-        )
+        return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}")
 
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""

@@ -68,7 +68,8 @@ class Pipe:
         from nvidia.dali import tensors
 
         # one list of tensors that show the bytes: a list of arrays takes three times as long
-        shown = tensors.TensorListCPU([tensors.TensorCPU(d, "") for d in data], "", contiguous=False)
+        made: Any = tensors.TensorListCPU
+        shown = made([tensors.TensorCPU(d, "") for d in data], "", contiguous=False)
         self._pipeline.feed_input("encoded", shown)
         if self._region:
             narrow = windows.astype(np.int32)

@@ -1,4 +1,5 @@
-"""Where a loader's batches end up, and how they get there without anybody waiting for a GPU but the thread that decodes.
+"""Where a loader's batches end up, and how they get there without anybody waiting for a GPU but the thread that
+decodes.
 
 Pixels cross threads by events in both directions: the loop's stream waits until they are there (`Made.ready`), and the
 decoding thread waits, before it uses their memory again, until the kernels that the loop has launched on them are

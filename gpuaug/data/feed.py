@@ -1,5 +1,5 @@
-"""The threads of one pass through the data: one reads, one decodes, both ahead of the loop that takes the batches, which
-stay in order.
+"""The threads of one pass through the data: one reads, one decodes, both ahead of the loop that takes the batches,
+which stay in order.
 
 At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  The threads
 know the feed, and not who takes from it: an iterator that nobody holds any more ends them."""

@@ -1,5 +1,5 @@
-"""The loader: an epoch's samples in batches, read and decoded ahead, augmented where they are asked for, the same on any
-rank and after any restart."""
+"""The loader: an epoch's samples in batches, read and decoded ahead, augmented where they are asked for, the same on
+any rank and after any restart."""
 
 import json
 import os
@@ -13,14 +13,15 @@ from gpuaug.batch import Batch
 from gpuaug.data import decode, ordered
 from gpuaug.data.batches import Batches
 from gpuaug.data.child import ChildFeed, Children, Setup
+from gpuaug.data.course import Course
 from gpuaug.data.cursor import Cursor, Pass, compare
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
-from gpuaug.data.course import Course
 from gpuaug.data.device import Carriers
 from gpuaug.data.device import place as device_place
 from gpuaug.data.feed import Feed
 from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker, windows_of
 from gpuaug.data.meter import Meter
+from gpuaug.data.progress import Line
 from gpuaug.data.share import Share, place
 from gpuaug.data.source import Source, digest
 from gpuaug.data.sources import as_source
@@ -40,8 +41,8 @@ class Loader:
     images come as they were decoded, as a `gpuaug.Ragged`.  batch_size: for each rank.  epochs: None: every iteration
     is the next epoch; a number: the next so many epochs.  seed: of the order; the policy has its own.
     drop_last: leave out what is no whole step of all ranks; False: fill it up with samples whose `valid` is False.
-    weights: the share of each class, as `gpuaug.data.BatchSampler` has it.  order: "samples", or "shards" for tar shards:
-    a few are read at a time.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.  decoder: "auto", "dali",
+    weights: the share of each class, as `gpuaug.data.BatchSampler` has it.  order: "samples", or "shards" for tar
+    shards: a few are read at a time.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.  decoder: "auto", "dali",
     "torchcodec", "torchvision" or "pillow".
     on_error: of a sample without an image: "raise" names it; "skip" leaves its place black, and `valid` False;
     "substitute" takes another sample of the epoch, the same in every run.  max_pixels: larger images are refused by
@@ -91,7 +92,9 @@ class Loader:
         self.drop_last, self.progress = arguments.flag("drop_last", drop_last), arguments.flag("progress", progress)
         self.prefetch = arguments.integer("prefetch", prefetch, 1)
         self.max_pixels = arguments.integer("max_pixels", max_pixels, 1)
-        self.num_threads = default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
+        self.num_threads = (
+            default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
+        )
         self.device = device_place(device)
         self._place = (rank, world_size)
         place(rank, world_size)
@@ -106,13 +109,20 @@ class Loader:
             if mine:
                 self.source.close()
             raise
-        self._maker = Maker(
-            self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform
-        )
+        self._maker = Maker(self.source, self._decoder, windows_of(policy, self.device), on_error, target_transform)
         self._children = None
         if workers == "process":
             self._children = Children(
-                Setup(self.source, decoder, self.num_threads, self.max_pixels, policy, self.device, on_error, target_transform)
+                Setup(
+                    self.source,
+                    decoder,
+                    self.num_threads,
+                    self.max_pixels,
+                    policy,
+                    self.device,
+                    on_error,
+                    target_transform,
+                )
             )
         self.meter = Meter()
         self._bad: dict[int, BadFile] = {}
@@ -197,16 +207,23 @@ class Loader:
         for file in made.bad:
             self._bad.setdefault(file.id, file)
 
-    def delivered(self, batch: Batch) -> None:
+    def line(self, run: Pass) -> Line | None:
+        """The line that shows a pass, where one is asked for: of the first rank."""
+        return Line(len(self), run.start.epoch) if self.progress and run.share.rank == 0 else None
+
+    def delivered(self, made: Made, line: Line | None) -> None:
         """The loop has a batch."""
-        self.meter.delivered(len(batch.ids) if batch.ids is not None else 0)
+        self.meter.delivered(len(made.step.ids))
+        if line is not None:
+            report = self.meter.report()
+            line.step(made.step.epoch, report["images_per_second"], report["bottleneck"], len(self._bad))
 
     def stats(self) -> dict[str, Any]:
         """What has been done since the loader was made, and where its time goes.
 
         images_per_second: over the time of the iterations.  bottleneck: "reading", "decoding", "augmenting" or "the
-        loop".  busy: parts of the time that each stage was at work, and that the loop waited or worked.  queues: batches
-        that are read, and decoded too.  memory_held: bytes of files and images in them."""
+        loop".  busy: parts of the time that each stage was at work, and that the loop waited or worked.  queues:
+        batches that are read, and decoded too.  memory_held: bytes of files and images in them."""
         depths, held = {"read": 0, "decoded": 0}, 0
         for batches in list(self._live):
             for name, depth in batches.depths().items():
@@ -227,7 +244,9 @@ class Loader:
         windows = (
             "windows that the policy asks for"
             if self._maker.windows is not None
-            else "whole images: the policy says no windows" if self.policy is not None else "whole images"
+            else "whole images: the policy says no windows"
+            if self.policy is not None
+            else "whole images"
         )
         child = "in one child process" if self.workers == "process" else "in threads of this process"
         return "\n".join(
@@ -236,8 +255,8 @@ class Loader:
                 f"decoder: {self._decoder.describe()}",
                 f"decoded: {windows}; {child}, {self.prefetch} batches ahead",
                 f"order: {choices}, seed {self._cursor.seed}",
-                f"batches: {share.batch_size} for each of {share.world_size} ranks, this is rank {share.rank}; {len(self)} "
-                f"in an iteration, {'the rest is left out' if self.drop_last else 'the last is filled up'}",
+                f"batches: {share.batch_size} for each of {share.world_size} ranks, this is rank {share.rank}; "
+                f"{len(self)} in an iteration, {'the rest is left out' if self.drop_last else 'the last is filled up'}",
                 f"device: {self.device}; a sample without an image: {self.on_error}",
             )
         )

@@ -94,7 +94,7 @@ class Maker:
     def read(self, step: Step) -> Read:
         """The files of a batch.  What a source raises as a whole is looked for sample by sample."""
         try:
-            return Read(step, *self.source.samples(step.ids))
+            return Read(step, *self.source.samples(step.ids.tolist()))
         except Exception as error:
             for id in step.ids.tolist():
                 try:
@@ -162,7 +162,7 @@ class Maker:
         with self.decoder.here():
             ragged = Ragged.of(tuple(images)) if drawn is None else Ragged.of(tuple(images), full, boxes)
             ready = self.decoder.mark()
-        params = getattr(drawn, "params", None)
+        params: Any = getattr(drawn, "params", None)
         if not step.valid.all() and hasattr(params, "among"):
             # while it is on the host
             params = params.among(torch.from_numpy(step.valid))

@@ -1,6 +1,6 @@
 """Where a loader's time goes: seconds by stage, counts, and which stage holds up the rest."""
 
-from collections import Counter
+from collections import defaultdict
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -19,11 +19,11 @@ class Meter:
 
     def reset(self) -> None:
         """Begin again."""
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         # what a source in another process has counted
         self.outside: dict[str, int] = {}
         self.images = self.batches = 0
-        self._began = self._ended = 0.0
+        self._began, self._ended = 0.0, 0.0
 
     def add(self, stage: str, seconds: float) -> None:
         """Time that was spent in a stage."""
@@ -33,7 +33,7 @@ class Meter:
     def taken(self) -> dict[str, float]:
         """The times by stage, which begin again."""
         with self._lock:
-            seconds, self._seconds = self._seconds, Counter()
+            seconds, self._seconds = self._seconds, defaultdict(float)
         return dict(seconds)
 
     def asked(self) -> None:

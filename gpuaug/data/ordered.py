@@ -24,13 +24,13 @@ def order_of(source: Source, *, shuffle: bool, order: str, weights: Any) -> Orde
             number = {name: k for k, name in enumerate(source.classes)}
             unknown = [name for name in weights if isinstance(name, str) and name not in number]
             if unknown:
-                raise ValueError(f"weights name the class {unknown[0]!r}, and there are {', '.join(source.classes[:20])}")
+                raise ValueError(
+                    f"weights name the class {unknown[0]!r}, and there are {', '.join(source.classes[:20])}"
+                )
             weights = {number.get(name, name): weight for name, weight in weights.items()}
     if order == "shards":
         starts = getattr(source, "starts", None)
         if starts is None:
             raise ValueError("order='shards' is for tar shards, and this source has none; pass order='samples'")
         shards = np.diff(starts)
-    return orders.make(
-        len(source), shuffle=shuffle, order=order, shards=shards, weights=weights, labels=labels
-    )
+    return orders.make(len(source), shuffle=shuffle, order=order, shards=shards, weights=weights, labels=labels)

@@ -48,7 +48,11 @@ def main() -> None:
                     part.replace(saved)
                 done += 1
                 time.sleep(args.pause)
-                if args.kill and done >= args.steps and rank == (torch.distributed.get_world_size() if ranked else 1) - 1:
+                if (
+                    args.kill
+                    and done >= args.steps
+                    and rank == (torch.distributed.get_world_size() if ranked else 1) - 1
+                ):
                     os.kill(os.getpid(), signal.SIGKILL)
     one.close()
     if ranked:

@@ -58,7 +58,10 @@ def loader(source: Any = None, its_policy: Any = "usual", batch_size: int = 4, *
     """A loader of the small data set that decodes by Pillow, unless options say otherwise."""
     options = {"decoder": "pillow", "device": "cpu", "num_threads": 1, "seed": 3, **options}
     return ga.data.Loader(
-        samples() if source is None else source, policy() if its_policy == "usual" else its_policy, batch_size, **options
+        samples() if source is None else source,
+        policy() if its_policy == "usual" else its_policy,
+        batch_size,
+        **options,
     )
 
 

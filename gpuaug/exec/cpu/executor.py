@@ -271,8 +271,7 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
     if isinstance(images, Ragged):
         out = np.empty((len(images), 6), np.int64)
         out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
-        out[:, 3:] = [i.stride() for i in images.images]
-        out[:, 3:] *= images.dtype.itemsize
+        out[:, 3:] = images.strides * images.dtype.itemsize
         return out
     store = images.store if isinstance(images, Gathered) else images
     sn, sc, sy, sx = (s * store.itemsize for s in store.stride())

@@ -70,8 +70,8 @@ def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
 @perform.register
 def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     source, tables = _source(images), one.tables
-    if isinstance(images, Ragged) and images.windows is not None:
-        tables = _within(images, one)
+    if isinstance(source.owner, Ragged) and source.owner.windows is not None:
+        tables = _within(source.owner, one)
     statistics = launch.reduce_statistics(source, one.reductions, tables, one.size)
     return launch.images(source, one.program, tables, statistics, one.size, one.dtype, one.channels_last, out)
 
