@@ -19,7 +19,7 @@ from gpuaug.data.sources_prepared import PreparedSource
 from gpuaug.images import CHANNELS
 
 # more bytes than this are known by rows that are spread over all of them
-_WHOLE = 1 << 28
+_WHOLE = 256_000_000
 
 
 class HeldSource(Source):
@@ -170,7 +170,7 @@ def _digest(images: Tensor, labels: Any) -> str:
     rows = min(len(images), max(1, _WHOLE // each))
     picked = np.unique(np.linspace(0, len(images) - 1, rows).round().astype(np.int64))
     h = blake2b(repr(("resident", tuple(images.shape))).encode(), digest_size=8)
-    step = max(1, (1 << 24) // each)
+    step = max(1, 16_000_000 // each)
     for first in range(0, len(picked), step):
         some = torch.from_numpy(picked[first : first + step]).to(images.device)
         h.update(images[some].permute(0, 2, 3, 1).contiguous().cpu().numpy().data)
