@@ -38,8 +38,9 @@ def as_source(
     | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels (`columns`, ("path", "label") by
     default) | | a list of (path, label), or of paths | files, relative to `root` | | a path with .tar, {000..127} or *,
     or a list of such | WebDataset shards; `label` names the member or "json:NAME" | | a Hugging Face
-    data set | its column of images, encoded, and of class labels (`columns`) | | torchvision's ImageFolder without transforms | its files | | anything with `len` and `[i]`, a
-    mapping too | samples (encoded bytes or decoded image, target) |
+    data set | its column of images, encoded, and of class labels (`columns`) | | torchvision's ImageFolder without
+    transforms | its files | | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image,
+    target) |
 
     storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All
     else raises ValueError or TypeError."""
