@@ -76,7 +76,9 @@ class Child:
         self._process = context.Process(target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True)
         self._process.start()
         theirs.close()
+        # by slot: what is shared, and what of it a GPU may read by itself
         self.memory: dict[int, Tensor] = {}
+        self.pinned: dict[int, Tensor] = {}
 
     def receive(self, timeout: float) -> Any:
         """The next message; None where none comes in time.  Raises Ended."""
@@ -101,6 +103,9 @@ class Child:
 
     def end(self) -> None:
         """End the process."""
+        for pinned in self.pinned.values():
+            torch.cuda.cudart().cudaHostUnregister(pinned.data_ptr())  # type: ignore[no-untyped-call]
+        self.pinned.clear()
         self.send("close")
         self._process.join(1.0)
         if self._process.is_alive():
@@ -196,8 +201,13 @@ class ChildFeed:
         with torch.cuda.device(self._device):
             if self._stream is None:
                 self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            if not shared.is_pinned():
-                torch.cuda.cudart().cudaHostRegister(shared.data_ptr(), shared.numel(), 0)  # type: ignore[no-untyped-call]
+            pinned = self._child.pinned.get(slot)
+            if pinned is not shared:
+                cuda = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+                if pinned is not None:
+                    cuda.cudaHostUnregister(pinned.data_ptr())
+                cuda.cudaHostRegister(shared.data_ptr(), shared.numel(), 0)
+                self._child.pinned[slot] = shared
             size = sum(i.numel() for i in made.images.images)
             with torch.cuda.stream(self._stream):
                 there = shared[:size].to(self._device, non_blocking=True)

@@ -24,8 +24,9 @@ CAPACITY = 256
 class Memory:
     """A batch's pixels in memory that DALI owns: kept while a tensor shows any of them."""
 
-    def __init__(self, pixels: Any, address: int, size: int, cuda: bool):
-        self.pixels = pixels
+    def __init__(self, pixels: Any, address: int, size: int, cuda: bool, encoded: Any = None):
+        # a GPU may read the files of a batch until it is decoded, after the call that asked for it
+        self.pixels, self.encoded = pixels, encoded
         interface = {"shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None}
         if cuda:
             self.__cuda_array_interface__ = interface | {"stream": None}
@@ -79,13 +80,13 @@ class Pipe:
         self._pipeline.schedule_run()
         (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return self._views(pixels)
+        return self._views(pixels, (shown, data) if self._cuda else None)
 
-    def _views(self, pixels: Any) -> list[Tensor]:
+    def _views(self, pixels: Any, encoded: Any) -> list[Tensor]:
         shapes = np.array(pixels.shape(), np.int64)
         begins = np.array([pixels[i].data_ptr() for i in range(len(shapes))])
         first = int(begins.min())
-        memory = Memory(pixels, first, int((begins + shapes.prod(1)).max()) - first, self._cuda)
+        memory = Memory(pixels, first, int((begins + shapes.prod(1)).max()) - first, self._cuda, encoded)
         flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
         return [
             flat.as_strided((h, w, c), (w * c, c, 1), begin)
