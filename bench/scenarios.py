@@ -78,7 +78,6 @@ SINGLE: dict[str, Single] = {
 PREPARED = {
     "very strong, with MixUp beside CutMix": "MixUp is no transform yet; the level mixes with CutMix alone",
     "H3 of triton-augment: video [N, T, C, H, W]": "the policy takes no video yet",
-    "end to end by gpuaug": "the loader does not exist yet; torchvision's DataLoader and DALI are timed",
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from gpuaug import arguments
 from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
 from gpuaug.drawn import DrawnAhead
+from gpuaug.gathered import Gathered
 from gpuaug.images import Ragged, as_images, single
 from gpuaug.rng import MAX_EPOCH
 
@@ -70,7 +71,7 @@ class Batch:
 
     def _mapped(self, do: Callable[[Any], Any]) -> "Batch":
         images = self.images
-        if not isinstance(images, Tensor | Ragged):
+        if not isinstance(images, Tensor | Ragged | Gathered):
             one = single(images)
             images = as_images(images) if one is None else one[0]
         changed: dict[str, Any] = {"images": images}
@@ -95,7 +96,7 @@ def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     if isinstance(value, Tensor) and value.dtype in _SIGNED and not isinstance(index, int | np.integer | slice):
         # torch cannot index a tensor of unsigned integers
         return value.view(_SIGNED[value.dtype])[index].view(value.dtype)
-    if isinstance(value, Tensor | Ragged):
+    if isinstance(value, Tensor | Ragged | Gathered):
         return value[index]
     if not isinstance(value, list | tuple):
         raise TypeError(

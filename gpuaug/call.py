@@ -21,6 +21,7 @@ from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
 from gpuaug.fuse import Plan
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
 from gpuaug.transforms import ToDtype, ToTensor, Transform
 from gpuaug.transforms.base import Drawn, lower_each
@@ -109,6 +110,7 @@ class Call:
 def _readable(source: Images, how: Through | None) -> Images:
     """Images as executors take them: of a list uint8 or float32, of one size any dtype that they hold."""
     if how is not None:
+        source = source.dense() if isinstance(source, Gathered) else source
         if isinstance(source, Tensor):
             source = how.dense(source)
         else:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gpuaug.arguments import named
 from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
+from gpuaug.gathered import Gathered
 
 # how many channels tell an axis of channels from one of pixels
 CHANNELS = (1, 3, 4)
@@ -256,7 +257,7 @@ class Ragged:
         return torch.stack(self.images).permute(0, 3, 1, 2)
 
 
-Images = Tensor | Ragged
+Images = Tensor | Ragged | Gathered
 
 
 def _rows(name: str, values: Any, width: int, n: int) -> Rows:
@@ -273,7 +274,7 @@ def _rows(name: str, values: Any, width: int, n: int) -> Rows:
 def as_images(images: Any) -> Images:
     """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of
     images."""
-    if isinstance(images, Ragged):
+    if isinstance(images, Ragged | Gathered):
         return images
     if isinstance(images, Planar):
         return _batch(images.pixels, known=True)

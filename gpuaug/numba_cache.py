@@ -228,6 +228,7 @@ def compiled_files() -> list[Path]:
         Path(__file__),
         Path(codes.__file__),
         _ROOT / "rng" / "host.py",
+        _ROOT / "data" / "scan.py",
         *sorted((_ROOT / "trace").glob("*.py")),
         *sorted((_ROOT / "exec" / "cpu").glob("*.py")),
     ]

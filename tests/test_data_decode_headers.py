@@ -16,6 +16,7 @@ from PIL import Image
 from gpuaug.data import decode, headers
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Header, Undecodable
+from gpuaug.data.scan import ordinary
 
 FILES, BAD = encoded.readable(), encoded.unreadable()
 THERE = [name for name in decode.ORDER if not decode.missing(name)]
@@ -227,3 +228,19 @@ def test_damaged_files_neither_end_the_process_nor_hang_it(name):
     assert done.returncode == 0, f"{name} ended with {done.returncode}: {done.stderr[-2000:]}"
     good, bad = map(int, done.stdout.split()[-2:])
     assert good > 20 and bad > 20, f"vacuous: {good} images, {bad} damaged files"
+
+
+def test_ordinary_headers_are_read_by_the_batch_as_they_are_one_by_one():
+    files = [*encoded.readable().values(), *encoded.unreadable().values(), *encoded.fuzzed(1500)]
+    files += [encoded.with_segments(b"JFXX\0\x10"), encoded.with_segments(encoded.tagged((0x0112, 3, 1, 6)))]
+    known = 0
+    for data, found in zip(files, ordinary([memoryview(f) for f in files]), strict=True):
+        if found is not None:
+            assert found == headers.read(data), data[:40]
+            known += 1
+    assert known > 200, "vacuous"
+    ordinary_files = [
+        data for what, data in encoded.readable().items() if what in ("JPEG 4:2:0", "JPEG progressive", "JPEG gray")
+    ]
+    assert all(h is not None for h in ordinary(ordinary_files)), "an ordinary file is read one by one"
+    assert ordinary([ValueError("no bytes"), torch.zeros(2, 2, 3), b""]) == [None] * 3

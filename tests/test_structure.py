@@ -40,6 +40,7 @@ ROOMS = [
         "gpuaug.rng",
         "gpuaug.arrays",
         "gpuaug.dtypes",
+        "gpuaug.gathered",
         "gpuaug.images",
         "gpuaug.drawn",
         "gpuaug.batch",

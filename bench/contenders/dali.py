@@ -24,7 +24,7 @@ def pipeline(workload: Any, device: torch.device, threads: int) -> Callable[[Sou
     )
     def graph() -> Any:
         kind = {"device": "gpu" if on_gpu else "cpu", "dtype": types.FLOAT if workload.floats else types.UINT8}
-        return _chain(fn.external_source(name="images", layout="HWC", no_copy=True, **kind), workload)
+        return chain(fn.external_source(name="images", layout="HWC", no_copy=True, **kind), workload)
 
     try:
         # its own notes about deprecated aliases of itself go to stderr whatever the filters say
@@ -46,7 +46,7 @@ def pipeline(workload: Any, device: torch.device, threads: int) -> Callable[[Sou
     return run
 
 
-def _chain(x: Any, workload: Any) -> Any:
+def chain(x: Any, workload: Any) -> Any:
     """The policy's operators one after the other.  A flip waits for the step that normalises: it mirrors for
     nothing."""
     from nvidia.dali import fn, types

@@ -95,8 +95,18 @@ def describe(
         typer.echo(Policy.load(policy).describe(_size(size) if size else None, channels=channels, backend=backend))
 
 
-@app.command()
+benches = typer.Typer(
+    add_completion=False,
+    invoke_without_command=True,
+    help="Time gpuaug against torchvision and others on this machine, each checked first, and write a report with "
+    "pictures.",
+)
+app.add_typer(benches, name="bench")
+
+
+@benches.callback()
 def bench(
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option(help="Folder for report.md, report.html, the pictures and results.json.")
     ] = Path("bench_report"),
@@ -118,15 +128,73 @@ def bench(
 ) -> None:
     """Time gpuaug against torchvision and others on this machine, each checked first, and write a report with
     pictures."""
+    if context.invoked_subcommand is not None:
+        return
     with _one_sentence():
-        command = _bench()
+        command = _bench("bench.command")
         command.run(command.Order(output, tuple(group or ()), full, device, threads, seconds, store), Console())
 
 
-def _bench() -> Any:
-    """The suite, which stands beside the package in its repository."""
+@benches.command()
+def loader(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of JPEG files; made where it is not there.", show_default="a temporary one"),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Of the suite; repeat for several.", show_default="weak and moderate")
+    ] = None,
+    side: Annotated[list[str] | None, typer.Option(help="A contender; repeat for several.", show_default="all")] = None,
+    files: Annotated[int, typer.Option(min=1, help="Of a folder that is made.")] = 2048,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes or threads of a side; 0: one a core.")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each side, turn by turn.")] = 5,
+    store: Annotated[bool, typer.Option("--store", help="Keep the results in bench/results.")] = False,
+) -> None:
+    """Time loaders from JPEG files to augmented batches: images a second, CPU time, memory, and the first batch."""
+    with _one_sentence():
+        found = _bench("bench.bench_loader")
+        policies = tuple(policy or ("weak", "moderate"))
+        console = Console()
+        with console.status("starting") as status:
+            order = found.Order(data, policies, tuple(side or ()), files, batch_size, workers, rounds, store)
+            rows = found.run(order, status.update)
+        for line in found.lines(rows):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder, table or tar shards, as the loader takes them.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="DST", help="Folder for images.npy and index.parquet; or NAME.npy, with NAME.parquet."),
+    ],
+    size: Annotated[str, typer.Option(help="Of all images: a side, such as 256, or height x width, 256x320.")] = "256",
+    fit: Annotated[
+        str, typer.Option(help="crop: the largest part in the middle of that shape; stretch: all of an image.")
+    ] = "crop",
+    on_error: Annotated[
+        str, typer.Option(help="raise: stop at an image that can't be decoded; skip: leave it out.")
+    ] = "raise",
+    decoder: Annotated[str, typer.Option(help="auto, dali, torchcodec, torchvision or pillow")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="That decode.", show_default="all cores")] = None,
+) -> None:
+    """Decode and resize a data set once, to one .npy file of uint8 and a Parquet index, which the loaders read.  The
+    same command goes on where it was stopped."""
+    from gpuaug.apps.prepare import Order, run
+
+    with _one_sentence():
+        side = int(size) if size.isdecimal() else _size(size)
+        run(Order(source, target, side, fit, on_error, decoder, threads), Console())
+
+
+def _bench(module: str) -> Any:
+    """A part of the suite, which stands beside the package in its repository."""
     try:
-        found = find_spec("bench.command")
+        found = find_spec(module)
     except ModuleNotFoundError:
         found = None
     if found is None:
@@ -136,7 +204,7 @@ def _bench() -> Any:
     for package in ("torchvision", "matplotlib"):
         if find_spec(package) is None:
             raise RuntimeError(f"the bench needs {package}, which is not installed; pip install 'gpuaug[bench]'")
-    return import_module("bench.command")
+    return import_module(module)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from gpuaug.data.order import Order
 from gpuaug.data.share import Share
 
 # raised when the same seed no longer gives the same draws, or the same order
-VERSIONS = {"draws_version": 1, "order_version": 1}
+VERSIONS = {"draws_version": rng.VERSION, "order_version": 1}
 
 
 class Position(NamedTuple):
@@ -84,7 +84,7 @@ class Cursor:
         seed, at, about = unpack(state)
         order = self.order.adopt(about)
         if strict:
-            _compare(about, order.about())
+            compare(about, order.about())
         if at.consumed > order.length:
             if strict:
                 raise ValueError(
@@ -121,6 +121,16 @@ class Pass:
             cursor._next = cursor._now = Position(self.start.epoch + 1, 0)
             cursor._live, cursor._named = None, False
 
+    def following(self) -> "Pass":
+        """The pass through the next epoch by the same iteration, which counts where this one did."""
+        cursor, live = self._cursor, self._cursor._live is self
+        self.end()
+        after = Pass(cursor, Position(self.start.epoch + 1, 0), self.share)
+        if live:
+            cursor._next = cursor._now = cursor._began = after.start
+            cursor._live = after
+        return after
+
 
 def unpack(state: Any) -> tuple[int, Position, dict[str, Any]]:
     """Seed, position and what is said about the data, of a state that this version can read."""
@@ -145,7 +155,8 @@ def unpack(state: Any) -> tuple[int, Position, dict[str, Any]]:
     return seed, Position(epoch, consumed), state["data"]
 
 
-def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
+def compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise ValueError where what a state says is not what is here, by name."""
     for name in [*saved, *(n for n in here if n not in saved)]:
         if saved.get(name) != here.get(name):
             changed = f"{name} was {saved.get(name)!r} when the state was saved, and is {here.get(name)!r} now"

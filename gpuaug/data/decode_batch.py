@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from gpuaug.data import decode_pillow, headers
 from gpuaug.data.headers import Encoded, Header, Undecodable
+from gpuaug.data.scan import ordinary
 
 # 0.27 GB as RGB, and where Pillow begins to warn of a decompression bomb
 MAX_PIXELS = 89_478_485
@@ -112,7 +114,10 @@ class Decoder(ABC):
     def inspect(self, items: Sequence[Item]) -> list[Header | Exception]:
         """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `size` of a header is what windows
         are drawn for."""
-        return [self._inspect(item) for item in items]
+        return [
+            self._inspect(item) if header is None else self._bounded(header)
+            for item, header in zip(items, ordinary(items), strict=True)
+        ]
 
     def _inspect(self, item: Item) -> Header | Exception:
         if isinstance(item, Exception):
@@ -123,6 +128,9 @@ class Decoder(ABC):
             header = headers.read(item)
         except Undecodable as error:
             return error
+        return self._bounded(header)
+
+    def _bounded(self, header: Header) -> Header | Exception:
         if header.height * header.width > self.max_pixels:
             size = f"{header.height} x {header.width} pixels"
             return Undecodable(
@@ -147,9 +155,11 @@ class Decoder(ABC):
         full = np.array([(0, 0) if isinstance(h, Exception) else h.size for h in heads], np.int64).reshape(-1, 2)
         boxes = clipped(windows, full)
         images: list[Any] = list(heads)
-        mine = [i for i, h in enumerate(heads) if isinstance(h, Header) and h.kind != "pixels" and self.takes(h)]
-        own, others = set(mine), [i for i, h in enumerate(heads) if isinstance(h, Header)]
-        others = [i for i in others if i not in own]
+        mine: list[int] = []
+        others: list[int] = []
+        for i, h in enumerate(heads):
+            if isinstance(h, Header):
+                (mine if h.kind != "pixels" and self.takes(h) else others).append(i)
 
         def each(i: int) -> None:
             images[i] = self._one(items[i], heads[i], boxes[i])
@@ -160,16 +170,19 @@ class Decoder(ABC):
                 encoded: Any = [items[i] for i in mine]
                 read: Any = [heads[i] for i in mine]
                 made = self._decode(encoded, read, None if windows is None else boxes[mine])
-                for i, image in zip(mine, made, strict=True):
-                    images[i] = self._checked(image, boxes[i])
+                for i, image, (_, _, h, w) in zip(mine, made, boxes[mine].tolist(), strict=True):
+                    images[i] = self._checked(image, (h, w))
         finally:
             _finish(started)
-        # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
-        _finish(self._start(each, [i for i in mine if isinstance(images[i], Exception)]))
-        for i, image in enumerate(images):
-            if isinstance(image, Exception):
-                full[i], boxes[i] = 0, 0
-        return Decoded(images, full, boxes, self._ready())
+        failed = [i for i, image in enumerate(images) if isinstance(image, Exception)]
+        if failed:
+            # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
+            own = set(mine)
+            _finish(self._start(each, [i for i in failed if i in own]))
+            for i in failed:
+                if isinstance(images[i], Exception):
+                    full[i], boxes[i] = 0, 0
+        return Decoded(images, full, boxes, self.mark())
 
     def _one(self, item: Any, header: Any, box: Ints) -> Tensor | Exception:
         """An image that is not this decoder's: decoded already, or Pillow's."""
@@ -177,23 +190,26 @@ class Decoder(ABC):
             image = colours(item) if isinstance(item, Tensor) else decode_pillow.decode(item, header)
         except Undecodable as error:
             return error
-        return self._checked(self._place(cropped(image, box).contiguous()), box)
+        return self._checked(self._place(cropped(image, box).contiguous()), tuple(box[2:].tolist()))
 
     def _place(self, image: Tensor) -> Tensor:
         """An image of the host's memory on this decoder's device."""
         return image
 
-    def _ready(self) -> Any:
+    def here(self) -> AbstractContextManager[Any]:
+        """Where this decoder's images may be worked on by the thread that has decoded them: device and stream."""
+        return nullcontext()
+
+    def mark(self) -> Any:
+        """The event after which all is done that this thread asked for `here`; None on the CPU, where it is."""
         return None
 
-    def _checked(self, image: Tensor | Exception, box: Ints) -> Tensor | Exception:
+    def _checked(self, image: Tensor | Exception, size: tuple[int, ...]) -> Tensor | Exception:
         """Nothing but what the header promised: a decoder that finds another size has read another image than the
         window was drawn for."""
-        if isinstance(image, Exception) or tuple(image.shape) == (box[2], box[3], 3):
+        if isinstance(image, Exception) or image.shape == (*size, 3):
             return image
-        return Undecodable(
-            f"{self.name} made {tuple(image.shape)} of it, where its header promises {(int(box[2]), int(box[3]), 3)}"
-        )
+        return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}")
 
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""

@@ -24,8 +24,9 @@ CAPACITY = 256
 class Memory:
     """A batch's pixels in memory that DALI owns: kept while a tensor shows any of them."""
 
-    def __init__(self, pixels: Any, address: int, size: int, cuda: bool):
-        self.pixels = pixels
+    def __init__(self, pixels: Any, address: int, size: int, cuda: bool, encoded: Any = None):
+        # a GPU may read the files of a batch until it is decoded, after the call that asked for it
+        self.pixels, self.encoded = pixels, encoded
         interface = {"shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None}
         if cuda:
             self.__cuda_array_interface__ = interface | {"stream": None}
@@ -65,7 +66,12 @@ class Pipe:
     def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor]:
         """[h, w, 3] uint8 of each; raises RuntimeError if any can't be decoded, after which the pipeline is as good as
         before."""
-        self._pipeline.feed_input("encoded", data)
+        from nvidia.dali import tensors
+
+        # one list of tensors that show the bytes: a list of arrays takes three times as long
+        made: Any = tensors.TensorListCPU
+        shown = made([tensors.TensorCPU(d, "") for d in data], "", contiguous=False)
+        self._pipeline.feed_input("encoded", shown)
         if self._region:
             narrow = windows.astype(np.int32)
             self._pipeline.feed_input("start", np.ascontiguousarray(narrow[:, :2]))
@@ -74,19 +80,17 @@ class Pipe:
         self._pipeline.schedule_run()
         (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return self._views(pixels)
+        return self._views(pixels, (shown, data) if self._cuda else None)
 
-    def _views(self, pixels: Any) -> list[Tensor]:
-        shapes = pixels.shape()
-        sizes = [h * w * c for h, w, c in shapes]
-        begins = [pixels[i].data_ptr() for i in range(len(shapes))]
-        ends = [begin + size for begin, size in zip(begins, sizes, strict=True)]
-        memory = Memory(pixels, min(begins), max(ends) - min(begins), self._cuda)
+    def _views(self, pixels: Any, encoded: Any) -> list[Tensor]:
+        shapes = np.array(pixels.shape(), np.int64)
+        begins = np.array([pixels[i].data_ptr() for i in range(len(shapes))])
+        first = int(begins.min())
+        memory = Memory(pixels, first, int((begins + shapes.prod(1)).max()) - first, self._cuda, encoded)
         flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
-        first = min(begins)
         return [
-            flat.as_strided((h, w, c), (w * c, c, 1), begin - first)
-            for (h, w, c), begin in zip(shapes, begins, strict=True)
+            flat.as_strided((h, w, c), (w * c, c, 1), begin)
+            for (h, w, c), begin in zip(shapes.tolist(), (begins - first).tolist(), strict=True)
         ]
 
 
@@ -116,10 +120,6 @@ class Pipes:
             self._free.clear()
 
 
-def _buffers(data: list[Encoded]) -> list[Any]:
-    return [np.frombuffer(d, np.uint8) for d in data]
-
-
 class DaliDecoder(Decoder):
     """JPEG and PNG by DALI on the CPU, of each the window alone."""
 
@@ -144,7 +144,7 @@ class DaliDecoder(Decoder):
         return header.channels in (1, 3)
 
     def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
-        return self._pipes.run(_buffers(data), _whole(heads) if windows is None else windows)
+        return self._pipes.run(data, _whole(heads) if windows is None else windows)
 
     def close(self) -> None:
         super().close()
@@ -178,7 +178,7 @@ class CudaDaliDecoder(CudaDecoder):
 
     def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
         boxes = _whole(heads) if windows is None else windows
-        images = self._pipes.run(_buffers(data), boxes, self._stream)
+        images = self._pipes.run(data, boxes, self._stream)
         for i in unwritten(images):
             images[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
         if self._region or windows is None:

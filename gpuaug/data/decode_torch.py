@@ -117,7 +117,7 @@ class CudaDecoder(Decoder):
             and header.coding in SEQUENTIAL
         )
 
-    def _here(self) -> ExitStack:
+    def here(self) -> ExitStack:
         """Device and stream, which every thread must set for itself."""
         stack = ExitStack()
         stack.enter_context(torch.cuda.device(self.device))
@@ -125,14 +125,14 @@ class CudaDecoder(Decoder):
         return stack
 
     def decode(self, items: Any, windows: Any = None, heads: Any = None) -> Decoded:
-        with self._turn, self._here():
+        with self._turn, self.here():
             return super().decode(items, windows, heads)
 
     def _place(self, image: Tensor) -> Tensor:
-        with self._here():
+        with self.here():
             return image.to(self.device)
 
-    def _ready(self) -> Any:
+    def mark(self) -> Any:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event

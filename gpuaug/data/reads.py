@@ -6,7 +6,7 @@ the end of the process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import Any
 
@@ -73,6 +73,7 @@ class Reads:
         self._count, self._queue, self._lock = count, SimpleQueue[Task | None](), Lock()
         # threads at work or waiting for it, and threads that are stuck
         self._started = self._lost = 0
+        self._threads = set[Thread]()
 
     def run(
         self,
@@ -107,15 +108,28 @@ class Reads:
         with self._lock:
             if self._started < self._count:
                 self._started += 1
-                Thread(target=self._work, name="gpuaug-read", daemon=True).start()
+                thread = Thread(target=self._work, name="gpuaug-read", daemon=True)
+                self._threads.add(thread)
+                thread.start()
 
-    def close(self) -> None:
-        """End the threads that are not stuck."""
+    def close(self, patience: float = 0.0) -> None:
+        """End the threads that are not stuck, and wait for them so many seconds at most."""
         with self._lock:
             for _ in range(self._started):
                 self._queue.put(None)
+            threads = [thread for thread in self._threads if thread is not current_thread()]
+        until = monotonic() + patience
+        for thread in threads:
+            thread.join(max(0.0, until - monotonic()))
 
     def _work(self) -> None:
+        try:
+            self._all()
+        finally:
+            with self._lock:
+                self._threads.discard(current_thread())
+
+    def _all(self) -> None:
         while (task := self._queue.get()) is not None:
             if not _done(task):
                 # given up meanwhile: another thread is in this one's place

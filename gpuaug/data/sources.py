@@ -11,6 +11,7 @@ import numpy as np
 from gpuaug.data.source import Source
 from gpuaug.data.sources_dataset import DatasetSource, HuggingFaceSource
 from gpuaug.data.sources_files import FileSource, folder, pairs, table
+from gpuaug.data.sources_prepared import PreparedSource, begun, is_prepared
 from gpuaug.data.sources_tar import TarSource, shards
 from gpuaug.data.storage import Storage, plain
 
@@ -32,12 +33,14 @@ def as_source(
     """The source that something is.
 
     | `what` | is read as | |---|---| | a folder, local or s3://, gs://, memory:// | class folders, in the order of
-    torchvision's ImageFolder; images alone: no labels; tars alone: shards | | a path ending in .csv, .tsv or .parquet |
-    a column of paths and one of labels (`columns`, ("path", "label") by default) | | a list of (path, label), or of
-    paths | files, relative to `root` | | a path with .tar, {000..127} or *, or a list of such | WebDataset shards;
-    `label` names the member or "json:NAME" | | a Hugging Face data set | its column of images, encoded, and of class
-    labels (`columns`) | | torchvision's ImageFolder without transforms | its files | | anything with `len` and `[i]`, a
-    mapping too | samples (encoded bytes or decoded image, target) |
+    torchvision's ImageFolder; images alone: no labels; tars alone: shards |
+    | what `gpuaug prepare` wrote: a folder, or a .npy | images decoded before |
+    | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels (`columns`, ("path", "label") by
+    default) | | a list of (path, label), or of paths | files, relative to `root` | | a path with .tar, {000..127} or *,
+    or a list of such | WebDataset shards; `label` names the member or "json:NAME" | | a Hugging Face
+    data set | its column of images, encoded, and of class labels (`columns`) | | torchvision's ImageFolder without
+    transforms | its files | | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image,
+    target) |
 
     storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All
     else raises ValueError or TypeError."""
@@ -77,6 +80,10 @@ def as_source(
 
 def _path(path: str, storage: Storage, columns: tuple[str, str], label: str | None, allow_empty: bool) -> Source:
     lower = path.lower()
+    if storage.is_local(path) and (lower.endswith(".npy") or is_prepared(plain(path))):
+        return PreparedSource(plain(path))
+    if storage.is_local(path) and begun(plain(path)):
+        raise ValueError(f"{path} was begun by gpuaug prepare and is not whole; run the same command again: it goes on")
     if lower.endswith((".csv", ".tsv", ".parquet")):
         return table(path, storage, columns)
     if ".tar" in lower or lower.endswith(".tgz") or path.startswith("pipe:"):

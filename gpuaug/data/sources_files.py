@@ -37,6 +37,7 @@ class FileSource(Source):
         self._names = names if isinstance(names, Names) else Names(names)
         self.labels, self.classes, self._storage, self._root = labels, classes, storage, root
         self._sizes = None if sizes is None else np.array(sizes, np.int64)
+        self._below = f"{root.rstrip('/')}/"
 
     def __len__(self) -> int:
         return len(self._names)
@@ -46,19 +47,19 @@ class FileSource(Source):
 
     def path(self, id: int) -> str:
         """Where a sample's file is."""
-        name = self.key(id)
-        if not self._root or "://" in name or os.path.isabs(name):
+        return self._placed(self.key(id))
+
+    def _placed(self, name: str) -> str:
+        if not self._root or name.startswith("/") or "://" in name or os.path.isabs(name):
             return name
-        return f"{self._root.rstrip('/')}/{name}"
+        return f"{self._below}{name}"
 
     def read(self, ids: Sequence[int]) -> list[Item]:
+        wanted = checked(ids, len(self))
+        sizes = [None] * len(wanted) if self._sizes is None else self._sizes[wanted].tolist()
+        names = [self._names[i] for i in wanted]
         return list(
-            self._storage.read(
-                [
-                    Span(self.path(i), 0, None if self._sizes is None else int(self._sizes[i]))
-                    for i in checked(ids, len(self))
-                ]
-            )
+            self._storage.read([Span(self._placed(name), 0, size) for name, size in zip(names, sizes, strict=True)])
         )
 
     @cached_property

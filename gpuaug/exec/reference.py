@@ -16,6 +16,7 @@ from gpuaug.exec.jpeg import round_trip
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.exec.taps import between, weighed
 from gpuaug.fuse import Plan
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
@@ -49,7 +50,7 @@ def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
 def floats(source: Images) -> Dense:
     """float32 images, uint8 taken to [0, 1]; of a window the whole image, NaN where nothing is known."""
     if not isinstance(source, Ragged):
-        return unit(source)
+        return unit(source.dense() if isinstance(source, Gathered) else source)
     images = [unit(i.permute(2, 0, 1)) for i in source.images]
     return images if source.windows is None else list(map(_whole, images, source.shapes, source.windows.tolist()))
 

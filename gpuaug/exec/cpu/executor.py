@@ -23,6 +23,7 @@ from gpuaug import fuse, ir, rng, windows
 from gpuaug.exec import bounds, reference
 from gpuaug.exec.cpu import layout
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 # below this many pixels waking a thread costs more than it saves
@@ -76,7 +77,7 @@ def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
 
 def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | None = None) -> Tensor:
     """What `run` gives, from steps that were prepared for images of these sizes."""
-    images: Any = source if isinstance(source, Ragged) or source.dtype in _TAKEN else source.float()
+    images: Any = source if isinstance(source, Ragged | Gathered) or source.dtype in _TAKEN else source.float()
     for step in prepared:
         if isinstance(step, Rows):
             images = _native(step, images, threads or torch.get_num_threads())
@@ -272,10 +273,11 @@ def _sources(images: Images) -> np.ndarray[Any, Any]:
         out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
         out[:, 3:] = images.strides * images.dtype.itemsize
         return out
-    sn, sc, sy, sx = (s * images.itemsize for s in images.stride())
+    store = images.store if isinstance(images, Gathered) else images
+    sn, sc, sy, sx = (s * store.itemsize for s in store.stride())
     out = np.empty((len(images), 6), np.int64)
-    out[:] = (images.data_ptr(), *images.shape[2:], sy, sx, sc)
-    out[:, 0] += np.arange(len(images)) * sn
+    out[:] = (store.data_ptr(), *images.shape[2:], sy, sx, sc)
+    out[:, 0] += (images.index.numpy() if isinstance(images, Gathered) else np.arange(len(images))) * sn
     return out
 
 

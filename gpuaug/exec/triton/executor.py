@@ -21,6 +21,7 @@ from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, canonical_form, 
 from gpuaug.exec.triton.marshal import Fallback, Prepared
 from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 from gpuaug.symbolic import is_symbolic
 
@@ -252,11 +253,15 @@ def _within(images: Ragged, one: Prepared) -> Tables:
 
 
 def _floats(images: Any) -> Any:
-    return reference.floats(images) if isinstance(images, Tensor | Ragged) else images
+    return reference.floats(images) if isinstance(images, Tensor | Ragged | Gathered) else images
 
 
 def _source(images: Any) -> Source:
     """Dense images by their strides, others by their addresses."""
+    if isinstance(images, Gathered):
+        if images.packed:
+            return Source(images.addresses, images.dtype, images.shape[1], ragged=True, owner=images)
+        images = images.dense()
     if isinstance(images, Tensor):
         return Source(images, images.dtype, images.shape[1], ragged=False)
     if not isinstance(images, Ragged):

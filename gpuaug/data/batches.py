@@ -1,0 +1,111 @@
+"""One iteration over a loader: takes batches from the feed, augments them on the loop's own stream, and counts what it
+has given away."""
+
+import weakref
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from gpuaug.batch import Batch
+from gpuaug.data.child import ChildFeed
+from gpuaug.data.cursor import Pass
+from gpuaug.data.device import handed, own, received, sent
+from gpuaug.data.feed import Feed
+from gpuaug.data.making import Made
+from gpuaug.data.progress import Line
+from gpuaug.data.targets import augmentable
+from gpuaug.images import Ragged
+
+# seconds that the end of an iteration waits for a thread that is stuck in a file system
+PATIENCE = 10.0
+
+
+class Batches(Iterator[Batch]):
+    """An iteration.  It begins with the first `next`: until then it is nothing.
+
+    What goes wrong goes wrong again at the next `next`: a batch is passed over by nobody."""
+
+    def __init__(self, loader: Any):
+        self._loader = loader
+        self._run: Pass | None = None
+        self._feed: Feed | ChildFeed | None = None
+        self._line: Line | None = None
+        self._over = False
+
+    def __next__(self) -> Batch:
+        loader = self._loader
+        loader.check()
+        if self._over:
+            raise StopIteration
+        loader.meter.asked()
+        if self._feed is None or self._run is None:
+            self._run, self._feed = loader.begin()
+            self._line = loader.line(self._run)
+            if self._line is not None:
+                weakref.finalize(self, self._line.stop)
+            # the feed does not know this iteration, and ends wherever that is left
+            self._finalizer = weakref.finalize(self, self._feed.stop, PATIENCE)
+        made = self._feed.first()
+        if made is None:
+            self._run.end()
+            self._over = True
+            self.close()
+            if self._line is not None:
+                self._line.stop()
+            loader.meter.paused()
+            raise StopIteration
+        if made.error is not None:
+            loader.note(made)
+            raise made.error
+        begin = perf_counter()
+        batch = self._augmented(made)
+        loader.meter.add("augmenting", perf_counter() - begin)
+        if made.step.epoch != self._run.start.epoch:
+            self._run = self._run.following()
+        self._feed.advance(made, handed(made, loader.device))
+        self._run.deliver()
+        loader.note(made)
+        loader.delivered(made, self._line)
+        return batch
+
+    def _augmented(self, made: Made) -> Batch:
+        loader, step = self._loader, made.step
+        policy, device = loader.policy, loader.device
+        images, targets = received(made, device), sent(made.targets, device)
+        keys: dict[str, Any] = {
+            name: sent(torch.from_numpy(value), device)
+            for name, value in (("ids", step.ids), ("occurrence", step.occurrence), ("valid", step.valid))
+        }
+        if policy is None:
+            return Batch(self._kept(images), targets, epoch=step.epoch, **keys)
+        through = targets if augmentable(targets) else None
+        # where all are valid nobody need look, which would make the host wait for a GPU
+        batch = Batch(images, through, epoch=step.epoch, params=made.params, **keys)
+        out = policy(batch.replace(valid=None) if step.valid.all() else batch)
+        if not isinstance(out, Batch):
+            raise TypeError(
+                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
+                "batch.replace(images=...)"
+            )
+        labels = out.labels if through is targets else targets
+        return out.replace(images=self._kept(out.images), labels=labels, params=None, epoch=step.epoch, **keys)
+
+    def _kept(self, images: Any) -> Any:
+        """Images that stay as they are when the memory of decoded pixels is used again."""
+        lent = self._loader.device.type == "cuda" or (self._feed is not None and self._feed.lends)
+        return own(images) if lent and isinstance(images, Ragged) else images
+
+    def depths(self) -> dict[str, int]:
+        """Batches that wait, by how far they are."""
+        return {} if self._feed is None or self._over else self._feed.depths()
+
+    def held(self) -> int:
+        """Bytes of what waits."""
+        return 0 if self._feed is None or self._over else self._feed.held()
+
+    def close(self) -> None:
+        """End what runs ahead."""
+        if self._feed is not None:
+            self._feed.stop(PATIENCE)

@@ -1,0 +1,187 @@
+"""The threads of one pass through the data: one reads, one decodes, both ahead of the loop that takes the batches,
+which stay in order.
+
+At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  The threads
+know the feed, and not who takes from it: an iterator that nobody holds any more ends them."""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from threading import Condition, Thread, current_thread
+from time import monotonic, perf_counter
+from typing import Any
+
+from gpuaug.data.course import Course
+from gpuaug.data.device import Carrier, Carriers
+from gpuaug.data.making import Made, Maker, Read
+from gpuaug.data.meter import Meter
+
+
+class Feed:
+    """Batches of a course, made in two threads."""
+
+    # a batch's pixels are its own
+    lends = False
+
+    def __init__(self, course: Course, maker: Maker, prefetch: int, meter: Meter, carriers: Carriers | None = None):
+        self._course, self._maker, self._meter, self._carriers = course, maker, meter, carriers
+        # the one in the loop's hands comes on top
+        self._room = prefetch + 1
+        self._changed = Condition()
+        self._read: deque[Read | Made | None] = deque()
+        self._made: deque[Made | None] = deque()
+        self._begun = 0
+        self._stopped, self._pid = False, os.getpid()
+        # what the loop has done with, while a device may still read it
+        self._used: deque[tuple[Any, Made]] = deque()
+        self._threads = [
+            Thread(target=self._run, args=(work,), name=f"gpuaug-loader-{name}", daemon=True)
+            for name, work in (("read", self._reading), ("decode", self._decoding))
+        ]
+        self._started = False
+
+    # ---- the loop's side
+
+    def first(self) -> Made | None:
+        """The next batch, which stays in the feed until `advance`; None after the last.  Waits for it."""
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        begin = perf_counter()
+        with self._changed:
+            while not self._made and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                raise RuntimeError("this loader is closed; make another")
+            made = self._made[0]
+        self._meter.add("waiting", perf_counter() - begin)
+        return made
+
+    def advance(self, made: Made, done: Any = None) -> None:
+        """The loop has this batch.  done: the CUDA event after which nobody reads its pixels"""
+        with self._changed:
+            if self._made and self._made[0] is made:
+                self._made.popleft()
+                self._begun -= 1
+                if done is not None:
+                    self._used.append((done, made))
+                self._changed.notify_all()
+
+    def depths(self) -> dict[str, int]:
+        """Batches that are read, and those that are decoded too."""
+        with self._changed:
+            return {
+                "read": sum(x is not None for x in self._read),
+                "decoded": sum(x is not None for x in self._made),
+            }
+
+    def held(self) -> int:
+        """Bytes of the batches that wait."""
+        with self._changed:
+            waiting = [x for x in (*self._read, *self._made) if x is not None]
+        return sum(x.bytes for x in waiting)
+
+    def stop(self, wait: float = 0.0) -> None:
+        """End the threads, and wait for them as many seconds at most: one may be stuck in a file system."""
+        if os.getpid() != self._pid:
+            # the threads are the parent's, and so may be whoever holds the lock
+            return
+        with self._changed:
+            self._stopped = True
+            self._read.clear()
+            self._made.clear()
+            self._changed.notify_all()
+        until = monotonic() + wait
+        for thread in self._threads if self._started else ():
+            if thread is not current_thread():
+                thread.join(max(0.0, until - monotonic()))
+        self._retire(all_of_them=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread still runs."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    # ---- the threads
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            # a fault of the threads themselves: what belongs to a batch is raised in its place
+            with self._changed:
+                self._made.append(Made(None, error=error))  # type: ignore[arg-type]
+                self._changed.notify_all()
+
+    def _reading(self) -> None:
+        for step in self._course.steps():
+            with self._changed:
+                while self._begun >= self._room and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                self._begun += 1
+            begin = perf_counter()
+            read: Read | Made
+            try:
+                read = self._maker.read(step)
+            except Exception as error:
+                read = Made(step, error=error)
+            self._meter.add("reading", perf_counter() - begin)
+            if not self._put(self._read, read):
+                return
+            # while this waits for room, nothing of the last is held
+            del read
+        self._put(self._read, None)
+
+    def _decoding(self) -> None:
+        with nullcontext() if self._carriers is None else self._carriers.lent() as carrier:
+            self._decode_all(carrier)
+
+    def _decode_all(self, carrier: Carrier | None) -> None:
+        while True:
+            begin = perf_counter()
+            with self._changed:
+                while not self._read and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                read = self._read.popleft()
+            self._meter.add("starving", perf_counter() - begin)
+            if read is None:
+                break
+            self._retire()
+            begin = perf_counter()
+            made = self._make(read, carrier) if isinstance(read, Read) else read
+            self._meter.add("decoding", perf_counter() - begin)
+            if not self._put(self._made, made):
+                return
+            del read, made
+        self._put(self._made, None)
+
+    def _make(self, read: Read, carrier: Carrier | None) -> Made:
+        try:
+            made = self._maker.make(read, self._course)
+            if carrier is not None and made.images is not None:
+                carrier(made)
+            return made
+        except Exception as error:
+            return Made(read.step, error=error)
+
+    def _put(self, queue: deque[Any], value: Any) -> bool:
+        with self._changed:
+            if self._stopped:
+                return False
+            queue.append(value)
+            self._changed.notify_all()
+            return True
+
+    def _retire(self, all_of_them: bool = False) -> None:
+        """Let go of what a device has read to the end.  Newer batches than those ahead are waited for, so that no more
+        memory is held than the ring has places."""
+        while self._used and (all_of_them or len(self._used) > self._room or self._used[0][0].query()):
+            done, _ = self._used[0]
+            done.synchronize()
+            self._used.popleft()

@@ -1,0 +1,250 @@
+"""From a batch's ids to its images: read, windows, decode, and what becomes of those that can't be had."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug.data.course import CHAIN, Course, Step, Substitutes
+from gpuaug.data.decode_batch import Decoded, Decoder, Ints, clipped
+from gpuaug.data.headers import Header
+from gpuaug.data.source import Item, Source
+from gpuaug.data.targets import as_targets
+from gpuaug.images import Ragged
+
+ON_ERROR = ("raise", "skip", "substitute")
+# the size of what stands for an image in a batch that has none
+_BLANK = (224, 224)
+
+
+class BadFile(NamedTuple):
+    """A sample that has no image, and why."""
+
+    id: int
+    path: str
+    reason: str
+
+
+class BadImage(ValueError):
+    """Samples of a batch that have no image, all of them: `files`."""
+
+    def __init__(self, message: str, files: Sequence[BadFile]):
+        super().__init__(message)
+        self.files = tuple(files)
+
+    def __reduce__(self) -> Any:
+        return BadImage, (str(self), self.files)
+
+
+@dataclass(eq=False)
+class Made:
+    """A batch that is ready for the policy, or why there is none."""
+
+    step: Step
+    images: Ragged | None = None
+    targets: Any = None
+    params: Any = None
+    bad: tuple[BadFile, ...] = ()
+    error: BaseException | None = None
+    # the CUDA event after which the pixels are there, and what must live until nobody reads them
+    ready: Any = None
+    kept: Any = None
+
+    @property
+    def bytes(self) -> int:
+        """Of the decoded pixels."""
+        return 0 if self.images is None else sum(i.numel() for i in self.images.images)
+
+
+class Read(NamedTuple):
+    """What the source gave for a step."""
+
+    step: Step
+    items: list[Item]
+    targets: Any
+
+    @property
+    def bytes(self) -> int:
+        """Of the encoded files."""
+        return sum(len(i) for i in self.items if not isinstance(i, Tensor | Exception))
+
+
+class Maker:
+    """Reads and decodes the batches of a loader.
+
+    windows: gives for (ids, size, epoch=, occurrence=) an object with `windows`, [N, 4], and `params`; None decodes
+    whole images."""
+
+    def __init__(
+        self,
+        source: Source,
+        decoder: Decoder,
+        windows: Callable[..., Any] | None,
+        on_error: str,
+        target_transform: Callable[[Any], Any] | None,
+    ):
+        self.source, self.decoder, self.windows = source, decoder, windows
+        self.on_error, self.target_transform = on_error, target_transform
+
+    def read(self, step: Step) -> Read:
+        """The files of a batch.  What a source raises as a whole is looked for sample by sample."""
+        try:
+            return Read(step, *self.source.samples(step.ids.tolist()))
+        except Exception as error:
+            for id in step.ids.tolist():
+                try:
+                    self.source.samples([id])
+                except Exception as own:
+                    raise RuntimeError(
+                        f"sample {id} ({self._path(id)}) can't be read: {type(own).__name__}: {own}"
+                    ) from own
+            first = int(step.ids[0])
+            raise RuntimeError(
+                f"the batch of sample {first} ({self._path(first)}) can't be read: {type(error).__name__}: {error}"
+            ) from error
+
+    def make(self, read: Read, course: Course) -> Made:
+        """The images of a batch."""
+        step, items, targets = read
+        heads = self.decoder.inspect(items)
+        drawn, decoded, full = self._decoded(step, items, heads)
+        found = decoded.bad
+        if not found:
+            return self._made(step, decoded.images, full, decoded.windows, drawn, targets, (), decoded)
+        bad = [BadFile(int(step.ids[i]), self._path(int(step.ids[i])), str(e)) for i, e in sorted(found.items())]
+        if self.on_error == "raise":
+            return Made(step, bad=tuple(bad), error=_refused(bad))
+        if self.on_error == "skip":
+            return self._skipped(step, decoded, full, drawn, targets, bad)
+        return self._substituted(step, decoded, full, targets, bad, course)
+
+    def _path(self, id: int) -> str:
+        try:
+            return self.source.key(id)
+        except Exception:
+            return "?"
+
+    def _decoded(self, step: Step, items: Sequence[Item], heads: Sequence[Any]) -> tuple[Any, Decoded, Ints]:
+        """What was drawn, the images, and the sizes that it was drawn for: those without a header are as large as the
+        first that has one."""
+        full = np.array([h.size if isinstance(h, Header) else (0, 0) for h in heads], np.int64).reshape(-1, 2)
+        there = np.flatnonzero(full[:, 0])
+        full[full[:, 0] == 0] = full[there[0]] if there.size else _BLANK
+        drawn = self._drawn(step, full)
+        return drawn, self.decoder.decode(items, None if drawn is None else np.asarray(drawn.windows), heads), full
+
+    def _drawn(self, step: Step, full: Ints) -> Any:
+        if self.windows is None:
+            return None
+        return self.windows(
+            torch.from_numpy(step.ids),
+            torch.from_numpy(full),
+            epoch=step.epoch,
+            occurrence=torch.from_numpy(step.occurrence),
+        )
+
+    def _made(
+        self,
+        step: Step,
+        images: Sequence[Any],
+        full: Ints,
+        boxes: Ints,
+        drawn: Any,
+        targets: Any,
+        bad: Sequence[BadFile],
+        decoded: Any,
+    ) -> Made:
+        with self.decoder.here():
+            ragged = Ragged.of(tuple(images)) if drawn is None else Ragged.of(tuple(images), full, boxes)
+            ready = self.decoder.mark()
+        params: Any = getattr(drawn, "params", None)
+        if not step.valid.all() and hasattr(params, "among"):
+            # while it is on the host
+            params = params.among(torch.from_numpy(step.valid))
+        labels = as_targets(targets, self.target_transform)
+        return Made(step, ragged, labels, params, tuple(bad), None, ready, decoded)
+
+    def _skipped(
+        self, step: Step, decoded: Decoded, full: Ints, drawn: Any, targets: Any, bad: Sequence[BadFile]
+    ) -> Made:
+        """Black images where there are none, that count for nothing."""
+        boxes = clipped(None if drawn is None else np.asarray(drawn.windows), full)
+        images, valid = list(decoded.images), step.valid.copy()
+        with self.decoder.here():
+            for i in decoded.bad:
+                height, width = boxes[i, 2:].tolist()
+                images[i] = torch.zeros(height, width, 3, dtype=torch.uint8, device=self.decoder.device)
+                valid[i] = False
+        return self._made(step._replace(valid=valid), images, full, boxes, drawn, targets, bad, decoded)
+
+    def _substituted(
+        self, step: Step, decoded: Decoded, full: Ints, targets: Any, bad: list[BadFile], course: Course
+    ) -> Made:
+        """Other samples of the epoch where there are none.  Every sample goes through a chain of its own, some at a
+        time, so that what takes its place does not depend on who else is in the batch."""
+        others, left = Substitutes(course, step.epoch), sorted(decoded.bad)
+        images, boxes, kept = list(decoded.images), decoded.windows.copy(), [decoded]
+        ids, occurrence = step.ids.copy(), step.occurrence.copy()
+        first, count = 0, 1
+        while left and first < CHAIN:
+            tried = [others(int(step.ids[i]), int(step.occurrence[i]), first, count) for i in left]
+            wanted = step._replace(
+                ids=np.concatenate([t for t, _ in tried]), occurrence=np.concatenate([t for _, t in tried])
+            )
+            read = self.read(wanted)
+            _, more, sizes = self._decoded(wanted, read.items, self.decoder.inspect(read.items))
+            kept.append(more)
+            bad += [
+                BadFile(int(wanted.ids[k]), self._path(int(wanted.ids[k])), str(e)) for k, e in sorted(more.bad.items())
+            ]
+            missing = []
+            for place, i in enumerate(left):
+                k = next((k for k in range(place * count, (place + 1) * count) if k not in more.bad), None)
+                if k is None:
+                    missing.append(i)
+                    continue
+                images[i], full[i], boxes[i] = more.images[k], sizes[k], more.windows[k]
+                ids[i], occurrence[i] = wanted.ids[k], wanted.occurrence[k]
+                targets = _put(targets, i, None if read.targets is None else read.targets[k], len(ids))
+            left, first, count = missing, first + count, count * 2
+        if left:
+            gone = [BadFile(int(step.ids[i]), self._path(int(step.ids[i])), str(decoded.bad[i])) for i in left]
+            return Made(step, bad=tuple(bad), error=_refused(gone, f", and so have {CHAIN} substitutes of each"))
+        whole = step._replace(ids=ids, occurrence=occurrence)
+        # once more for all of the batch: what was drawn is a function of each sample, so the windows are those decoded
+        return self._made(whole, images, full, boxes, self._drawn(whole, full), targets, bad, kept)
+
+
+def _put(targets: Any, i: int, value: Any, n: int) -> Any:
+    """Targets with another one in a slot."""
+    if targets is None and value is None:
+        return None
+    changed = [None] * n if targets is None else targets.copy()
+    changed[i] = value
+    return changed
+
+
+def _refused(bad: Sequence[BadFile], more: str = "") -> BadImage:
+    shown = "; ".join(f"sample {b.id} ({b.path}): {b.reason}" for b in bad[:5])
+    rest = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    what = "sample has" if len(bad) == 1 else "samples have"
+    return BadImage(
+        f"{len(bad)} {what} no image{more}: {shown}{rest}; pass on_error='skip' or 'substitute', or take "
+        f"{'it' if len(bad) == 1 else 'them'} out of the data set",
+        bad,
+    )
+
+
+def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
+    """What says which windows of images a policy reads; None where nothing does."""
+    windows = getattr(policy, "windows", None)
+    if not callable(windows):
+        return None
+    # so that what the call needs is prepared there, where it can be
+    takes = "device" in inspect.signature(windows).parameters
+    return partial(windows, device=device) if takes else windows

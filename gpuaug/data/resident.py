@@ -1,0 +1,179 @@
+"""A loader for data sets that fit into a device's memory: nothing is read, decoded or sent while it runs, and a batch
+is augmented from where its images lie."""
+
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpuaug import arguments
+from gpuaug.arrays import put
+from gpuaug.batch import Batch
+from gpuaug.data import ordered
+from gpuaug.data.course import Course, Step
+from gpuaug.data.cursor import Cursor, compare
+from gpuaug.data.device import place as device_place
+from gpuaug.data.held import held
+from gpuaug.data.loader import fingerprint
+from gpuaug.data.share import Share, place
+from gpuaug.gathered import Gathered
+
+
+class ResidentLoader:
+    """Batches of a uint8 data set that lies on the device as a whole, augmented by one policy.
+
+    what: (images, labels) or images alone, as tensors or arrays [N, H, W, C], [N, C, H, W] or [N, H, W]; a data set of
+    torchvision that has its images as an array (CIFAR, MNIST, Fashion-MNIST, SVHN), without transforms; a
+    TensorDataset; what `gpuaug prepare` wrote; or whatever `gpuaug.data.Loader` reads, decoded once.
+    policy: called with a `gpuaug.Batch`, gives one; None gives images as they are.  batch_size: for each rank.
+    epochs: None: every iteration is the next epoch; a number: the next so many epochs.  weights: the share of each
+    class, as `gpuaug.data.BatchSampler` has it.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.
+    layout: "hwc" or "chw", where a shape leaves open which axis holds channels.  size: (H, W), or the side of a square,
+    that images of other sizes are brought to: the largest part in the middle of that shape, resized.
+
+    Batches, order, epochs and states are those of `gpuaug.data.Loader` with order="samples": the same on any rank,
+    device and batch size.  On a host the data set is read where it is: it must not be written to meanwhile."""
+
+    def __init__(
+        self,
+        what: Any,
+        policy: Callable[[Batch], Batch] | None = None,
+        batch_size: int = 256,
+        epochs: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        weights: Any = None,
+        device: torch.device | str = "auto",
+        rank: int | None = None,
+        world_size: int | None = None,
+        *,
+        layout: str | None = None,
+        size: int | tuple[int, int] | None = None,
+    ):
+        if policy is not None and not callable(policy):
+            raise TypeError(f"policy must be callable with a gpuaug.Batch, or None, got {type(policy).__name__}")
+        self.policy = policy
+        self.batch_size = arguments.integer("batch_size", batch_size, 1)
+        self.epochs = None if epochs is None else arguments.integer("epochs", epochs, 1)
+        self.drop_last = arguments.flag("drop_last", drop_last)
+        self._place = (rank, world_size)
+        place(rank, world_size)
+        self.device = device_place(device)
+        self.source = held(what, layout, size)
+        made = ordered.order_of(self.source, shuffle=shuffle, order="samples", weights=weights)
+        self._cursor = Cursor(seed, made)
+        pixels = self.source.images
+        if self.device.type == "cuda":
+            # as kernels read a row by its address alone
+            pixels = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        self._images = pixels.to(self.device)
+        labels = self.source.labels
+        self._labels = None if labels is None else torch.from_numpy(labels).to(self.device)
+        self._closed, self._seconds, self._samples, self._count = False, 0.0, 0, 0
+
+    # ---- batches
+
+    def __len__(self) -> int:
+        """Batches of an iteration, the same on all ranks: of a whole epoch, or of all `epochs`."""
+        return self._share().steps(self._cursor.order.length) * (self.epochs or 1)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._check()
+        return self._run()
+
+    def _run(self) -> Iterator[Batch]:
+        # runs at the first next(), so that an iterator that nobody uses begins nothing
+        self._check()
+        run = self._cursor.begin(self._share())
+        several = self.epochs or 1
+        last = (run.start.epoch // several + 1) * several - 1
+        course = Course(self._cursor.seed, self._cursor.order, run.share, run.start, last)
+        for step in course.steps():
+            if step.epoch != run.start.epoch:
+                run = run.following()
+            batch = self._batch(step)
+            run.deliver()
+            yield batch
+        run.end()
+
+    def _batch(self, step: Step) -> Batch:
+        self._check()
+        begun = perf_counter()
+        # one transfer: a batch costs little else
+        ids, occurrence, real = put(
+            torch.from_numpy(np.stack([step.ids, step.occurrence, step.valid.astype(np.int64)])), self.device
+        )
+        labels = None if self._labels is None else self._labels.index_select(0, ids)
+        batch = Batch(Gathered(self._images, ids), labels, ids, step.epoch, occurrence, valid=real.bool())
+        out = batch.replace(images=batch.images.dense()) if self.policy is None else self.policy(batch)
+        if not isinstance(out, Batch):
+            raise TypeError(
+                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
+                "batch.replace(images=...)"
+            )
+        self._seconds += perf_counter() - begun
+        self._samples, self._count = self._samples + len(ids), self._count + 1
+        return out
+
+    def _check(self) -> None:
+        if self._closed:
+            raise RuntimeError("this ResidentLoader is closed; make another")
+
+    def _share(self) -> Share:
+        return Share(*place(*self._place), self.batch_size, self.drop_last)
+
+    # ---- where it stands
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass go through this epoch.  The epoch of a loaded state goes on from where it stood."""
+        self._cursor.set_epoch(epoch)
+
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]:
+        """Where to go on, after the batches that were delivered: a few numbers, the same on all ranks, which any world,
+        batch size and device can load.  batches: after that many of this iteration's epoch instead."""
+        return {**self._cursor.state(self._share(), batches), **self._about()}
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        """Go on from a state, with its seed.  Another data set, policy, order or weighting is refused by name, unless
+        strict is False."""
+        if strict and isinstance(state, dict):
+            here = self._about()
+            compare({name: state[name] for name in here if name in state}, here)
+        self._cursor.load(state, strict)
+
+    def _about(self) -> dict[str, Any]:
+        return {"source": self.source.fingerprint, "policy": fingerprint(self.policy)}
+
+    def stats(self) -> dict[str, Any]:
+        """Batches and samples delivered, samples a second of the time that was spent here (on a GPU: to launch), and
+        bytes of the device that the data set takes."""
+        held_bytes = sum(t.numel() * t.element_size() for t in (self._images, self._labels) if t is not None)
+        return {
+            "batches": self._count,
+            "images": self._samples,
+            "images_per_second": self._samples / self._seconds if self._seconds else 0.0,
+            "memory_held": held_bytes,
+            "bad_files": 0,
+        }
+
+    @property
+    def bad_files(self) -> list[Any]:
+        """None: a data set with an image that cannot be read is refused when the loader is made."""
+        return []
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Give the memory back.  Batches that were delivered stay."""
+        self._closed = True
+        self._images, self._labels = self._images[:0].clone(), None
+        del self.source
+
+    def __enter__(self) -> "ResidentLoader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
