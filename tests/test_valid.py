@@ -67,7 +67,7 @@ def test_who_would_get_an_invalid_partner_is_its_own_and_others_keep_theirs():
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize(("name", "i"), [c for c in cases() if not spec(c.values[0]).mixes][::7])
 def test_validity_changes_no_image_where_nothing_mixes(name, i, backend):
-    policy = ga.Policy([ga.Resize((14, 14)), FLOAT, build(name, case(name, i))], 3)
+    policy = ga.Policy([ga.Resize((41, 53)), FLOAT, build(name, case(name, i))], 3)
     a = policy(ga.Batch(X, LABELS, IDS, 1, valid=VALID), backend=backend)
     assert torch.equal(a.images, policy(X, ids=IDS, epoch=1, backend=backend)) and torch.equal(a.labels, LABELS)
 
