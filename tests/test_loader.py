@@ -1,5 +1,7 @@
 """The loader: whatever the ranks, batches and threads, the same samples in the same order with the same pixels."""
 
+import io
+import tarfile
 import threading
 import time
 
@@ -164,6 +166,34 @@ def test_weights_repeat_samples_and_each_copy_is_augmented_by_itself():
     assert all(len(set(copies)) > 1 for copies in by_id.values() if len(copies) > 2)
 
 
+def test_shards_are_read_by_their_order_in_any_world(tmp_path):
+    for s in range(5):
+        with tarfile.open(tmp_path / f"part-{s}.tar", "w") as tar:
+            for i, (data, label) in list(enumerate(samples()))[s * 8 : s * 8 + 8]:
+                for name, content in ((f"{i:04d}.jpg", data), (f"{i:04d}.cls", str(label).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    source, by_id = f"{tmp_path}/part-{{0..4}}.tar", {r[1]: r[3] for r in whole()}
+    with loader(source, order="shards", drop_last=False, batch_size=1) as one:
+        expected = rows(one)
+    assert sorted(r[1] for r in expected) == list(range(N)) and [r[1] for r in expected] != list(range(N))
+    assert all(by_id[id] == pixels for _, id, _, pixels in expected)
+    for world in (2, 3):
+        ranks = [
+            loader(source, order="shards", drop_last=False, rank=r, world_size=world, batch_size=2)
+            for r in range(world)
+        ]
+        assert sorted(steps(ranks)) == sorted(expected)
+    with loader(source, order="shards") as one:
+        it = iter(one)
+        seen = rows([next(it), next(it)])
+        state = one.state_dict()
+    with loader(source, order="shards", drop_last=False, batch_size=3) as again:
+        again.load_state_dict(state)
+        assert seen + rows(again) == expected
+
+
 def test_named_classes_are_weighted_by_name(tmp_path):
     weights = {"class_0": 1.0, "class_1": 1.0, "class_2": 1.0, "class_3": 5.0}
     with loader(folder(tmp_path), weights=weights) as one:
@@ -183,10 +213,13 @@ def test_targets_come_as_the_source_has_them():
     ):
         with loader([(d, target(i)) for i, d in enumerate(data)]) as one:
             assert all(expected(b) for b in one)
-    boxes = [(d, {"boxes": torch.tensor([[0.0, 0.0, i, i]])}) for i, d in enumerate(data)]
+    named = [(d, {"labels": i % 5}) for i, d in enumerate(data)]
+    with loader(named) as one:
+        assert all(torch.equal(b.labels, b.ids % 5) for b in one)
+    boxes = [(d, {"where": torch.tensor([[0.0, 0.0, i, i]])}) for i, d in enumerate(data)]
     with loader(boxes, its_policy=None) as one:
         for b in one:
-            assert [int(t["boxes"][0, 2]) for t in b.labels] == b.ids.tolist()
+            assert [int(t["where"][0, 2]) for t in b.labels] == b.ids.tolist()
     with loader(boxes) as one, pytest.raises((TypeError, ValueError), match="labels"):
         next(iter(one))
 
