@@ -46,7 +46,7 @@ def test_pixels_are_those_of_the_policy_called_with_the_whole_images():
 
 
 @pytest.mark.parametrize("world", range(1, 9))
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", [1, 8, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_and_batch_sizes_change_nothing(world, batch_size):
     ranks = [loader(batch_size=batch_size, drop_last=False, rank=r, world_size=world) for r in range(world)]
     assert steps(ranks) == list(whole())
@@ -54,7 +54,7 @@ def test_ranks_and_batch_sizes_change_nothing(world, batch_size):
         each.close()
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(64, marks=pytest.mark.slow)])
 def test_a_world_of_sixty_four_goes_through_the_same_sequence(batch_size):
     ranks = [loader(batch_size=batch_size, drop_last=False, rank=r, world_size=64) for r in range(64)]
     assert steps(ranks) == list(whole())
