@@ -181,7 +181,7 @@ class Storage:
         return results
 
     def _in_turn(self, spans: Sequence[Span], slots: list[int], results: list[Any]) -> list[int]:
-        """Read local files some at a time, which takes half of Python's time; gives those that are to be read each for
+        """Read local files some at a time, which costs Python less; gives those that are to be read each for
         itself, because something was wrong."""
         chunks = [slots[k : k + CHUNK] for k in range(0, len(slots), CHUNK)]
 
