@@ -80,14 +80,16 @@ def policies(name: str, i: int) -> list[list[ga.Transform]]:
 def test_windows_give_what_whole_images_give(name, i):
     found = policies(name, i)
     assert found, "vacuous: there is no policy of this transform"
-    shares = [same(transforms, backend) for transforms in found for backend in ("reference", "cpu")]
+    # every set of arguments on the host's executor, the first also on the reference
+    ways = [(t, "cpu") for t in found] + [(t, "reference") for t in found if i == 0]
+    shares = [same(*way) for way in ways]
     assert min(shares) < 0.9, "vacuous: nothing was left out"
 
 
 FIRST = [c for c in cases() if takes([build(c.values[0], case(*c.values)), ga.CenterCrop(8)])]
 
 
-@pytest.mark.parametrize(("name", "i"), FIRST)
+@pytest.mark.parametrize(("name", "i"), FIRST[::2])
 def test_kernels_give_from_windows_what_they_give_from_whole_images(name, i):
     same([build(name, case(name, i)), ga.CenterCrop((9, 11))], "triton")
 
