@@ -6,6 +6,7 @@ made so far, or what the code says; integers all, but for the value of a float c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 import triton
@@ -14,6 +15,7 @@ from torch import Tensor
 from triton.compiler import ASTSource
 
 from gpuaug_kernels import codes
+from gpuaug_kernels.bind import Bound
 from gpuaug_kernels.constants import (
     DABS,
     DADD,
@@ -113,6 +115,11 @@ class DrawProgram:
 
     code: Code
     columns: tuple[int, int, int, int]  # of all tables of each dtype of BUFFERS
+
+    @cached_property
+    def bound(self) -> Bound:
+        """Its kernel."""
+        return Bound(draw_parameters, constants(self), OPTIONS)
 
 
 @triton.jit
@@ -420,12 +427,10 @@ def draw_tables(
         for c, d in zip(program.columns, BUFFERS.values(), strict=True)
     )
     if n:
-        with torch.cuda.device_of(ids):
-            draw_parameters[(triton.cdiv(n, BLOCK),)](
-                *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
-                **constants(program),
-                **OPTIONS,
-            )
+        program.bound(
+            *(ids.device, (-(-n // BLOCK), 1, 1)),
+            *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
+        )
     return out
 
 
@@ -444,21 +449,15 @@ def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c
         raise ValueError(f"a batch must have fewer than {ROWS.value} samples, got {n}")
     out = torch.empty_like(ids)
     if n:
-        with torch.cuda.device_of(ids):
-            find_partners[(triton.cdiv(n, BLOCK),)](
-                ids,
-                occurrences,
-                epoch,
-                seed & 0xFFFFFFFF,
-                seed >> 32,
-                out,
-                n,
-                C1=c1,
-                BLOCK=BLOCK,
-                CHUNK=CHUNK,
-                num_warps=WARPS,
-            )
+        _partner_kernel(c1)(
+            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n
+        )
     return out
+
+
+@cache
+def _partner_kernel(c1: int) -> Bound:
+    return Bound(find_partners, {"C1": c1, "BLOCK": BLOCK, "CHUNK": CHUNK}, {"num_warps": WARPS})
 
 
 def _check(*tensors: Tensor) -> None:

@@ -10,6 +10,7 @@ from triton.compiler import ASTSource
 from triton.runtime.interpreter import InterpretedFunction
 
 from gpuaug_kernels import codes
+from gpuaug_kernels.bind import Bound
 from gpuaug_kernels.chain import TILE, ChainProgram, Reduction, Source, Tables, chain
 from gpuaug_kernels.statistics import finish
 from gpuaug_kernels.tuples import Format, Kinds, Layout, Parts, Widths
@@ -49,15 +50,10 @@ def images(
         written = torch.empty(
             shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout
         )
-    _launch(
-        source,
-        program,
-        tables,
-        statistics,
-        size,
-        written,
-        output_layout(source, program, channels_last, size[1], written.dtype, written.data_ptr()),
-    )
+    kind = (source.place, channels_last, size[1], written.dtype, written.data_ptr() & 15)
+    if kind not in program.bound:
+        program.bound[kind] = output_layout(source, program, *kind[1:])
+    _launch(source, program, tables, statistics, size, written, program.bound[kind])
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
@@ -69,14 +65,11 @@ def reduce_statistics(source: Source, reductions: Sequence[Reduction], tables: T
     for reduction in reductions:
         _launch(source, reduction.program, tables, statistics, size, cells, Layout(), reduction)
         if len(statistics):
-            with torch.cuda.device_of(statistics):
-                finish[(len(statistics), statistic_channels(reduction))](
-                    cells,
-                    tables.integers,
-                    statistics,
-                    size[0] * size[1],
-                    **finish_constants(reduction, tables, statistics),
-                )
+            _bound_finish(reduction, tables, statistics)(
+                statistics.device,
+                (len(statistics), statistic_channels(reduction), 1),
+                *(cells, tables.integers, statistics, size[0] * size[1]),
+            )
     return statistics
 
 
@@ -88,6 +81,16 @@ def statistics_table(reductions: Sequence[Reduction], n: int, device: torch.devi
 def statistic_channels(reduction: Reduction) -> int:
     """How many channels a statistic has: a mean of gray has one."""
     return reduction.program.channels * reduction.program.groups if set(reduction.kinds) - {codes.MEAN} else 1
+
+
+def _bound_finish(reduction: Reduction, tables: Tables, statistics: Tensor) -> Bound:
+    """The kernel that finishes a reduction, kept for its program."""
+    kept, kind = reduction.program.bound, ("finish", reduction.number, tables.integers.shape[1], statistics.shape[1])
+    if kind not in kept:
+        constants = finish_constants(reduction, tables, statistics)
+        kept[kind] = Bound(finish, constants, {"num_warps": constants.pop("num_warps")})
+    made: Bound = kept[kind]
+    return made
 
 
 def finish_constants(reduction: Reduction, tables: Tables, statistics: Tensor) -> dict[str, object]:
@@ -199,21 +202,18 @@ def _launch(
     layout: Layout,
     reduction: Reduction | None = None,
 ) -> None:
-    _check(source, tables, statistics, out)
-    grid = (len(tables.integers) * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
-    if grid[0]:
-        table = (tables.floats, tables.integers, tables.doubles, statistics)
-        # triton launches on the current device, which need not be that of the images
-        with torch.cuda.device_of(out):
-            chain[grid](
-                source.data,
-                *table,
-                out,
-                *source.strides(),
-                *size,
-                **chain_constants(source, program, tables, statistics, layout, reduction),
-                **options(program),
-            )
+    n, device = len(tables.integers), out.device
+    table = (tables.floats, tables.integers, tables.doubles, statistics)
+    kind = (source.place, layout, reduction and reduction.number, *(t.shape[1] for t in table), device)
+    bound = program.bound.get(kind)
+    if bound is None or len(source.data) != n or source.data.device != device:
+        # whoever launches a program again does so with tables that were made in the same way
+        _check(source, tables, statistics, out)
+        constants = chain_constants(source, program, tables, statistics, layout, reduction)
+        bound = program.bound[kind] = Bound(chain, constants, options(program))
+    grid = (n * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
+    if n:
+        bound(device, grid, source.data, *table, out, *source.strides(), *size)
 
 
 def _check(source: Source, tables: Tables, statistics: Tensor, out: Tensor) -> None:
