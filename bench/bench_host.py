@@ -56,9 +56,25 @@ def main(arguments: list[str] | None = None) -> int:
             spread = Spread.of([1e6 * s for s in found])
             rows[name] = {"microseconds": vars(spread), "launches": launches}
             if not given.json:
-                print(f"{name:10s} {spread.median:7.1f} us ({spread.low:.1f} to {spread.high:.1f}, n={spread.n}), {launches} launches", flush=True)
+                print(
+                    f"{name:10s} {spread.median:7.1f} us ({spread.low:.1f} to {spread.high:.1f}, n={spread.n}), "
+                    f"{launches} launches",
+                    flush=True,
+                )
     if given.json:
-        print(json.dumps({"machine": platform.processor(), "python": platform.python_version(), "torch": version("torch"), "triton": version("triton"), "batch": given.batch, "rows": rows}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "machine": platform.processor(),
+                    "python": platform.python_version(),
+                    "torch": version("torch"),
+                    "triton": version("triton"),
+                    "batch": given.batch,
+                    "rows": rows,
+                },
+                indent=1,
+            )
+        )
     return 0
 
 

@@ -97,4 +97,3 @@ def collecting() -> Iterator[list["Bound.Job"]]:
         yield found
     finally:
         _collected.reset(token)
-

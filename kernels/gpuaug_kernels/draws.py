@@ -4,6 +4,7 @@ It reads 16 bytes a sample (id and occurrence; 16 more where images differ in si
 column of every table once.  An operation is FIELDS numbers: its code, and the places of its operands among the numbers
 made so far, or what the code says; integers all, but for the value of a float constant."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -116,10 +117,25 @@ class DrawProgram:
     code: Code
     columns: tuple[int, int, int, int]  # of all tables of each dtype of BUFFERS
 
+    numbers: tuple[int | float, ...] = ()  # constants that the kernel reads, so that it is compiled for any of them
+
     @cached_property
     def bound(self) -> Bound:
         """Its kernel."""
         return Bound(draw_parameters, constants(self), OPTIONS)
+
+    @cached_property
+    def _sent(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def numbers_on(self, device: torch.device) -> Tensor:
+        """The numbers, as int64 or the bits of float64.  The first call for a device waits until they are there, since
+        the next may run on any stream."""
+        found = self._sent.get(device)
+        if found is None:
+            whole = struct.pack(f"={len(self.numbers)}q", *map(_bits, self.numbers)) or bytes(8)
+            found = self._sent[device] = torch.frombuffer(bytearray(whole), dtype=torch.int64).to(device)
+        return found
 
 
 @triton.jit
@@ -223,9 +239,16 @@ def mixed_operation(OP: tl.constexpr, a, b, c):
 
 
 @triton.jit
-def sample_value(OP: tl.constexpr, VALUE: tl.constexpr, given, at, mask, n, BLOCK: tl.constexpr):
-    """A constant, or what is given of a sample.  given: a Sample"""
-    if OP == ICONST:
+def sample_value(
+    OP: tl.constexpr, VALUE: tl.constexpr, FROM: tl.constexpr, given, constants, at, mask, n, BLOCK: tl.constexpr
+):
+    """A constant, or what is given of a sample.  FROM: 1 where the constant is number VALUE of `constants`; given: a
+    Sample"""
+    if (OP == ICONST) & (FROM == 1):
+        out = tl.broadcast_to(tl.load(constants + VALUE), (BLOCK,))
+    elif (OP == DCONST) & (FROM == 1):
+        out = tl.broadcast_to(tl.load(constants + VALUE).to(tl.float64, bitcast=True), (BLOCK,))
+    elif OP == ICONST:
         out = tl.full((BLOCK,), VALUE, tl.int64)
     elif OP == DCONST:
         out = tl.full((BLOCK,), VALUE, tl.float64)
@@ -281,6 +304,7 @@ def draw_parameters(
     epoch,  # int64, or a pointer to [1] int64
     sizes,  # [N, 2] int64, height and width; read where the trace asks for them
     partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
+    constants,  # int64, or the bits of float64: what differs between two sizes of images is among them
     low,  # the words of the seed, int64
     high,
     floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
@@ -315,7 +339,19 @@ def draw_parameters(
     numbers = ()
     for k in tl.static_range(LENGTH):
         if CODE[FIELDS * k] < WORD:
-            numbers = numbers + (sample_value(CODE[FIELDS * k], CODE[FIELDS * k + 1], given, at, mask, n, BLOCK),)
+            numbers = numbers + (
+                sample_value(
+                    CODE[FIELDS * k],
+                    CODE[FIELDS * k + 1],
+                    CODE[FIELDS * k + 2],
+                    given,
+                    constants,
+                    at,
+                    mask,
+                    n,
+                    BLOCK,
+                ),
+            )
         elif CODE[FIELDS * k] == WORD:
             numbers = numbers + philox_words(
                 CODE[FIELDS * k + 1], CODE[FIELDS * k + 2], given.id, given.occurrence, given.epoch, low, high
@@ -429,12 +465,28 @@ def draw_tables(
     if n:
         program.bound(
             *(ids.device, (-(-n // BLOCK), 1, 1)),
-            *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
+            *(
+                ids,
+                occurrences,
+                epoch,
+                size,
+                partners,
+                program.numbers_on(ids.device),
+                seed & 0xFFFFFFFF,
+                seed >> 32,
+                *out,
+                n,
+            ),
         )
     return out
 
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+def _bits(number: int | float) -> int:
+    """A number as an int64 with the same bits."""
+    return struct.unpack("=q", struct.pack("=d", number))[0] if isinstance(number, float) else number
 
 
 def constants(program: DrawProgram) -> dict[str, object]:
@@ -476,6 +528,7 @@ def ahead(program: DrawProgram) -> ASTSource:
         "occurrences": "*i64",
         "sizes": "*i64",
         "partners": "*i64",
+        "constants": "*i64",
         "floats": "*fp32",
         "ints": "*i32",
         "doubles": "*fp64",

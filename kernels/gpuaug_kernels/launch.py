@@ -4,7 +4,6 @@ this machine lacks."""
 from collections.abc import Sequence
 
 import torch
-import triton
 from torch import Tensor
 from triton.compiler import ASTSource
 from triton.runtime.interpreter import InterpretedFunction
@@ -38,7 +37,7 @@ def images(
 
     statistics: what `reduce_statistics` gives"""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (len(tables.integers), program.written, *size)
+    shape = (tables.integers.shape[0], program.written, *size)
     if out is not None and (out.shape != shape or out.dtype != dtype or not out.is_contiguous(memory_format=layout)):
         raise ValueError(
             f"out must be {dtype} {shape} in {layout}, got {out.dtype} {tuple(out.shape)} of strides {out.stride()}"
@@ -57,17 +56,26 @@ def images(
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
-def reduce_statistics(source: Source, reductions: Sequence[Reduction], tables: Tables, size: tuple[int, int]) -> Tensor:
+def reduce_statistics(
+    source: Source,
+    reductions: Sequence[Reduction],
+    tables: Tables,
+    size: tuple[int, int],
+    cells: Tensor | None = None,
+) -> Tensor:
     """All statistics of samples, [N, columns] float32: for each number a launch over the images and one that finishes
-    it."""
-    statistics = statistics_table(reductions, len(tables.integers), tables.integers.device)
-    cells = torch.zeros(statistics.shape, dtype=torch.int64, device=statistics.device) if reductions else statistics
+    it.  cells: zeros to gather them in, [N, columns] int64, written to; None: made here"""
+    statistics = statistics_table(reductions, tables.integers.shape[0], tables.integers.device)
+    if not reductions:
+        return statistics
+    if cells is None or cells.shape != statistics.shape:
+        cells = torch.zeros(statistics.shape, dtype=torch.int64, device=statistics.device)
     for reduction in reductions:
         _launch(source, reduction.program, tables, statistics, size, cells, Layout(), reduction)
-        if len(statistics):
+        if statistics.shape[0]:
             _bound_finish(reduction, tables, statistics)(
                 statistics.device,
-                (len(statistics), statistic_channels(reduction), 1),
+                (statistics.shape[0], statistic_channels(reduction), 1),
                 *(cells, tables.integers, statistics, size[0] * size[1]),
             )
     return statistics
@@ -202,16 +210,16 @@ def _launch(
     layout: Layout,
     reduction: Reduction | None = None,
 ) -> None:
-    n, device = len(tables.integers), out.device
+    n, device = tables.integers.shape[0], out.device
     table = (tables.floats, tables.integers, tables.doubles, statistics)
     kind = (source.place, layout, reduction and reduction.number, *(t.shape[1] for t in table), device)
     bound = program.bound.get(kind)
-    if bound is None or len(source.data) != n or source.data.device != device:
+    if bound is None or source.data.shape[0] != n or source.data.device != device:
         # whoever launches a program again does so with tables that were made in the same way
         _check(source, tables, statistics, out)
         constants = chain_constants(source, program, tables, statistics, layout, reduction)
         bound = program.bound[kind] = Bound(chain, constants, options(program))
-    grid = (n * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
+    grid = (n * program.groups, -(-size[1] // TILE), -(-size[0] // TILE))
     if n:
         bound(device, grid, source.data, *table, out, *source.strides(), *size)
 
