@@ -14,7 +14,7 @@ import torch
 
 import gpuaug as ga
 from bench.no_card import META, no_card
-from bench.timing import Budget, Spread, alternate, ratio
+from bench.timing import Budget, Spread, alternate
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF, FLIP = ga.ToDtype(torch.bfloat16), ga.RandomHorizontalFlip()

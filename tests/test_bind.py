@@ -70,3 +70,11 @@ def test_threads_share_no_memory_that_is_written(found):
 
 def test_launches_that_are_collected_are_compiled_and_not_made(found):
     assert found["collected"] == 4 and found["launched while compiling"] == 0
+
+
+@pytest.mark.parametrize("kind", ["dense", "ragged"])
+def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind):
+    made = found["warmed"][kind]
+    assert not made["by this thread"] and made["launches"] == 10, "two calls follow, which find all compiled"
+    assert made["said"] == [[k, 5] for k in range(6)]
+    assert made["left"] == [0, 0]

@@ -4,7 +4,7 @@
 every value is then a hardware register.  A batch takes one launch, and one more for the partners of each mix."""
 
 from dataclasses import dataclass
-from math import prod
+from math import frexp, isfinite, prod
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from gpuaug.rng import MIX, Keys, counter_1
 from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _DTYPES = tuple(draws.BUFFERS)
+# integers from here up to there may be a side of an image, or an area
+_LEAST, _MOST = 16, 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class Program(draws.DrawProgram):
+class Program(draws.DrawProgram):  # type: ignore[misc]
     """The program of a kernel, and where it leaves each table."""
 
     # the buffer, shape and strides of a sample's part, and the columns before it
@@ -36,7 +38,7 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
     def put(*record: float) -> None:
         out.extend((*record, *(0,) * (codes.FIELDS - len(record))))
 
-    fixed = _shifts(trace)
+    fixed = _in_code(trace)
     numbers: list[int | float] = []
     for n in needed(trace, tables):
         op, arguments = trace.code[n]
@@ -66,10 +68,20 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
     return Program(draws.Code(out), columns, tuple(numbers), _places(tables))
 
 
-def _shifts(trace: Trace) -> set[int]:
-    """The constants by which something is shifted, which no size of an image decides: they stay in the code."""
-    by = {arguments[1] for op, arguments in trace.code if op in ("ishl", "ishr")}
-    return by & trace.constants.keys()
+def _in_code(trace: Trace) -> set[int]:
+    """The constants that stay in the code: all where sizes are given for each sample; else what something is shifted
+    by, and numbers that hardly any size of an image leads to.  Read from memory they take registers."""
+    if any(op in ("height", "width") for op, _ in trace.code):
+        return set(trace.constants)
+    shifts = {arguments[1] for op, arguments in trace.code if op in ("ishl", "ishr")}
+    return {n for n, value in trace.constants.items() if n in shifts or _unlike_a_size(value)}
+
+
+def _unlike_a_size(value: int | float) -> bool:
+    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and what is no number."""
+    if isinstance(value, int):
+        return not _LEAST <= abs(value) < _MOST
+    return not isfinite(value) or (abs(value) <= 2.0 and abs(frexp(value)[0]) in (0.0, 0.5))
 
 
 def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]], tuple[int, int, int, int]]:

@@ -43,7 +43,7 @@ class Bound:
             return
         if self.plain or not BOUND or self.kernel.pre_run_hooks:
             # triton launches on the current device, which need not be that of the images
-            with on(device):
+            with nullcontext() if self.plain else on(device):
                 self.kernel[grid](*arguments, **self.constants, **self.options)
             return
         here = driver.active.get_current_device()

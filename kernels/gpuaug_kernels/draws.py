@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.compiler import ASTSource
+from triton.runtime import driver
 
 from gpuaug_kernels import codes
 from gpuaug_kernels.bind import Bound
@@ -125,17 +126,28 @@ class DrawProgram:
         return Bound(draw_parameters, constants(self), OPTIONS)
 
     @cached_property
-    def _sent(self) -> dict[torch.device, Tensor]:
+    def _sent(self) -> dict[tuple[torch.device, int], Tensor]:
         return {}
 
     def numbers_on(self, device: torch.device) -> Tensor:
-        """The numbers, as int64 or the bits of float64.  The first call for a device waits until they are there, since
-        the next may run on any stream."""
-        found = self._sent.get(device)
+        """The numbers, as int64 or the bits of float64: sent once for each stream that asks, so that nobody waits."""
+        stream = 0
+        if device.type == "cuda" and not self.bound.plain:
+            index = torch.cuda.current_device() if device.index is None else device.index
+            stream = driver.active.get_current_stream(index)
+        found = self._sent.get((device, stream))
         if found is None:
-            whole = struct.pack(f"={len(self.numbers)}q", *map(_bits, self.numbers)) or bytes(8)
-            found = self._sent[device] = torch.frombuffer(bytearray(whole), dtype=torch.int64).to(device)
+            found = self._sent[device, stream] = self._send(device)
         return found
+
+    def _send(self, device: torch.device) -> Tensor:
+        there = [t for (d, _), t in self._sent.items() if d == device]
+        if there and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            # all streams had come to an end when the capture began
+            return there[0]
+        whole = struct.pack(f"={len(self.numbers)}q", *map(_bits, self.numbers)) or bytes(8)
+        host = torch.frombuffer(bytearray(whole), dtype=torch.int64)
+        return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 @triton.jit

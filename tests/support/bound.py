@@ -104,7 +104,6 @@ def findings() -> dict[str, Any]:
         chain.chain.pre_run_hooks.clear()
         found["hooks"] = len(hooks)
         found["threads"] = threads(policy)
-        jobs = []
         with bind.collecting() as jobs:
             call(policy)
         found["collected"] = len(jobs)
@@ -112,7 +111,41 @@ def findings() -> dict[str, Any]:
         for job, grid, arguments in jobs:
             job.compile(grid, arguments)
         found["launched while compiling"] = counter.count - before
+        found["warmed"] = warmed(counter)
     return found
+
+
+def warmed(counter: Any) -> dict[str, Any]:
+    """What a warmup compiles, in which threads, and what is left to the calls after it."""
+    transforms = (ga.RandomResizedCrop(21), FLIP, JITTER, FLOAT, NORMAL, HALF)
+    made: dict[str, Any] = {}
+    for kind, what in {
+        "dense": (8, 3, 50, 53),
+        "ragged": ga.Ragged.of(tuple(torch.empty(30 + k, 41, 3, dtype=torch.uint8, device=META) for k in range(8))),
+    }.items():
+        policy, who, said = ga.Policy(transforms, seed=4), set(), []  # type: ga.Policy, set[int], list[tuple[int, int]]
+        compile_ = JITFunction._do_compile
+
+        def compiling(self: Any, *arguments: Any, who: Any = who, compile_: Any = compile_, **named: Any) -> Any:
+            who.add(threading.get_ident())
+            return compile_(self, *arguments, **named)
+
+        before = counter.count
+        with mock.patch.object(JITFunction, "_do_compile", compiling):
+            policy.warmup(what, backend="triton", device=META, progress=lambda *now, said=said: said.append(now))
+        launches = counter.count - before
+        images = what if isinstance(what, ga.Ragged) else torch.empty(what, dtype=torch.uint8, device=META)
+        left = through_triton(
+            lambda p=policy, i=images: p(i, ids=torch.empty(8, dtype=torch.int64, device=META), backend="triton")
+        )
+        made[kind] = {
+            "by this thread": threading.get_ident() in who,
+            "threads": len(who),
+            "said": said,
+            "left": [len(part) for part in left],
+            "launches": launches,
+        }
+    return made
 
 
 def threads(policy: ga.Policy) -> dict[str, Any]:
