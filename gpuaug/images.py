@@ -210,7 +210,7 @@ class Ragged:
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
         not."""
         if self.device.type != "cuda":
-            return self._host
+            return self._host.to(self.device)
         if torch.cuda.is_current_stream_capturing():
             if not self._sent:
                 raise RuntimeError(

@@ -1,6 +1,6 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,14 +173,27 @@ class Policy(Numbered):
         return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
 
     def warmup(
-        self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu"
+        self,
+        what: Any,
+        *,
+        dtype: torch.dtype = torch.uint8,
+        backend: str = "auto",
+        device: torch.device | str = "cpu",
+        progress: Callable[[int, int], Any] | None = None,
     ) -> "Policy":
         """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a
-        batch as a call takes it"""
+        batch as a call takes it.  progress: told, for a GPU, how many kernels are compiled, and of how many"""
         batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
         one = one_of(batch)
         batch = batch if one is None else batch_of_one(batch, one)
         images = as_images(batch.images)
+        name = choose(backend, images.device)
+        if name == "triton" and images.device.type != "cpu":
+
+            def run(images: Any, labels: Any, ids: Tensor) -> None:
+                self._prepare(images, labels, ids, 0, None, backend, need_labels=False).go(None)
+
+            load(name).compile_ahead(run, images, batch.labels, progress)
         ids = torch.arange(len(images), device=images.device) if batch.params is None else None
         # twice: on a host the second batch of a kind finds its recipe
         for _ in range(2):

@@ -145,6 +145,7 @@ class Launched:
 
 def launches(work: Callable[[], Any]) -> list[Launched]:
     """The launches of Triton kernels that a call makes; what they read and write is kept alive by them."""
+    from gpuaug_kernels import bind
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
@@ -158,6 +159,8 @@ def launches(work: Callable[[], Any]) -> list[Launched]:
         return run
 
     with (
+        # through Triton's own launcher, each of them
+        mock.patch.object(bind, "BOUND", False),
         mock.patch.object(JITFunction, "run", recorded(JITFunction.run)),
         mock.patch.object(InterpretedFunction, "run", recorded(InterpretedFunction.run)),
     ):

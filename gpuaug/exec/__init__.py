@@ -4,6 +4,7 @@ Each is a module with `steps(plan)`: which passes run together, what each step r
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
 source)`; and `run(plan, source)`, the two together."""
 
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,7 +44,8 @@ def load(name: str) -> ModuleType:
             'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); '
             'use backend="auto"'
         )
-    return import_module(f"gpuaug.exec.{name}")
+    # import_module looks for more at every call
+    return sys.modules.get(f"gpuaug.exec.{name}") or import_module(f"gpuaug.exec.{name}")
 
 
 def describe(plan: Plan, name: str, recipe: Any) -> str:

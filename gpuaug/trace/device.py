@@ -3,6 +3,8 @@
 `gpuaug_kernels.draws` holds one kernel whose program is compile-time data: Triton compiles it once for each trace, and
 every value is then a hardware register.  A batch takes one launch, and one more for the partners of each mix."""
 
+from dataclasses import dataclass
+from math import frexp, isfinite, prod
 from typing import Any
 
 import torch
@@ -13,9 +15,19 @@ from gpuaug.rng import MIX, Keys, counter_1
 from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _DTYPES = tuple(draws.BUFFERS)
+# integers from here up to there may be a side of an image, or an area
+_LEAST, _MOST = 16, 2**31
 
 
-def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> draws.DrawProgram:
+@dataclass(frozen=True, eq=False)
+class Program(draws.DrawProgram):  # type: ignore[misc]
+    """The program of a kernel, and where it leaves each table."""
+
+    # the buffer, shape and strides of a sample's part, and the columns before it
+    places: tuple[tuple[int, tuple[int, ...], tuple[int, ...], int], ...] = ()
+
+
+def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
     """The program of the kernel that fills these tables.  slots: of the mixes, in the order of the rows of partners"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
@@ -26,6 +38,8 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
     def put(*record: float) -> None:
         out.extend((*record, *(0,) * (codes.FIELDS - len(record))))
 
+    fixed = _in_code(trace)
+    numbers: list[int | float] = []
     for n in needed(trace, tables):
         op, arguments = trace.code[n]
         if op == "word":
@@ -37,8 +51,12 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         else:
             place[n] = count
             count += 1
-            if n in trace.constants:
+            if n in fixed:
                 put(codes.OPERATIONS[op], trace.constants[n])
+            elif n in trace.constants:
+                # not in the code: images of another size have other numbers here, and the same kernel
+                put(codes.OPERATIONS[op], len(numbers), 1)
+                numbers.append(trace.constants[n])
             else:
                 put(
                     codes.OPERATIONS[op],
@@ -47,7 +65,23 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         # a value is stored as soon as it is made, so that it need not stay in a register until the end
         for store in stores.get(n, ()):
             put(codes.DTYPES[store[0]], place[n], *store[1:])
-    return draws.DrawProgram(draws.Code(out), columns)
+    return Program(draws.Code(out), columns, tuple(numbers), _places(tables))
+
+
+def _in_code(trace: Trace) -> set[int]:
+    """The constants that stay in the code: all where sizes are given for each sample; else what something is shifted
+    by, and numbers that hardly any size of an image leads to.  Read from memory they take registers."""
+    if any(op in ("height", "width") for op, _ in trace.code):
+        return set(trace.constants)
+    shifts = {arguments[1] for op, arguments in trace.code if op in ("ishl", "ishr")}
+    return {n for n, value in trace.constants.items() if n in shifts or _unlike_a_size(value)}
+
+
+def _unlike_a_size(value: int | float) -> bool:
+    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and what is no number."""
+    if isinstance(value, int):
+        return not _LEAST <= abs(value) < _MOST
+    return not isfinite(value) or (abs(value) <= 2.0 and abs(frexp(value)[0]) in (0.0, 0.5))
 
 
 def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]], tuple[int, int, int, int]]:
@@ -63,6 +97,15 @@ def _stores(tables: tuple[Table, ...]) -> tuple[dict[int, list[tuple[Any, ...]]]
     return stores, (floats, ints, doubles, longs)
 
 
+def _places(tables: tuple[Table, ...]) -> tuple[tuple[int, tuple[int, ...], tuple[int, ...], int], ...]:
+    columns, found = dict.fromkeys(_DTYPES, 0), []
+    for t in tables:
+        strides = tuple(prod(t.shape[k:]) for k in range(len(t.shape) + 1))
+        found.append((_DTYPES.index(t.dtype), tuple(t.shape), strides, columns[t.dtype]))
+        columns[t.dtype] += len(t.numbers)
+    return tuple(found)
+
+
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The rows of the partners in these mixes: [slots, N] int64, the same as of `Keys.partners`."""
     rows = [
@@ -73,24 +116,18 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
 
 
 def fill_tables(
-    program: draws.DrawProgram, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
+    program: Program, tables: tuple[Table, ...], keys: Keys, size: Tensor | None, mates: Tensor
 ) -> list[Tensor]:
     """The tables of a batch: [N, *shape] each.
 
     size: [N, 2] int64, or None where all images share one, which the trace then holds.  mates: [slots, N] int64, the
     rows of partners"""
-    n = len(keys)
-    known = (keys.ids.contiguous(), keys.occurrence.contiguous(), keys.epoch, keys.seed)
-    buffers = dict(
-        zip(
-            _DTYPES,
-            draws.draw_tables(program, known, known[0] if size is None else size.contiguous(), mates),
-            strict=True,
-        )
-    )
-    columns, made = dict.fromkeys(_DTYPES, 0), []
-    for t in tables:
-        width, first = len(t.numbers), columns[t.dtype] * (-(-n // 16) * 16)
-        made.append(buffers[t.dtype][first : first + n * width].view(n, *t.shape))
-        columns[t.dtype] += width
-    return made
+    n = keys.ids.shape[0]
+    ids = keys.ids.contiguous()
+    known = (ids, keys.occurrence.contiguous(), keys.epoch, keys.seed)
+    buffers = draws.draw_tables(program, known, ids if size is None else size.contiguous(), mates)
+    # one operation of torch a table: a view of its part of the buffer of its dtype
+    return [
+        buffers[place].as_strided((n, *shape), strides, first * (-(-n // 16) * 16))
+        for place, shape, strides, first in program.places
+    ]

@@ -164,17 +164,32 @@ def _maker(value: Any, trace: Trace, tables: list[Table], known: dict[int, int])
         return (lambda values, keys: {**value, **{k: m(values, keys) for k, m in made.items()}}) if made else None
     if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: m for f in fields(value) if (m := _maker(getattr(value, f.name), trace, tables, known))}
-        return (
-            (lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()}))
-            if changed
-            else None
-        )
+        return _remade(value, changed) if changed else None
     if _holds_symbols(value, set()):
         raise Untraceable(
             f"{getattr(value, '__name__', type(value).__name__)} holds tensors that were drawn; "
             "keep them in fields of a pass or of another dataclass, where a recipe can put those of each batch"
         )
     return None
+
+
+def _remade(value: Any, changed: dict[str, Maker]) -> Maker:
+    """How to make a dataclass again with other values in some fields."""
+    kind, kept = type(value), {f.name: getattr(value, f.name) for f in fields(value) if f.name not in changed}
+    if hasattr(kind, "__post_init__") or "__dict__" not in dir(value) or not all(f.init for f in fields(value)):
+        return lambda values, keys: replace(value, **{k: m(values, keys) for k, m in changed.items()})
+    new, pairs = object.__new__, tuple(changed.items())
+
+    def make(values: list[Tensor], keys: Keys) -> Any:
+        # what its __init__ would do: a frozen dataclass sets every field by a call of its own
+        made = new(kind)
+        filled = made.__dict__
+        filled.update(kept)
+        for name, maker in pairs:
+            filled[name] = maker(values, keys)
+        return made
+
+    return make
 
 
 def _holds_symbols(value: Any, seen: set[int]) -> bool:

@@ -4,7 +4,10 @@ It must read each input value that the chain needs once (twice where a tile cros
 output value once: for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic
 costs a launch of the same body that reads again, for the samples that have one, and writes what statistics.py says."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 import triton
@@ -33,6 +36,11 @@ class ChainProgram:
     blocks: int  # ceil(C / 4), of the noise
     written: int  # channels of the output
 
+    @cached_property
+    def bound(self) -> dict[Hashable, Any]:
+        """What the launcher keeps for this very program, which a recipe launches again and again."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -55,6 +63,12 @@ class Source:
     channels: int
     ragged: bool
     owner: object = None  # of the memory behind addresses, which own nothing
+
+    @cached_property
+    def place(self) -> tuple[Any, ...]:
+        """All that a launch is compiled for."""
+        data = self.data
+        return self.dtype, self.channels, self.ragged, data.shape[1:], data.stride(), data.data_ptr() & 15
 
     def strides(self) -> tuple[int, int, int, int]:
         """Of sample, channel, row and column, in elements; a ragged image's rows are in the table.  One channel serves

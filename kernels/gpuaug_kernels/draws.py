@@ -4,16 +4,20 @@ It reads 16 bytes a sample (id and occurrence; 16 more where images differ in si
 column of every table once.  An operation is FIELDS numbers: its code, and the places of its operands among the numbers
 made so far, or what the code says; integers all, but for the value of a float constant."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.compiler import ASTSource
+from triton.runtime import driver
 
 from gpuaug_kernels import codes
+from gpuaug_kernels.bind import Bound
 from gpuaug_kernels.constants import (
     DABS,
     DADD,
@@ -113,6 +117,37 @@ class DrawProgram:
 
     code: Code
     columns: tuple[int, int, int, int]  # of all tables of each dtype of BUFFERS
+
+    numbers: tuple[int | float, ...] = ()  # constants that the kernel reads, so that it is compiled for any of them
+
+    @cached_property
+    def bound(self) -> Bound:
+        """Its kernel."""
+        return Bound(draw_parameters, constants(self), OPTIONS)
+
+    @cached_property
+    def _sent(self) -> dict[tuple[torch.device, int], Tensor]:
+        return {}
+
+    def numbers_on(self, device: torch.device) -> Tensor:
+        """The numbers, as int64 or the bits of float64: sent once for each stream that asks, so that nobody waits."""
+        stream = 0
+        if device.type == "cuda" and not self.bound.plain:
+            index = torch.cuda.current_device() if device.index is None else device.index
+            stream = driver.active.get_current_stream(index)
+        found = self._sent.get((device, stream))
+        if found is None:
+            found = self._sent[device, stream] = self._send(device)
+        return found
+
+    def _send(self, device: torch.device) -> Tensor:
+        there = [t for (d, _), t in self._sent.items() if d == device]
+        if there and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            # all streams had come to an end when the capture began
+            return there[0]
+        whole = struct.pack(f"={len(self.numbers)}q", *map(_bits, self.numbers)) or bytes(8)
+        host = torch.frombuffer(bytearray(whole), dtype=torch.int64)
+        return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 @triton.jit
@@ -216,9 +251,16 @@ def mixed_operation(OP: tl.constexpr, a, b, c):
 
 
 @triton.jit
-def sample_value(OP: tl.constexpr, VALUE: tl.constexpr, given, at, mask, n, BLOCK: tl.constexpr):
-    """A constant, or what is given of a sample.  given: a Sample"""
-    if OP == ICONST:
+def sample_value(
+    OP: tl.constexpr, VALUE: tl.constexpr, FROM: tl.constexpr, given, constants, at, mask, n, BLOCK: tl.constexpr
+):
+    """A constant, or what is given of a sample.  FROM: 1 where the constant is number VALUE of `constants`; given: a
+    Sample"""
+    if (OP == ICONST) & (FROM == 1):
+        out = tl.broadcast_to(tl.load(constants + VALUE), (BLOCK,))
+    elif (OP == DCONST) & (FROM == 1):
+        out = tl.broadcast_to(tl.load(constants + VALUE).to(tl.float64, bitcast=True), (BLOCK,))
+    elif OP == ICONST:
         out = tl.full((BLOCK,), VALUE, tl.int64)
     elif OP == DCONST:
         out = tl.full((BLOCK,), VALUE, tl.float64)
@@ -274,6 +316,7 @@ def draw_parameters(
     epoch,  # int64, or a pointer to [1] int64
     sizes,  # [N, 2] int64, height and width; read where the trace asks for them
     partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
+    constants,  # int64, or the bits of float64: what differs between two sizes of images is among them
     low,  # the words of the seed, int64
     high,
     floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
@@ -308,7 +351,19 @@ def draw_parameters(
     numbers = ()
     for k in tl.static_range(LENGTH):
         if CODE[FIELDS * k] < WORD:
-            numbers = numbers + (sample_value(CODE[FIELDS * k], CODE[FIELDS * k + 1], given, at, mask, n, BLOCK),)
+            numbers = numbers + (
+                sample_value(
+                    CODE[FIELDS * k],
+                    CODE[FIELDS * k + 1],
+                    CODE[FIELDS * k + 2],
+                    given,
+                    constants,
+                    at,
+                    mask,
+                    n,
+                    BLOCK,
+                ),
+            )
         elif CODE[FIELDS * k] == WORD:
             numbers = numbers + philox_words(
                 CODE[FIELDS * k + 1], CODE[FIELDS * k + 2], given.id, given.occurrence, given.epoch, low, high
@@ -420,16 +475,30 @@ def draw_tables(
         for c, d in zip(program.columns, BUFFERS.values(), strict=True)
     )
     if n:
-        with torch.cuda.device_of(ids):
-            draw_parameters[(triton.cdiv(n, BLOCK),)](
-                *(ids, occurrences, epoch, size, partners, seed & 0xFFFFFFFF, seed >> 32, *out, n),
-                **constants(program),
-                **OPTIONS,
-            )
+        program.bound(
+            *(ids.device, (-(-n // BLOCK), 1, 1)),
+            *(
+                ids,
+                occurrences,
+                epoch,
+                size,
+                partners,
+                program.numbers_on(ids.device),
+                seed & 0xFFFFFFFF,
+                seed >> 32,
+                *out,
+                n,
+            ),
+        )
     return out
 
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+def _bits(number: int | float) -> int:
+    """A number as an int64 with the same bits."""
+    return struct.unpack("=q", struct.pack("=d", number))[0] if isinstance(number, float) else number
 
 
 def constants(program: DrawProgram) -> dict[str, object]:
@@ -444,21 +513,15 @@ def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c
         raise ValueError(f"a batch must have fewer than {ROWS.value} samples, got {n}")
     out = torch.empty_like(ids)
     if n:
-        with torch.cuda.device_of(ids):
-            find_partners[(triton.cdiv(n, BLOCK),)](
-                ids,
-                occurrences,
-                epoch,
-                seed & 0xFFFFFFFF,
-                seed >> 32,
-                out,
-                n,
-                C1=c1,
-                BLOCK=BLOCK,
-                CHUNK=CHUNK,
-                num_warps=WARPS,
-            )
+        _partner_kernel(c1)(
+            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n
+        )
     return out
+
+
+@cache
+def _partner_kernel(c1: int) -> Bound:
+    return Bound(find_partners, {"C1": c1, "BLOCK": BLOCK, "CHUNK": CHUNK}, {"num_warps": WARPS})
 
 
 def _check(*tensors: Tensor) -> None:
@@ -477,6 +540,7 @@ def ahead(program: DrawProgram) -> ASTSource:
         "occurrences": "*i64",
         "sizes": "*i64",
         "partners": "*i64",
+        "constants": "*i64",
         "floats": "*fp32",
         "ints": "*i32",
         "doubles": "*fp64",

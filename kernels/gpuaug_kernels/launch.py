@@ -4,12 +4,12 @@ this machine lacks."""
 from collections.abc import Sequence
 
 import torch
-import triton
 from torch import Tensor
 from triton.compiler import ASTSource
 from triton.runtime.interpreter import InterpretedFunction
 
 from gpuaug_kernels import codes
+from gpuaug_kernels.bind import Bound
 from gpuaug_kernels.chain import TILE, ChainProgram, Reduction, Source, Tables, chain
 from gpuaug_kernels.statistics import finish
 from gpuaug_kernels.tuples import Format, Kinds, Layout, Parts, Widths
@@ -37,7 +37,7 @@ def images(
 
     statistics: what `reduce_statistics` gives"""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (len(tables.integers), program.written, *size)
+    shape = (tables.integers.shape[0], program.written, *size)
     if out is not None and (out.shape != shape or out.dtype != dtype or not out.is_contiguous(memory_format=layout)):
         raise ValueError(
             f"out must be {dtype} {shape} in {layout}, got {out.dtype} {tuple(out.shape)} of strides {out.stride()}"
@@ -49,34 +49,35 @@ def images(
         written = torch.empty(
             shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout
         )
-    _launch(
-        source,
-        program,
-        tables,
-        statistics,
-        size,
-        written,
-        output_layout(source, program, channels_last, size[1], written.dtype, written.data_ptr()),
-    )
+    kind = (source.place, channels_last, size[1], written.dtype, written.data_ptr() & 15)
+    if kind not in program.bound:
+        program.bound[kind] = output_layout(source, program, *kind[1:])
+    _launch(source, program, tables, statistics, size, written, program.bound[kind])
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
-def reduce_statistics(source: Source, reductions: Sequence[Reduction], tables: Tables, size: tuple[int, int]) -> Tensor:
+def reduce_statistics(
+    source: Source,
+    reductions: Sequence[Reduction],
+    tables: Tables,
+    size: tuple[int, int],
+    cells: Tensor | None = None,
+) -> Tensor:
     """All statistics of samples, [N, columns] float32: for each number a launch over the images and one that finishes
-    it."""
-    statistics = statistics_table(reductions, len(tables.integers), tables.integers.device)
-    cells = torch.zeros(statistics.shape, dtype=torch.int64, device=statistics.device) if reductions else statistics
+    it.  cells: zeros to gather them in, [N, columns] int64, written to; None: made here"""
+    statistics = statistics_table(reductions, tables.integers.shape[0], tables.integers.device)
+    if not reductions:
+        return statistics
+    if cells is None or cells.shape != statistics.shape:
+        cells = torch.zeros(statistics.shape, dtype=torch.int64, device=statistics.device)
     for reduction in reductions:
         _launch(source, reduction.program, tables, statistics, size, cells, Layout(), reduction)
-        if len(statistics):
-            with torch.cuda.device_of(statistics):
-                finish[(len(statistics), statistic_channels(reduction))](
-                    cells,
-                    tables.integers,
-                    statistics,
-                    size[0] * size[1],
-                    **finish_constants(reduction, tables, statistics),
-                )
+        if statistics.shape[0]:
+            _bound_finish(reduction, tables, statistics)(
+                statistics.device,
+                (statistics.shape[0], statistic_channels(reduction), 1),
+                *(cells, tables.integers, statistics, size[0] * size[1]),
+            )
     return statistics
 
 
@@ -88,6 +89,16 @@ def statistics_table(reductions: Sequence[Reduction], n: int, device: torch.devi
 def statistic_channels(reduction: Reduction) -> int:
     """How many channels a statistic has: a mean of gray has one."""
     return reduction.program.channels * reduction.program.groups if set(reduction.kinds) - {codes.MEAN} else 1
+
+
+def _bound_finish(reduction: Reduction, tables: Tables, statistics: Tensor) -> Bound:
+    """The kernel that finishes a reduction, kept for its program."""
+    kept, kind = reduction.program.bound, ("finish", reduction.number, tables.integers.shape[1], statistics.shape[1])
+    if kind not in kept:
+        constants = finish_constants(reduction, tables, statistics)
+        kept[kind] = Bound(finish, constants, {"num_warps": constants.pop("num_warps")})
+    made: Bound = kept[kind]
+    return made
 
 
 def finish_constants(reduction: Reduction, tables: Tables, statistics: Tensor) -> dict[str, object]:
@@ -199,21 +210,18 @@ def _launch(
     layout: Layout,
     reduction: Reduction | None = None,
 ) -> None:
-    _check(source, tables, statistics, out)
-    grid = (len(tables.integers) * program.groups, triton.cdiv(size[1], TILE), triton.cdiv(size[0], TILE))
-    if grid[0]:
-        table = (tables.floats, tables.integers, tables.doubles, statistics)
-        # triton launches on the current device, which need not be that of the images
-        with torch.cuda.device_of(out):
-            chain[grid](
-                source.data,
-                *table,
-                out,
-                *source.strides(),
-                *size,
-                **chain_constants(source, program, tables, statistics, layout, reduction),
-                **options(program),
-            )
+    n, device = tables.integers.shape[0], out.device
+    table = (tables.floats, tables.integers, tables.doubles, statistics)
+    kind = (source.place, layout, reduction and reduction.number, *(t.shape[1] for t in table), device)
+    bound = program.bound.get(kind)
+    if bound is None or source.data.shape[0] != n or source.data.device != device:
+        # whoever launches a program again does so with tables that were made in the same way
+        _check(source, tables, statistics, out)
+        constants = chain_constants(source, program, tables, statistics, layout, reduction)
+        bound = program.bound[kind] = Bound(chain, constants, options(program))
+    grid = (n * program.groups, -(-size[1] // TILE), -(-size[0] // TILE))
+    if n:
+        bound(device, grid, source.data, *table, out, *source.strides(), *size)
 
 
 def _check(source: Source, tables: Tables, statistics: Tensor, out: Tensor) -> None:

@@ -18,7 +18,7 @@ from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
 from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, canonical_form, is_source
-from gpuaug.exec.triton.marshal import Fallback, Prepared
+from gpuaug.exec.triton.marshal import FEW_CELLS, Fallback, Prepared, most_channels, width
 from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
@@ -72,8 +72,16 @@ def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
     source, tables = _source(images), one.tables
     if isinstance(source.owner, Ragged) and source.owner.windows is not None:
         tables = _within(source.owner, one)
-    statistics = launch.reduce_statistics(source, one.reductions, tables, one.size)
+    statistics = launch.reduce_statistics(source, one.reductions, tables, one.size, _taken(one.cells))
     return launch.images(source, one.program, tables, statistics, one.size, one.dtype, one.channels_last, out)
+
+
+def _taken(cells: list[Tensor]) -> Tensor | None:
+    """The zeros that were drawn; None for whoever executes the same again, even at the same time."""
+    try:
+        return cells.pop()
+    except IndexError:
+        return None
 
 
 def steps(plan: Plan) -> tuple[Step, ...]:
@@ -112,7 +120,8 @@ def steps(plan: Plan) -> tuple[Step, ...]:
 def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], tuple[str, ...]]:
     """What the kernels of a step read, and their launches: for each statistic one that reads the images and one that
     finishes it."""
-    loads, launches = [], []  # type: list[Stored], list[str]
+    loads, launches, widest = [], [], 0  # type: list[Stored], list[str], int
+    channels = most_channels(passes, source.frame.channels)
     # a cut reads one pixel for each of its own, almost everywhere
     sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
     for mixed, stages in enumerate(split_at_mix(passes)):
@@ -120,7 +129,9 @@ def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], 
             loads += [source] * (sides if mixed else 1)
             what = " or ".join(found)
             launches += [f"gather {what}", f"finish {what}"]
-    if launches:
+            widest = max(widest, *(width(k, channels) for k in found))
+    # few are cleared by the kernel that draws
+    if widest * (len(launches) // 2) > FEW_CELLS:
         launches.insert(0, ZEROS)
     return (*loads, *[source] * sides), (*launches, "write images")
 

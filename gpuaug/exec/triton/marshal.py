@@ -18,6 +18,8 @@ from gpuaug.rng import Keys
 
 Record = tuple[int, ...]
 
+# cells of a sample that the kernel of the draws clears: it writes a column at a time, eight warps for a whole batch
+FEW_CELLS = 16
 PIXEL: Record = (codes.PIXEL, 0, 0, 0, 0)
 ALONE: Record = (codes.ALONE, 0, 0, 0, 0)
 
@@ -63,6 +65,9 @@ class Prepared:
     size: tuple[int, int]
     dtype: torch.dtype
     channels_last: bool
+    # one table of zeros to gather statistics in, [N, columns] int64, for whoever executes first; none where zeros are
+    # better written by a kernel of their own
+    cells: list[Tensor] = field(default_factory=list, metadata={"scratch": True})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,7 @@ class Marshal:
         self.end = ir.after(passes, frame)
         self.channels = frame.channels  # of the image where the next stage is added
         # of the image anywhere in the chain
-        self.most_channels = max([frame.channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
+        self.most_channels = most_channels(passes, frame.channels)
         self.before: list[Node] = []  # stages before the mix
         self.after: list[Node] = []
         # each stage is one record: what stands before the mix and after it
@@ -132,8 +137,7 @@ class Marshal:
 
     def statistic_width(self) -> int:
         """Columns of a statistic, whatever its kind."""
-        widths = {"mean": 1, "range": 2 * self.most_channels, "histogram": 256 * self.most_channels}
-        return max(widths[k] for part in self.points for p in part for k in statistics.kinds(p))
+        return max(width(k, self.most_channels) for part in self.points for p in part for k in statistics.kinds(p))
 
     def per_channel(self, values: Tensor) -> Tensor:
         """A column for every channel that the kernel has parameters for.  values: [N, 1] or [N, C]"""
@@ -191,7 +195,12 @@ class Marshal:
         assert self.end.fixed is not None
         last = self.finish.memory_format == torch.channels_last
         reductions = self.reductions()
-        return Prepared(self.tables(), self.program(), reductions, self.end.fixed, self.finish.dtype, last)
+        cells = Columns(torch.int64)
+        if 0 < sum(r.width for r in reductions) <= FEW_CELLS:
+            # the kernel that draws writes them with its tables
+            cells.add(*(torch.zeros_like(self.keys.ids) for r in reductions for _ in range(r.width)))
+        made = [cells.table()] if cells.width else []
+        return Prepared(self.tables(), self.program(), reductions, self.end.fixed, self.finish.dtype, last, made)
 
     def first_after(self) -> int:
         """The number of the first statistic after the mix: the most that a sample has before it."""
@@ -210,6 +219,16 @@ class Marshal:
                 program = self.program(first + stages[-1] + 1, own=first + stages[-1] == 0)
                 found.append(Reduction(len(found), program, tuple(kinds), column, self.statistic_width()))
         return tuple(found)
+
+
+def most_channels(passes: ir.Sequence, channels: int) -> int:
+    """Of the image anywhere among the passes of a step.  channels: of its input"""
+    return max([channels, *(p.channels for p in passes if isinstance(p, ir.Gray))])
+
+
+def width(kind: str, channels: int) -> int:
+    """Columns of a statistic."""
+    return {"mean": 1, "range": 2 * channels, "histogram": 256 * channels}[kind]
 
 
 def _signed(word: int) -> int:

@@ -1,0 +1,190 @@
+"""What the host does at calls on a card, tried on a machine without one: prints its findings as JSON.
+
+A program of its own, since the kernels of the tests are interpreted and nothing is compiled for those."""
+
+import json
+import threading
+from typing import Any
+from unittest import mock
+
+import torch
+from gpuaug_kernels import bind, chain, draws
+from triton.runtime.jit import JITFunction
+
+import gpuaug as ga
+from bench.bench_host import ERASE, FLIP, FLOAT, HALF, JITTER, NORMAL
+from bench.no_card import META, no_card
+
+FLAT = (FLIP, FLOAT, NORMAL, HALF)
+SMALL = (ga.RandomCrop(24), FLIP, JITTER, FLOAT, NORMAL, ERASE, HALF)
+SIZES = ((64, 72), (70, 90), (50, 77), (66, 82))
+
+
+def batch(n: int, size: tuple[int, int]) -> torch.Tensor:
+    """Images that are not there."""
+    return torch.empty(n, 3, *size, dtype=torch.uint8, device=META)
+
+
+def call(policy: ga.Policy, n: int = 8, size: tuple[int, int] = (33, 37)) -> Any:
+    """A call on them."""
+    return policy(batch(n, size), ids=torch.empty(n, dtype=torch.int64, device=META), epoch=1, backend="triton")
+
+
+def through_triton(work: Any) -> tuple[list[str], list[str]]:
+    """The kernels that went through Triton's own `run`, and those that it compiled."""
+    ran, compiled = [], []  # type: list[str], list[str]
+    run, compile_ = JITFunction.run, JITFunction._do_compile
+
+    def running(self: Any, *arguments: Any, **named: Any) -> Any:
+        ran.append(self.fn.__name__)
+        return run(self, *arguments, **named)
+
+    def compiling(self: Any, *arguments: Any, **named: Any) -> Any:
+        compiled.append(self.fn.__name__)
+        return compile_(self, *arguments, **named)
+
+    with mock.patch.object(JITFunction, "run", running), mock.patch.object(JITFunction, "_do_compile", compiling):
+        work()
+    return ran, compiled
+
+
+def plain(value: Any) -> Any:
+    """An argument as a launcher takes it."""
+    return value.data_ptr() if isinstance(value, torch.Tensor) else value
+
+
+def launched(counter: Any, policy: ga.Policy) -> list[Any]:
+    """What the launches of a call hand to Triton's launcher, names first."""
+    counter.launched.clear()
+    call(policy)
+    # what Triton says to those who watch launches is an object of each
+    return [[str(plain(v)) for v in one if type(v).__name__ != "LazyDict"] for one in counter.launched]
+
+
+def findings() -> dict[str, Any]:
+    """All of it."""
+    found: dict[str, Any] = {}
+    policy = ga.Policy(SMALL, seed=1, memory_format=torch.channels_last)
+    with no_card(keep=True) as (card, counter):
+        first = through_triton(lambda: call(policy))
+        again = through_triton(lambda: call(policy))
+        found["first"], found["again"] = len(first[0]), len(again[0])
+        # another number of samples changes the grid and nothing else, but for one
+        found["other batch"] = len(through_triton(lambda: call(policy, 5))[0])
+        bound = launched(counter, policy)
+        with mock.patch.object(bind, "BOUND", False):
+            through = launched(counter, policy)
+        found["alike"], found["launches"] = bound == through, len(bound)
+        card.stream = 99
+        found["streams"] = sorted({row[4] for row in launched(counter, policy)})
+        card.device = 1
+        found["another card"] = len(through_triton(lambda: call(policy))[0])
+        card.device = 0
+        found["back"] = len(through_triton(lambda: call(policy))[0])
+
+        flat = ga.Policy(FLAT, seed=1)
+        call(flat)
+        floats = torch.empty(8, 3, 33, 37, device=META)
+        ids = torch.empty(8, dtype=torch.int64, device=META)
+        found["dtype"] = through_triton(lambda: flat(floats, ids=ids, epoch=1, backend="triton"))[0].count("chain")
+        last = batch(8, (33, 37)).contiguous(memory_format=torch.channels_last)
+        found["layout"] = through_triton(lambda: flat(last, ids=ids, epoch=1, backend="triton"))[0].count("chain")
+        offset = torch.empty(8 * 3 * 33 * 37 + 1, dtype=torch.uint8, device=META)[1:].view(8, 3, 33, 37)
+        with mock.patch.object(torch.Tensor, "data_ptr", lambda x: 4096 + x.storage_offset() * x.element_size()):
+            call(flat)
+            found["alignment"] = through_triton(lambda: flat(offset, ids=ids, epoch=1, backend="triton"))[0]
+        found["sizes"] = []
+        for transforms in (FLAT, SMALL):
+            several = ga.Policy(transforms, seed=2)
+            for size in SIZES:
+                found["sizes"].append(through_triton(lambda p=several, s=size: call(p, size=s))[1])
+        hooks: list[Any] = []
+        chain.chain.pre_run_hooks.append(lambda *a, **k: hooks.append(1))
+        call(policy)
+        chain.chain.pre_run_hooks.clear()
+        found["hooks"] = len(hooks)
+        found["threads"] = threads(policy)
+        with bind.collecting() as jobs:
+            call(policy)
+        found["collected"] = len(jobs)
+        before = counter.count
+        for job, grid, arguments in jobs:
+            job.compile(grid, arguments)
+        found["launched while compiling"] = counter.count - before
+        found["warmed"] = warmed(counter)
+    return found
+
+
+def warmed(counter: Any) -> dict[str, Any]:
+    """What a warmup compiles, in which threads, and what is left to the calls after it."""
+    transforms = (ga.RandomResizedCrop(21), FLIP, JITTER, FLOAT, NORMAL, HALF)
+    made: dict[str, Any] = {}
+    for kind, what in {
+        "dense": (8, 3, 50, 53),
+        "ragged": ga.Ragged.of(tuple(torch.empty(30 + k, 41, 3, dtype=torch.uint8, device=META) for k in range(8))),
+    }.items():
+        policy, who, said = ga.Policy(transforms, seed=4), set(), []  # type: ga.Policy, set[int], list[tuple[int, int]]
+        compile_ = JITFunction._do_compile
+
+        def compiling(self: Any, *arguments: Any, who: Any = who, compile_: Any = compile_, **named: Any) -> Any:
+            who.add(threading.get_ident())
+            return compile_(self, *arguments, **named)
+
+        before = counter.count
+        with mock.patch.object(JITFunction, "_do_compile", compiling):
+            policy.warmup(what, backend="triton", device=META, progress=lambda *now, said=said: said.append(now))
+        launches = counter.count - before
+        images = what if isinstance(what, ga.Ragged) else torch.empty(what, dtype=torch.uint8, device=META)
+        left = through_triton(
+            lambda p=policy, i=images: p(i, ids=torch.empty(8, dtype=torch.int64, device=META), backend="triton")
+        )
+        made[kind] = {
+            "by this thread": threading.get_ident() in who,
+            "threads": len(who),
+            "said": said,
+            "left": [len(part) for part in left],
+            "launches": launches,
+        }
+    return made
+
+
+def threads(policy: ga.Policy) -> dict[str, Any]:
+    """Two threads with a stream each on one policy: which call wrote what, on which stream."""
+    wrote: list[tuple[int, int]] = []
+    keep: list[Any] = []
+    whole = bind.Bound.__call__
+    turn = threading.Barrier(2)
+
+    def watched(self: Any, device: Any, grid: Any, *arguments: Any) -> None:
+        # outputs, tables, statistics and cells: all that is no image
+        for place, a in enumerate(arguments):
+            # images are read, and so are the constants of the draws, which all calls of a recipe share
+            read = place == (5 if self.kernel is draws.draw_parameters else 0)
+            if isinstance(a, torch.Tensor) and a.ndim and not read:
+                keep.append(a)
+                wrote.append((threading.get_ident(), a.untyped_storage()._cdata))
+        whole(self, device, grid, *arguments)
+
+    def work() -> None:
+        for _ in range(20):
+            turn.wait()
+            call(policy)
+
+    with mock.patch.object(bind.Bound, "__call__", watched):
+        both = [threading.Thread(target=work) for _ in range(2)]
+        for t in both:
+            t.start()
+        for t in both:
+            t.join()
+    owners: dict[int, set[int]] = {}
+    for who, storage in wrote:
+        owners.setdefault(storage, set()).add(who)
+    return {
+        "memory": len(owners),
+        "shared": sum(len(who) > 1 for who in owners.values()),
+        "by": len({who for who, _ in wrote}),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(findings()))

@@ -1,0 +1,80 @@
+"""Launches are bound once: what a call on a card then takes, tried without a card by tests/support/bound.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """What the program finds: kernels are compiled there, for a card that nobody has."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "support" / "bound.py"],
+        env=os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_second_call_goes_past_tritons_own_launcher(found):
+    assert found["first"] == found["launches"] == 4, "vacuous: the first call binds every launch"
+    assert found["again"] == found["other batch"] == 0
+
+
+def test_a_bound_launch_hands_over_what_tritons_own_would(found):
+    assert found["alike"]
+
+
+def test_the_stream_is_read_at_every_call(found):
+    assert found["streams"] == ["99"]
+
+
+def test_another_card_is_bound_anew_and_the_first_stays_bound(found):
+    assert (found["another card"], found["back"]) == (4, 0)
+
+
+@pytest.mark.parametrize("what", ["dtype", "layout"])
+def test_other_images_are_bound_anew(found, what):
+    assert found[what] == 1
+
+
+def test_images_at_another_alignment_are_bound_anew(found):
+    assert found["alignment"] == ["chain"]
+
+
+def test_a_kernel_that_somebody_hooks_into_goes_through_triton(found):
+    assert found["hooks"] == 2, "the statistic and the images"
+
+
+def test_a_new_size_compiles_nothing(found):
+    assert any(found["sizes"]), "vacuous: nothing is compiled at all"
+    # two policies at four sizes each, of which the first is of another alignment class
+    half = len(found["sizes"]) // 2
+    assert found["sizes"][2:half] == found["sizes"][half + 2 :] == [[], []], found["sizes"]
+
+
+def test_threads_share_no_memory_that_is_written(found):
+    assert found["threads"]["by"] == 2 and found["threads"]["memory"] > 100, "vacuous"
+    assert found["threads"]["shared"] == 0
+
+
+def test_launches_that_are_collected_are_compiled_and_not_made(found):
+    assert found["collected"] == 4 and found["launched while compiling"] == 0
+
+
+@pytest.mark.parametrize("kind", ["dense", "ragged"])
+def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind):
+    made = found["warmed"][kind]
+    assert not made["by this thread"] and made["launches"] == 10, "two calls follow, which find all compiled"
+    assert made["said"] == [[k, 5] for k in range(6)]
+    assert made["left"] == [0, 0]
