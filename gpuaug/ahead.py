@@ -54,6 +54,18 @@ def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) ->
     return params.made[name, device]
 
 
+def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequence:
+    """The passes that targets follow of samples that were drawn ahead, on a device: drawn again on the host, to the
+    same bits."""
+    if ("follow", _HOST) not in params.made:
+        frame = frame_for(params.fixed or params.size, len(params), params.channels, torch.uint8, _HOST)
+        params.made["follow", _HOST] = policy._geometry(frame, policy._draw(params.keys, frame))
+    if ("follow", device) not in params.made:
+        params.made["follow", device] = drawn.sent(params.made["follow", _HOST], device)
+    passes: ir.Sequence = params.made["follow", device]
+    return passes
+
+
 def _draw(policy: Any, params: DrawnAhead, name: str) -> tuple[Any, Tensor | None]:
     """What an executor prepares on the host, and the rectangles that it reads; None for all of every image."""
     fixed, channels = params.fixed, params.channels

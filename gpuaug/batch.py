@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, overload
 
 import numpy as np
@@ -28,6 +28,14 @@ class Batch:
     mix (who would get it is its own), and its row of soft labels is zeros; None: all are.  params: what
     `Policy.windows` drew for these samples, so that it is not drawn again.
 
+    Targets follow their images.  masks: [N, H, W] or [N, M, H, W] of any dtype, or a list where sizes differ; the
+    nearest pixel, or of floats a mean where mask_interpolation is "bilinear"; mask_fill: where the image has no pixel.
+    boxes: [N, K, 4], or a list of [K, 4], which is padded, in box_format "XYXY", "XYWH" or "CXCYWH", where the image is
+    (0, 0) to (W, H); what comes out is the upright rectangle around what of a box is still in the image.  box_valid:
+    [N, K] bool; false for boxes without area, of less than min_area pixels, or of which a share below min_visibility is
+    left.  keypoints: [N, K, 2], or a list, where (0, 0) is the centre of the first pixel.  visible: [N, K] bool or
+    integers; false or 0 for those outside the image, or NaN.
+
     batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host,
     give a Batch, and a loop runs over the samples."""
 
@@ -39,6 +47,16 @@ class Batch:
     key: int | None = None
     valid: Tensor | None = None
     params: DrawnAhead | None = None
+    masks: Any = None
+    boxes: Any = None
+    box_valid: Any = None
+    box_format: str | None = None
+    keypoints: Any = None
+    visible: Any = None
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+    mask_interpolation: str = "nearest"
+    mask_fill: float = 0.0
 
     def __len__(self) -> int:
         if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:
@@ -56,8 +74,13 @@ class Batch:
         return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
 
     def __repr__(self) -> str:
-        shown = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return f"Batch({', '.join(f'{name}={_shown(value)}' for name, value in shown if value is not None)})"
+        shown = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        told = (
+            f"{name}={_shown(value)}"
+            for name, value, usual in shown
+            if value is not None and not (isinstance(value, Real | str) and value == usual)
+        )
+        return f"Batch({', '.join(told)})"
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """All of it on another device, lists and arrays as tensors."""
@@ -86,7 +109,7 @@ class Batch:
 
 def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     """What belongs to the samples of an index; what belongs to all of them stays."""
-    if value is None or isinstance(value, Integral) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
+    if value is None or isinstance(value, Real | str) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
         return value
     if isinstance(value, DrawnAhead):
         return value[index]
@@ -185,7 +208,7 @@ def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], boo
     its type and rank alone."""
     refuse = (
         "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: "
-        "keep them out of this call"
+        "pass gpuaug.Batch(images, masks=..., boxes=..., keypoints=...), whose targets follow"
     )
     within = next((type(v).__name__ for v in _parts(labels) if is_tv(v)), "")
     if within and moves():

@@ -20,6 +20,7 @@ from gpuaug.batch import Batch
 from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
+from gpuaug.follow import TARGETS, Targets
 from gpuaug.fuse import Plan
 from gpuaug.images import Images, Planar, Ragged, as_one
 from gpuaug.transforms import ToDtype, ToTensor, Transform
@@ -64,6 +65,14 @@ def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | Non
     return executor.prepare(plan), mixes, plan.through
 
 
+class Done(NamedTuple):
+    """What a call made."""
+
+    images: Tensor
+    labels: Tensor | None
+    targets: dict[str, Any]  # fields of a Batch
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One batch on its way through a policy."""
@@ -75,35 +84,44 @@ class Call:
     backend: str
     key: int | None = None  # of the process that numbered the samples
     ahead: DrawnAhead | None = None  # what was drawn before the images were there
+    targets: Targets | None = None  # what follows the images
 
     @cached_property
     def frame(self) -> ir.Frame:
         """Of the source."""
         return frame_of(self.source)
 
-    def go(self, params: Any) -> tuple[Tensor, Tensor | None]:
-        """Images and labels, from given or fresh parameters."""
-        keys = self.keys
+    def go(self, params: Any) -> Done:
+        """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        executor, source = load(name), self.source
-        if self.ahead is not None:
-            steps, mixes, how = self.policy._prepared_ahead(self.ahead, name, source.device)
-        # the reference defines what a recipe must give, and so takes none
-        elif params is None and name != "reference":
-            # what all batches of one recipe share; the sizes of ragged images are an input of its program
-            shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
-            kind = (name, self.policy._options(), shape, source.dtype)
-            recipes, build = self.policy._recipes, self.policy._builder(name)
-            steps, mixes, how = recipes.prepare(kind, keys, size, lambda: self.frame, build)
-        else:
-            steps, mixes, how = prepared(
-                self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor
-            )
-        out = executor.execute(steps, _readable(source, how))
+        (steps, mixes, how), passes = self._prepared(params, name)
+        # before the images, so that what is refused costs nothing
+        followed = {}
+        if self.targets is not None:
+            followed = self.targets.follow(passes, self.frame, self.keys, self.backend)
+        out = load(name).execute(steps, _readable(self.source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
-            return out, None
-        return out, targets.follow(mixes, self.labels, self.policy._classes, keys.valid)
+            return Done(out, None, followed)
+        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid)
+        return Done(out, soft, followed)
+
+    def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
+        """What the executor needs, and the passes that targets follow, if there are any."""
+        policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
+        if self.ahead is not None:
+            made = policy._prepared_ahead(self.ahead, name, source.device)
+            return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
+        build = policy._builder(name, follows)
+        # the reference defines what a recipe must give, and so takes none
+        if params is None and name != "reference":
+            # what all batches of one recipe share; the sizes of ragged images are an input of its program
+            shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
+            kind = (name, follows, policy._options(), shape, source.dtype)
+            made = policy._recipes.prepare(kind, keys, size, lambda: self.frame, build)
+        else:
+            made = build(keys, self.frame, params)
+        return made if follows else (made, ())
 
 
 def _readable(source: Images, how: Through | None) -> Images:
@@ -163,7 +181,8 @@ def alone(
 def batch_of_one(sample: Batch, one: Tensor | Planar) -> Batch:
     """A Batch of one image with the first axis that it came without."""
     numbers = {name: _number(getattr(sample, name)) for name in ("ids", "occurrence", "valid")}
-    return sample.replace(images=one, labels=_row(sample.labels), **numbers)
+    rows = {name: _row(getattr(sample, name)) for both in TARGETS.items() for name in both if name is not None}
+    return sample.replace(images=one, labels=_row(sample.labels), **numbers, **rows)
 
 
 def _row(value: Any) -> Any:

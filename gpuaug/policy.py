@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import ahead, arguments, fuse, ir, rng, serial, targets, torch_compile
+from gpuaug import ahead, arguments, follow, fuse, ir, rng, samples, serial, targets, torch_compile
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
-from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
+from gpuaug.call import Call, Lowered, alone, batch_of_one, frame_for, lowered, one_of, prepared
 from gpuaug.drawn import Windows
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
@@ -108,11 +108,16 @@ class Policy(Numbered):
         """Augmented images; with labels (images, labels); of a Batch a Batch.
 
         images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of
-        different sizes; or one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C,
-        H, W].  labels: [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on
-        from the last call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12),
-        telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError
-        for what it cannot take."""
+        different sizes; one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H,
+        W]; or one sample of torchvision's, a dict or a tuple of an image and tv_tensors, which gives the like. labels:
+        [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last
+        call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart
+        copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it
+        cannot take."""
+        sample = samples.of(images, labels)
+        if sample is not None:
+            given = {"ids": ids, "epoch": epoch, "occurrence": occurrence}
+            return samples.augment(lambda batch: self.forward(batch, backend=backend), sample, **given)
         one = one_of(images)
         if one is not None:
             return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
@@ -137,9 +142,11 @@ class Policy(Numbered):
                 key=batch.key,
                 valid=batch.valid,
                 drawn=batch.params,
+                batch=batch,
             )
-            out, soft = run.go(None)
+            out, soft, followed = run.go(None)
             return batch.replace(
+                **followed,
                 images=out,
                 labels=soft,
                 ids=run.keys.ids,
@@ -170,7 +177,7 @@ class Policy(Numbered):
         next_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): a call without a Batch around it.  next_id: advanced where ids are None."""
-        return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
+        return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)[:2]
 
     def warmup(
         self, what: Any, *, dtype: torch.dtype = torch.uint8, backend: str = "auto", device: torch.device | str = "cpu"
@@ -228,12 +235,12 @@ class Policy(Numbered):
         an image where the policy has need of it, as for ColorJitter before a crop."""
         return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device))
 
-    _prepared_ahead = ahead.prepare
+    _prepared_ahead, _geometry_ahead = ahead.prepare, ahead.geometry
 
     @torch_compile.eagerly
     def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a
-        mix."""
+        mix.  Of a Batch with masks, boxes or keypoints a Batch, whose targets followed."""
         if not isinstance(params, Params):
             raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
         if len(params) != len(self.transforms):
@@ -247,13 +254,15 @@ class Policy(Numbered):
                     f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
                     "replay with the policy that drew them"
                 )
-        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
+        batch = images if isinstance(images, Batch) and follow.has_targets(images) else None
         one = one_of(images)
+        if batch is not None and one is not None:
+            return self.replay(batch_of_one(batch, one), params, labels, backend=backend)[0]
+        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         if one is not None:
             return alone(self.replay, one, labels, params=params, backend=backend)
-        run = self._prepare(
-            images, labels, params.ids, params.epoch, params.occurrence, backend, need_labels=False, seed=params.seed
-        )
+        given = params.ids, params.epoch, params.occurrence
+        run = self._prepare(images, labels, *given, backend, need_labels=False, seed=params.seed, batch=batch)
         # not on a GPU, where the comparison would make the host wait
         if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
             here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
@@ -261,7 +270,9 @@ class Policy(Numbered):
                 f"images must have the size that params were drawn for, got {here} instead of {there}; "
                 "draw with the size of these images"
             )
-        out, soft = run.go(params)
+        out, soft, followed = run.go(params)
+        if batch is not None:
+            return batch.replace(**followed, images=out, labels=soft)
         return out if labels is None else (out, soft)
 
     @torch_compile.eagerly
@@ -308,6 +319,7 @@ class Policy(Numbered):
         seed: int | None = None,
         valid: Any = None,
         drawn: Any = None,
+        batch: Batch | None = None,
     ) -> Call:
         check(backend)
         source = as_images(images)
@@ -326,13 +338,14 @@ class Policy(Numbered):
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
         valid = None if valid is None else as_valid(valid, n, device)
+        following = None if batch is None else follow.targets(batch, source)
         if drawn is None:
             keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
         else:
             given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key}
             keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
         keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid)
-        return Call(self, source, labels, keys, backend, key, drawn)
+        return Call(self, source, labels, keys, backend, key, drawn, following)
 
     def _keys(
         self,
@@ -383,8 +396,14 @@ class Policy(Numbered):
         return lowered(self.transforms, drawn, frame, self.memory_format).passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        made = lowered(self.transforms, drawn, frame, self.memory_format)
+        return self._folded(keys, lowered(self.transforms, drawn, frame, self.memory_format))
+
+    def _folded(self, keys: rng.Keys, made: Lowered) -> Plan:
         return Plan(fuse.fold(made.passes, self.single_resample), keys, made.frame, made.through)
+
+    def _geometry(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
+        """The passes that targets follow."""
+        return targets.geometric(self._lower(frame, drawn))
 
     def _moves(self, source: Images) -> bool:
         """Whether pixels of such images change their places, by the types of the passes alone."""
@@ -408,14 +427,20 @@ class Policy(Numbered):
                 self._ragged[kind] = False
         return self._ragged[kind]
 
-    def _builder(self, backend: str) -> Build:
-        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame."""
+    def _builder(self, backend: str, follows: bool = False) -> Build:
+        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame.
+
+        follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known
+        to be gone."""
         executor = load(backend)
 
-        def build(keys: rng.Keys, frame: ir.Frame) -> Any:
+        def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
             if is_symbolic(keys):
                 check_values(self.transforms)
-            return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+            drawn = params or self._draw(keys, frame)
+            made = lowered(self.transforms, drawn, frame, self.memory_format)
+            ready = prepared(self._folded(keys, made), executor)
+            return (ready, targets.geometric(made.passes)) if follows else ready
 
         return build
 
