@@ -60,7 +60,7 @@ def augment(call: Callable[[Batch], Batch], sample: Any, **given: Any) -> Any:
     """The sample with its image augmented and its targets moved with it; the rest as it is.
 
     call: a policy's, of a Batch.  given: ids, epoch and occurrence.  Boxes that left the image stay in their places,
-    without area, so that labels still belong to them.  Raises ValueError for a sample without an image, or with two"""
+    without area, so that labels still belong to them.  Raises TypeError for a sample without an image, or with two"""
     pairs, structure = tree.tree_flatten_with_path(sample)
     leaves = _with_image([_Leaf(v, _kind(v, getattr(path[-1], "key", None) if path else None)) for path, v in pairs])
     place = next(i for i, leaf in enumerate(leaves) if leaf.kind == "image")
@@ -131,8 +131,8 @@ def _with_image(leaves: list[_Leaf]) -> list[_Leaf]:
     found = [leaf for leaf in leaves if leaf.kind == "image"]
     if len(found) != 1 or single(found[0].value) is None:
         shown = [tuple(v.value.shape) if hasattr(v.value, "shape") else type(v.value).__name__ for v in found]
-        raise ValueError(
-            f"a sample must hold one image [C, H, W], got {shown or 'none'}; wrap it as tv_tensors.Image, and pass "
-            "batches as a gpuaug.Batch"
+        raise TypeError(
+            f"images must be a batch, or a dict or tuple with one image [C, H, W], got one with {shown or 'none'}; "
+            "wrap the image as tv_tensors.Image, and pass batches as a gpuaug.Batch"
         )
     return leaves

@@ -100,13 +100,15 @@ def _each(masks: Images, do: Any) -> Images:
 def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
     """A pass that moves pixels as one that takes the nearest and paints `fill` where there is none.
 
-    What is resized takes floor(x * scale), as torchvision's masks do; what is turned the pixel nearest to where it
-    reads, half to even."""
+    What is resized takes floor(x * scale), as torchvision's masks do, or the very pixels of an image that is resized to
+    the nearest; what is turned takes the pixel nearest to where it reads, half to even."""
     if isinstance(p, ir.Choice):
         return replace(p, branches=tuple(tuple(as_nearest(q, fill) for q in branch) for branch in p.branches))
     if isinstance(p, ir.Resample):
-        inverse = p.inverse if p.integer_shift else nearest_inverse(p)
-        return replace(p, inverse=inverse, kernel="triangle" if p.integer_shift else "floor", fill=fill or (0.0,))
+        fill = fill or (0.0,)
+        if p.integer_shift or p.kernel == "floor":
+            return replace(p, fill=fill)
+        return replace(p, inverse=nearest_inverse(p), kernel="floor", fill=fill)
     if isinstance(p, ir.Warp):
         return replace(p, kernel="nearest", fill=fill)
     if isinstance(p, ir.Project):
