@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, drawn, ir, rng
+from gpuaug import arguments, drawn, ir, rng, targets
 from gpuaug.arrays import from_array, put
 from gpuaug.batch import as_integers
 from gpuaug.call import frame_for, prepared
@@ -59,7 +59,7 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
     same bits."""
     if ("follow", _HOST) not in params.made:
         frame = frame_for(params.fixed or params.size, len(params), params.channels, torch.uint8, _HOST)
-        params.made["follow", _HOST] = policy._geometry(frame, policy._draw(params.keys, frame))
+        params.made["follow", _HOST] = targets.geometric(policy._lower(frame, policy._draw(params.keys, frame)))
     if ("follow", device) not in params.made:
         params.made["follow", device] = drawn.sent(params.made["follow", _HOST], device)
     passes: ir.Sequence = params.made["follow", device]

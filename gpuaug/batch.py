@@ -155,7 +155,8 @@ def _shown(value: Any) -> str:
 
 
 class Params(Sequence[dict[str, Any]]):
-    """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for."""
+    """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for.  params[:k] are the
+    Params of the first k transforms."""
 
     def __init__(
         self,
@@ -166,7 +167,10 @@ class Params(Sequence[dict[str, Any]]):
         epoch: int | Tensor,
         occurrence: Tensor,
         size: Tensor,
+        fixed: tuple[int, int] | None = None,
     ):
+        """fixed: (H, W) where all images are known to share it"""
+        self.fixed = fixed
         self._drawn = tuple(drawn)
         self.seed, self.ids, self.epoch, self.occurrence, self.size = seed, ids, epoch, occurrence, size
 
@@ -175,7 +179,15 @@ class Params(Sequence[dict[str, Any]]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[dict[str, Any]]: ...
     def __getitem__(self, index: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        if isinstance(index, slice) and index.start in (None, 0) and index.step in (None, 1):
+            # what the first transforms drew is what a policy of them would have drawn
+            return self._of(self._drawn[index], {k: getattr(self, k) for k in self._KEYS})
         return self._drawn[index]
+
+    _KEYS = ("ids", "epoch", "occurrence", "size")
+
+    def _of(self, drawn: Sequence[dict[str, Any]], keys: dict[str, Any]) -> "Params":
+        return Params(drawn, seed=self.seed, fixed=self.fixed, **keys)
 
     def __len__(self) -> int:
         return len(self._drawn)
@@ -197,8 +209,7 @@ class Params(Sequence[dict[str, Any]]):
                 return [moved(v) for v in value]
             return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
 
-        keys = {k: moved(getattr(self, k)) for k in ("ids", "epoch", "occurrence", "size")}
-        return Params([moved(d) for d in self._drawn], seed=self.seed, **keys)
+        return self._of([moved(d) for d in self._drawn], {k: moved(getattr(self, k)) for k in self._KEYS})
 
 
 def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], bool]) -> Tensor:

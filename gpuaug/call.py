@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, ir, rng, targets
+from gpuaug import arguments, fuse, ir, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch
 from gpuaug.drawn import DrawnAhead
@@ -58,6 +58,11 @@ def lowered(
     return Lowered(every, how, inner, end)
 
 
+def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
+    """The plan of a policy that was lowered."""
+    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through)
+
+
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
     """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
     images go through it."""
@@ -99,7 +104,7 @@ class Call:
         followed = {}
         if self.targets is not None:
             followed = self.targets.follow(passes, self.frame, self.keys, self.backend)
-        out = load(name).execute(steps, _readable(self.source, how))
+        out = load(name).execute(steps, readable(self.source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
             return Done(out, None, followed)
@@ -124,7 +129,7 @@ class Call:
         return made if follows else (made, ())
 
 
-def _readable(source: Images, how: Through | None) -> Images:
+def readable(source: Images, how: Through | None) -> Images:
     """Images as executors take them: of a list uint8 or float32, of one size any dtype that they hold."""
     if how is not None:
         if isinstance(source, Tensor):

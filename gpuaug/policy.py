@@ -1,5 +1,6 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import ahead, arguments, follow, fuse, ir, rng, samples, serial, targets, torch_compile
+from gpuaug import ahead, arguments, follow, ir, replays, rng, samples, serial, targets, torch_compile
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
-from gpuaug.call import Call, Lowered, alone, batch_of_one, frame_for, lowered, one_of, prepared
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned, prepared
 from gpuaug.drawn import Windows
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
@@ -116,8 +117,8 @@ class Policy(Numbered):
         cannot take."""
         sample = samples.of(images, labels)
         if sample is not None:
-            given = {"ids": ids, "epoch": epoch, "occurrence": occurrence}
-            return samples.augment(lambda batch: self.forward(batch, backend=backend), sample, **given)
+            call = functools.partial(self.forward, backend=backend)
+            return samples.augment(call, sample, ids=ids, epoch=epoch, occurrence=occurrence)
         one = one_of(images)
         if one is not None:
             return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
@@ -211,9 +212,8 @@ class Policy(Numbered):
         keys, _ = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
         frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
-        return Params(
-            drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size
-        )
+        given: Any = {"ids": keys.ids, "epoch": keys.epoch, "occurrence": keys.occurrence, "size": frame.size}
+        return Params(drawn, seed=keys.seed, fixed=frame.fixed, **given)
 
     @torch_compile.eagerly
     def windows(
@@ -238,22 +238,25 @@ class Policy(Numbered):
     _prepared_ahead, _geometry_ahead = ahead.prepare, ahead.geometry
 
     @torch_compile.eagerly
-    def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
+    def replay(
+        self,
+        images: Any,
+        params: Params,
+        labels: Any = None,
+        *,
+        like: str | None = None,
+        box_format: str | None = None,
+        backend: str = "auto",
+    ) -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a
-        mix.  Of a Batch with masks, boxes or keypoints a Batch, whose targets followed."""
-        if not isinstance(params, Params):
-            raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
-        if len(params) != len(self.transforms):
-            raise ValueError(
-                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; "
-                "replay with the policy that drew them"
-            )
-        for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
-            if names != drawn.keys():
-                raise ValueError(
-                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
-                    "replay with the policy that drew them"
-                )
+        mix.  Of a Batch with masks, boxes or keypoints a Batch, whose targets followed.
+
+        like: of other data the geometry alone.  "image": [N, C, H, W] interpolated as the images; "mask": as masks of a
+        Batch; "points": keypoints, gives (points, visible); "boxes": in box_format, gives (boxes, box_valid).  There
+        params[:k] stand for the first k transforms."""
+        replays.check(self, params, like is not None)
+        if like is not None:
+            return replays.replay(self, images, params, like, box_format, backend)
         batch = images if isinstance(images, Batch) and follow.has_targets(images) else None
         one = one_of(images)
         if batch is not None and one is not None:
@@ -261,19 +264,23 @@ class Policy(Numbered):
         images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         if one is not None:
             return alone(self.replay, one, labels, params=params, backend=backend)
-        given = params.ids, params.epoch, params.occurrence
-        run = self._prepare(images, labels, *given, backend, need_labels=False, seed=params.seed, batch=batch)
-        # not on a GPU, where the comparison would make the host wait
-        if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
-            here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
-            raise ValueError(
-                f"images must have the size that params were drawn for, got {here} instead of {there}; "
-                "draw with the size of these images"
-            )
+        who = params.ids, params.epoch, params.occurrence
+        run = self._prepare(images, labels, *who, backend, need_labels=False, seed=params.seed, batch=batch)
+        replays.same_size(run.frame.size, params.size)
         out, soft, followed = run.go(params)
         if batch is not None:
             return batch.replace(**followed, images=out, labels=soft)
         return out if labels is None else (out, soft)
+
+    @torch_compile.eagerly
+    def undo(self, predictions: Any, params: Params, *, backend: str = "auto") -> tuple[Any, Any]:
+        """(out, seen): what was predicted on augmented images brought back onto the originals, in one resampling, and
+        where the originals were seen, [N, H, W] bool; out is 0 elsewhere.
+
+        predictions: [N, C, h, w] or [N, h, w] of that size; integers take the nearest.  Of originals of different sizes
+        both are lists.  Raises ValueError that names what cannot be undone."""
+        replays.check(self, params, True)
+        return replays.undo(self, predictions, params, backend)
 
     @torch_compile.eagerly
     def describe(
@@ -396,14 +403,7 @@ class Policy(Numbered):
         return lowered(self.transforms, drawn, frame, self.memory_format).passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        return self._folded(keys, lowered(self.transforms, drawn, frame, self.memory_format))
-
-    def _folded(self, keys: rng.Keys, made: Lowered) -> Plan:
-        return Plan(fuse.fold(made.passes, self.single_resample), keys, made.frame, made.through)
-
-    def _geometry(self, frame: ir.Frame, drawn: Sequence[Drawn]) -> ir.Sequence:
-        """The passes that targets follow."""
-        return targets.geometric(self._lower(frame, drawn))
+        return planned(lowered(self.transforms, drawn, frame, self.memory_format), keys, self.single_resample)
 
     def _moves(self, source: Images) -> bool:
         """Whether pixels of such images change their places, by the types of the passes alone."""
@@ -439,7 +439,7 @@ class Policy(Numbered):
                 check_values(self.transforms)
             drawn = params or self._draw(keys, frame)
             made = lowered(self.transforms, drawn, frame, self.memory_format)
-            ready = prepared(self._folded(keys, made), executor)
+            ready = prepared(planned(made, keys, self.single_resample), executor)
             return (ready, targets.geometric(made.passes)) if follows else ready
 
         return build

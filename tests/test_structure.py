@@ -48,7 +48,7 @@ ROOMS = [
     {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.windows", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
     {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
     {"gpuaug.follow"},
-    {"gpuaug.serial", "gpuaug.call", "gpuaug.ahead", "gpuaug.samples"},
+    {"gpuaug.serial", "gpuaug.call", "gpuaug.ahead", "gpuaug.samples", "gpuaug.replays"},
     {"gpuaug.policy", "gpuaug.functional"},
     {"gpuaug.interop"},
     {"gpuaug.apps"},
