@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, drawn, ir, rng
+from gpuaug import arguments, drawn, ir, rng, targets
 from gpuaug.arrays import from_array, put
 from gpuaug.batch import as_integers
 from gpuaug.call import frame_for, prepared
@@ -52,6 +52,18 @@ def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) ->
     if (name, device) not in params.made:
         params.made[name, device] = drawn.sent(params.made[name, _HOST], device)
     return params.made[name, device]
+
+
+def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequence:
+    """The passes that targets follow of samples that were drawn ahead, on a device: drawn again on the host, to the
+    same bits."""
+    if ("follow", _HOST) not in params.made:
+        frame = frame_for(params.fixed or params.size, len(params), params.channels, torch.uint8, _HOST)
+        params.made["follow", _HOST] = targets.geometric(policy._lower(frame, policy._draw(params.keys, frame)))
+    if ("follow", device) not in params.made:
+        params.made["follow", device] = drawn.sent(params.made["follow", _HOST], device)
+    passes: ir.Sequence = params.made["follow", device]
+    return passes
 
 
 def _draw(policy: Any, params: DrawnAhead, name: str) -> tuple[Any, Tensor | None]:

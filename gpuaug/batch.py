@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, overload
 
 import numpy as np
@@ -29,6 +29,14 @@ class Batch:
     mix (who would get it is its own), and its row of soft labels is zeros; None: all are.  params: what
     `Policy.windows` drew for these samples, so that it is not drawn again.
 
+    Targets follow their images.  masks: [N, H, W] or [N, M, H, W] of any dtype, or a list where sizes differ; the
+    nearest pixel, or of floats a mean where mask_interpolation is "bilinear"; mask_fill: where the image has no pixel.
+    boxes: [N, K, 4], or a list of [K, 4], which is padded, in box_format "XYXY", "XYWH" or "CXCYWH", where the image is
+    (0, 0) to (W, H); what comes out is the upright rectangle around what of a box is still in the image.  box_valid:
+    [N, K] bool; false for boxes without area, of less than min_area pixels, or of which a share below min_visibility is
+    left.  keypoints: [N, K, 2], or a list, where (0, 0) is the centre of the first pixel.  visible: [N, K] bool or
+    integers; false or 0 for those outside the image, or NaN.
+
     batch[2] is one sample without its first axis, which a policy takes too; a slice, numbers or a mask, on the host,
     give a Batch, and a loop runs over the samples."""
 
@@ -40,6 +48,16 @@ class Batch:
     key: int | None = None
     valid: Tensor | None = None
     params: DrawnAhead | None = None
+    masks: Any = None
+    boxes: Any = None
+    box_valid: Any = None
+    box_format: str | None = None
+    keypoints: Any = None
+    visible: Any = None
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+    mask_interpolation: str = "nearest"
+    mask_fill: float = 0.0
 
     def __len__(self) -> int:
         if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:
@@ -57,8 +75,13 @@ class Batch:
         return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
 
     def __repr__(self) -> str:
-        shown = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return f"Batch({', '.join(f'{name}={_shown(value)}' for name, value in shown if value is not None)})"
+        shown = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        told = (
+            f"{name}={_shown(value)}"
+            for name, value, usual in shown
+            if value is not None and not (isinstance(value, Real | str) and value == usual)
+        )
+        return f"Batch({', '.join(told)})"
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """All of it on another device, lists and arrays as tensors."""
@@ -87,7 +110,7 @@ class Batch:
 
 def _taken(name: str, value: Any, index: Any, n: int) -> Any:
     """What belongs to the samples of an index; what belongs to all of them stays."""
-    if value is None or isinstance(value, Integral) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
+    if value is None or isinstance(value, Real | str) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
         return value
     if isinstance(value, DrawnAhead):
         return value[index]
@@ -133,7 +156,8 @@ def _shown(value: Any) -> str:
 
 
 class Params(Sequence[dict[str, Any]]):
-    """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for."""
+    """What a policy drew: one dict per transform, and the keys and sizes that it was drawn for.  params[:k] are the
+    Params of the first k transforms."""
 
     def __init__(
         self,
@@ -144,7 +168,10 @@ class Params(Sequence[dict[str, Any]]):
         epoch: int | Tensor,
         occurrence: Tensor,
         size: Tensor,
+        fixed: tuple[int, int] | None = None,
     ):
+        """fixed: (H, W) where all images are known to share it"""
+        self.fixed = fixed
         self._drawn = tuple(drawn)
         self.seed, self.ids, self.epoch, self.occurrence, self.size = seed, ids, epoch, occurrence, size
 
@@ -153,7 +180,15 @@ class Params(Sequence[dict[str, Any]]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[dict[str, Any]]: ...
     def __getitem__(self, index: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        if isinstance(index, slice) and index.start in (None, 0) and index.step in (None, 1):
+            # what the first transforms drew is what a policy of them would have drawn
+            return self._of(self._drawn[index], {k: getattr(self, k) for k in self._KEYS})
         return self._drawn[index]
+
+    _KEYS = ("ids", "epoch", "occurrence", "size")
+
+    def _of(self, drawn: Sequence[dict[str, Any]], keys: dict[str, Any]) -> "Params":
+        return Params(drawn, seed=self.seed, fixed=self.fixed, **keys)
 
     def __len__(self) -> int:
         return len(self._drawn)
@@ -175,8 +210,7 @@ class Params(Sequence[dict[str, Any]]):
                 return [moved(v) for v in value]
             return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
 
-        keys = {k: moved(getattr(self, k)) for k in ("ids", "epoch", "occurrence", "size")}
-        return Params([moved(d) for d in self._drawn], seed=self.seed, **keys)
+        return self._of([moved(d) for d in self._drawn], {k: moved(getattr(self, k)) for k in self._KEYS})
 
 
 def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], bool]) -> Tensor:
@@ -186,7 +220,7 @@ def as_labels(labels: Any, n: int, device: torch.device, moves: Callable[[], boo
     its type and rank alone."""
     refuse = (
         "would stay where they are while the pixels move; labels are [N] class numbers or [N, K] rows: "
-        "keep them out of this call"
+        "pass gpuaug.Batch(images, masks=..., boxes=..., keypoints=...), whose targets follow"
     )
     within = next((type(v).__name__ for v in _parts(labels) if is_tv(v)), "")
     if within and moves():

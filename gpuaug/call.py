@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, ir, rng, targets
+from gpuaug import arguments, fuse, ir, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch
 from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
+from gpuaug.follow import TARGETS, Targets
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
 from gpuaug.transforms import ToDtype, ToTensor, Transform
-from gpuaug.transforms.base import Drawn, lower_each
+from gpuaug.transforms.base import Drawn, lower_each, numbered
 
 
 class Lowered(NamedTuple):
@@ -58,11 +59,24 @@ def lowered(
     return Lowered(every, how, inner, end)
 
 
+def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
+    """The plan of a policy that was lowered."""
+    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through)
+
+
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
     """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
     images go through it."""
     mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
     return executor.prepare(plan), mixes, plan.through
+
+
+class Done(NamedTuple):
+    """What a call made."""
+
+    images: Tensor
+    labels: Tensor | None
+    targets: dict[str, Any]  # fields of a Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,38 +90,47 @@ class Call:
     backend: str
     key: int | None = None  # of the process that numbered the samples
     ahead: DrawnAhead | None = None  # what was drawn before the images were there
+    targets: Targets | None = None  # what follows the images
 
     @cached_property
     def frame(self) -> ir.Frame:
         """Of the source."""
         return frame_of(self.source)
 
-    def go(self, params: Any) -> tuple[Tensor, Tensor | None]:
-        """Images and labels, from given or fresh parameters."""
-        keys = self.keys
+    def go(self, params: Any) -> Done:
+        """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        executor, source = load(name), self.source
-        if self.ahead is not None:
-            steps, mixes, how = self.policy._prepared_ahead(self.ahead, name, source.device)
-        # the reference defines what a recipe must give, and so takes none
-        elif params is None and name != "reference":
-            # what all batches of one recipe share; the sizes of ragged images are an input of its program
-            shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
-            kind = (name, self.policy._options(), shape, source.dtype)
-            recipes, build = self.policy._recipes, self.policy._builder(name)
-            steps, mixes, how = recipes.prepare(kind, keys, size, lambda: self.frame, build)
-        else:
-            steps, mixes, how = prepared(
-                self.policy._plan(keys, self.frame, params or self.policy._draw(keys, self.frame)), executor
-            )
-        out = executor.execute(steps, _readable(source, how))
+        (steps, mixes, how), passes = self._prepared(params, name)
+        # before the images, so that what is refused costs nothing
+        followed = {}
+        if self.targets is not None:
+            followed = self.targets.follow(passes, self.frame, self.keys, self.backend)
+        out = load(name).execute(steps, readable(self.source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
-            return out, None
-        return out, targets.follow(mixes, self.labels, self.policy._classes, keys.valid)
+            return Done(out, None, followed)
+        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid)
+        return Done(out, soft, followed)
+
+    def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
+        """What the executor needs, and the passes that targets follow, if there are any."""
+        policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
+        if self.ahead is not None:
+            made = policy._prepared_ahead(self.ahead, name, source.device)
+            return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
+        build = policy._builder(name, follows)
+        # the reference defines what a recipe must give, and so takes none
+        if params is None and name != "reference":
+            # what all batches of one recipe share; the sizes of ragged images are an input of its program
+            shape, size = (source.channels, source.size) if isinstance(source, Ragged) else (source.shape[1:], None)
+            kind = (name, follows, policy._options(), shape, source.dtype)
+            made = policy._recipes.prepare(kind, keys, size, lambda: self.frame, build)
+        else:
+            made = build(keys, self.frame, params)
+        return made if follows else (made, ())
 
 
-def _readable(source: Images, how: Through | None) -> Images:
+def readable(source: Images, how: Through | None) -> Images:
     """Images as executors take them: of a list uint8 or float32, of one size any dtype that they hold."""
     if how is not None:
         source = source.dense() if isinstance(source, Gathered) else source
@@ -165,7 +188,8 @@ def alone(
 def batch_of_one(sample: Batch, one: Tensor | Planar) -> Batch:
     """A Batch of one image with the first axis that it came without."""
     numbers = {name: _number(getattr(sample, name)) for name in ("ids", "occurrence", "valid")}
-    return sample.replace(images=one, labels=_row(sample.labels), **numbers)
+    rows = {name: _row(getattr(sample, name)) for both in TARGETS.items() for name in both if name is not None}
+    return sample.replace(images=one, labels=_row(sample.labels), **numbers, **rows)
 
 
 def _row(value: Any) -> Any:
@@ -178,3 +202,39 @@ def _number(value: Any) -> Any:
     if value is None or isinstance(value, list | tuple) or getattr(value, "ndim", False):
         return value
     return value[None] if isinstance(value, Tensor) else [value]
+
+
+# ---- of a policy, for any images of a kind
+
+
+def foresee(transforms: Sequence[Transform], seed: int) -> tuple[rng.Layout, list[set[str]]]:
+    """The random words that transforms ask for, and the names of what they draw: found by drawing for 0 samples."""
+    empty = torch.zeros(0, dtype=torch.int64, device="cpu")
+    block = rng.Block(rng.Keys(seed, 0, empty, empty))
+    frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64, device="cpu"), None, 3, torch.float32)
+    names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(transforms, 0)]
+    return rng.Layout(block.asked), names
+
+
+def moves(policy: Any, source: Images) -> bool:
+    """Whether pixels of such images change their places, by the types of the passes alone."""
+    first = source.shapes[0][:2] if isinstance(source, Ragged) else source.shape[2:]
+    channels = source.channels if isinstance(source, Ragged) else source.shape[1]
+    frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
+    return targets.moves(policy._lower(frame, policy._draw(policy._one(), frame)))
+
+
+def takes_ragged(policy: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether the policy takes such images, (H, W, C), without knowing that they are of one size."""
+    kind = (shape, dtype)
+    if kind not in policy._ragged:
+        height, width, channels = shape
+        size = torch.tensor([[height, width]], device="cpu")
+        frame = frame_for(size, 1, channels, dtype, torch.device("cpu"))
+        try:
+            policy._lower(frame, policy._draw(policy._one(), frame))
+            policy._ragged[kind] = True
+        except ValueError:
+            # it says why where the images are looked at as they are
+            policy._ragged[kind] = False
+    return bool(policy._ragged[kind])

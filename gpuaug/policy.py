@@ -1,5 +1,6 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import ahead, arguments, fuse, ir, rng, serial, targets, torch_compile
+from gpuaug import ahead, arguments, call, follow, ir, replays, rng, samples, serial, targets, torch_compile
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
-from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, prepared
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned, prepared
 from gpuaug.drawn import Windows
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.fuse import Plan
-from gpuaug.images import Images, Planar, Ragged, as_images
+from gpuaug.images import Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
 from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
-from gpuaug.transforms.base import Drawn, numbered, sample_all, span
+from gpuaug.transforms.base import Drawn, sample_all, span
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -68,7 +69,7 @@ class Policy(Numbered):
         if len(classes) > 1:
             raise ValueError(f"num_classes must be the same in all mixes of a policy, got {sorted(classes)}")
         self._classes = next(iter(classes), None)
-        self._layout, self._names = self._foresee()
+        self._layout, self._names = call.foresee(self.transforms, self.seed)
         self._recipes = Recipes()
         # whether images of a shape and dtype may come as if their sizes differed
         self._ragged: dict[tuple[Any, torch.dtype], bool] = {}
@@ -108,11 +109,16 @@ class Policy(Numbered):
         """Augmented images; with labels (images, labels); of a Batch a Batch.
 
         images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of
-        different sizes; or one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C,
-        H, W].  labels: [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on
-        from the last call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12),
-        telling apart copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError
-        for what it cannot take."""
+        different sizes; one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H,
+        W]; or one sample of torchvision's, a dict or a tuple of an image and tv_tensors, which gives the like. labels:
+        [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last
+        call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart
+        copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it
+        cannot take."""
+        sample = samples.of(images, labels)
+        if sample is not None:
+            each = functools.partial(self.forward, backend=backend)
+            return samples.augment(each, sample, ids=ids, epoch=epoch, occurrence=occurrence)
         one = one_of(images)
         if one is not None:
             return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
@@ -137,9 +143,11 @@ class Policy(Numbered):
                 key=batch.key,
                 valid=batch.valid,
                 drawn=batch.params,
+                batch=batch,
             )
-            out, soft = run.go(None)
+            out, soft, followed = run.go(None)
             return batch.replace(
+                **followed,
                 images=out,
                 labels=soft,
                 ids=run.keys.ids,
@@ -170,7 +178,7 @@ class Policy(Numbered):
         next_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """(images, labels or None): a call without a Batch around it.  next_id: advanced where ids are None."""
-        return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)
+        return self._prepare(images, labels, ids, epoch, occurrence, backend, next_id=next_id).go(None)[:2]
 
     def warmup(
         self,
@@ -222,9 +230,8 @@ class Policy(Numbered):
         keys = keys if valid is None else replace(keys, valid=as_valid(valid, len(ids), ids.device))
         frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
-        return Params(
-            drawn, seed=keys.seed, ids=keys.ids, epoch=keys.epoch, occurrence=keys.occurrence, size=frame.size
-        )
+        given: Any = {"ids": keys.ids, "epoch": keys.epoch, "occurrence": keys.occurrence, "size": frame.size}
+        return Params(drawn, seed=keys.seed, fixed=frame.fixed, **given)
 
     @torch_compile.eagerly
     def windows(
@@ -246,50 +253,55 @@ class Policy(Numbered):
         an image where the policy has need of it, as for ColorJitter before a crop."""
         return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device))
 
-    _prepared_ahead = ahead.prepare
+    _prepared_ahead, _geometry_ahead = ahead.prepare, ahead.geometry
 
     @torch_compile.eagerly
-    def replay(self, images: Any, params: Params, labels: Any = None, *, backend: str = "auto") -> Any:
+    def replay(
+        self,
+        images: Any,
+        params: Params,
+        labels: Any = None,
+        *,
+        like: str | None = None,
+        box_format: str | None = None,
+        backend: str = "auto",
+    ) -> Any:
         """The pixels of the call that drew these parameters, pixel noise included; labels are optional even for a
-        mix."""
-        if not isinstance(params, Params):
-            raise TypeError(f"params must be a gpuaug.Params, as Policy.draw gives it, got {type(params).__name__}")
-        if len(params) != len(self.transforms):
-            raise ValueError(
-                f"params must hold one entry per transform, got {len(params)} for {len(self.transforms)}; "
-                "replay with the policy that drew them"
-            )
-        for t, names, drawn in zip(self.transforms, self._names, params, strict=True):
-            if names != drawn.keys():
-                raise ValueError(
-                    f"params of {type(t).__name__} must hold {sorted(names)}, got {sorted(drawn)}; "
-                    "replay with the policy that drew them"
-                )
+        mix.  Of a Batch with masks, boxes or keypoints a Batch, whose targets followed.
+
+        like: of other data the geometry alone.  "image": [N, C, H, W] interpolated as the images; "mask": as masks of a
+        Batch; "points": keypoints, gives (points, visible); "boxes": in box_format, gives (boxes, box_valid).  There
+        params[:k] stand for the first k transforms."""
+        replays.check(self, params, like is not None)
+        if like is not None:
+            return replays.replay(self, images, params, like, box_format, backend)
         valid = images.valid if isinstance(images, Batch) else None
-        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
+        batch = images if isinstance(images, Batch) and follow.has_targets(images) else None
         one = one_of(images)
+        if batch is not None and one is not None:
+            return self.replay(batch_of_one(batch, one), params, labels, backend=backend)[0]
+        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
         if one is not None:
             return alone(self.replay, one, labels, params=params, backend=backend)
+        who = params.ids, params.epoch, params.occurrence
         run = self._prepare(
-            images,
-            labels,
-            params.ids,
-            params.epoch,
-            params.occurrence,
-            backend,
-            need_labels=False,
-            seed=params.seed,
-            valid=valid,
+            images, labels, *who, backend, need_labels=False, seed=params.seed, batch=batch, valid=valid
         )
-        # not on a GPU, where the comparison would make the host wait
-        if run.frame.size.device.type == "cpu" and not torch.equal(run.frame.size, params.size):
-            here, there = (sorted(set(map(tuple, v.tolist())))[:3] for v in (run.frame.size, params.size))
-            raise ValueError(
-                f"images must have the size that params were drawn for, got {here} instead of {there}; "
-                "draw with the size of these images"
-            )
-        out, soft = run.go(params)
+        replays.same_size(run.frame.size, params.size)
+        out, soft, followed = run.go(params)
+        if batch is not None:
+            return batch.replace(**followed, images=out, labels=soft)
         return out if labels is None else (out, soft)
+
+    @torch_compile.eagerly
+    def undo(self, predictions: Any, params: Params, *, backend: str = "auto") -> tuple[Any, Any]:
+        """(out, seen): what was predicted on augmented images brought back onto the originals, in one resampling, and
+        where the originals were seen, [N, H, W] bool; out is 0 elsewhere.
+
+        predictions: [N, C, h, w] or [N, h, w] of that size; integers take the nearest.  Of originals of different sizes
+        both are lists.  Raises ValueError that names what cannot be undone."""
+        replays.check(self, params, True)
+        return replays.undo(self, predictions, params, backend)
 
     @torch_compile.eagerly
     def describe(
@@ -335,6 +347,7 @@ class Policy(Numbered):
         seed: int | None = None,
         valid: Any = None,
         drawn: Any = None,
+        batch: Batch | None = None,
     ) -> Call:
         check(backend)
         source = as_images(images)
@@ -353,13 +366,14 @@ class Policy(Numbered):
         if backend == "cpu" and device.type != "cpu":
             raise ValueError(f'backend "cpu" needs images on the CPU, got {device}; use "auto", or images.cpu()')
         valid = None if valid is None else as_valid(valid, n, device)
+        following = None if batch is None else follow.targets(batch, source)
         if drawn is None:
             keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
         else:
             given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key}
             keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
         keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid)
-        return Call(self, source, labels, keys, backend, key, drawn)
+        return Call(self, source, labels, keys, backend, key, drawn, following)
 
     def _keys(
         self,
@@ -395,14 +409,6 @@ class Policy(Numbered):
         """The keys of one sample, where any will do."""
         return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))[0]
 
-    def _foresee(self) -> tuple[rng.Layout, list[set[str]]]:
-        """The random words that transforms ask for, and the names of what they draw: found by drawing for 0 samples."""
-        empty = torch.zeros(0, dtype=torch.int64, device="cpu")
-        block = rng.Block(rng.Keys(self.seed, 0, empty, empty))
-        frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64, device="cpu"), None, 3, torch.float32)
-        names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(self.transforms, 0)]
-        return rng.Layout(block.asked), names
-
     def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Sequence[Drawn]:
         return sample_all(self.transforms, rng.Draw(keys, 0, self._layout.block(keys)), frame, 0)
 
@@ -410,39 +416,24 @@ class Policy(Numbered):
         return lowered(self.transforms, drawn, frame, self.memory_format).passes
 
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
-        made = lowered(self.transforms, drawn, frame, self.memory_format)
-        return Plan(fuse.fold(made.passes, self.single_resample), keys, made.frame, made.through)
+        return planned(lowered(self.transforms, drawn, frame, self.memory_format), keys, self.single_resample)
 
-    def _moves(self, source: Images) -> bool:
-        """Whether pixels of such images change their places, by the types of the passes alone."""
-        first = source.shapes[0][:2] if isinstance(source, Ragged) else source.shape[2:]
-        channels = source.channels if isinstance(source, Ragged) else source.shape[1]
-        frame = frame_for((int(first[0]), int(first[1])), 1, channels, source.dtype, torch.device("cpu"))
-        return targets.moves(self._lower(frame, self._draw(self._one(), frame)))
+    _moves, _takes_ragged = call.moves, call.takes_ragged
 
-    def _takes_ragged(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-        """Whether the policy takes such images, (H, W, C), without knowing that they are of one size."""
-        kind = (shape, dtype)
-        if kind not in self._ragged:
-            height, width, channels = shape
-            size = torch.tensor([[height, width]], device="cpu")
-            frame = frame_for(size, 1, channels, dtype, torch.device("cpu"))
-            try:
-                self._lower(frame, self._draw(self._one(), frame))
-                self._ragged[kind] = True
-            except ValueError:
-                # it says why where the images are looked at as they are
-                self._ragged[kind] = False
-        return self._ragged[kind]
+    def _builder(self, backend: str, follows: bool = False) -> Build:
+        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame.
 
-    def _builder(self, backend: str) -> Build:
-        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame."""
+        follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known
+        to be gone."""
         executor = load(backend)
 
-        def build(keys: rng.Keys, frame: ir.Frame) -> Any:
+        def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
             if is_symbolic(keys):
                 check_values(self.transforms)
-            return prepared(self._plan(keys, frame, self._draw(keys, frame)), executor)
+            drawn = params or self._draw(keys, frame)
+            made = lowered(self.transforms, drawn, frame, self.memory_format)
+            ready = prepared(planned(made, keys, self.single_resample), executor)
+            return (ready, targets.geometric(made.passes)) if follows else ready
 
         return build
 

@@ -1,5 +1,6 @@
-"""What each pass does to the targets of its samples.  Labels only, so far."""
+"""What each pass does to labels, and which passes move what lies among the pixels."""
 
+from dataclasses import replace
 from functools import singledispatch
 
 import torch
@@ -30,6 +31,32 @@ def moves(passes: ir.Sequence) -> bool:
     return any(
         isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom) for p in ir.walk(passes)
     )
+
+
+def geometric(passes: ir.Sequence) -> ir.Sequence:
+    """The passes that move pixels, which masks, boxes and keypoints follow; raises ValueError where they cannot."""
+    kept: list[ir.Pass] = []
+    for p in passes:
+        if isinstance(p, ir.Choice):
+            branches = tuple(geometric(branch) for branch in p.branches)
+            if any(branches):
+                kept.append(replace(p, branches=branches))
+        elif isinstance(p, ir.Blend):
+            if any(moves(chain) for chain in p.chains):
+                raise ValueError(
+                    "masks, boxes and keypoints cannot follow AugMix, which lays differently moved images over one "
+                    "another; take another automatic policy, such as RandAugment"
+                )
+        elif isinstance(p, ir.Custom):
+            raise ValueError(
+                f"masks, boxes and keypoints cannot follow {p.name}, a function that may move pixels; write a "
+                "gpuaug.Transform, whose passes say what it does, or apply the function in a policy of its own"
+            )
+        elif isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix):
+            kept.append(p)
+        elif not isinstance(p, ir.Pointwise | ir.Stencil | ir.Finish):
+            raise NotImplementedError(f"no rule says whether targets follow {type(p).__name__}")
+    return tuple(kept)
 
 
 def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _INTERPOLATION = partial(arguments.interpolation, allowed=("bilinear", "nearest", "nearest-exact"))
-_NUDGE = 2.0**-14
+NUDGE = 2.0**-14
 _PADDING_MODE = partial(arguments.one_of, allowed=tuple(b for b in ir.BORDERS if b != "none"))
 _FILL = partial(arguments.fill, none=False)
 
@@ -61,7 +61,7 @@ def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, anti
     # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) *
     # scale - 0.5; the nudge keeps an integer whole through rounding, and is below the 1 / (2 * width) that any
     # other position is off
-    before, after = {"nearest": (0.0, _NUDGE), "nearest-exact": (0.5, _NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
+    before, after = {"nearest": (0.0, NUDGE), "nearest-exact": (0.5, NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
     inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
     wide = torch.stack([sx, sy], 1).clamp(min=1.0) if antialias else torch.ones_like(inverse[:, 0, :2])
     kernel = "triangle" if interpolation == "bilinear" else "floor"
