@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # who has nothing left to do takes half of what the other has
 TEST := $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-slow test-gpu sanitize-gpu check bench bench-check bench-gpu readme install clean distclean
+.PHONY: demo test test-slow test-gpu sanitize-gpu on-card check bench bench-check bench-gpu readme install clean distclean
 
 demo: $(STAMP)
 	$(BIN)/gpuaug demo
@@ -40,6 +40,10 @@ sanitize-gpu: $(INSTALLED)
 
 bench-gpu: $(if $(filter $(BIN)/python,$(PY)),$(VENV)/.installed-bench)
 	$(FROM_HERE) $(PY) -m bench.gpu $(ARGS)
+
+# tests, bench and sanitizer, in order of worth, inside a quarter of an hour; what is missing is said first
+on-card: $(INSTALLED)
+	$(FROM_HERE) $(PY) tests/gpu/everything.py $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """The suite for a card, tried without one: it stays out of `make test`, fails where a card is asked for in vain, and
 its tests run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,3 +79,36 @@ def test_a_sanitizer_that_is_not_there_is_said():
         PYTHONPATH=str(ROOT / "tests" / "gpu"),
     )
     assert done.returncode == 2 and "not checked" in done.stdout
+
+
+def everything(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """A few lines about the script that runs all of it, and about `steps` of its kind."""
+    path = os.pathsep.join((str(ROOT / "tests" / "gpu"), str(ROOT)))
+    before = f"import json, sys; from pathlib import Path; import everything; folder = Path({str(tmp_path)!r}); "
+    return ran("-c", before + code, PYTHONPATH=path)
+
+
+def test_the_steps_on_a_card_are_written_one_by_one_and_stop_inside_the_limit(tmp_path):
+    done = everything(
+        "step = lambda s, t: (t, ('-c', s)); "
+        "rows = everything.run({'good': step('print(5)', 9), 'bad': step('raise SystemExit(3)', 9), "
+        "'slow': step('import time; time.sleep(60)', 1), 'longer': step('import time; time.sleep(60)', 60), "
+        "'late': step('print(6)', 9)}, 6, folder, 1)",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "everything.json").read_text())
+    assert [row["code"] for row in rows] == [0, 3, None, None, None]
+    assert [row["said"].split()[0] for row in rows] == ["clean", "ended", "cut", "cut", "not"]
+    assert sum(row["seconds"] for row in rows) < 9
+    assert (tmp_path / "good.txt").read_text().strip() == "5"
+
+
+def test_packages_that_a_card_lacks_are_named_before_anything_starts(tmp_path):
+    done = everything(
+        "everything.NEEDS = {'tests': ('json', 'kornia_rs_of_nobody')}; everything.STEPS = {}; "
+        "everything.missing.__defaults__ = (('tests',),); "
+        "raise SystemExit(everything.main(['--out', str(folder)]))",
+        tmp_path,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("tests: missing kornia_rs_of_nobody"), done.stdout

@@ -121,6 +121,7 @@ def test_nothing_knows_what_it_must_not(name):
         # numbers without Triton, for everybody
         if target.startswith("gpuaug_kernels") and target != "gpuaug_kernels.codes":
             may = {
+                "gpuaug.exec.triton.ahead",
                 "gpuaug.exec.triton.executor",
                 "gpuaug.exec.triton.marshal",
                 "gpuaug.exec.triton.rules",

@@ -363,3 +363,19 @@ def test_a_policy_that_is_given_many_kinds_of_batches_remembers_some(images):
     for height in range(1, 140):
         policy(images(1, height, 3))
     assert len(policy._recipes._known) <= 64
+
+
+@pytest.mark.parametrize(
+    "steps", [(ga.RandomResizedCrop(24), ga.ColorJitter(0.2)), (ga.RandomCrop(20), ga.CutMix(1.0, 5))]
+)
+def test_two_sizes_of_images_have_one_kernel_and_numbers_of_their_own(steps):
+    make = ga.Policy(steps, seed=SEED)._builder("triton")
+    made = []
+    for size in ((75, 90), (66, 81), None):
+        recipe = trace_build(ir.Frame(torch.tensor([size or (75, 90)] * N), size, 3, torch.uint8), make)
+        made.append(device.assemble(recipe.trace, recipe.tables, recipe.slots))
+    first, second, ragged = made
+    assert first.code == second.code and first.columns == second.columns
+    assert len(first.numbers) == len(second.numbers) > 0 and first.numbers != second.numbers
+    # sizes that are given for each sample leave nothing to tell apart
+    assert not ragged.numbers and ragged.code != first.code
