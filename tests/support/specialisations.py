@@ -1,5 +1,6 @@
 """The chains that are compiled ahead, from policies: `python tests/support/specialisations.py` writes
-kernels/gpuaug_kernels/specialisations.json.
+kernels/gpuaug_kernels/specialisations.json, and kernels/tools/workloads.json with the parameters of a few samples of
+each, for which kernels/tools/access.py runs them.
 
 Trip counts are means over what 256 samples draw and over the tiles of the output.
 """
@@ -12,11 +13,14 @@ import torch
 from gpuaug_kernels import aot, codes, launch
 from gpuaug_kernels.chain import TILE
 
+import access
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
 from gpuaug.exec.triton import executor, rules
 
 SAMPLES = 256
+# whose parameters are kept, spread evenly over what is expensive about a sample
+KEPT = 12
 KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
@@ -60,12 +64,17 @@ def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, tor
 
 def entries() -> list[dict[str, Any]]:
     """Everything to compile, as the file holds it."""
-    return [entry for policy in policies() for entry in _entries(*policy)]
+    return [entry for policy in policies() for entry, _ in _entries(*policy)]
+
+
+def workloads() -> dict[str, Any]:
+    """Of every kernel the rows of a few samples: floats, integers, doubles."""
+    return {entry["name"]: rows for policy in policies() for entry, rows in _entries(*policy)}
 
 
 def _entries(
     name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, layout: torch.memory_format
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], Any]]:
     """The launches that write images, each with those that reduce its statistics."""
     dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
     frame = ir.Frame(
@@ -89,7 +98,7 @@ def _entries(
         work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
         label = f"{name}, launch {number}" if number else name
         for reduction in (None, *made.reductions):
-            yield _entry(label, made, reduction, source, work)
+            yield _entry(label, made, reduction, source, work), kept_rows(made, reduction)
         # later steps read what the one before has written
         dtype, shape = torch.float32, (step.frame.channels, *made.size)
         strides = torch.empty((2, *shape), device="meta").stride()
@@ -112,6 +121,24 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
         "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
         **workload(program, made.tables, made.size, some),
     }
+
+
+def kept_rows(made: rules.Prepared, reduction: Any) -> list[list[list[float]]]:
+    """The rows of a few samples in each table; partners are among them.  Of a reduction those that have it."""
+    program = reduction.program if reduction else made.program
+    floats, integers, doubles = made.tables.floats, made.tables.integers, made.tables.doubles
+    rows = torch.arange(len(integers))
+    if reduction is not None and reduction.kind_column >= 0:
+        rows = rows[integers[:, reduction.kind_column] != 0]
+    source, mix = program.records[:5], program.records[5:10]
+    if source[0] == codes.TRIANGLE:
+        cost = (2.0 * doubles[:, source[4] + 6 : source[4] + 8]).ceil().prod(1)[rows]
+        rows = rows[torch.sort(cost, stable=True).indices]
+    rows = rows[((torch.arange(KEPT) + 0.5) * len(rows) / KEPT).long()]
+    integers = integers[rows].clone()
+    if mix[0] != codes.ALONE:
+        integers[:, mix[2]] = torch.arange(KEPT).roll(1)
+    return [floats[rows].tolist(), integers.tolist(), doubles[rows].tolist()]
 
 
 def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> dict[str, Any]:
@@ -192,6 +219,13 @@ def text() -> str:
     return "[\n" + ",\n".join(json.dumps(e) for e in entries()) + "\n]\n"
 
 
+def workload_text() -> str:
+    """The file of rows: a line for each kernel."""
+    lines = [f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in workloads().items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
     aot.FILE.write_text(text(), encoding="utf-8")
-    print(aot.FILE)
+    access.FILE.write_text(workload_text(), encoding="utf-8")
+    print(aot.FILE, access.FILE)
