@@ -108,9 +108,9 @@ def _readable(source: Images, how: Through | None) -> Images:
         if isinstance(source, Tensor):
             source = how.dense(source)
         else:
-            source = Ragged.of(tuple(map(how.before, source.images)))
+            source = source.mapped(how.before)
     if isinstance(source, Ragged) and source.dtype not in (torch.uint8, torch.float32):
-        source = Ragged.of(tuple(i.float() for i in source.images))
+        source = source.mapped(Tensor.float)
     return source
 
 

@@ -16,6 +16,7 @@ from gpuaug import ir
 from gpuaug.dtypes import Through
 from gpuaug.rng import Keys
 from gpuaug.symbolic import smooth
+from gpuaug.windows import focused
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +75,10 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     else:
         return None
     live = intersect(ir.map_rectangle(invert_move(b.inverse), a.live), b.live)
-    return replace(
-        a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill
+    return focused(
+        replace(
+            a, inverse=ir.product(a.inverse, b.inverse), live=live, size=b.size, fixed=b.fixed, extend=extend, fill=fill
+        )
     )
 
 

@@ -1,7 +1,7 @@
 """What a user has as images: a tensor, an array, a list of images of different sizes, or one image, with channels first
 or last."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from gpuaug.dtypes import DTYPES
 # how many channels tell an axis of channels from one of pixels
 CHANNELS = (1, 3, 4)
 _LAYOUTS = ("chw", "hwc")
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Ragged:
@@ -49,10 +50,37 @@ class Ragged:
             )
 
     @classmethod
-    def of(cls, images: tuple[Tensor, ...]) -> "Ragged":
-        """From images [H, W, C] that are known to belong together; of other dtypes than uint8 too."""
+    def windowed(cls, images: Sequence[Any], full: Any, windows: Any) -> "Ragged":
+        """Images of which a window each was decoded: a policy computes as if the whole images were here, and refuses
+        them where it would read beyond a window.
+
+        images: the pixels of the windows, each [h, w, C] uint8.  full: (H, W) of every image, [N, 2] integers on the
+        host.  windows: (top, left, height, width) in its image, [N, 4], as `Policy.windows` gives them."""
+        made = cls(images, "hwc")
+        sizes, places = (_rows(*v, len(made)) for v in (("full", full, 2), ("windows", windows, 4)))
+        for n, (image, (height, width), (top, left, high, wide)) in enumerate(
+            zip(made.images, sizes.tolist(), places.tolist(), strict=True)
+        ):
+            if image.shape[:2] != (high, wide):
+                raise ValueError(
+                    f"image {n} must have the pixels of its window, {high} x {wide}, got {tuple(image.shape)}; "
+                    "pass what was decoded of it as [h, w, C]"
+                )
+            if not (0 <= top <= height - high and 0 <= left <= width - wide):
+                raise ValueError(
+                    f"window {n} must lie in its image of {height} x {width}, got (top, left, height, width) = "
+                    f"{(top, left, high, wide)}"
+                )
+        return cls.of(made.images, sizes, places)
+
+    @classmethod
+    def of(cls, images: tuple[Tensor, ...], full: Rows | None = None, windows: Rows | None = None) -> "Ragged":
+        """From images [H, W, C] that are known to belong together; of other dtypes than uint8 too.  full, windows: as
+        `windowed` takes them, where images are windows"""
         made = cls.__new__(cls)
         made._set(images)
+        if windows is not None and full is not None and not np.array_equal(windows[:, 2:], full):
+            made._full, made.windows = full, windows
         return made
 
     def _set(self, images: tuple[Tensor, ...]) -> None:
@@ -62,26 +90,41 @@ class Ragged:
         # the one piece of memory that all lie in, contiguous and in order, where it is known
         self._piece: Tensor | None = None
         self.images = tuple(i.contiguous() for i in images) if images[0].device.type == "cuda" else images
+        self._full: Rows | None = None
+        # (top, left, height, width) of what is in memory, [N, 4] int64; None where all of every image is
+        self.windows: Rows | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # what was sent to a device stays there
-        return Ragged.of, (self.images,)
+        return Ragged.of, (self.images, self._full, self.windows)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: Any) -> Any:
         """One image [C, H, W]; or by a slice, numbers or a mask, on the host, a Ragged."""
-        if isinstance(index, slice):
-            return Ragged.of(self.images[index])
         if isinstance(index, int | np.integer) or (isinstance(index, Tensor) and index.ndim == 0):
-            return self.images[int(index)].permute(2, 0, 1)
-        return Ragged.of(tuple(self.images[i] for i in chosen(index, len(self))))
+            image = self.images[int(index)]
+            if self.windows is not None and image.shape[:2] != self.shapes[int(index)][:2]:
+                raise ValueError(
+                    f"image {int(index)} is a window of {image.shape[0]} x {image.shape[1]} pixels of an image of "
+                    f"{self.shapes[int(index)][0]} x {self.shapes[int(index)][1]}; take a slice, which keeps it one, "
+                    "or its pixels by .images"
+                )
+            return image.permute(2, 0, 1)
+        rows = range(len(self))[index] if isinstance(index, slice) else chosen(index, len(self))
+        kept = (None if v is None else v[list(rows)] for v in (self._full, self.windows))
+        return Ragged.of(tuple(self.images[i] for i in rows), *kept)
 
     def __repr__(self) -> str:
         sides = sorted({s[:2] for s in self.shapes})
         span = " to ".join("x".join(map(str, s)) for s in dict.fromkeys((sides[0], sides[-1])))
-        return f"Ragged({len(self)} images, {short(self.dtype)}, {self.channels} channels, {span}, {self.device})"
+        of = "" if self.windows is None else "windows of "
+        return f"Ragged({len(self)} images, {short(self.dtype)}, {self.channels} channels, {of}{span}, {self.device})"
+
+    def mapped(self, do: Callable[[Tensor], Tensor]) -> "Ragged":
+        """`do` to the pixels of every image, which keep their places."""
+        return Ragged.of(tuple(map(do, self.images)), self._full, self.windows)
 
     @property
     def channels(self) -> int:
@@ -100,19 +143,32 @@ class Ragged:
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """(H, W, C) of every image, on the host."""
+        """(H, W, C) of every image, on the host; of the whole image, where a window of it is here."""
+        if self._full is not None:
+            return [(h, w, self.channels) for h, w in self._full.tolist()]
         return [i.shape for i in self.images]
 
     @property
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives, for what is
-        contiguous."""
+        contiguous.  Of a window it is where the first pixel of the whole image would be, which nobody may read."""
         return self._known()[: len(self)]
 
     @property
     def size(self) -> Tensor:
-        """(H, W) of every image: [N, 2] int64 on the device of the pixels."""
-        return self._known()[len(self) :].view(-1, 2)
+        """(H, W) of every image, the whole one: [N, 2] int64 on the device of the pixels."""
+        return self._known()[len(self) : 3 * len(self)].view(-1, 2)
+
+    @property
+    def pitches(self) -> Tensor:
+        """From row to row of every image, in elements: [N] int64 on the device of the pixels."""
+        return self._known()[3 * len(self) : 4 * len(self)]
+
+    @property
+    def corners(self) -> Tensor:
+        """What is in memory of every image as a rectangle (x0, y0, x1, y1): [N, 4] int64 on the device of the
+        pixels."""
+        return self._known()[4 * len(self) :].view(-1, 4)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
         """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits
@@ -121,7 +177,7 @@ class Ragged:
             return self
         piece = self._piece
         if piece is None:
-            return Ragged.of(tuple(i.to(device, non_blocking=non_blocking) for i in self.images))
+            return self.mapped(lambda image: image.to(device, non_blocking=non_blocking))
         return self._laid_out(piece.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Ragged":
@@ -138,13 +194,15 @@ class Ragged:
         """Images of these sizes one after the other in a piece of memory.  piece: [pixels of all]"""
         ends = [0, *accumulate(i.numel() for i in self.images)]
         made = Ragged.of(
-            tuple(piece[a:b].view(shape) for (a, b), shape in zip(pairwise(ends), self.shapes, strict=True))
+            tuple(piece[a:b].view(i.shape) for (a, b), i in zip(pairwise(ends), self.images, strict=True)),
+            self._full,
+            self.windows,
         )
         made._piece = piece
         return made
 
     def _known(self) -> Tensor:
-        """Addresses, then sizes, in one piece, so that a GPU is sent them once for each stream that asks.
+        """Addresses, sizes, pitches and corners in one piece, so that a GPU is sent them once for each stream that asks.
 
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
@@ -166,18 +224,40 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        return torch.tensor(
-            [*(i.data_ptr() for i in self.images), *(v for h, w, _ in self.shapes for v in (h, w))],
-            dtype=torch.int64,
-            device="cpu",
+        full = np.array([s[:2] for s in self.shapes], np.int64)
+        row, column, begin = (
+            np.array(v, np.int64) for v in zip(*((*i.stride()[:2], i.data_ptr()) for i in self.images), strict=True)
         )
+        if self.windows is None:
+            corners = np.concatenate([np.zeros_like(full), full[:, ::-1]], 1)
+        else:
+            corner, sides = self.windows[:, 1::-1], self.windows[:, :1:-1]
+            corners = np.concatenate([corner, corner + sides], 1)
+            begin = begin - (corner[:, 1] * row + corner[:, 0] * column) * self.dtype.itemsize
+        return torch.from_numpy(np.concatenate([v.reshape(-1) for v in (begin, full, row, corners)]))
 
     def dense(self) -> Tensor:
-        """[N, C, H, W] in channels_last memory, if all sizes are equal."""
+        """[N, C, H, W] in channels_last memory, if all sizes are equal.  Raises ValueError for windows."""
+        if self.windows is not None:
+            raise ValueError(
+                f"images must be whole where they are taken together, got windows of them in {self!r}; "
+                "decode whole images, as `Policy.windows` asks for such a policy"
+            )
         return torch.stack(self.images).permute(0, 3, 1, 2)
 
 
 Images = Tensor | Ragged
+
+
+def _rows(name: str, values: Any, width: int, n: int) -> Rows:
+    """Integers [n, width] on the host."""
+    try:
+        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be integers [{n}, {width}], got {type(values).__name__}") from None
+    if array.dtype.kind not in "iu" or array.shape != (n, width):
+        raise ValueError(f"{name} must be integers [{n}, {width}], got {array.dtype} {list(array.shape)}")
+    return array.astype(np.int64)
 
 
 def as_images(images: Any) -> Images:
@@ -285,7 +365,7 @@ def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
             "images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]"
         )
     images = tuple(
-        i if layout is None and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
+        i if layout != "chw" and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
     )
     for what, do in (
         ("channels", "convert them to RGB"),

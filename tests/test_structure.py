@@ -36,7 +36,7 @@ ROOT = Path(ga.__file__).parent.parent
 ROOMS = [
     {"gpuaug.version", "gpuaug.arguments", "gpuaug.numba_cache", "gpuaug_kernels"},
     {"gpuaug.ir", "gpuaug.rng", "gpuaug.arrays", "gpuaug.dtypes", "gpuaug.images", "gpuaug.batch", "gpuaug.symbolic"},
-    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
+    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.windows", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
     {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
     {"gpuaug.serial", "gpuaug.call"},
     {"gpuaug.policy", "gpuaug.functional"},

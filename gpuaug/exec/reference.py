@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import ir, rng
+from gpuaug import ir, rng, windows
 from gpuaug.exec import bounds
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.exec.taps import between, weighed
@@ -38,13 +38,28 @@ def prepare(plan: Plan) -> tuple[ir.Sequence, rng.Keys]:
 def execute(prepared: tuple[ir.Sequence, rng.Keys], source: Images) -> Tensor:
     """What `run` gives, for images of the sizes that were prepared for."""
     passes, keys = prepared
+    if isinstance(source, Ragged) and source.windows is not None and source.device.type == "cpu":
+        first = passes[0]
+        assert isinstance(first, ir.Resample | ir.Project)
+        windows.check(source, windows.reads(first))
     out: Tensor = run_passes(passes, floats(source), keys)
     return out
 
 
 def floats(source: Images) -> Dense:
-    """float32 images, uint8 taken to [0, 1]."""
-    return [unit(i.permute(2, 0, 1)) for i in source.images] if isinstance(source, Ragged) else unit(source)
+    """float32 images, uint8 taken to [0, 1]; of a window the whole image, NaN where nothing is known."""
+    if not isinstance(source, Ragged):
+        return unit(source)
+    images = [unit(i.permute(2, 0, 1)) for i in source.images]
+    return images if source.windows is None else list(map(_whole, images, source.shapes, source.windows.tolist()))
+
+
+def _whole(image: Tensor, shape: tuple[int, ...], window: list[int]) -> Tensor:
+    """An image of which a window is known.  image: [C, h, w]; shape: (H, W, C); window: top, left, height, width"""
+    top, left, height, width = window
+    out = image.new_full((shape[2], *shape[:2]), torch.nan)
+    out[:, top : top + height, left : left + width] = image
+    return out
 
 
 def run_passes(passes: ir.Sequence, images: Dense, keys: rng.Keys) -> Dense:

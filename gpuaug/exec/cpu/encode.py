@@ -7,7 +7,7 @@ import torch
 from gpuaug_kernels import codes
 from torch import Tensor
 
-from gpuaug import fuse, ir
+from gpuaug import fuse, ir, windows
 from gpuaug.exec.cpu import layout
 
 
@@ -102,7 +102,10 @@ def _(p: ir.Choice, out: Instructions) -> None:
 
 @emit.register
 def _(p: ir.Resample, out: Instructions) -> None:
-    live = p.live
+    live, source = p.live, p.source
+    if p.extend not in ("none", "constant"):
+        # the rows of a border are made of all columns of the source: of those, what the window shows
+        source = windows.within(p.window, p.source, p.extend)
     if p.integer_shift and p.extend == "constant":
         # pixels that only move are fill or not: so that fill is exact, it is taken from the constant, not from a sum
         real = fuse.intersect(p.window, p.source)
@@ -111,7 +114,7 @@ def _(p: ir.Resample, out: Instructions) -> None:
     out.add(
         layout.RESAMPLE,
         double_column=out.column("doubles", p.inverse[:, :2].reshape(-1, 6), p.footprint),
-        int_column=out.column("ints", p.window, p.source, live, p.size),
+        int_column=out.column("ints", p.window, source, live, p.size),
         constant=out.constants(*p.fill),
         fills=len(p.fill),
         is_copy=int(p.kernel == "floor" or p.integer_shift),

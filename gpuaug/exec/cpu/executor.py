@@ -19,8 +19,9 @@ import torch
 from gpuaug_kernels import codes
 from torch import Tensor
 
-from gpuaug import fuse, ir, rng
+from gpuaug import fuse, ir, rng, windows
 from gpuaug.exec import bounds, reference
+from gpuaug.exec.cpu import layout
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.images import Images, Ragged
 
@@ -186,6 +187,8 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
     from gpuaug.exec.cpu import memory
     from gpuaug.exec.cpu.entry import lay_out
 
+    if isinstance(images, Ragged) and images.windows is not None:
+        windows.check(images, _reads(step))
     n, finish = len(step.keys), step.finish
     dtype = _made(finish)
     layout = finish.memory_format if finish else torch.contiguous_format
@@ -265,19 +268,25 @@ def _libc() -> ctypes.CDLL:
 def _sources(images: Images) -> np.ndarray[Any, Any]:
     """Every image in the fields of `layout`: [N, IMAGE_LENGTH] int64."""
     if isinstance(images, Ragged):
-        b = images.dtype.itemsize
-        rows = [
-            (i.data_ptr(), h, w, b * y, b * x, b * c)
-            for i in images.images
-            for h, w, _ in (i.shape,)
-            for y, x, c in (i.stride(),)
-        ]
-        return np.array(rows, np.int64).reshape(-1, 6)
+        out = np.empty((len(images), 6), np.int64)
+        out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
+        out[:, 3:] = [i.stride() for i in images.images]
+        out[:, 3:] *= images.dtype.itemsize
+        return out
     sn, sc, sy, sx = (s * images.itemsize for s in images.stride())
     out = np.empty((len(images), 6), np.int64)
     out[:] = (images.data_ptr(), *images.shape[2:], sy, sx, sc)
     out[:, 0] += np.arange(len(images)) * sn
     return out
+
+
+def _reads(step: Rows) -> Tensor:
+    """What the first pass of a step loads of its images: [N, 4] int64 (x0, y0, x1, y1)."""
+    first = step.code[0]
+    window, source = (step.ints[:, first[layout.INT_COLUMN] + k :][:, :4] for k in (layout.WINDOW, layout.INSIDE))
+    if first[0] == layout.PROJECT:
+        return window
+    return windows.within(window, source, ir.BORDERS[first[layout.BORDER]])
 
 
 def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:

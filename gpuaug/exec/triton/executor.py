@@ -4,15 +4,16 @@ A plan is prepared (records and tables, see marshal.py), then executed on images
 has no rule runs by the reference, on the same device, and `describe` says so."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
 import torch
-from gpuaug_kernels import launch
-from gpuaug_kernels.chain import Source
+from gpuaug_kernels import codes, launch
+from gpuaug_kernels.chain import Source, Tables
 from torch import Tensor
 
-from gpuaug import ir
+from gpuaug import ir, windows
 from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
@@ -67,9 +68,11 @@ def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
 
 @perform.register
 def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
-    source = _source(images)
-    statistics = launch.reduce_statistics(source, one.reductions, one.tables, one.size)
-    return launch.images(source, one.program, one.tables, statistics, one.size, one.dtype, one.channels_last, out)
+    source, tables = _source(images), one.tables
+    if isinstance(images, Ragged) and images.windows is not None:
+        tables = _within(images, one)
+    statistics = launch.reduce_statistics(source, one.reductions, tables, one.size)
+    return launch.images(source, one.program, tables, statistics, one.size, one.dtype, one.channels_last, out)
 
 
 def steps(plan: Plan) -> tuple[Step, ...]:
@@ -218,6 +221,29 @@ def _(p: ir.Warp) -> bool:
     return p.kernel == "bilinear"
 
 
+def _within(images: Ragged, one: Prepared) -> Tables:
+    """The tables for images of which windows are in memory: rows are those of the windows, and nothing is loaded
+    outside.
+
+    On a host more is refused in words.  A GPU is not waited for: what it drew there may differ from what a host drew by
+    a rounding, and so its rectangles are cut to the windows."""
+    code, border, _, first, _ = one.program.records[: codes.RECORD]
+    integers = one.tables.integers.clone()
+    integers[:, codes.PITCH] = images.pitches
+    extend = "none" if code == codes.PROJECT else ir.BORDERS[border]
+    window, source = integers[:, first : first + 4], integers[:, first + 4 : first + 8]
+    if integers.device.type == "cpu":
+        windows.check(images, windows.within(window, source, extend))
+    x0, y0, x1, y1 = images.corners.int().unbind(1)
+    if extend == "none":
+        lowest, highest = torch.stack([x0, y0, x0 + 1, y0 + 1], 1), torch.stack([x1 - 1, y1 - 1, x1, y1], 1)
+        window.copy_(window.clamp(lowest, highest))
+    else:
+        lowest, highest = torch.stack([x0, y0] * 2, 1), torch.stack([x1, y1] * 2, 1)
+        source.copy_(source.clamp(lowest, highest))
+    return replace(one.tables, integers=integers)
+
+
 def _floats(images: Any) -> Any:
     return reference.floats(images) if isinstance(images, Tensor | Ragged) else images
 
@@ -230,5 +256,5 @@ def _source(images: Any) -> Source:
         images = Ragged.of(tuple(i.permute(1, 2, 0).contiguous() for i in images))
     elif not all(i.is_contiguous() for i in images.images):
         # on a GPU they are: this is the interpreter on a host
-        images = Ragged.of(tuple(i.contiguous() for i in images.images))
+        images = images.mapped(Tensor.contiguous)
     return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)

@@ -1,0 +1,75 @@
+"""What a policy reads of its source images: a window of each, so that a decoder need not make the rest.
+
+A tap whose weight is less than `ir.NOTHING` of the largest is none, by the definition of a resample.  So the pixels that
+count for an output are those nearer to its position than the footprint, and those that count for any output lie between
+the first and the last position, since positions are monotone along an axis.  No executor loads anything outside the
+window of a resample, whatever it weighs: a window that is cut to what counts is what is read."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpuaug import ir
+from gpuaug.images import Ragged
+
+
+def focused(p: ir.Resample) -> ir.Resample:
+    """The same resample, to the bit, with its window cut to the taps that count for live pixels; one pixel stays where
+    none does."""
+    near, far = p.live[:, :2].double(), (p.live[:, 2:] - 1).double()
+    linear, shift = p.inverse[:, :2, :2], p.inverse[:, :2, 2]
+    # of the two products of an axis one is 0
+    a, b = ((linear * corner[:, None, :]).sum(2) + shift for corner in (near, far))
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    if p.integer_shift or p.kernel == "floor":
+        first, last = low.floor().long(), high.floor().long() + 1
+    else:
+        half = p.footprint * (1.0 - ir.NOTHING)
+        first, last = (low - half).floor().long() + 1, -((-high - half).floor().long())
+    begin, end = p.window[:, :2], p.window[:, 2:]
+    first = torch.minimum(torch.maximum(first, begin), end - 1)
+    return replace(p, window=torch.cat([first, torch.maximum(torch.minimum(last, end), first + 1)], 1))
+
+
+def reads(p: ir.Resample | ir.Project) -> Tensor:
+    """The rectangle of its input that a pass loads from: [N, 4] int64 (x0, y0, x1, y1), one pixel at least."""
+    if isinstance(p, ir.Project):
+        return p.window
+    return within(p.window, p.source, p.extend)
+
+
+def within(window: Tensor, source: Tensor, extend: str) -> Tensor:
+    """What is loaded for a window that may exceed its source.  window, source: [N, 4]"""
+    if extend == "none":
+        return window
+    low, high = source[:, :2], source[:, 2:]
+    begin, end = window[:, :2], window[:, 2:]
+    first = torch.minimum(torch.maximum(begin, low), high - 1)
+    last = torch.maximum(torch.minimum(end, high), first + 1)
+    if extend in ("reflect", "symmetric"):
+        # a border is mirrored from as many pixels as it is wide, and one that is left out
+        before, after = (low - begin).clamp(min=0), (end - high).clamp(min=0)
+        last = torch.where(before > 0, torch.maximum(last, torch.minimum(low + before + 1, high)), last)
+        first = torch.where(after > 0, torch.minimum(first, torch.maximum(high - after - 1, low)), first)
+    return torch.cat([first, last], 1)
+
+
+def check(images: Ragged, wanted: Any) -> None:
+    """Raise ValueError where more than the windows of images would be read.  wanted: [N, 4] (x0, y0, x1, y1) on the
+    host"""
+    assert images.windows is not None
+    given, here = np.asarray(wanted), images.corners.cpu().numpy()
+    beyond = (given[:, :2] < here[:, :2]).any(1) | (given[:, 2:] > here[:, 2:]).any(1)
+    if beyond.any():
+        n = int(beyond.argmax())
+        need, have = (
+            {"top": y0, "left": x0, "height": y1 - y0, "width": x1 - x0}
+            for x0, y0, x1, y1 in (given[n].tolist(), here[n].tolist())
+        )
+        raise ValueError(
+            f"window {n} must hold what the policy reads of its image, {need}, got {have}; decode the windows that "
+            "Policy.windows gives for the same ids, epoch, occurrence and sizes, and pass its params with them"
+        )
