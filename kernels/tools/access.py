@@ -1,4 +1,4 @@
-"""What the memory accesses of a kernel that is compiled ahead come to on a card, counted from its layouts and addresses.
+"""What the memory accesses of a kernel that is compiled ahead come to on a card, counted from layouts and addresses.
 
 A few programs of the grid are run from the kernel's TTGIR (dry_run.py), with the parameters of a few samples that
 workloads.json keeps; sums are scaled to the batch."""
@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dry_run import SECTOR, Access, Counts, Memory, Program
+from arrays import Memory
+from dry_run import Counts, Program
+from gpuaug_kernels import aot
+from lanes import SECTOR, Access
 
 FILE = Path(__file__).with_name("workloads.json")
 BATCH = 256
 # programs that are run, each of another sample and tile
-PROGRAMS = 24
+PROGRAMS = 16
 IMAGES = ("source", "out")
+# the share of neighbouring lanes that may lie in different rows, and how many times the sectors of its bytes a store
+# may touch
+LEAVING, WHOLE = 0.35, 1.3
 SUMS = ("requests", "sectors", "lines", "wavefronts", "bytes", "least", "far", "steps")
 
 
@@ -47,7 +53,9 @@ class Totals:
         return float(sum(getattr(a, name) for a in self.accesses if kind in (None, a.kind)))
 
 
-def arguments(entry: dict[str, Any], memory: Memory, rows: list[list[list[float]]]) -> tuple[dict[str, Any], tuple[int, int]]:
+def arguments(
+    entry: dict[str, Any], memory: Memory, rows: list[list[list[float]]]
+) -> tuple[dict[str, Any], tuple[int, int]]:
     """The arguments of a launch on the samples that are kept, and where the source lies, [first, last)."""
     samples = len(rows[0])
     given, (height, width) = entry["source"], entry["size"]
@@ -67,9 +75,7 @@ def arguments(entry: dict[str, Any], memory: Memory, rows: list[list[list[float]
         bytes_ = {"uint8": 1, "bfloat16": 2, "float16": 2, "uint16": 2}.get(entry["out"]["dtype"], 4)
         out = memory.place(np.zeros(samples * 4 * max(written, 1) * height * width * bytes_, np.uint8), "out")
     statistics = np.full((samples, entry["widths"][3]), 0.5, np.float32)
-    n, c, y, x = strides or (0, int(channels > 1), 0, channels)
-    if not ragged:
-        c = c if channels > 1 else 0
+    n, c, y, x = aot.source_of(entry).strides()
     found = {
         "source": source,
         "floats": memory.place(tables[0], "floats"),
@@ -85,7 +91,10 @@ def arguments(entry: dict[str, Any], memory: Memory, rows: list[list[list[float]
         "width": width,
     }
     pointers = ("source", "floats", "integers", "doubles", "statistics", "out")
-    return {k: np.int64(v) if k in pointers else int(v) for k, v in found.items()}, (images, images + samples * step * size)
+    return {k: np.int64(v) if k in pointers else int(v) for k, v in found.items()}, (
+        images,
+        images + samples * step * size,
+    )
 
 
 def count(entry: dict[str, Any], kernel: Any, programs: int = PROGRAMS) -> Totals:
@@ -142,4 +151,36 @@ def pixel_accesses(accesses: Iterable[Access]) -> list[Access]:
     return [a for a in accesses if not a.scalar and a.buffer in IMAGES]
 
 
-__all__ = ["BATCH", "FILE", "SECTOR", "Totals", "arguments", "count", "pixel_accesses", "workloads"]
+def ratio(accesses: Iterable[Access]) -> float:
+    """Sectors that requests touch, over those that would hold their bytes; 0 where there are none."""
+    found = list(accesses)
+    least = sum(a.least for a in found)
+    return sum(a.sectors for a in found) / least if least else 0.0
+
+
+def faults(accesses: Iterable[Access]) -> list[str]:
+    """What must not be: lanes of a warp that leave a row of an image before it ends, and stores of parts of sectors.
+
+    A warp that walks along rows of 32 pixels changes its row at most with every fourth lane, a rotated one oftener."""
+    found = []
+    for a in pixel_accesses(accesses):
+        where = f"{a.kind} at {a.place[0]}:{a.place[1]}"
+        if a.steps and a.far > LEAVING * a.steps:
+            found.append(f"{where}: {a.far / a.steps:.0%} of neighbouring lanes lie in different rows")
+        if a.kind == "store" and a.sectors > WHOLE * a.least:
+            found.append(f"{where}: {a.sectors / a.least:.2f} times the sectors of its bytes")
+    return found
+
+
+__all__ = [
+    "BATCH",
+    "FILE",
+    "SECTOR",
+    "Totals",
+    "arguments",
+    "count",
+    "faults",
+    "pixel_accesses",
+    "ratio",
+    "workloads",
+]

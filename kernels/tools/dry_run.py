@@ -1,19 +1,17 @@
-"""One program of a kernel's grid, run from its TTGIR on NumPy arrays as a card would: which address every lane reads and
-writes, how often loops run, how many requests, sectors and cache lines that makes.
+"""One program of a kernel's grid, run from its TTGIR on NumPy arrays as a card would: which address every lane reads
+and writes, how often loops run, how many requests, sectors and cache lines that makes.
 
 Nothing here is a rule of thumb about a kernel: addresses are what the code computes for given images and tables, and
-which lane has which of them is what its layouts say.  Only how many bytes one instruction moves is read from the PTX."""
+which lane has which is what its layouts say.  Only how many bytes one instruction moves is read from the PTX."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
 
 import numpy as np
 import ttgir
-
-Value = Any  # a scalar or an array; pointers are addresses, int64
+from arrays import ARITHMETIC, COMPARE, Memory, Value, bf16, moved_bits, unsigned, varying
+from lanes import SECTOR, Access, access_width, count_requests, elements, instruction_widths
 
 DTYPES = {
     "f64": np.float64,
@@ -26,76 +24,6 @@ DTYPES = {
     "i1": np.bool_,
 }
 WIDTHS = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2, "i8": 1, "i1": 1}
-SECTOR, LINE = 32, 128
-
-
-class Memory:
-    """Buffers at addresses of their own, as NumPy arrays of bytes; zeros, where nothing was written."""
-
-    def __init__(self) -> None:
-        self._end = 1 << 12
-        self._buffers: list[tuple[int, int, str, np.ndarray]] = []
-
-    def place(self, data: np.ndarray, name: str, align: int = 512) -> int:
-        """The address of a copy of an array."""
-        at = -(-self._end // align) * align
-        raw = data.reshape(-1).view(np.uint8)
-        self._buffers.append((at, at + raw.size, name, raw))
-        self._end = at + raw.size + 512
-        return at
-
-    def name(self, address: int) -> str:
-        """The buffer that holds an address."""
-        for first, last, name, _ in self._buffers:
-            if first <= address < last + 4:
-                return name
-        raise IndexError(f"address {address} is in no buffer")
-
-    def _find(self, address: np.ndarray) -> tuple[int, np.ndarray]:
-        low, high = int(address.min()), int(address.max())
-        for first, last, _, raw in self._buffers:
-            # a word that holds the last byte may end beyond it
-            if first - 8 <= low and high < last + 8:
-                return first, raw
-        raise IndexError(f"addresses {low} to {high} are not in one buffer")
-
-    def load(self, address: np.ndarray, size: int) -> np.ndarray:
-        """[..., size] bytes."""
-        if not address.size:
-            return np.zeros((*address.shape, size), np.uint8)
-        first, raw = self._find(address)
-        where = address[..., None] - first + np.arange(size)
-        return raw[np.clip(where, 0, raw.size - 1)]
-
-    def store(self, address: np.ndarray, data: np.ndarray) -> None:
-        """The reverse."""
-        if address.size:
-            first, raw = self._find(address)
-            where = address[..., None] - first + np.arange(data.shape[-1])
-            if where.min() < 0 or where.max() >= raw.size:
-                raise IndexError("a store beyond its buffer")
-            raw[where] = data
-
-
-@dataclass
-class Access:
-    """All that one load, store or atomic of the code did, summed over what ran."""
-
-    kind: str  # load, store, atomic
-    place: tuple[str, int, int]
-    buffer: str
-    width: int  # bytes of an instruction of a thread
-    scalar: bool
-    requests: int = 0  # of a warp
-    sectors: int = 0  # of 32 bytes, by request
-    lines: int = 0  # of 128 bytes, by request
-    wavefronts: float = 0  # passes through the banks of the first cache: words of a bank one after the other
-    bytes: int = 0  # that lanes asked for, each once by request
-    least: int = 0  # sectors that hold so many bytes
-    # lanes of a warp that lie in another image row than the lane before, per request, and by how many bytes lanes are
-    # apart
-    far: int = 0
-    steps: int = 0
 
 
 @dataclass
@@ -107,28 +35,6 @@ class Counts:
     shared: float = 0.0  # wavefronts of shared memory
     rounds: float = 0.0  # loads that wait for each other, summed over what ran one after the other
     global_sectors: dict[str, set[int]] = field(default_factory=dict)  # touched at least once, by kind
-
-
-@cache
-def elements(layout: ttgir.Layout, shape: ttgir.Vector) -> np.ndarray:
-    """[warps, registers, lanes]: the flat index of what each holds."""
-
-    def numbers(bases: tuple[ttgir.Vector, ...]) -> np.ndarray:
-        out = np.zeros((1 << len(bases), len(shape)), np.int64)
-        for k, basis in enumerate(bases):
-            out[(np.arange(1 << len(bases)) >> k) & 1 == 1] ^= np.array(basis, np.int64)
-        return out
-
-    w, r, n = numbers(layout.warp), numbers(layout.register), numbers(layout.lane)
-    coordinates = w[:, None, None, :] ^ r[None, :, None, :] ^ n[None, None, :, :]
-    strides = np.array([int(np.prod(shape[k + 1 :])) for k in range(len(shape))], np.int64)
-    return (coordinates * strides).sum(-1)
-
-
-def bf16(x: np.ndarray) -> np.ndarray:
-    """float32 rounded to bfloat16, as float32."""
-    bits = np.asarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 class _Return(Exception):
@@ -161,34 +67,14 @@ def _scalar(v: Value) -> Value:
     return np.int64(v) if isinstance(v, int) and abs(v) > 2**31 - 1 else np.int32(v) if isinstance(v, int) else v
 
 
-def instruction_widths(ptx: str) -> dict[tuple[str, int, int], set[int]]:
-    """Bytes of a thread's global accesses, by the place in the source that the PTX names."""
-    files = {m[1]: m[2].rsplit("/", 1)[-1] for m in re.finditer(r'\.file\s+(\d+) "([^"]+)"', ptx)}
-    out: dict[tuple[str, int, int], set[int]] = {}
-    place, before = ("?", 0, 0), ("?", 0, 0)
-    inside = False
-    for line in ptx.splitlines():
-        if found := re.match(r"\s*\.loc\s+(\d+) (\d+) (\d+)", line):
-            place = (files.get(found[1], "?"), int(found[2]), int(found[3]))
-            before = before if inside else place
-        elif "begin inline asm" in line:
-            inside, before = True, place
-        elif "end inline asm" in line:
-            inside = False
-        elif found := re.search(r"\b(?:ld|st|atom|red)\.global((?:\.[a-z0-9:]+)+)", line):
-            parts = found[1].split(".")
-            count = next((int(p[1:]) for p in parts if re.fullmatch(r"v\d", p)), 1)
-            bits = next(int(p[1:]) for p in reversed(parts) if re.fullmatch(r"[busf]\d+", p))
-            for at in {before, place} if inside else {place}:
-                out.setdefault(at, set()).add(count * bits // 8)
-    return out
-
-
 class _Run:
     def __init__(self, program: Program, memory: Memory, grid: tuple[int, ...], at: tuple[int, ...]) -> None:
         self.module, self.widths, self.memory, self.grid, self.at = program.module, program.widths, memory, grid, at
         self.values: dict[str, Value] = {}
         self.counts = Counts()
+        # of each tensor which bits of its flat index it varies with, and whether that is known from its values: what
+        # does not vary between registers of a thread, the compiler computes once
+        self.varies: dict[str, tuple[int, bool]] = {}
         # of each value how many loads of this stretch of code it waits for: [stretch, loads]
         self.waits: dict[str, tuple[int, int]] = {}
         self.stretch, self.deepest = 0, 0
@@ -225,18 +111,35 @@ class _Run:
             handler(op)
             return
         kind, _, name = op.name.partition(".")
-        function = _ARITHMETIC.get(name) if kind in ("arith", "math") else None
+        function = ARITHMETIC.get(name) if kind in ("arith", "math") else None
         if function is None:
             raise NotImplementedError(f"no rule for {op.name}: {op.text}")
         types = self._types(op)
         inputs = [self.values[o] for o in op.operands]
         with np.errstate(all="ignore"):
             self._set(op, function(*inputs), types[-1])
-        self._count(name, types[-1])
+        self._count(name, types[-1], op.operands)
 
     def _types(self, op: ttgir.Op) -> list[ttgir.TensorType]:
         text = op.text.rsplit(" : ", 1)[-1]
-        return [ttgir.parse_type(t) for part in re.split(r" to | -> ", text) for t in ttgir.split_types(part.strip("() "))]
+        return [
+            ttgir.parse_type(t) for part in re.split(r" to | -> ", text) for t in ttgir.split_types(part.strip("() "))
+        ]
+
+    def _vary(self, op: ttgir.Op, loaded: bool = False) -> None:
+        """Note which bits of its index the result varies with: as its values do, unless a load made them."""
+        value = np.asarray(self.values[op.results[0]])
+        known = [self.varies.get(o, (0, True)) for o in op.operands]
+        pure = not loaded and all(k for _, k in known)
+        if pure and value.ndim:
+            self.varies[op.results[0]] = (varying(value), True)
+        elif value.ndim:
+            mask = 0
+            for m, _ in known:
+                mask |= m
+            self.varies[op.results[0]] = (mask, False)
+        elif not pure:
+            self.varies[op.results[0]] = (0, False)
 
     def _set(self, op: ttgir.Op, value: Value, type_: ttgir.TensorType) -> None:
         if type_.element == "bf16":
@@ -246,9 +149,12 @@ class _Run:
                 value = np.asarray(value).astype(DTYPES[type_.element], copy=False)
         self.values[op.results[0]] = value
         self._wait(op.results[0], op.operands)
+        self._vary(op)
 
     def _wait(self, result: str, operands: list[str], more: int = 0) -> None:
-        loads = max((w for o in operands if o in self.waits for s, w in (self.waits[o],) if s == self.stretch), default=0)
+        loads = max(
+            (w for o in operands if o in self.waits for s, w in (self.waits[o],) if s == self.stretch), default=0
+        )
         if loads + more:
             self.waits[result] = (self.stretch, loads + more)
             self.deepest = max(self.deepest, loads + more)
@@ -257,10 +163,25 @@ class _Run:
         self.counts.rounds += self.deepest
         self.stretch, self.deepest = self.stretch + 1, 0
 
-    def _count(self, name: str, type_: ttgir.TensorType) -> None:
-        """Operations of threads: of a tensor each register of each thread."""
-        registers = 1 << len(self.module.layout(type_).register) if type_.shape else 1
+    def _count(self, name: str, type_: ttgir.TensorType, operands: list[str] | None = None) -> None:
+        """Operations of threads: of a tensor each register of each thread that the operands vary with."""
+        mask = 0
+        for o in operands or ():
+            mask |= self.varies.get(o, (0, True))[0]
+        registers = self._registers(type_, mask) if operands else self._registers(type_, -1)
         self.counts.threads[name] = self.counts.threads.get(name, 0) + registers * 32 * self.module.warps
+
+    def _registers(self, type_: ttgir.TensorType, mask: int) -> int:
+        """Registers of a thread that differ in the bits of a mask."""
+        if not type_.shape:
+            return 1
+        count = 1
+        for basis in self.module.layout(type_).register:
+            flat = 0
+            for size, v in zip(type_.shape, basis, strict=True):
+                flat = flat * size + v
+            count *= 2 if flat & mask else 1
+        return count
 
     # ---- structure
 
@@ -272,13 +193,18 @@ class _Run:
         pairs = re.findall(r"%([\w$]+) = %([\w$#]+)", carried[1]) if carried else []
         values = [self.values[v] for _, v in pairs]
         self._end_stretch()
+        # what goes round a loop is made anew in it
+        notes = [self.varies.get(v, (0, True)) for _, v in pairs]
         for k in range(low, high, step):
             self.values[found[1]] = np.int32(k)
             self.values.update({name: v for (name, _), v in zip(pairs, values, strict=True)})
+            self.varies.update({name: note for (name, _), note in zip(pairs, notes, strict=True)})
             names = self.blocks(op.regions)
             values = [self.values[v] for v in names]
+            notes = [self.varies.get(v, (0, True)) for v in names]
             self._end_stretch()
         self.values.update(dict(zip(op.results, values, strict=True)))
+        self.varies.update(dict(zip(op.results, notes, strict=True)))
 
     def _scf_if(self, op: ttgir.Op) -> None:
         taken = bool(self.values[op.operands[0]])
@@ -286,6 +212,7 @@ class _Run:
         names = self.blocks([op.regions[0 if taken else 1]]) if taken or len(op.regions) > 1 else []
         self._end_stretch()
         self.values.update({r: self.values[v] for r, v in zip(op.results, names, strict=True)})
+        self.varies.update({r: self.varies.get(v, (0, True)) for r, v in zip(op.results, names, strict=True)})
 
     def _scf_while(self, op: ttgir.Op) -> None:
         raise NotImplementedError("a while loop: none of our kernels has one")
@@ -299,9 +226,13 @@ class _Run:
             value: Value = word == "true"
         elif word.startswith("0x"):
             bits = int(word, 16)
-            value = np.array([bits], np.uint64).view(np.float64)[0] if type_.element == "f64" else (
-                np.array([bits], np.uint32).view(np.float32)[0] if type_.element in ("f32",) else (
-                    np.array([bits << 16], np.uint32).view(np.float32)[0] if type_.element == "bf16" else bits
+            value = (
+                np.array([bits], np.uint64).view(np.float64)[0]
+                if type_.element == "f64"
+                else (
+                    np.array([bits], np.uint32).view(np.float32)[0]
+                    if type_.element in ("f32",)
+                    else (np.array([bits << 16], np.uint32).view(np.float32)[0] if type_.element == "bf16" else bits)
                 )
             )
         else:
@@ -313,13 +244,13 @@ class _Run:
         name = re.match(r"\s*(\w+),", op.text)[1]  # type: ignore[index]
         a, b = (self.values[o] for o in op.operands)
         if name[0] == "u":
-            a, b, name = _unsigned(a), _unsigned(b), "s" + name[1:]
-        self._compare(op, _COMPARE[name[-2:]](a, b))
+            a, b, name = unsigned(a), unsigned(b), "s" + name[1:]
+        self._compare(op, COMPARE[name[-2:]](a, b))
 
     def _arith_cmpf(self, op: ttgir.Op) -> None:
         name = re.match(r"\s*(\w+),", op.text)[1]  # type: ignore[index]
         a, b = (self.values[o] for o in op.operands)
-        out = _COMPARE[name[1:]](a, b)
+        out = COMPARE[name[1:]](a, b)
         if name[0] == "u":
             out = out | np.isnan(a) | np.isnan(b)
         self._compare(op, out)
@@ -327,19 +258,24 @@ class _Run:
     def _compare(self, op: ttgir.Op, out: Value) -> None:
         self.values[op.results[0]] = out
         self._wait(op.results[0], op.operands)
-        self._count("cmp", self._types(op)[-1])
+        self._vary(op)
+        self._count("cmp", self._types(op)[-1], op.operands)
 
     def _arith_select(self, op: ttgir.Op) -> None:
         c, a, b = (self.values[o] for o in op.operands)
         self._set(op, np.where(c, a, b), self._types(op)[-1])
-        self._count("select", self._types(op)[-1])
+        self._count("select", self._types(op)[-1], op.operands)
 
     def _arith_bitcast(self, op: ttgir.Op) -> None:
         before, after = self._types(op)
         x = np.asarray(self.values[op.operands[0]])
         if "bf16" in (before.element, after.element):
             raw = (np.asarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16) if before.element == "bf16" else x
-            x = (raw.astype(np.uint16).astype(np.uint32) << 16).view(np.float32) if after.element == "bf16" else raw.view(np.int16)
+            x = (
+                (raw.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
+                if after.element == "bf16"
+                else raw.view(np.int16)
+            )
             self._set(op, x, after)
         else:
             self._set(op, np.ascontiguousarray(x).view(DTYPES[after.element]).reshape(x.shape), after)
@@ -365,10 +301,18 @@ class _Run:
     def _tt_make_range(self, op: ttgir.Op) -> None:
         end, start = (int(re.search(rf"{k} = (-?\d+)", op.text)[1]) for k in ("end", "start"))  # type: ignore[index]
         self.values[op.results[0]] = np.arange(start, end, dtype=np.int32)
+        self._vary(op)
 
     def _move(self, op: ttgir.Op, function: Callable[[Value], Value]) -> None:
+        before = np.asarray(self.values[op.operands[0]])
         self.values[op.results[0]] = function(self.values[op.operands[0]])
         self._wait(op.results[0], op.operands)
+        mask, known = self.varies.get(op.operands[0], (0, True))
+        if known:
+            self._vary(op)
+        else:
+            # a marked axis follows the same way as the values do
+            self.varies[op.results[0]] = (moved_bits(mask, before.shape, function), False)
 
     def _tt_splat(self, op: ttgir.Op) -> None:
         self._move(op, lambda x: np.broadcast_to(np.asarray(x), self._types(op)[-1].shape))
@@ -388,19 +332,24 @@ class _Run:
         a, b = (self.values[o] for o in op.operands)
         self.values[op.results[0]] = np.stack([a, b], -1)
         self._wait(op.results[0], op.operands)
+        known = [self.varies.get(o, (0, True)) for o in op.operands]
+        self.varies[op.results[0]] = ((known[0][0] | known[1][0]) << 1 | 1, known[0][1] and known[1][1])
 
     def _tt_split(self, op: ttgir.Op) -> None:
         x = self.values[op.operands[0]]
         self.values[op.results[0]], self.values[op.results[1]] = x[..., 0], x[..., 1]
+        mask, known = self.varies.get(op.operands[0], (0, True))
         for r in op.results:
             self._wait(r, op.operands)
+            self.varies[r] = (mask >> 1, known)
 
     def _tt_addptr(self, op: ttgir.Op) -> None:
         element = re.search(r"!tt\.ptr<(\w+)", op.text)[1]  # type: ignore[index]
         p, o = (self.values[v] for v in op.operands)
         self.values[op.results[0]] = np.asarray(p, np.int64) + np.asarray(o, np.int64) * WIDTHS[element]
         self._wait(op.results[0], op.operands)
-        self._count("addptr", self._types(op)[0])
+        self._vary(op)
+        self._count("addptr", self._types(op)[0], op.operands)
 
     def _ttg_convert_layout(self, op: ttgir.Op) -> None:
         before, after = self._types(op)
@@ -416,7 +365,7 @@ class _Run:
     def _tt_mulhiui(self, op: ttgir.Op) -> None:
         a, b = (np.asarray(self.values[o]).astype(np.uint32).astype(np.uint64) for o in op.operands)
         self._set(op, ((a * b) >> np.uint64(32)).astype(np.uint32).view(np.int32), self._types(op)[-1])
-        self._count("mulhi", self._types(op)[-1])
+        self._count("mulhi", self._types(op)[-1], op.operands)
 
     def _tt_reduce(self, op: ttgir.Op) -> None:
         axis = int(re.search(r"axis = (\d+)", op.text)[1])  # type: ignore[index]
@@ -453,6 +402,7 @@ class _Run:
         self.values[op.results[0]] = np.take_along_axis(x, i, axis)
         self._wait(op.results[0], op.operands)
         type_ = self._types(op)[-1]
+        self._vary(op, loaded=True)
         self._count("gather", type_)
         self.counts.shared += 2 * np.prod(type_.shape) / 32
 
@@ -474,6 +424,8 @@ class _Run:
             value = np.where(mask, value, np.asarray(other[0]).astype(value.dtype))
         self.values[op.results[0]] = value if shape else value[()]
         self._wait(op.results[0], op.operands, 1)
+        if shape:
+            self._vary(op, loaded=True)
 
     def _tt_store(self, op: ttgir.Op) -> None:
         names = [op.operands[0], *op.operands[2:]]
@@ -516,7 +468,7 @@ class _Run:
         found = self.counts.accesses.get(id(op))
         if found is None:
             first = np.asarray(address)[np.broadcast_to(mask, np.shape(address))].reshape(-1)[0]
-            width = self._width(place, size, type_)
+            width = access_width(self.widths, place, size, self.module.layout(type_).register if type_.shape else ())
             found = Access(kind, place, self.memory.name(int(first)), width, not type_.shape)
             self.counts.accesses[id(op)] = found
         if not type_.shape:
@@ -533,155 +485,9 @@ class _Run:
         held = elements(self.module.layout(type_), type_.shape)
         flat = np.asarray(address).reshape(-1)[held]
         live = np.broadcast_to(mask, type_.shape).reshape(-1)[held]
-        self._count_requests(found, flat, live, size)
+        count_requests(found, flat, live, size)
         self._touch(kind, np.unique(np.asarray(address)[np.broadcast_to(mask, type_.shape)] // SECTOR))
         return [address, mask, *rest[1:]]
 
-    def _width(self, place: tuple[str, int, int], size: int, type_: ttgir.TensorType) -> int:
-        """Bytes that an instruction of a thread moves: no more than the layout lets it hold together."""
-        found = self.widths.get(place) or {w for (f, line, _), ws in self.widths.items() if (f, line) == place[:2] for w in ws}
-        together = size
-        if type_.shape:
-            for basis in self.module.layout(type_).register:
-                if basis == (*(0,) * (len(type_.shape) - 1), together // size):
-                    together *= 2
-                else:
-                    break
-        fitting = [w for w in found if size <= w <= together]
-        if not fitting:
-            # merged by the compiler into a wider one, or its place was lost
-            return size
-        return min(fitting)
-
-    def _count_requests(self, found: Access, flat: np.ndarray, live: np.ndarray, size: int) -> None:
-        """flat, live: [warps, registers, lanes]"""
-        together = found.width // size
-        warps, registers, lanes = flat.shape
-        first = flat.reshape(warps * registers // together, together, lanes)
-        on = live.reshape(first.shape)
-        some = on.any((1, 2))
-        first, on = first[some], on[some]
-        last = first + (size - 1)
-        big = np.int64(2**62)
-        for unit, name in ((SECTOR, "sectors"), (LINE, "lines")):
-            where = np.concatenate([first, last], 1).reshape(len(first), -1) // unit
-            where = np.where(np.concatenate([on, on], 1).reshape(len(first), -1), where, big)
-            where.sort(1)
-            new = (where[:, 1:] != where[:, :-1]) & (where[:, 1:] != big)
-            setattr(found, name, getattr(found, name) + int(new.sum() + len(first)))
-        found.wavefronts += self._wavefronts(found, first, on, size)
-        spread = np.where(on, first, big).reshape(len(first), -1)
-        spread.sort(1)
-        distinct = ((spread[:, 1:] != spread[:, :-1]) & (spread[:, 1:] != big)).sum(1) + 1
-        found.requests += len(first)
-        found.bytes += int(distinct.sum()) * size
-        found.least += int((-(-distinct * size // SECTOR)).sum())
-        lane = first[:, 0, :]
-        both = on[:, 0, 1:] & on[:, 0, :-1]
-        step = np.abs(lane[:, 1:] - lane[:, :-1])
-        found.far += int((both & (step >= 256)).sum())
-        found.steps += int(both.sum())
-
-    def _wavefronts(self, found: Access, first: np.ndarray, on: np.ndarray, size: int) -> float:
-        """Passes of requests through the banks: of a store its lines, of a load the most words of one bank.
-
-        first, on: [requests, values of a lane, lanes]"""
-        if found.kind != "load":
-            lines = np.where(on, first // LINE, -1).reshape(len(first), -1)
-            lines.sort(1)
-            count = ((lines[:, 1:] != lines[:, :-1]) & (lines[:, 1:] >= 0)).sum(1) + (lines[:, 0] >= 0)
-            return float(np.maximum(count, np.count_nonzero(on, (1, 2)) * size / LINE).sum())
-        word = np.where(on, first // 4, -1).reshape(len(first), -1)
-        if size == 8:
-            word = np.concatenate([word, np.where(word >= 0, word + 1, -1)], 1)
-        word.sort(1)
-        new = np.concatenate([word[:, :1] >= 0, (word[:, 1:] != word[:, :-1]) & (word[:, 1:] >= 0)], 1)
-        row = np.broadcast_to(np.arange(len(word))[:, None], word.shape)[new]
-        counts = np.zeros((len(word), 32), np.int64)
-        np.add.at(counts, (row, word[new] % 32), 1)
-        return float(counts.max(1).sum())
-
     def _touch(self, kind: str, sectors: np.ndarray) -> None:
         self.counts.global_sectors.setdefault(kind, set()).update(sectors.tolist())
-
-
-def _unsigned(x: Value) -> Value:
-    x = np.asarray(x)
-    return x.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[x.dtype.itemsize]) if x.dtype != bool else x
-
-
-_COMPARE: dict[str, Callable[[Value, Value], Value]] = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
-
-
-def _truncate(a: Value, b: Value) -> Value:
-    """Integer division towards zero; by zero 0."""
-    a, b = np.asarray(a), np.asarray(b)
-    safe = np.where(b == 0, 1, b)
-    return (np.sign(a) * np.sign(safe) * (np.abs(a.astype(np.int64)) // np.abs(safe.astype(np.int64)))).astype(a.dtype)
-
-
-def _shift_right(a: Value, b: Value) -> Value:
-    u = _unsigned(a)
-    return (u >> _unsigned(b)).view(np.asarray(a).dtype)
-
-
-def _maximum(a: Value, b: Value) -> Value:
-    return np.maximum(a, b)
-
-
-def _to_integer(x: Value) -> Value:
-    return np.nan_to_num(np.trunc(x), nan=0.0, posinf=2.0e9, neginf=-2.0e9).clip(-2147483648.0, 2147483520.0)
-
-
-_ARITHMETIC: dict[str, Callable[..., Value]] = {
-    "addi": np.add,
-    "subi": np.subtract,
-    "muli": np.multiply,
-    "addf": np.add,
-    "subf": np.subtract,
-    "mulf": np.multiply,
-    "divf": np.divide,
-    "negf": np.negative,
-    "andi": np.bitwise_and,
-    "ori": np.bitwise_or,
-    "xori": np.bitwise_xor,
-    "shli": np.left_shift,
-    "shrui": _shift_right,
-    "shrsi": np.right_shift,
-    "minsi": np.minimum,
-    "maxsi": np.maximum,
-    "minui": lambda a, b: np.minimum(_unsigned(a), _unsigned(b)).view(np.asarray(a).dtype),
-    "maxui": lambda a, b: np.maximum(_unsigned(a), _unsigned(b)).view(np.asarray(a).dtype),
-    "minnumf": np.fmin,
-    "maxnumf": np.fmax,
-    "minimumf": np.minimum,
-    "maximumf": np.maximum,
-    "divsi": _truncate,
-    "divui": lambda a, b: (_unsigned(a) // np.where(_unsigned(b) == 0, 1, _unsigned(b))).astype(np.asarray(a).dtype),
-    "remsi": lambda a, b: np.asarray(a) - _truncate(a, b) * np.asarray(b),
-    "remui": lambda a, b: (_unsigned(a) % np.where(_unsigned(b) == 0, 1, _unsigned(b))).astype(np.asarray(a).dtype),
-    "extsi": lambda x: x if np.asarray(x).dtype != bool else -np.asarray(x).astype(np.int8),
-    "extui": _unsigned,
-    "extf": lambda x: x,
-    "truncf": lambda x: x,
-    "trunci": lambda x: np.asarray(x) & 1 if False else x,
-    "sitofp": lambda x: x,
-    "uitofp": _unsigned,
-    "fptosi": _to_integer,
-    "fptoui": _to_integer,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "absf": np.abs,
-    "absi": np.abs,
-    "sqrt": np.sqrt,
-    "log": np.log,
-    "exp": np.exp,
-    "fma": lambda a, b, c: a * b + c,
-}

@@ -244,7 +244,11 @@ def parse(text: str) -> Module:
                 base, _, count = name[1:].partition(":")
                 results += [f"{base}#{k}" for k in range(int(count))] if count else [base]
         op = Op(
-            found[2], results, rest, [v.replace("#", "#") for v in re.findall(r"%([\w$-]+(?:#\d+)?)", rest)], place[1] if place else ""
+            found[2],
+            results,
+            rest,
+            [v.replace("#", "#") for v in re.findall(r"%([\w$-]+(?:#\d+)?)", rest)],
+            place[1] if place else "",
         )
         stack[-1][1][-1].ops.append(op)
         if rest.rstrip().endswith("{"):

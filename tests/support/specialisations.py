@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import access
 import torch
 from gpuaug_kernels import aot, codes, launch
 from gpuaug_kernels.chain import TILE
 
-import access
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
 from gpuaug.exec.triton import executor, rules
@@ -24,6 +24,8 @@ KEPT = 12
 KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
+NARROW = "triangle_words: x1 - tl.load(i) < 4"
+TWO = "triangle_words: along[3] <= 2"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 
@@ -89,7 +91,7 @@ def _entries(
     else:
         plan = fuse.Plan(chain, KEYS, frame)
     for number, step in enumerate(executor.steps(plan)):
-        made = rules.prepare(step.passes, step.frame, KEYS)
+        made = rules.prepare(step.passes, step.frame, KEYS, step.stores[-1].dtype)
         source = {
             "dtype": str(dtype).removeprefix("torch."),
             "shape": [2, *shape],
@@ -100,8 +102,11 @@ def _entries(
         for reduction in (None, *made.reductions):
             yield _entry(label, made, reduction, source, work), kept_rows(made, reduction)
         # later steps read what the one before has written
-        dtype, shape = torch.float32, (step.frame.channels, *made.size)
-        strides = torch.empty((2, *shape), device="meta").stride()
+        dtype, shape = made.dtype, (step.frame.channels, *made.size)
+        if dtype == torch.uint16:
+            strides = (4 * made.size[0] * made.size[1], 1, 4 * made.size[1], 4)
+        else:
+            strides = torch.empty((2, *shape), device="meta").stride()
 
 
 def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, Any], work: str) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
         "size": list(made.size),
         "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
         "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
-        **workload(program, made.tables, made.size, some),
+        **workload(program, made.tables, made.size, some, source),
     }
 
 
@@ -141,13 +146,15 @@ def kept_rows(made: rules.Prepared, reduction: Any) -> list[list[list[float]]]:
     return [floats[rows].tolist(), integers.tolist(), doubles[rows].tolist()]
 
 
-def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> dict[str, Any]:
+def workload(program: Any, tables: Any, size: tuple[int, int], some: bool, source: dict[str, Any]) -> dict[str, Any]:
     """How often loops run, and the bodies of ifs that do not always.
 
     some: counted for the samples that have the statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
-    trips |= taps(records[0], tables.doubles)
+    # photographs lie in rows of three channels, but for those in planes
+    words = source["dtype"] == "uint8" and (source["strides"] is None or source["strides"][1] == 1)
+    trips |= taps(records[0], tables.doubles, words)
     choices = [r for r in records[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
         "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
@@ -164,6 +171,9 @@ def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> di
         chances["run_choice: index == k"] = len(choices) / sum(
             len([r for r in row if r[0] < r[1] or not some]) for row in branches
         )
+    if records[0][0] == codes.TRIANGLE and words:
+        two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
+        chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
     if records[0][0] == codes.SWITCH:
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
@@ -198,7 +208,7 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
     return round(torch.stack(need).mean().item(), 3)
 
 
-def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
+def taps(source: tuple[int, ...], doubles: torch.Tensor, words: bool) -> dict[str, float]:
     """Taps of a row and of a column."""
     kind, flag, _, _, at = source
     if kind in (codes.BLUR_ROWS, codes.BLUR_COLUMNS):
@@ -210,6 +220,14 @@ def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
     if kind not in found:
         return {}
     function, (wide, high) = found[kind][0], found[kind][1].unbind(1)
+    if kind == codes.TRIANGLE and words:
+        # four taps of a row at once, and two rows
+        groups = torch.where(wide <= 2, 1.0, (wide / 4).ceil())
+        pairs = (high / 2).ceil()
+        return {
+            "byte_means.k": round(groups.mean().item(), 3),
+            "byte_means.j": round(((groups * pairs).mean() / groups.mean()).item(), 3),
+        }
     rows = high.mean().item()
     return {f"{function}.j": round(rows, 3), f"{function}.k": round((wide * high).mean().item() / rows, 3)}
 
