@@ -138,7 +138,7 @@ def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
-    return {"num_warps": 4, "maxnreg": 168 if source in MANY_REGISTERS else 128}
+    return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 
 
 @cache
