@@ -18,7 +18,7 @@ from gpuaug_kernels.tuples import Format, Kinds, Layout, Parts, Widths
 # stages of long polynomials
 HEAVY = {codes.GAUSSIAN, codes.ERASE}
 # sources that hold much for a pixel in registers
-MANY_REGISTERS = {codes.BILINEAR, codes.NEAREST, codes.SWITCH, codes.PROJECT}
+MANY_REGISTERS = {codes.BILINEAR, codes.NEAREST, codes.PROJECT}
 _TYPES = {
     torch.uint8: "*u8",
     torch.uint16: "*u16",
@@ -137,6 +137,9 @@ def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
             return {"num_warps": 4, "maxnreg": 168 if heavy else 96}
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
+    if source == codes.SWITCH:
+        # each source has its own needs: fewer pixels a thread spill none of them
+        return {"num_warps": 8, "maxnreg": 128}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 
