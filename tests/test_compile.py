@@ -224,6 +224,7 @@ def inspect(kernel) -> dict:
 def marshalled(chain, images, layout):
     """The steps of a policy or of passes made by hand, and the source of each."""
     import torch
+    from gpuaug_kernels import launch
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
@@ -240,10 +241,13 @@ def marshalled(chain, images, layout):
     made = []
     for step in executor.steps(fuse.Plan(chain, keys, frame)):
         assert step.fallback == "", chain
-        made.append((rules.prepare(step.passes, step.frame, keys), source))
+        dtype = step.stores[-1].dtype
+        made.append((rules.prepare(step.passes, step.frame, keys, dtype), source))
         # later steps read what the one before has written
         frame = ir.after(step.passes, step.frame)
-        source = executor._source(torch.empty(2, frame.channels, *frame.fixed))
+        shape = (2, frame.channels, *frame.fixed)
+        written = launch.pixels16(shape, "cpu") if dtype == torch.uint16 else torch.empty(shape)
+        source = executor._source(written)
     return made
 
 
@@ -273,7 +277,7 @@ def launched(one, source, statistics, reduction, target: int) -> str:
         out,
         *numbers,
         **constant,
-        **launch.options(program),
+        **launch.options(program, target),
         grid=(1,),
     ).asm["ttir"]
 
@@ -293,7 +297,9 @@ def main(target: int) -> dict[str, dict]:
                 made = launch.ahead(
                     source, program, one.tables, statistics, one.size, one.dtype, one.channels_last, reduction
                 )
-                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
+                kernel = triton.compile(
+                    made, target=GPUTarget("cuda", target, 32), options=launch.options(program, target)
+                )
                 label = ", ".join(
                     [
                         name,

@@ -127,19 +127,23 @@ def speeds(ours: Ours) -> dict[str, Any]:
     """Whole call, call in a graph, pixel kernels alone and a copy of the same bytes, in turns; shares of the bound."""
     device, least = ours.card.device, bound(ours)["copy seconds"]
     found, works, failed = _recorded(ours), {"whole call": ours.call, "copy of these bytes": copies(ours)}, {}
-    pixels = [one for one in found if not TABLES.search(one.name)]
+    pixels, draws = [[one for one in found if bool(TABLES.search(one.name)) == drawn] for drawn in (False, True)]
     if not pixels:
         raise Red(f"no kernel of a call touches pixels: {[one.name for one in found]}")
     in_graphs: dict[str, Work] = {
         "in a graph": ours.step,
-        "draws in a graph": ours.draw,
         "pixel kernels": lambda: [one.again() for one in pixels],
         "copy in a graph": copies(ours),
     }
+    # the traced draws of a call are kernels of their own; a policy that cannot be traced has none
+    if draws:
+        in_graphs["draws in a graph"] = lambda: [one.again() for one in draws]
+    else:
+        failed["draws in a graph"] = "no kernel of a call draws: the policy is drawn step by step"
     several = {}
     for name, work in in_graphs.items():
         # the launches of all places were recorded: once through them is as many calls
-        times = 1 if name == "pixel kernels" else PLACES
+        times = 1 if name in ("pixel kernels", "draws in a graph") else PLACES
         try:
             works[name], several[name] = clock.captured(work, device, times), PLACES
         except Exception as error:
@@ -165,7 +169,7 @@ def _recorded(ours: Ours) -> list[clock.Launched]:
 
 
 def _shares(each: dict[str, list[float]]) -> dict[str, Any]:
-    """What of a call in a graph is not pixels, and what of it the public draw would be."""
+    """What of a call in a graph is not pixels, and what of it is drawing."""
     if "in a graph" not in each:
         return {}
     out = {}

@@ -30,7 +30,9 @@ class Stored(NamedTuple):
             if self.frame.fixed
             else round(float(self.frame.size.double().prod(1).mean()))
         )
-        return pixels * self.frame.channels * self.dtype.itemsize
+        # the fourth of a pixel is empty, so that a pixel is one word
+        channels = 4 if self.dtype == torch.uint16 else self.frame.channels
+        return pixels * channels * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ the first call on a card of that architecture compiles none of these kernels; no
 What to compile is data beside this file: specialisations.json has the kernels that write images, each as the program of
 its chain with the workload that its loops are counted for; draw_programs.json has those that draw their parameters.
 Both are written from policies by the scripts of tests/support.  What the machine code costs is counted by
-kernels/tools/aot_report.py, which is not in the wheel."""
+kernels/tools/aot_report.py, which is not in the wheel; --report runs it."""
 
 import argparse
 import json
@@ -60,6 +60,22 @@ def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
+def source_of(entry: dict[str, Any]) -> Any:
+    """The images that an entry reads, without memory."""
+    import torch
+
+    from gpuaug_kernels.chain import Source
+
+    given = entry["source"]
+    shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
+    data = (
+        torch.empty(1, dtype=torch.int64, device="cpu")
+        if strides is None
+        else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    )
+    return Source(data, dtype, shape[1], ragged=strides is None)
+
+
 def compiled(entry: dict[str, Any], target: int) -> Any:
     """One kernel for one architecture, as a launch would compile it; it stays in Triton's cache.
 
@@ -69,16 +85,9 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
     from triton.backends.compiler import GPUTarget
 
     from gpuaug_kernels import launch
-    from gpuaug_kernels.chain import Source, Tables
+    from gpuaug_kernels.chain import Tables
 
-    given, program = entry["source"], chain_of(entry)
-    shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
-    data = (
-        torch.empty(1, dtype=torch.int64, device="cpu")
-        if strides is None
-        else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
-    )
-    source = Source(data, dtype, shape[1], ragged=strides is None)
+    source, program = source_of(entry), chain_of(entry)
     *tables, statistics = (torch.empty(1, width, device="cpu") for width in entry["widths"])
     out = entry["out"]
     made = launch.ahead(
@@ -91,7 +100,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
         out["channels_last"],
         reduction_of(entry),
     )
-    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program))
+    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program, target))
 
 
 def draw_names() -> list[str]:
@@ -169,10 +178,11 @@ def asked(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    given, wanted = asked(
-        argparse.ArgumentParser(prog="python -m gpuaug_kernels.aot", description=(__doc__ or "").splitlines()[0]),
-        arguments,
-    )
+    parser = argparse.ArgumentParser(prog="python -m gpuaug_kernels.aot", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="what each costs on a card, counted; from a checkout")
+    given, wanted = asked(parser, arguments)
+    if given.report:
+        return _report(list(sys.argv[1:] if arguments is None else arguments))
     rows = []
     for name, entry in wanted:
         for target in given.target:
@@ -194,6 +204,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         print(json.dumps(rows, indent=1))
     return 0
+
+
+def _report(arguments: list[str]) -> int:
+    """The report of kernels/tools, which the wheel does not hold."""
+    tools = Path(__file__).resolve().parents[1] / "tools"
+    if not (tools / "aot_report.py").exists():
+        print(f"error: --report needs a checkout of gpuaug, whose {tools} is missing here", file=sys.stderr)
+        return 2
+    sys.path.insert(0, str(tools))
+    import importlib
+
+    status: int = importlib.import_module("aot_report").main([a for a in arguments if a != "--report"])
+    return status
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gpuaug_kernels.constants import ALONE, CUTMIX, MIXUP, PITCH, RECORD
+from gpuaug_kernels import codes
+from gpuaug_kernels.constants import ALONE, CUTMIX, MIXUP, PITCH, PIXELS16, RECORD
 from gpuaug_kernels.point import inside, run_stages
 from gpuaug_kernels.read import read
+from gpuaug_kernels.store import store_tile
 from gpuaug_kernels.tuples import Image, Row, Tile
-from gpuaug_kernels.wide import store_pairs, store_wide
 
-TILE = 32
+TILE = codes.TILE
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Reduction:
 @dataclass(frozen=True)
 class Source:
     """Images in memory: a dense tensor [N, C, H, W] of any strides, or the addresses, [N] int64, of contiguous [H, W,
-    C] images of one dtype."""
+    C] images of one dtype.  Those of uint16 are what `launch.images` has written for a later launch."""
 
     data: Tensor
     dtype: torch.dtype
@@ -71,11 +72,13 @@ class Source:
         return self.dtype, self.channels, self.ragged, data.shape[1:], data.stride(), data.data_ptr() & 15
 
     def strides(self) -> tuple[int, int, int, int]:
-        """Of sample, channel, row and column, in elements; a ragged image's rows are in the table.  One channel serves
-        for three."""
+        """Of sample, channel, row and column, in elements, in pixels of uint16; a ragged image's rows are in the table.
+        One channel serves for three."""
         if self.ragged:
             return 0, int(self.channels > 1), 0, self.channels
         n, c, y, x = self.data.stride()
+        if self.dtype == torch.uint16:
+            return n // 4, 0, y // 4, 1
         return n, c if self.channels > 1 else 0, y, x
 
 
@@ -120,40 +123,8 @@ def mix_sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
 
 
 @triton.jit
-def to_output(x, TYPE: tl.constexpr):
-    """To the output's type: 16 bits to nearest even, 8 bits as torchvision does."""
-    if TYPE == tl.uint8:
-        # NaN has to become a number
-        x = tl.floor(tl.minimum(tl.maximum(x, 0.0), 1.0) * 255.999)
-    return x.to(TYPE)
-
-
-@triton.jit
-def store_tile(out, n, r, g, b, at, size, mask, LAYOUT: tl.constexpr):
-    """Write a tile of one sample, rounded: each value once.  out: [N, LAYOUT.written, *size] of any dtype"""
-    height, width = size
-    r = to_output(r, out.dtype.element_ty)
-    if LAYOUT.channels == 3:
-        g, b = to_output(g, out.dtype.element_ty), to_output(b, out.dtype.element_ty)
-    if LAYOUT.together > 2:
-        store_wide(out, n, r, g, b, at, size, LAYOUT.together)
-    elif LAYOUT.together == 2:
-        store_pairs(out, n, r, g, b, at, size)
-    else:
-        if LAYOUT.last == 1:
-            place, step = (at.y * width + at.x).to(tl.int64) * LAYOUT.written, 1
-        else:
-            place, step = (at.y * width + at.x).to(tl.int64), tl.cast(height, tl.int64) * width
-        place += n * height * width * LAYOUT.written + at.channel * step
-        tl.store(out + place, r, mask=mask)
-        if LAYOUT.channels == 3:
-            tl.store(out + place + step, g, mask=mask)
-            tl.store(out + place + 2 * step, b, mask=mask)
-
-
-@triton.jit
 def chain(
-    source,  # [N, C, H, W] uint8, float16, bfloat16 or float32 of the strides below; ragged: addresses, [N] int64
+    source,  # [N, C, H, W] uint8, float16, bfloat16, float32, uint16 of the strides below; ragged: addresses [N] int64
     floats,  # [N, WIDTHS.floats] float32
     integers,  # [N, WIDTHS.integers] int32
     doubles,  # [N, WIDTHS.doubles] float64
@@ -183,8 +154,8 @@ def chain(
     channel = tl.program_id(0) % FORMAT.groups
     n = (tl.program_id(0) // FORMAT.groups).to(tl.int64)
     left, top = tl.program_id(1) * TILE, tl.program_id(2) * TILE
-    y, x = (top + tl.arange(0, TILE))[:, None], (left + tl.arange(0, TILE))[None, :]
-    at = Tile(y, x, width, channel, top, left)
+    place = tl.arange(0, TILE * TILE)
+    at = Tile(top + place // TILE, left + place % TILE, width, channel, top, left)
     mask = (at.y < height) & (at.x < width)
     MIX: tl.constexpr = PROGRAM[RECORD]
     mine = integers + n * WIDTHS.integers
@@ -201,7 +172,7 @@ def chain(
         # a row that the batch does not have is nobody's memory: the sample is its own partner then
         partner = tl.where((partner >= 0) & (partner < tl.num_programs(0) // FORMAT.groups), partner, n)
     first, last = mix_sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
-    r = tl.zeros((TILE, TILE), tl.float32)
+    r = tl.zeros((TILE * TILE,), tl.float32)
     g = r
     b = r
     for side in range(first, last):
@@ -212,10 +183,13 @@ def chain(
         step = FORMAT.column_stride if FORMAT.column_stride > 0 else stride_x
         if RAGGED != 0:
             base = tl.load(source + m).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
-            image = Image(base, stride_c, tl.load(i + PITCH).to(tl.int64), step, FORMAT.words)
+            image = Image(base, stride_c, tl.load(i + PITCH).to(tl.int64), step)
+        elif FORMAT.form == PIXELS16:
+            pixels = source.to(tl.pointer_type(tl.uint64), bitcast=True)
+            image = Image(pixels + m * stride_n, stride_c, stride_y, step)
         else:
-            image = Image(source + m * stride_n, stride_c, stride_y, step, FORMAT.words)
-        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS.doubles, at, mask, height, FORMAT.channels)
+            image = Image(source + m * stride_n, stride_c, stride_y, step)
+        vr, vg, vb = read(PROGRAM, 0, image, f, i, doubles + m * WIDTHS.doubles, at, mask, height, FORMAT)
         row = Row(f, i, statistics + m * WIDTHS.statistics, cells, mask)
         none = tl.full((), 0, tl.int32)
         vr, vg, vb, _ = run_stages(PROGRAM, 2, PARTS.before, vr, vg, vb, none, row, at, FORMAT, BEFORE)

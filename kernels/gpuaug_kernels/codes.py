@@ -29,6 +29,8 @@ def _named(first: str, last: str) -> dict[str, int]:
 
 # integers a record
 RECORD = 5
+# rows and columns of the square of pixels that a program of the grid makes
+TILE = 32
 # a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
 NOTHING = 2.0**-15
 
@@ -46,6 +48,11 @@ MIXES = _named("ALONE", "MIXUP")
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
 SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE, PERMUTE, ADD_BELOW = range(8, 17)
 STAGES = _named("CHOICE", "ADD_BELOW")
+# how an image is read: value by value, by words of [H, W, 3] bytes, or a pixel as four uint16, round(65535 x)
+EACH, WORDS, PIXELS16 = range(3)
+# how an image is written: value by value; a pixel as four uint16; three channels that come last, a lane a value, or a
+# lane two values of 16 bits, or four of 8
+PLAIN, SHORTS, VALUES, HALVES, BYTES = range(5)
 # kinds of statistic; 0 stands for none
 MEAN, RANGE, HISTOGRAM = range(1, 4)
 STATISTICS = _named("MEAN", "HISTOGRAM")

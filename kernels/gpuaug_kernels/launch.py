@@ -2,6 +2,7 @@
 this machine lacks."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,13 +15,17 @@ from gpuaug_kernels.chain import TILE, ChainProgram, Reduction, Source, Tables, 
 from gpuaug_kernels.statistics import finish
 from gpuaug_kernels.tuples import Format, Kinds, Layout, Parts, Widths
 
-# stages of a few instructions for every sample
-LIGHT = {codes.IDENTITY, codes.AFFINE, codes.NORMALIZE, codes.GRAY, codes.SOLARIZE}
 # stages of long polynomials
 HEAVY = {codes.GAUSSIAN, codes.ERASE}
 # sources that hold much for a pixel in registers
-MANY_REGISTERS = {codes.BILINEAR, codes.NEAREST, codes.SWITCH, codes.PROJECT}
-_TYPES = {torch.uint8: "*u8", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+MANY_REGISTERS = {codes.BILINEAR, codes.NEAREST, codes.PROJECT}
+_TYPES = {
+    torch.uint8: "*u8",
+    torch.uint16: "*u16",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+}
 
 
 def images(
@@ -45,7 +50,9 @@ def images(
     # the interpreter truncates to bfloat16 where a card rounds to nearest: there it writes float32, and torch rounds
     rounded = dtype == torch.bfloat16 and interpreted()
     written = out
-    if written is None or rounded:
+    if dtype == torch.uint16:
+        written = pixels16(shape, tables.integers.device)
+    elif written is None or rounded:
         written = torch.empty(
             shape, dtype=torch.float32 if rounded else dtype, device=tables.integers.device, memory_format=layout
         )
@@ -54,6 +61,14 @@ def images(
         program.bound[kind] = output_layout(source, program, *kind[1:])
     _launch(source, program, tables, statistics, size, written, program.bound[kind])
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
+
+
+def pixels16(shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+    """Empty images of three channels in [0, 1] for a later launch: round(65535 x), a pixel in eight bytes."""
+    n, channels, height, width = shape
+    if channels != 3:
+        raise ValueError(f"images of uint16 must have 3 channels, got {channels}; let them be float32")
+    return torch.empty((n, height, width, 4), dtype=torch.uint16, device=device).permute(0, 3, 1, 2)[:, :3]
 
 
 def reduce_statistics(
@@ -118,23 +133,33 @@ def interpreted() -> bool:
     return isinstance(chain, InterpretedFunction)
 
 
-def options(program: ChainProgram) -> dict[str, int]:
-    """How a program is compiled: few warps where a thread's pixels share work, and registers enough to spill none."""
+def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
+    """How a program is compiled: registers enough to spill none, and no more, since what runs at once hides what is
+    waited for.  target: compute capability times ten"""
     source, mix = program.records[0], program.records[codes.RECORD]
-    stages = _stage_codes(program.records, 2, program.end)
-    # a mix reads two sides, and a normal is a long polynomial for every pixel that a thread holds
-    crowded = mix == codes.MIXUP or bool(stages & HEAVY)
+    # a normal is a long polynomial for every pixel that a thread holds
+    heavy = bool(_stage_codes(program.records, 2, program.end) & HEAVY)
+    # the compiler takes more for the same on later cards
+    later = target >= 100
     if source == codes.TRIANGLE:
-        return {"num_warps": 4 if crowded or mix != codes.ALONE else 2, "maxnreg": 240}
+        return {"num_warps": 8, "maxnreg": 168 if heavy or mix != codes.ALONE else 128 if later else 80}
     if source in (codes.PIXEL, codes.FLOOR):
-        # where little is done to a pixel, most work is done once a thread; and one warp needs no barrier to exchange
-        # values
-        warps, registers = (
-            (4, 168) if crowded else (1, 200) if stages <= LIGHT else (2, 160 if mix == codes.ALONE else 200)
-        )
-        return {"num_warps": warps, "maxnreg": registers}
+        if heavy or mix != codes.ALONE:
+            return {"num_warps": 4, "maxnreg": 168 if heavy else 96}
+        # sixteen pixels a thread share what a tile costs
+        return {"num_warps": 2, "maxnreg": 168 if later else 128}
+    if source == codes.SWITCH:
+        # each source has its own needs: fewer pixels a thread spill none of them
+        return {"num_warps": 8, "maxnreg": 128}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
+
+
+@cache
+def target_of(index: int) -> int:
+    """The compute capability of a device, times ten."""
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor
 
 
 def _stage_codes(records: tuple[int, ...], first: int, last: int) -> set[int]:
@@ -148,18 +173,22 @@ def _stage_codes(records: tuple[int, ...], first: int, last: int) -> set[int]:
     return found
 
 
-def reads_words(source: Source, program: ChainProgram) -> bool:
-    """Whether pixels of three bytes are read sixteen at a time, as six words: every row begins at a multiple of eight
-    bytes."""
-    if (
-        source.ragged
-        or source.dtype != torch.uint8
-        or program.channels != 3
-        or program.records[0] not in (codes.PIXEL, codes.FLOOR)
-    ):
+def source_form(source: Source, program: ChainProgram) -> int:
+    """How a program reads its images: a pixel of three bytes as a part of words, wherever its row begins."""
+    if source.dtype == torch.uint16:
+        return codes.PIXELS16
+    _, c, y, x = source.strides()
+    small = source.ragged or y * source.data.shape[2] < 2**31
+    words = source.dtype == torch.uint8 and program.channels == source.channels == 3 and (c, x) == (1, 3) and small
+    return codes.WORDS if words else codes.EACH
+
+
+def rows_aligned(source: Source) -> bool:
+    """Whether every row begins at a multiple of eight bytes."""
+    if source.ragged:
         return False
-    n, c, y, x = source.strides()
-    return (c, x) == (1, 3) and n % 8 == y % 8 == source.data.data_ptr() % 8 == 0 and source.data.shape[3] % 16 == 0
+    n, _, y, _ = source.strides()
+    return n % 8 == y % 8 == source.data.data_ptr() % 8 == 0
 
 
 def chain_constants(
@@ -173,11 +202,14 @@ def chain_constants(
     """The compile-time constants of `chain`."""
     # a stride that is known when compiling saves an instruction for each address
     step = 3 if source.strides()[3] == 3 else 0
+    form = source_form(source, program)
+    # not a constant where it changes nothing
+    aligned = int(form == codes.WORDS and program.records[0] == codes.PIXEL and rows_aligned(source))
     return {
         "PROGRAM": program.records,
         "PARTS": Parts(program.end_before, program.end, program.statistics_before),
         "WIDTHS": Widths(*(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, statistics))),
-        "FORMAT": Format(program.channels, program.blocks, program.groups, int(reads_words(source, program)), step),
+        "FORMAT": Format(program.channels, program.blocks, program.groups, form, aligned, step),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "REDUCE": reduction.number if reduction else -1,
@@ -190,14 +222,15 @@ def output_layout(
     source: Source, program: ChainProgram, channels_last: bool, width: int, dtype: torch.dtype, address: int = 0
 ) -> Layout:
     """How the kernel writes.  address: of the output, 0 for one that is aligned"""
-    together = 0
-    if channels_last and program.written == program.channels == 3 and address % 16 == 0:
-        # as many neighbouring pixels as a thread holds anyway
-        if reads_words(source, program) and width % 16 == 0:
-            together = 8 if dtype == torch.float32 else 16
-        elif program.records[0] in (codes.TRIANGLE, codes.SWITCH, codes.PIXEL) and width % 2 == 0:
-            together = 2
-    return Layout(min(program.channels, program.written), program.written, int(channels_last), together)
+    form = codes.PLAIN
+    if dtype == torch.uint16:
+        form = codes.SHORTS
+    elif channels_last and program.written == program.channels == 3:
+        # a lane writes a word of 32 bits, where a row is whole ones
+        form, values = {1: (codes.BYTES, 4), 2: (codes.HALVES, 2)}.get(dtype.itemsize, (codes.VALUES, 1))
+        if width % values or address % 4:
+            form = codes.VALUES
+    return Layout(min(program.channels, program.written), program.written, int(channels_last), form)
 
 
 def _launch(
@@ -217,8 +250,9 @@ def _launch(
     if bound is None or source.data.shape[0] != n or source.data.device != device:
         # whoever launches a program again does so with tables that were made in the same way
         _check(source, tables, statistics, out)
+        target = target_of(out.device.index) if out.is_cuda else 90
         constants = chain_constants(source, program, tables, statistics, layout, reduction)
-        bound = program.bound[kind] = Bound(chain, constants, options(program))
+        bound = program.bound[kind] = Bound(chain, constants, options(program, target))
     grid = (n * program.groups, -(-size[1] // TILE), -(-size[0] // TILE))
     if n:
         bound(device, grid, source.data, *table, out, *source.strides(), *size)

@@ -23,7 +23,9 @@ from gpuaug_kernels.constants import (
     RECORD,
     SHARPEN,
     SWITCH,
+    TILE,
     TRIANGLE,
+    WORDS,
 )
 from gpuaug_kernels.source import read_pixel, read_shifted, resample, sharpen
 from gpuaug_kernels.stencil import blur, project
@@ -31,48 +33,48 @@ from gpuaug_kernels.warp import warp
 
 
 @triton.jit
-def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
+def read(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, FORMAT: tl.constexpr):
     """A record of a source: three channels of every pixel of the tile, float32, uint8 taken to [0, 1]."""
     KIND: tl.constexpr = PROGRAM[K]
     if KIND == SWITCH:
-        r, g, b = read_switch(PROGRAM, K, image, f, i, d, at, mask, height, CHANNELS)
+        r, g, b = read_switch(PROGRAM, K, image, f, i, d, at, mask, height, FORMAT)
     elif KIND == PIXEL:
-        r, g, b = read_pixel(image, at, mask, height, CHANNELS)
+        r, g, b = read_pixel(image, at, mask, height, FORMAT)
     else:
         r, g, b = read_around(
-            PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, CHANNELS
+            PROGRAM, K, image, f + PROGRAM[K + 2], i + PROGRAM[K + 3], d + PROGRAM[K + 4], at, mask, height, FORMAT
         )
     return r, g, b
 
 
 @triton.jit
-def read_around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
+def read_around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, FORMAT: tl.constexpr):
     """A source that reads other pixels than its own.  f, i, d: where its parameters begin"""
     KIND: tl.constexpr = PROGRAM[K]
-    if (KIND == FLOOR) & image.words:
-        r, g, b = read_shifted(image, f, i, d, at, height, CHANNELS, PROGRAM[K + 1])
+    if (KIND == FLOOR) & (FORMAT.form == WORDS):
+        r, g, b = read_shifted(image, f, i, d, at, height, FORMAT, PROGRAM[K + 1])
     elif (KIND == TRIANGLE) | (KIND == FLOOR):
-        r, g, b = resample(image, f, i, d, at, CHANNELS, KIND, PROGRAM[K + 1])
+        r, g, b = resample(image, f, i, d, at, FORMAT, KIND, PROGRAM[K + 1])
     elif KIND == SHARPEN:
-        r, g, b = sharpen(image, f, i, at, mask, CHANNELS)
+        r, g, b = sharpen(image, f, i, at, mask, FORMAT)
     elif (KIND == BILINEAR) | (KIND == NEAREST):
-        r, g, b = warp(image, f, i, d, at, mask, CHANNELS, KIND, PROGRAM[K + 1])
+        r, g, b = warp(image, f, i, d, at, mask, FORMAT, KIND, PROGRAM[K + 1])
     elif KIND == PROJECT:
-        r, g, b = project(image, f, i, d, at, mask, CHANNELS, PROGRAM[K + 1])
+        r, g, b = project(image, f, i, d, at, mask, FORMAT, PROGRAM[K + 1])
     else:
         tl.static_assert((KIND == BLUR_ROWS) | (KIND == BLUR_COLUMNS), "no such source")
-        r, g, b = blur(image, f, i, at, mask, CHANNELS, PROGRAM[K + 1], KIND == BLUR_ROWS)
+        r, g, b = blur(image, f, i, at, mask, FORMAT, PROGRAM[K + 1], KIND == BLUR_ROWS)
     return r, g, b
 
 
 @triton.jit
-def read_switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, CHANNELS: tl.constexpr):
+def read_switch(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask, height, FORMAT: tl.constexpr):
     """The sample's one of several sources, chosen at run time: a tile has one sample, so that no warp diverges."""
     index = tl.load(i + PROGRAM[K + 3])
-    r = tl.zeros((at.y.shape[0], at.x.shape[1]), tl.float32)
+    r = tl.zeros((TILE * TILE,), tl.float32)
     g = r
     b = r
     for k in tl.static_range(tl.constexpr(PROGRAM[K + 1])):
         if index == k:
-            r, g, b = read(PROGRAM, RECORD * (PROGRAM[K + 2] + k), image, f, i, d, at, mask, height, CHANNELS)
+            r, g, b = read(PROGRAM, RECORD * (PROGRAM[K + 2] + k), image, f, i, d, at, mask, height, FORMAT)
     return r, g, b

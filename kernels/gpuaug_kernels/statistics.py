@@ -23,7 +23,7 @@ from gpuaug_kernels.constants import HISTOGRAM, MEAN, RANGE
 def add_mean(cells, gray, mask):
     """Add a tile to a sum.  cells: pointer to [1] int64"""
     units = tl.floor(tl.minimum(tl.maximum(gray, -1.0e9), 1.0e9) * 16777216.0 + 0.5).to(tl.int64)
-    tl.atomic_add(cells, tl.sum(tl.sum(tl.where(mask, units, 0), 1), 0), sem="relaxed")
+    tl.atomic_add(cells, tl.sum(tl.where(mask, units, 0), 0), sem="relaxed")
 
 
 @triton.jit
@@ -43,8 +43,8 @@ def value_of_key(key):
 @triton.jit
 def add_range(cells, x, mask, CHANNELS: tl.constexpr):
     """Widen a channel's range by a tile.  cells: pointer to [2, CHANNELS] int64, at the channel"""
-    high = tl.max(tl.max(tl.where(mask, x, float("-inf")), 1), 0)
-    low = tl.max(tl.max(tl.where(mask, -x, float("-inf")), 1), 0)
+    high = tl.max(tl.where(mask, x, float("-inf")), 0)
+    low = tl.max(tl.where(mask, -x, float("-inf")), 0)
     tl.atomic_max(cells, order_key(high), sem="relaxed")
     tl.atomic_max(cells + CHANNELS, order_key(low), sem="relaxed")
 
@@ -58,8 +58,7 @@ def histogram_bin(x):
 @triton.jit
 def add_histogram(cells, x, mask):
     """Count a tile's values of one channel.  cells: pointer to [256] int64"""
-    SIZE: tl.constexpr = x.shape[0] * x.shape[1]
-    counts = tl.histogram(tl.reshape(histogram_bin(x), (SIZE,)), 256, mask=tl.reshape(mask, (SIZE,)))
+    counts = tl.histogram(histogram_bin(x), 256, mask=mask)
     tl.atomic_add(cells + tl.arange(0, 256), counts.to(tl.int64), mask=counts > 0, sem="relaxed")
 
 

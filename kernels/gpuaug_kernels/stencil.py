@@ -6,9 +6,10 @@ as in source.py, but where said."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import NOTHING, REFLECT
+from gpuaug_kernels.constants import NOTHING, REFLECT, TILE
 from gpuaug_kernels.point import load_channels
-from gpuaug_kernels.source import border_tap, gather, snap_mean, to_int32, to_unit, unit_scale
+from gpuaug_kernels.source import border_tap, gather, snap_mean, to_unit, unit_scale
+from gpuaug_kernels.taps import to_int32
 from gpuaug_kernels.warp import blend_fill, mapped_position
 
 
@@ -24,21 +25,21 @@ def reflect_tap(tap, size, FAR: tl.constexpr):
 
 
 @triton.jit
-def blur(image, weights, i, at, mask, CHANNELS: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr):
+def blur(image, weights, i, at, mask, FORMAT: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr):
     """A weighted mean along x or along y.  i: input height and width; weights: pointer to [TAPS] float32"""
     y, x = at.y, at.x
     FAR: tl.constexpr = TAPS // 2
-    r = tl.zeros((y.shape[0], x.shape[1]), tl.float32)
+    r = tl.zeros((TILE * TILE,), tl.float32)
     g = r
     b = r
     for k in range(TAPS):
         w = tl.load(weights + k)
         if ROWS:
-            vr, vg, vb = gather(image, y, reflect_tap(x + (k - FAR), tl.load(i + 1), FAR), at.channel, mask, CHANNELS)
+            vr, vg, vb = gather(image, y, reflect_tap(x + (k - FAR), tl.load(i + 1), FAR), at.channel, mask, FORMAT)
         else:
-            vr, vg, vb = gather(image, reflect_tap(y + (k - FAR), tl.load(i), FAR), x, at.channel, mask, CHANNELS)
+            vr, vg, vb = gather(image, reflect_tap(y + (k - FAR), tl.load(i), FAR), x, at.channel, mask, FORMAT)
         r, g, b = r + w * vr, g + w * vg, b + w * vb
-    one = unit_scale(image)
+    one = unit_scale(image, FORMAT)
     return to_unit(r, one), to_unit(g, one), to_unit(b, one)
 
 
@@ -51,7 +52,7 @@ def projected_taps(position, half):
 
 
 @triton.jit
-def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.constexpr):
+def project(image, fill, i, d, at, mask, FORMAT: tl.constexpr, FILL: tl.constexpr):
     """The mean of the taps in the window; with a fill, that of all taps, those beyond it filled.
 
     i: window, x0 y0 x1 y1; d: map from output to input (0 to 8), half widths of the triangle (9, 10)"""
@@ -59,7 +60,7 @@ def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.conste
     first_x, beyond_x, slope_x, taps_x = projected_taps(sx, tl.load(d + 9))
     first_y, beyond_y, slope_y, taps_y = projected_taps(sy, tl.load(d + 10))
     x0, y0, x1, y1 = tl.load(i), tl.load(i + 1), tl.load(i + 2), tl.load(i + 3)
-    r = tl.zeros((at.y.shape[0], at.x.shape[1]), tl.float32)
+    r = tl.zeros((TILE * TILE,), tl.float32)
     g = r
     b = r
     # the weight of all taps, and of those in the window, along each axis
@@ -81,19 +82,19 @@ def project(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, FILL: tl.conste
             every_x += wx
             inside_x += tl.where(valid, wx, 0.0)
             w = wy * wx
-            vr, vg, vb = gather(image, y, x, at.channel, mask & within & valid & (w > 0.0), CHANNELS)
+            vr, vg, vb = gather(image, y, x, at.channel, mask & within & valid & (w > 0.0), FORMAT)
             r, g, b = r + w * vr, g + w * vg, b + w * vb
-    one = unit_scale(image)
+    one = unit_scale(image, FORMAT)
     every, inside = every_x * every_y, inside_x * inside_y
     over = 1.0 / tl.where(inside > 0.0, inside, 1.0)
     nr, ng, nb = r, g, b
     if one == 1.0:
         # the tap that weighs most
         y, x = first_y + tl.floor(beyond_y + 0.5).to(tl.int32), first_x + tl.floor(beyond_x + 0.5).to(tl.int32)
-        nr, ng, nb = gather(image, y, x, at.channel, mask & (y >= y0) & (y < y1) & (x >= x0) & (x < x1), CHANNELS)
+        nr, ng, nb = gather(image, y, x, at.channel, mask & (y >= y0) & (y < y1) & (x >= x0) & (x < x1), FORMAT)
     r, g, b = snap_mean(r * over, nr, one), snap_mean(g * over, ng, one), snap_mean(b * over, nb, one)
     if FILL == 1:
-        fr, fg, fb = load_channels(fill + at.channel, CHANNELS)
+        fr, fg, fb = load_channels(fill + at.channel, FORMAT.channels)
         share = inside / tl.where(every > 0.0, every, 1.0)
         r, g, b = blend_fill(r, fr, share), blend_fill(g, fg, share), blend_fill(b, fb, share)
     return r, g, b

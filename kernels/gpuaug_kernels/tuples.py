@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 class Tile(NamedTuple):
     """The pixels of the output that a program of the grid makes."""
 
-    y: Any  # [TILE, 1] int32
-    x: Any  # [1, TILE] int32
+    y: Any  # [TILE * TILE] int32, row by row: neighbouring lanes lie side by side whatever Triton's layout
+    x: Any  # [TILE * TILE] int32
     width: Any  # of the output
     channel: Any  # the first that the program holds: 0 where it holds three
     top: Any  # the first y
@@ -18,13 +18,12 @@ class Tile(NamedTuple):
 
 
 class Image(NamedTuple):
-    """One sample's image in memory; strides in elements."""
+    """One sample's image in memory; strides in elements, or in pixels of four uint16 each."""
 
     data: Any  # pointer to its first value
     channel_stride: Any
     row_stride: Any
     column_stride: Any
-    words: Any  # whether it is read sixteen pixels at a time (wide.py)
 
 
 class Row(NamedTuple):
@@ -34,7 +33,7 @@ class Row(NamedTuple):
     integers: Any  # [columns] int32, its parameters and keys
     statistics: Any  # [columns] float32
     cells: Any  # [columns] int64, in a launch that reduces a statistic
-    mask: Any  # [TILE, TILE] bool: pixels of the tile that are in the image
+    mask: Any  # [TILE * TILE] bool: pixels of the tile that are in the image
 
 
 class Axis(NamedTuple):
@@ -84,7 +83,8 @@ class Format(NamedTuple):
     channels: int  # that a program of the grid holds: 3, or 1
     blocks: int  # of four channels in the image, for noise
     groups: int  # programs that share a pixel
-    words: int  # 1 where pixels are read sixteen at a time
+    form: int  # how they are read: EACH, WORDS or PIXELS16 of codes.py
+    aligned: int  # 1 where every row begins at a multiple of eight bytes
     column_stride: int  # 3, or 0 where it is not known when compiling
 
 
@@ -94,7 +94,7 @@ class Layout(NamedTuple):
     channels: int = 0  # that a program of the grid writes: 3, or 1
     written: int = 0  # of the output
     last: int = 0  # 1 where channels come last
-    together: int = 0  # neighbouring values that are exchanged and written together, 0 for each by itself
+    form: int = 0  # how a tile is written: PLAIN to BYTES of codes.py
 
 
 class Widths(NamedTuple):

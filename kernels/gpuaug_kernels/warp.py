@@ -6,10 +6,12 @@ source.py, but d: pointer to the map from output to input, [9] float64."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import NEAREST, NOTHING
+from gpuaug_kernels.constants import NEAREST, NOTHING, TILE, WORDS
 from gpuaug_kernels.point import load_channels
-from gpuaug_kernels.source import gather, snap_mean, to_int32, to_unit, unit_scale
+from gpuaug_kernels.source import gather, snap_mean, to_unit, unit_scale
+from gpuaug_kernels.taps import to_int32
 from gpuaug_kernels.tuples import Sums
+from gpuaug_kernels.words import level_bits, level_float, load_taps, word_base
 
 
 @triton.jit
@@ -71,39 +73,68 @@ def round_half_even(x):
 
 
 @triton.jit
-def add_tap(sums, image, i, y, x, w, channel, mask, CHANNELS: tl.constexpr):
+def add_tap(sums, image, i, y, x, w, channel, mask, FORMAT: tl.constexpr):
     """Sums with one more tap, and the tap; one outside the image adds nothing."""
     valid = mask & (y >= 0) & (y < tl.load(i)) & (x >= 0) & (x < tl.load(i + 1))
-    if unit_scale(image) == 1.0:
+    if unit_scale(image, FORMAT) == 1.0:
         valid = valid & (w > 0.0)
-    r, g, b = gather(image, y, x, channel, valid, CHANNELS)
+    r, g, b = gather(image, y, x, channel, valid, FORMAT)
     sums = Sums(sums.r + w * r, sums.g + w * g, sums.b + w * b, sums.weight + tl.where(valid, w, 0.0))
     return sums, r, g, b
 
 
 @triton.jit
-def warp(image, fill, i, d, at, mask, CHANNELS: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
+def add_row(sums, image, i, y, x, fx, fy, mask):
+    """Sums with the two taps of a row of bytes, three channels each, which three words hold; and 256 times the
+    weights'."""
+    height, width = tl.load(i), tl.load(i + 1)
+    words, beyond = word_base(image, 4)
+    row = mask & (y >= 0) & (y < height)
+    # both taps are read, of an image of one column the one; those outside it weigh nothing
+    first = tl.minimum(tl.maximum(x, 0), tl.maximum(width - 2, 0))
+    at = tl.minimum(tl.maximum(y, 0), height - 1) * image.row_stride.to(tl.int32) + 3 * first + beyond
+    a, b, _ = load_taps(words, at, at + tl.where(width > 1, 5, 2), 2)
+    bits = level_bits(width)
+    near, far = (1.0 - fx) * fy, fx * fy
+    w = tl.where(row, tl.where(first == x, near, tl.where(first == x + 1, far, 0.0)), 0.0)
+    v = tl.where(row & (width > 1), tl.where(first == x, far, tl.where(first == x - 1, near, 0.0)), 0.0)
+    return Sums(
+        sums.r + w * level_float(a, 0, bits) + v * level_float(a, 3, bits),
+        sums.g + w * level_float(a, 1, bits) + v * level_float(b, 0, bits),
+        sums.b + w * level_float(a, 2, bits) + v * level_float(b, 1, bits),
+        sums.weight + w + v,
+    )
+
+
+@triton.jit
+def warp(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
     """Four taps, or the nearest; with a fill, as much of it as lies outside the image.  i: input height and width"""
-    zero = tl.zeros((at.y.shape[0], at.x.shape[1]), tl.float32)
+    zero = tl.zeros((TILE * TILE,), tl.float32)
     sums = Sums(zero, zero, zero, zero)
     if KIND == NEAREST:
         # in doubles: where rounding moves a position over a half, another pixel is read
         sx, sy = mapped_position(d, at)
         y, x = round_half_even(sy), round_half_even(sx)
-        sums, nr, ng, nb = add_tap(sums, image, i, y, x, zero + 1.0, at.channel, mask, CHANNELS)
+        sums, nr, ng, nb = add_tap(sums, image, i, y, x, zero + 1.0, at.channel, mask, FORMAT)
     else:
         x, y, fx, fy = corners(d, at)
-        sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, CHANNELS)
-        sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, CHANNELS)
-        sums, _, _, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at.channel, mask, CHANNELS)
-        sums, _, _, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at.channel, mask, CHANNELS)
-    one = unit_scale(image)
+        nr, ng, nb = zero, zero, zero
+        if FORMAT.form == WORDS:
+            sums = add_row(add_row(sums, image, i, y, x, fx, 1.0 - fy, mask), image, i, y + 1, x, fx, fy, mask)
+            level = 256.0 * sums.weight
+            sums = Sums(sums.r - level, sums.g - level, sums.b - level, sums.weight)
+        else:
+            sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, FORMAT)
+            sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, FORMAT)
+            sums, _, _, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at.channel, mask, FORMAT)
+            sums, _, _, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at.channel, mask, FORMAT)
+    one = unit_scale(image, FORMAT)
     if KIND == NEAREST:
         r, g, b = to_unit(nr, one), to_unit(ng, one), to_unit(nb, one)
     else:
         r, g, b = snap_mean(sums.r, nr, one), snap_mean(sums.g, ng, one), snap_mean(sums.b, nb, one)
     if FILL == 1:
-        fr, fg, fb = load_channels(fill + at.channel, CHANNELS)
+        fr, fg, fb = load_channels(fill + at.channel, FORMAT.channels)
         r, g, b = blend_fill(r, fr, sums.weight), blend_fill(g, fg, sums.weight), blend_fill(b, fb, sums.weight)
     return r, g, b
 

@@ -1,7 +1,8 @@
 """What the kernels that are compiled ahead cost on cards that this machine lacks, counted in machine code: `python
 kernels/tools/aot_report.py [--json]`.
 
-Nothing is timed (see sass.py).  Counts are those of triton 3.8: the line tables of 3.6 lose some inlined calls, so that
+Nothing is timed (see sass.py); a time is what model.py predicts, with the error that it states.
+Counts are those of triton 3.8: the line tables of 3.6 lose some inlined calls, so that
 what runs seldom is counted as always run.  A kernel that draws has no loop, so that its machine code counts itself;
 what the library keeps for huge angles in sine and cosine is counted, and never run."""
 
@@ -15,12 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import access
+import model
 import sass
 from gpuaug_kernels import aot
 
 WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 # bytes of stack that the library's sine and cosine reserve for huge angles, which never occur
 ANGLES = 48
+# the architecture that the model is of
+MODELLED = 90
 
 
 def tool(name: str, *arguments: str) -> str:
@@ -38,6 +43,21 @@ def width(instructions: Sequence[Any], opcode: str, function: str) -> int:
     """Bytes of the widest access by an instruction of a function of the kernels, 0 where there is none."""
     found = [i.opcode.split(".") for i in instructions if i.opcode.startswith(opcode) and sass.inside(i, function)]
     return max((next((WIDTHS[p] for p in parts if p in WIDTHS), 4) for parts in found), default=0)
+
+
+def modelled(entry: dict[str, Any], kernel: Any, usage: str) -> dict[str, Any]:
+    """What the accesses of a kernel come to, and its time as the model has it, with what each part of a card needs."""
+    totals = access.count(entry, kernel)
+    registers = int(re.search(r"REG:(\d+)", usage)[1])  # type: ignore[index]
+    row = model.counts(totals, registers, kernel.metadata.num_warps, kernel.metadata.shared)
+    pixels = access.pixel_accesses(totals.accesses)
+    return {
+        "us": round(model.predict(row), 1),
+        "parts": {k: round(v, 1) for k, v in model.times(row).items()},
+        "counts": {k: round(v) for k, v in row.items()},
+        "sectors": {kind: round(access.ratio(a for a in pixels if a.kind == kind), 2) for kind in ("load", "store")},
+        "faults": access.faults(totals.accesses),
+    }
 
 
 def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
@@ -60,15 +80,16 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         issued, kinds, missing = float("nan"), {}, str(error)
     height, wide = entry["size"]
     programs = -(-height // TILE) * -(-wide // TILE) * entry["program"]["groups"]
-    per_pixel = 32 * launch.options(aot.chain_of(entry))["num_warps"] * programs / (height * wide)
+    per_pixel = 32 * launch.options(aot.chain_of(entry), target)["num_warps"] * programs / (height * wide)
     return {
         "name": entry["name"],
         "target": f"sm_{target}",
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
         "shared": int(kernel.metadata.shared),
-        "load": max(width(lines, "LDG", name) for name in ("gather_row", "load_packed")),
+        "load": max(width(lines, "LDG", name) for name in ("gather", "load_eight", "load_taps")),
         "store": width(lines, "STG", "store_tile"),
+        **(modelled(entry, kernel, usage) if target == MODELLED else {}),
         "per pixel": None if missing else round(issued * per_pixel, 1),
         "kinds": {k: round(v * per_pixel, 1) for k, v in sorted(kinds.items(), key=lambda kv: -kv[1])[:12]},
         "not counted": missing,
@@ -118,7 +139,7 @@ def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
         return
     print(
         "counted in machine code, not timed: thread instructions per output pixel; widest access of a thread to "
-        "pixels, in bytes (0: none)"
+        "pixels, in bytes (0: none); python kernels/tools/model.py says how far predicted times are off"
     )
     print(
         f"{'kernel':36s} {'target':7s} {'regs':>5s} {'spills':>6s} {'shared':>7s} {'load':>5s} {'store':>6s} "
@@ -130,6 +151,14 @@ def _print_pixels(rows: Sequence[dict[str, Any]]) -> None:
         print(f"{r['name']:36s} {r['target']:7s} {figures} {counted:>12s}")
         if r["not counted"]:
             print(f"    not counted: {r['not counted']}")
+        if "us" in r:
+            parts = ", ".join(f"{k} {v:.0f}" for k, v in r["parts"].items())
+            print(
+                f"    predicted for an H200 {r['us']:.0f} us: {parts}; sectors over those of the bytes: "
+                f"loads {r['sectors']['load']:.2f}, stores {r['sectors']['store']:.2f}"
+            )
+        for fault in r.get("faults", ()):
+            print(f"    {fault}")
 
 
 def _print_draws(rows: Sequence[dict[str, Any]]) -> None:

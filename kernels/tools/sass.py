@@ -5,7 +5,8 @@ it shares most with (the compiler's line tables name the lines, through every in
 stated workload says of that loop:
 
     trips     "function.variable" of a loop -> how often its body runs each time that it is reached
-    chances   "function: test" of an `if` -> how often its body runs each time that it is reached, 0 to 1
+    chances   "function: test" of an `if` -> how often its body runs each time that it is reached, 0 to 1; what stands
+              behind its else is "function: not (test)"
 
 Of the copies that the compiler makes of a loop, the one with the most loops inside is taken, the others being for no
 trips of those; of what then remains the largest is the unrolled one: it runs trips / copies times, the remainder not at
@@ -172,8 +173,11 @@ def regions(path: str) -> tuple[Region, ...]:
                     )
                 )
             elif isinstance(node, ast.If):
-                last = node.body[-1].end_lineno or 0
-                out.append(Region(path, f"{function.name}: {ast.unparse(node.test)}", node.body[0].lineno, last, False))
+                test = ast.unparse(node.test)
+                for name, body in ((test, node.body), (f"not ({test})", node.orelse)):
+                    if body:
+                        last = body[-1].end_lineno or 0
+                        out.append(Region(path, f"{function.name}: {name}", body[0].lineno, last, False))
     return tuple(out)
 
 
@@ -204,7 +208,8 @@ def _within(frames: tuple[Frame, ...]) -> tuple[Region, ...]:
 
 
 def _source_loop(graph: list[Block], body: set[int], outer: set[str]) -> str:
-    """The loop of the source that a loop of the machine code is.  outer: those that it lies in"""
+    """The loop of the source that a loop of the machine code is.  outer: those that it lies in,
+    and those that are none"""
     within: Counter[Region] = Counter()
     without: Counter[Region] = Counter()
     for k, block in enumerate(graph):
@@ -225,8 +230,10 @@ def count(text: str, trips: Mapping[str, float], chances: Mapping[str, float]) -
     parents = {h: [g for g in natural if g != h and h in natural[g]] for h in natural}
     names: dict[int, str] = {}
     for header in sorted(natural, key=lambda h: len(parents[h])):
-        names[header] = _source_loop(graph, natural[header], {names[g] for g in parents[header]})
-    rate = _rates(graph, natural, names, parents, trips)
+        # what runs once is no loop of the machine code
+        outer = {names[g] for g in parents[header]} | {name for name, times in trips.items() if times == 1.0}
+        names[header] = _source_loop(graph, natural[header], outer)
+    rate = _rates(graph, natural, names, parents, trips, chances)
     total: Counter[str] = Counter()
     for k, block in enumerate(graph):
         slow = any(i.kind == "CALL" for i in block.instructions)
@@ -241,19 +248,39 @@ def count(text: str, trips: Mapping[str, float], chances: Mapping[str, float]) -
     return sum(total.values()), total
 
 
+def _branches(graph: list[Block], body: set[int], known: Mapping[str, float]) -> set[str]:
+    """The branches of a workload that a loop lies in: nearly all of its instructions do, since few have no place in the
+    source."""
+    every = [
+        {r.name for r in _within(i.frames) if not r.loop and r.name in known}
+        for k in body
+        for i in graph[k].instructions
+    ]
+    counted = Counter(name for names in every for name in names)
+    return {name for name, count in counted.items() if count > 0.8 * len(every)}
+
+
 def _rates(
     graph: list[Block],
     natural: dict[int, set[int]],
     names: dict[int, str],
     parents: dict[int, list[int]],
     trips: Mapping[str, float],
+    chances: Mapping[str, float],
 ) -> dict[int, float]:
     """How often each loop's body runs, each time that it is reached."""
     rate: dict[int, float] = {}
     for header, name in names.items():
         if name not in trips:
             raise ValueError(f'loop "{name}" has no trip count; state it in trips, which has {sorted(trips)}')
-        twins = [g for g in names if names[g] == name and parents[g] == parents[header]]
+        # a loop in another branch is no copy
+        twins = [
+            g
+            for g in names
+            if names[g] == name
+            and parents[g] == parents[header]
+            and _branches(graph, natural[g], chances) == _branches(graph, natural[header], chances)
+        ]
         inner = {g: sum(g in parents[h] for h in names) for g in twins}
         twins = [g for g in twins if inner[g] == max(inner.values())]
         loads = {

@@ -1,5 +1,6 @@
 """The chains that are compiled ahead, from policies: `python tests/support/specialisations.py` writes
-kernels/gpuaug_kernels/specialisations.json.
+kernels/gpuaug_kernels/specialisations.json, and kernels/tools/workloads.json with the parameters of a few samples of
+each, for which kernels/tools/access.py runs them.
 
 Trip counts are means over what 256 samples draw and over the tiles of the output.
 """
@@ -8,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import access
 import torch
 from gpuaug_kernels import aot, codes, launch
 from gpuaug_kernels.chain import TILE
@@ -17,9 +19,13 @@ from gpuaug import fuse, ir, rng
 from gpuaug.exec.triton import executor, rules
 
 SAMPLES = 256
+# whose parameters are kept, spread evenly over what is expensive about a sample
+KEPT = 12
 KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
+NARROW = "triangle_words: x1 - tl.load(i) < 4"
+TWO = "triangle_words: along[3] <= 2"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
 
 
@@ -60,12 +66,17 @@ def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, tor
 
 def entries() -> list[dict[str, Any]]:
     """Everything to compile, as the file holds it."""
-    return [entry for policy in policies() for entry in _entries(*policy)]
+    return [entry for policy in policies() for entry, _ in _entries(*policy)]
+
+
+def workloads() -> dict[str, Any]:
+    """Of every kernel the rows of a few samples: floats, integers, doubles."""
+    return {entry["name"]: rows for policy in policies() for entry, rows in _entries(*policy)}
 
 
 def _entries(
     name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, layout: torch.memory_format
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], Any]]:
     """The launches that write images, each with those that reduce its statistics."""
     dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
     frame = ir.Frame(
@@ -80,7 +91,7 @@ def _entries(
     else:
         plan = fuse.Plan(chain, KEYS, frame)
     for number, step in enumerate(executor.steps(plan)):
-        made = rules.prepare(step.passes, step.frame, KEYS)
+        made = rules.prepare(step.passes, step.frame, KEYS, step.stores[-1].dtype)
         source = {
             "dtype": str(dtype).removeprefix("torch."),
             "shape": [2, *shape],
@@ -89,10 +100,13 @@ def _entries(
         work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
         label = f"{name}, launch {number}" if number else name
         for reduction in (None, *made.reductions):
-            yield _entry(label, made, reduction, source, work)
+            yield _entry(label, made, reduction, source, work), kept_rows(made, reduction)
         # later steps read what the one before has written
-        dtype, shape = torch.float32, (step.frame.channels, *made.size)
-        strides = torch.empty((2, *shape), device="meta").stride()
+        dtype, shape = made.dtype, (step.frame.channels, *made.size)
+        if dtype == torch.uint16:
+            strides = (4 * made.size[0] * made.size[1], 1, 4 * made.size[1], 4)
+        else:
+            strides = torch.empty((2, *shape), device="meta").stride()
 
 
 def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, Any], work: str) -> dict[str, Any]:
@@ -110,17 +124,37 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
         "size": list(made.size),
         "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
         "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
-        **workload(program, made.tables, made.size, some),
+        **workload(program, made.tables, made.size, some, source),
     }
 
 
-def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> dict[str, Any]:
+def kept_rows(made: rules.Prepared, reduction: Any) -> list[list[list[float]]]:
+    """The rows of a few samples in each table; partners are among them.  Of a reduction those that have it."""
+    program = reduction.program if reduction else made.program
+    floats, integers, doubles = made.tables.floats, made.tables.integers, made.tables.doubles
+    rows = torch.arange(len(integers))
+    if reduction is not None and reduction.kind_column >= 0:
+        rows = rows[integers[:, reduction.kind_column] != 0]
+    source, mix = program.records[:5], program.records[5:10]
+    if source[0] == codes.TRIANGLE:
+        cost = (2.0 * doubles[:, source[4] + 6 : source[4] + 8]).ceil().prod(1)[rows]
+        rows = rows[torch.sort(cost, stable=True).indices]
+    rows = rows[((torch.arange(KEPT) + 0.5) * len(rows) / KEPT).long()]
+    integers = integers[rows].clone()
+    if mix[0] != codes.ALONE:
+        integers[:, mix[2]] = torch.arange(KEPT).roll(1)
+    return [floats[rows].tolist(), integers.tolist(), doubles[rows].tolist()]
+
+
+def workload(program: Any, tables: Any, size: tuple[int, int], some: bool, source: dict[str, Any]) -> dict[str, Any]:
     """How often loops run, and the bodies of ifs that do not always.
 
     some: counted for the samples that have the statistic, where not all do"""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
     trips = {"chain.side": sides(records[1], tables.integers, size)}
-    trips |= taps(records[0], tables.doubles)
+    # photographs lie in rows of three channels, but for those in planes
+    words = source["dtype"] == "uint8" and (source["strides"] is None or source["strides"][1] == 1)
+    trips |= taps(records[0], tables.doubles, words)
     choices = [r for r in records[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
         "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
@@ -137,6 +171,9 @@ def workload(program: Any, tables: Any, size: tuple[int, int], some: bool) -> di
         chances["run_choice: index == k"] = len(choices) / sum(
             len([r for r in row if r[0] < r[1] or not some]) for row in branches
         )
+    if records[0][0] == codes.TRIANGLE and words:
+        two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
+        chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
     if records[0][0] == codes.SWITCH:
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
@@ -171,7 +208,7 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
     return round(torch.stack(need).mean().item(), 3)
 
 
-def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
+def taps(source: tuple[int, ...], doubles: torch.Tensor, words: bool) -> dict[str, float]:
     """Taps of a row and of a column."""
     kind, flag, _, _, at = source
     if kind in (codes.BLUR_ROWS, codes.BLUR_COLUMNS):
@@ -183,6 +220,14 @@ def taps(source: tuple[int, ...], doubles: torch.Tensor) -> dict[str, float]:
     if kind not in found:
         return {}
     function, (wide, high) = found[kind][0], found[kind][1].unbind(1)
+    if kind == codes.TRIANGLE and words:
+        # four taps of a row at once, and two rows
+        groups = torch.where(wide <= 2, 1.0, (wide / 4).ceil())
+        pairs = (high / 2).ceil()
+        return {
+            "byte_means.k": round(groups.mean().item(), 3),
+            "byte_means.j": round(((groups * pairs).mean() / groups.mean()).item(), 3),
+        }
     rows = high.mean().item()
     return {f"{function}.j": round(rows, 3), f"{function}.k": round((wide * high).mean().item() / rows, 3)}
 
@@ -192,6 +237,13 @@ def text() -> str:
     return "[\n" + ",\n".join(json.dumps(e) for e in entries()) + "\n]\n"
 
 
+def workload_text() -> str:
+    """The file of rows: a line for each kernel."""
+    lines = [f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in workloads().items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
     aot.FILE.write_text(text(), encoding="utf-8")
-    print(aot.FILE)
+    access.FILE.write_text(workload_text(), encoding="utf-8")
+    print(aot.FILE, access.FILE)

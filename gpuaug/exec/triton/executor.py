@@ -19,6 +19,7 @@ from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
 from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, canonical_form, is_source
 from gpuaug.exec.triton.marshal import FEW_CELLS, Fallback, Prepared, most_channels, width
+from gpuaug.exec.triton.ranges import between_launches
 from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
@@ -41,7 +42,7 @@ def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     if not is_symbolic(plan.keys) and plan.frame.size.device.type == "cpu":
         bounds.check(plan.passes, plan.frame)
     return tuple(
-        Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys)
+        Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys, s.stores[-1].dtype)
         for s in steps(plan)
     )
 
@@ -89,9 +90,16 @@ def steps(plan: Plan) -> tuple[Step, ...]:
     the reference runs."""
     made: list[Step] = []
     frame, dtype = plan.frame, plan.frame.dtype
-    for passes, reason in grouped(canonical_form(plan.passes)):
+    groups = grouped(canonical_form(plan.passes))
+    for number, (passes, reason) in enumerate(groups, 1):
         after = ir.verify(passes, frame)
         fallback = fallback_reason(passes)
+        # between two launches values of [0, 1] take 16 bits; torch reads and writes float32
+        unit = dtype in (torch.uint8, torch.uint16)
+        kept = torch.float32
+        if not fallback and number < len(groups) and not fallback_reason(groups[number][0]):
+            kept = between_launches(passes, after.channels, unit)
+        stored = kept if number < len(groups) else written(passes)
         source = Stored(frame, dtype)
         # a list of floats, as the reference leaves images of different sizes
         listed = bool(made) and frame.fixed is None
@@ -107,13 +115,13 @@ def steps(plan: Plan) -> tuple[Step, ...]:
                     frame,
                     "kernels",
                     (*copied, *loads),
-                    (*copied, Stored(after, written(passes))),
+                    (*copied, Stored(after, stored)),
                     reason,
                     "",
                     launches,
                 )
             )
-        frame, dtype = after, torch.float32
+        frame, dtype = after, torch.float32 if fallback else stored
     return tuple(made)
 
 

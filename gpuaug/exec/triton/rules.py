@@ -4,6 +4,7 @@ reference."""
 from functools import singledispatch
 from typing import Any
 
+import torch
 from gpuaug_kernels import codes
 
 from gpuaug import ir
@@ -12,10 +13,11 @@ from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepar
 from gpuaug.rng import Keys
 
 
-def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys) -> Prepared:
-    """One launch, for all of whose passes there are rules."""
+def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys, stored: torch.dtype = torch.float32) -> Prepared:
+    """One launch, for all of whose passes there are rules.  stored: what it writes where no Finish says so"""
     passes = tuple(q for p in passes for q in source_and_points(p))
     m = Marshal(passes, frame, keys)
+    m.finish = ir.Finish(stored, torch.contiguous_format)
     for p in passes:
         m.add(rule(p, m))
     return m.prepared()

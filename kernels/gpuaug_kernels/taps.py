@@ -1,0 +1,127 @@
+"""The taps of an antialiased resample along an axis, and means of bytes whose taps are read as words."""
+
+import triton
+import triton.language as tl
+
+from gpuaug_kernels.constants import NOTHING
+from gpuaug_kernels.words import level_bits, level_float, load_taps, word_base
+
+
+@triton.jit
+def to_int32(x):
+    """An integer held as float64 as int32, limited to 1e9: the conversion of what int32 cannot hold is undefined.
+
+    By way of float32, which is exact to 2^24: no image is larger, and nothing is read beyond."""
+    return tl.minimum(tl.maximum(x.to(tl.float32), -1.0e9), 1.0e9).to(tl.int32)
+
+
+@triton.jit
+def axis_taps(axis, footprint, first, last, index):
+    """The taps of positions along an axis.  index: rows or columns of the tile
+
+    Of each the first tap in the window [first, last), and how far the position lies beyond that tap; of all the slope
+    of the triangle, and the most taps."""
+    origin = axis.step * axis.first.to(tl.float64) + axis.shift
+    base = tl.floor(origin - footprint)
+    # relative to the tile's first tap float32 is exact enough: a weight is continuous in the position
+    position = index.to(tl.float32) * axis.step.to(tl.float32)
+    position += (origin - base).to(tl.float32)
+    start = tl.floor(position - footprint.to(tl.float32)) + 1.0
+    tap = to_int32(base) + start.to(tl.int32)
+    moved = tl.maximum(first - tap, 0)
+    beyond = position - start - moved.to(tl.float32)
+    return (
+        tl.minimum(tap + moved, last - 1),
+        beyond,
+        1.0 / footprint.to(tl.float32),
+        tl.ceil(2.0 * footprint).to(tl.int32),
+    )
+
+
+@triton.jit
+def tap_weight(tap, beyond, slope, k, last):
+    """The weight of every position's tap number k; 0 beyond the window."""
+    w = 1.0 - tl.abs(k - beyond) * slope
+    return tl.where((tap + k < last) & (w > NOTHING), w, 0.0)
+
+
+@triton.jit
+def inverse_weight(total):
+    """1 / total, and 1 where no tap counts."""
+    return 1.0 / tl.where(total > 0.0, total, 1.0)
+
+
+@triton.jit
+def heaviest_tap(tap, beyond, last):
+    """The tap that weighs most."""
+    return tl.minimum(tap + tl.maximum(tl.floor(beyond + 0.5), 0.0).to(tl.int32), last - 1)
+
+
+@triton.jit
+def group_weight(place, beyond, slope, k):
+    """The weight of tap number `place` of every position, of those from k on."""
+    w = 1.0 - tl.abs(place - beyond) * slope
+    return tl.where((place >= k) & (w > NOTHING), w, 0.0)
+
+
+@triton.jit
+def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr):
+    """Weighted means of three channels, in bytes.
+
+    along, rows: what axis_taps gives; x1, y1: the window's end; TAPS: 1, 2 or 4 of a row that are read at once, no more
+    than the window is wide"""
+    first_x, beyond_x, slope_x, taps_x = along
+    first_y, beyond_y, slope_y, taps_y = rows
+    words, beyond = word_base(image, 4)
+    pitch = image.row_stride.to(tl.int32)
+    bits = level_bits(pitch)
+    r = tl.zeros_like(beyond_x)
+    g, b, total_x, total_y = r, r, r, r
+    for k in range(0, taps_x, TAPS):
+        # at the window's end from further left, so that no more than the window is read
+        tap = tl.minimum(first_x + k, x1 - TAPS)
+        column, place = 3 * tap + beyond, tap - first_x
+        w0 = group_weight(place, beyond_x, slope_x, k)
+        w1, w2, w3 = w0, w0, w0
+        total_x += w0
+        if TAPS > 1:
+            w1 = group_weight(place + 1, beyond_x, slope_x, k)
+            total_x += w1
+        if TAPS > 2:
+            w2 = group_weight(place + 2, beyond_x, slope_x, k)
+            w3 = group_weight(place + 3, beyond_x, slope_x, k)
+            total_x += w2 + w3
+        total_y = tl.zeros_like(total_y)
+        # two rows at a time, so that more loads are under way; one that is too many weighs nothing
+        for j in range(0, taps_y, 2):
+            v0, v1 = tap_weight(first_y, beyond_y, slope_y, j, y1), tap_weight(first_y, beyond_y, slope_y, j + 1, y1)
+            upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
+            lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
+            a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), TAPS)
+            a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), TAPS)
+            r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, bits, TAPS)
+            r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, bits, TAPS)
+            r, g, b = r + v0 * r0, g + v0 * g0, b + v0 * s0
+            r, g, b = r + v1 * r1, g + v1 * g1, b + v1 * s1
+            total_y += v0 + v1
+    over = inverse_weight(total_y) * inverse_weight(total_x)
+    return r * over - 256.0, g * over - 256.0, b * over - 256.0
+
+
+@triton.jit
+def row_sums(a, b, c, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+    """The weighted sums of a row's taps, and 256 times the weights'.  a, b, c: their bytes, uint32; bits: of
+    level_bits"""
+    red, green, blue = w0 * level_float(a, 0, bits), w0 * level_float(a, 1, bits), w0 * level_float(a, 2, bits)
+    if TAPS > 1:
+        red += w1 * level_float(a, 3, bits)
+        green += w1 * level_float(b, 0, bits)
+        blue += w1 * level_float(b, 1, bits)
+    if TAPS > 2:
+        red += w2 * level_float(b, 2, bits)
+        green += w2 * level_float(b, 3, bits)
+        blue += w2 * level_float(c, 0, bits)
+        red += w3 * level_float(c, 1, bits)
+        green += w3 * level_float(c, 2, bits)
+        blue += w3 * level_float(c, 3, bits)
+    return red, green, blue

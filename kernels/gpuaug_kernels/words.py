@@ -1,0 +1,165 @@
+"""Bytes of images read as aligned words, wherever a row begins, and integers made floats without a conversion.
+
+Images lie in memory as [H, W, 3] uint8.  A word that holds a byte that is wanted lies wholly within what was allocated
+around it; words that hold none are read at the nearest that does, so that nothing else is touched.
+
+An image is below 2 GiB: offsets in it are 32 bits wide."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def magic_float(x):
+    """An integer below 2^23 as float32, exactly: the unit that converts serves an eighth of the lanes that others do.
+
+    x: uint32"""
+    return (x | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0
+
+
+@triton.jit
+def byte_float(word, K: tl.constexpr):
+    """Byte K of a uint32 as float32."""
+    return magic_float((word >> (8 * K)) & 255)
+
+
+@triton.jit
+def funnel(low, high, shift):
+    """The 32 bits of two words from bit shift < 32 on."""
+    return (low >> shift) | ((high << 1) << (31 ^ shift))
+
+
+@triton.jit
+def funnel64(low, high, shift):
+    """The 64 bits of two words from bit shift < 64 on."""
+    return (low >> shift) | ((high << 1) << (63 ^ shift))
+
+
+@triton.jit
+def word_base(image, BYTES: tl.constexpr):
+    """The aligned words around an image: a pointer to the first, and how many bytes the image begins beyond it."""
+    address = image.data.to(tl.int64, bitcast=True)
+    word: tl.constexpr = tl.uint64 if BYTES == 8 else tl.uint32
+    return (address & -BYTES).to(tl.pointer_type(word), bitcast=True), (address & (BYTES - 1)).to(tl.int32)
+
+
+@triton.jit
+def level_bits(pitch):
+    """256.0 as bits, by way of something that is not known when compiling: one instruction then masks a byte and sets
+    these, where two constants would take two.  pitch: anything from 0 on, int32"""
+    return (0x43800000 + (pitch >> 31)).to(tl.uint32)
+
+
+@triton.jit
+def level_float(word, K: tl.constexpr, bits):
+    """256 + byte K of a uint32, exactly: where weights sum to a number that is known, 256 times it is taken off once
+    instead of from every byte.  bits: of level_bits"""
+    if K < 2:
+        moved = word << (15 - 8 * K)
+    else:
+        moved = word >> (8 * K - 15)
+    return ((moved & 0x7F8000) | bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def load_taps(words, at, end, COUNT: tl.constexpr):
+    """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
+
+    words: pointer to the first word around the image; at, end: the first and the last of these bytes, beyond it, int32;
+    COUNT: 1, 2 or 4"""
+    first, shift = at >> 2, ((at & 3) * 8).to(tl.uint32)
+    # the word of the last byte, which is the one before if the first begins a word
+    a, final = tl.load(words + first), tl.load(words + (end >> 2))
+    if COUNT == 1:
+        out = funnel(a, final, shift), final, final
+    elif COUNT == 2:
+        b = tl.load(words + tl.minimum(first + 1, end >> 2))
+        out = funnel(a, b, shift), funnel(b, final, shift), final
+    else:
+        b, c = tl.load(words + first + 1), tl.load(words + first + 2)
+        out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, final, shift)
+    return out
+
+
+@triton.jit
+def load_pixel(words, at, mask):
+    """A pixel of three bytes, packed: red lowest, the highest byte anything; 0 where masked.  Arguments as of
+    load_taps"""
+    shift = ((at & 3) * 8).to(tl.uint32)
+    a, b = tl.load(words + (at >> 2), mask=mask, other=0), tl.load(words + ((at + 2) >> 2), mask=mask, other=0)
+    return funnel(a, b, shift)
+
+
+@triton.jit
+def load_eight(words, at, last, ALIGNED: tl.constexpr):
+    """Eight pixels of three bytes, each packed: red lowest, the highest byte anything.
+
+    words: pointer to the first uint64 around the image; at: bytes beyond it, int32, a multiple of eight if ALIGNED;
+    last: the last word to be read"""
+    first = at >> 3
+    a = tl.load(words + tl.minimum(tl.maximum(first, 0), last))
+    b = tl.load(words + tl.minimum(tl.maximum(first + 1, 0), last))
+    c = tl.load(words + tl.minimum(tl.maximum(first + 2, 0), last))
+    if ALIGNED == 0:
+        shift = ((at & 7) * 8).to(tl.uint64)
+        d = tl.load(words + tl.minimum(first + 3, last))
+        a, b, c = funnel64(a, b, shift), funnel64(b, c, shift), funnel64(c, d, shift)
+    p0, p1, p2 = a.to(tl.uint32), (a >> 24).to(tl.uint32), ((a >> 48) | (b << 16)).to(tl.uint32)
+    p3, p4 = (b >> 8).to(tl.uint32), (b >> 32).to(tl.uint32)
+    p5, p6, p7 = ((b >> 56) | (c << 8)).to(tl.uint32), (c >> 16).to(tl.uint32), (c >> 40).to(tl.uint32)
+    return p0, p1, p2, p3, p4, p5, p6, p7
+
+
+@triton.jit
+def join4(a, b, c, d):
+    """One after the other: [n] four times -> [4 n]; values of one thread stay in it."""
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (4 * a.shape[0],))
+
+
+@triton.jit
+def join8(a, b, c, d, e, f, g, h):
+    """The same of eight."""
+    even, odd = tl.join(tl.join(a, e), tl.join(c, g)), tl.join(tl.join(b, f), tl.join(d, h))
+    return tl.reshape(tl.join(even, odd), (8 * a.shape[0],))
+
+
+@triton.jit
+def split2(x):
+    """Of every two values the first and the second: [2 n] -> [n] twice."""
+    return tl.split(tl.reshape(x, (x.shape[0] // 2, 2)))
+
+
+@triton.jit
+def split4(x):
+    """Of every four."""
+    even, odd = split2(x)
+    # [2 n]: 0 2 0 2 ... and 1 3 1 3 ...
+    a, c = split2(even)
+    b, d = split2(odd)
+    return a, b, c, d
+
+
+@triton.jit
+def unpack_bytes(p):
+    """The three channels of packed pixels, as float32.  p: uint32"""
+    return byte_float(p, 0), byte_float(p, 1), byte_float(p, 2)
+
+
+@triton.jit
+def unpack_shorts(word):
+    """The three channels of pixels of four uint16.  word: uint64"""
+    low, high = word.to(tl.uint32), (word >> 32).to(tl.uint32)
+    return magic_float(low & 65535), magic_float(low >> 16), magic_float(high & 65535)
+
+
+@triton.jit
+def short_bits(x):
+    """round(65535 x) of x in [0, 1], in the low half of a uint32; half to even."""
+    return (x * 65535.0 + 8388608.0).to(tl.uint32, bitcast=True) & 65535
+
+
+@triton.jit
+def pack_shorts(r, g, b):
+    """Pixels of four uint16, the last 0: uint64."""
+    low = short_bits(r) | (short_bits(g) << 16)
+    return low.to(tl.uint64) | (short_bits(b).to(tl.uint64) << 32)
