@@ -94,6 +94,7 @@ def test_images_without_a_policy_and_bad_files_come_through():
     assert ends({child})
 
 
+@pytest.mark.slow
 def test_errors_come_through_in_words_and_again():
     data = samples()
     data[6] = (b"", 0)

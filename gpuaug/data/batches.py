@@ -15,7 +15,7 @@ from gpuaug.data.device import handed, own, received, sent
 from gpuaug.data.feed import Feed
 from gpuaug.data.making import Made
 from gpuaug.data.progress import Line
-from gpuaug.data.targets import augmentable
+from gpuaug.data.targets import given
 from gpuaug.images import Ragged
 
 # seconds that the end of an iteration waits for a thread that is stuck in a file system
@@ -73,24 +73,23 @@ class Batches(Iterator[Batch]):
     def _augmented(self, made: Made) -> Batch:
         loader, step = self._loader, made.step
         policy, device = loader.policy, loader.device
-        images, targets = received(made, device), sent(made.targets, device)
+        images, (seen, past) = received(made, device), given(made.targets)
+        seen = {name: sent(value, device) for name, value in seen.items()}
         keys: dict[str, Any] = {
             name: sent(torch.from_numpy(value), device)
             for name, value in (("ids", step.ids), ("occurrence", step.occurrence), ("valid", step.valid))
         }
         if policy is None:
-            return Batch(self._kept(images), targets, epoch=step.epoch, **keys)
-        through = targets if augmentable(targets) else None
+            return Batch(self._kept(images), epoch=step.epoch, **keys, **seen, **past)
         # where all are valid nobody need look, which would make the host wait for a GPU
-        batch = Batch(images, through, epoch=step.epoch, params=made.params, **keys)
+        batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
         out = policy(batch.replace(valid=None) if step.valid.all() else batch)
         if not isinstance(out, Batch):
             raise TypeError(
                 f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
                 "batch.replace(images=...)"
             )
-        labels = out.labels if through is targets else targets
-        return out.replace(images=self._kept(out.images), labels=labels, params=None, epoch=step.epoch, **keys)
+        return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
 
     def _kept(self, images: Any) -> Any:
         """Images that stay as they are when the memory of decoded pixels is used again."""

@@ -169,16 +169,19 @@ class Decoder(ABC):
             if mine:
                 encoded: Any = [items[i] for i in mine]
                 read: Any = [heads[i] for i in mine]
-                made = self._decode(encoded, read, None if windows is None else boxes[mine])
-                for i, image, (_, _, h, w) in zip(mine, made, boxes[mine].tolist(), strict=True):
-                    images[i] = self._checked(image, (h, w))
+                own = boxes[mine]
+                made = self._decode(encoded, read, None if windows is None else own)
+                for i, image, (_, _, h, w) in zip(mine, made, own.tolist(), strict=True):
+                    # most are what they should be, and are not worth a call
+                    right = not isinstance(image, Exception) and image.shape == (h, w, 3)
+                    images[i] = image if right else self._checked(image, (h, w))
         finally:
             _finish(started)
         failed = [i for i, image in enumerate(images) if isinstance(image, Exception)]
         if failed:
             # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
-            own = set(mine)
-            _finish(self._start(each, [i for i in failed if i in own]))
+            known = set(mine)
+            _finish(self._start(each, [i for i in failed if i in known]))
             for i in failed:
                 if isinstance(images[i], Exception):
                     full[i], boxes[i] = 0, 0

@@ -1,6 +1,7 @@
 """What a source has beside each image, as a batch has it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -8,9 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.batch import Batch
+
+# what of a Batch is no target
+_OWN = {"images", "ids", "epoch", "occurrence", "key", "valid", "params"}
+FIELDS = frozenset(f.name for f in fields(Batch)) - _OWN
+
 
 def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> Any:
-    """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample.
+    """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample; of
+    dicts by the names of a Batch's fields, such as "labels", each field so.
 
     transform: called with every target that there is.  A sample without one has the class 0, or a row of zeros, where
     others have numbers: it is no sample that counts."""
@@ -24,6 +32,9 @@ def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> A
     there = [t for t in targets if t is not None]
     if not there:
         return None
+    if all(isinstance(t, dict) and t and t.keys() <= FIELDS for t in there):
+        names = dict.fromkeys(name for t in there for name in t)
+        return {name: as_targets([None if t is None else t.get(name) for t in targets]) for name in names}
     if all(isinstance(t, Integral) for t in there):
         return torch.tensor([0 if t is None else int(t) for t in targets], dtype=torch.int64)
     if all(isinstance(t, Real) for t in there):
@@ -43,7 +54,14 @@ def _rows(targets: Sequence[Any], there: Sequence[Any]) -> Any:
     return torch.stack([blank if t is None else next(rows) for t in targets])
 
 
-def augmentable(targets: Any) -> bool:
-    """Whether a policy must see such targets: numbers, which a mix mixes, and whatever lies among the pixels; not names
-    and captions."""
-    return targets is not None and not (isinstance(targets, list) and all(isinstance(t, str | None) for t in targets))
+def given(targets: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a Batch that targets become: those that a policy must see, and those that go past it.
+
+    It sees numbers, which a mix mixes, and whatever may lie among the pixels; not names and captions."""
+    named = targets if isinstance(targets, dict) else {} if targets is None else {"labels": targets}
+    past = {
+        name: value
+        for name, value in named.items()
+        if isinstance(value, list) and all(isinstance(v, str | None) for v in value)
+    }
+    return {name: value for name, value in named.items() if name not in past}, past
