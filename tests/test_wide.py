@@ -25,7 +25,7 @@ def seen(monkeypatch) -> Counter:
     counts: Counter = Counter()
     forms = {codes.PLAIN: "plain", codes.SHORTS: "shorts", codes.VALUES: "values"} | {
         codes.HALVES: "halves",
-        codes.BYTES: "bytes",
+        codes.QUARTERS: "bytes",
     }
 
     def spy(owner, name: str, key) -> None:

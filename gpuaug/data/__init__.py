@@ -9,6 +9,7 @@ from gpuaug.data.sampler import BatchSampler, Key, Padding, Sampler
 if TYPE_CHECKING:
     from gpuaug.data.loader import Loader
     from gpuaug.data.making import BadFile, BadImage
+    from gpuaug.data.mapped import Mapped
     from gpuaug.data.resident import ResidentLoader
     from gpuaug.data.source import Source
     from gpuaug.data.sources import as_source
@@ -20,6 +21,7 @@ __all__ = [
     "BatchSampler",
     "Key",
     "Loader",
+    "Mapped",
     "Padding",
     "ResidentLoader",
     "Sampler",
@@ -33,6 +35,7 @@ _LATER = {
     "BadFile": "making",
     "BadImage": "making",
     "Loader": "loader",
+    "Mapped": "mapped",
     "ResidentLoader": "resident",
     "Source": "source",
     "Storage": "storage",

@@ -52,7 +52,7 @@ STAGES = _named("CHOICE", "ADD_BELOW")
 EACH, WORDS, PIXELS16 = range(3)
 # how an image is written: value by value; a pixel as four uint16; three channels that come last, a lane a value, or a
 # lane two values of 16 bits, or four of 8
-PLAIN, SHORTS, VALUES, HALVES, BYTES = range(5)
+PLAIN, SHORTS, VALUES, HALVES, QUARTERS = range(5)
 # kinds of statistic; 0 stands for none
 MEAN, RANGE, HISTOGRAM = range(1, 4)
 STATISTICS = _named("MEAN", "HISTOGRAM")

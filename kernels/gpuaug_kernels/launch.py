@@ -227,7 +227,7 @@ def output_layout(
         form = codes.SHORTS
     elif channels_last and program.written == program.channels == 3:
         # a lane writes a word of 32 bits, where a row is whole ones
-        form, values = {1: (codes.BYTES, 4), 2: (codes.HALVES, 2)}.get(dtype.itemsize, (codes.VALUES, 1))
+        form, values = {1: (codes.QUARTERS, 4), 2: (codes.HALVES, 2)}.get(dtype.itemsize, (codes.VALUES, 1))
         if width % values or address % 4:
             form = codes.VALUES
     return Layout(min(program.channels, program.written), program.written, int(channels_last), form)

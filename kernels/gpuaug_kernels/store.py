@@ -12,7 +12,7 @@ one, so that a warp writes 96 bytes without a gap.  What the functions here are 
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import BYTES, HALVES, PLAIN, SHORTS, TILE, VALUES
+from gpuaug_kernels.constants import QUARTERS, HALVES, PLAIN, SHORTS, TILE, VALUES
 from gpuaug_kernels.words import join4, pack_shorts, split2, split4
 
 
@@ -87,7 +87,7 @@ def store_interleaved(out, n, r, g, b, at, size, FORM: tl.constexpr):
         last = (a1 >> 16) | (b1 << 16)
         units = join4(a0, b0 | (a1 << 16), last, last)
         store_units(words, n, units, at, height, width, 2)
-    elif FORM == BYTES:
+    elif FORM == QUARTERS:
         # four pixels of three bytes are three words
         words = out.to(tl.pointer_type(tl.uint32), bitcast=True)
         r0, r1, r2, r3 = split4(r)

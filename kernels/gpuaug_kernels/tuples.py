@@ -94,7 +94,7 @@ class Layout(NamedTuple):
     channels: int = 0  # that a program of the grid writes: 3, or 1
     written: int = 0  # of the output
     last: int = 0  # 1 where channels come last
-    form: int = 0  # how a tile is written: PLAIN to BYTES of codes.py
+    form: int = 0  # how a tile is written: PLAIN to QUARTERS of codes.py
 
 
 class Widths(NamedTuple):
