@@ -232,6 +232,8 @@ REFUSED = [
     ({"masks": torch.zeros(N, H, W, dtype=torch.int64), "mask_interpolation": "bilinear"}, "needs float masks"),
     ({"masks": torch.zeros(N, H, W), "mask_interpolation": "cubic"}, "mask_interpolation must be"),
     ({"masks": 3}, "masks must be a tensor"),
+    ({"masks": torch.zeros(N, H, W, dtype=torch.uint8), "mask_fill": -1}, "mask_fill must be a value of the masks' uint8, 0 to 255"),
+    ({"masks": torch.zeros(N, H, W, dtype=torch.bool), "mask_fill": 0.5}, "mask_fill must be"),
     ({"masks": torch.zeros(N, H, W, device="meta")}, "masks must be on the device of the images"),
 ]  # fmt: skip
 
@@ -263,6 +265,18 @@ def test_replay_moves_targets_as_the_call_did():
     want, got = CROP(batch, epoch=2), CROP.replay(batch, CROP.draw(IDS, size=(H, W), epoch=2))
     for name in ("images", "masks", "boxes", "box_valid", "keypoints", "visible"):
         assert torch.equal(getattr(got, name), getattr(want, name)), name
+
+
+def test_a_batch_with_targets_moves_prints_and_goes_through_a_compiled_function():
+    batch = ga.Batch(X, ids=IDS, masks=torch.zeros(N, H, W), boxes=[[[1, 2, 3, 4]]] * N, box_format="XYXY", min_area=2)
+    moved = batch.to("cpu")
+    assert moved.box_format == "XYXY" and moved.min_area == 2 and "min_area=2" in repr(batch)
+    assert "mask_fill" not in repr(batch), "what is as usual is not told"
+    want = FLIP(batch)
+    got = torch.compile(lambda b: FLIP(b), backend="eager")(moved)
+    for name in ("images", "masks", "boxes", "box_valid"):
+        assert torch.equal(getattr(got, name), getattr(want, name))
+    assert torch.equal(want[1:3].box_valid, want.box_valid[1:3]) and batch[[0, 2]].boxes == [batch.boxes[0]] * 2
 
 
 # ---- torchvision's samples

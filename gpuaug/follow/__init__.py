@@ -22,7 +22,6 @@ class Targets(NamedTuple):
     keypoints: read.Pointed | None
     min_area: float
     min_visibility: float
-    mask_fill: float
 
     def follow(self, passes: ir.Sequence, frame: ir.Frame, keys: rng.Keys, backend: str) -> dict[str, Any]:
         """The fields of a Batch after passes that move pixels.  frame: of the images as they go in"""
@@ -34,9 +33,7 @@ class Targets(NamedTuple):
             out |= self._keypoints(self.keypoints, passes, frame)
         if self.masks is not None:
             given = self.masks
-            moved = planes.follow(
-                passes, given.masks, frame, keys, backend, bilinear=given.bilinear, fill=self.mask_fill
-            )
+            moved = planes.follow(passes, given.masks, frame, keys, backend, bilinear=given.bilinear, fill=given.fill)
             out["masks"] = moved[:, 0] if given.flat else moved
         return out
 
@@ -83,7 +80,6 @@ def targets(batch: Any, source: Images) -> Targets | None:
         None if batch.keypoints is None else read.keypoints(batch, n, device),
         arguments.number("min_area", batch.min_area, low=0.0),
         arguments.number("min_visibility", batch.min_visibility, low=0.0, high=1.0),
-        arguments.number("mask_fill", batch.mask_fill),
     )
 
 

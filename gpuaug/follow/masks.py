@@ -17,6 +17,7 @@ from gpuaug.transforms.geometry import NUDGE
 # what executors hold to the bit; others go through as planes of 16 bits
 _HELD = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 _BYTES = (torch.bool, torch.int8)
+_WIDE = (torch.int32, torch.int64)
 
 
 def follow(
@@ -39,9 +40,11 @@ def follow(
     if not count:
         device = frame.size.device
         return torch.zeros((len(masks), 0, *end.fixed), dtype=dtype, device=device)
-    if bilinear and dtype == torch.float64:
-        # no executor computes in it
-        masks = masks.mapped(Tensor.float) if isinstance(masks, Ragged) else masks.float()
+    # no executor computes in float64
+    held = torch.float32 if bilinear and dtype == torch.float64 else _narrow(masks, fill)
+    if held is not None:
+        small = _each(masks, lambda m: m.to(held))
+        return follow(passes, small, frame, keys, backend, bilinear=bilinear, fill=fill).to(dtype)
     source, painted = _encoded(masks, fill)
     made = tuple(as_bilinear(p, painted) if bilinear else as_nearest(p, painted) for p in passes)
     planes = source.channels if isinstance(source, Ragged) else source.shape[1]
@@ -57,6 +60,19 @@ def follow(
         return out.to(dtype)
     values = out.permute(0, 2, 3, 1).to(torch.int16).contiguous().view(dtype)
     return values.permute(0, 3, 1, 2).contiguous()
+
+
+def _narrow(masks: Tensor | Ragged, fill: float) -> torch.dtype | None:
+    """A dtype that executors hold and that holds every value of wide integers, as class numbers mostly are; None on a
+    GPU, where nobody looks, or where there is none."""
+    if masks.dtype not in _WIDE or masks.device.type != "cpu" or not len(masks):
+        return None
+    ends = [m.aminmax() for m in (masks.images if isinstance(masks, Ragged) else (masks,)) if m.numel()]
+    low, high = min(fill, *(int(e.min) for e in ends)), max(fill, *(int(e.max) for e in ends))
+    if 0 <= low and high <= 255:
+        return torch.uint8
+    # float32 counts by ones up to here
+    return torch.float32 if -(2**24) <= low and high <= 2**24 else None
 
 
 def _encoded(masks: Tensor | Ragged, fill: float) -> tuple[Tensor | Ragged, tuple[float, ...] | None]:

@@ -42,6 +42,7 @@ class Masked(NamedTuple):
     masks: Tensor | Ragged  # [N, M, H, W], or a Ragged [H, W, M]
     flat: bool  # whether they came without M
     bilinear: bool
+    fill: float
 
 
 # ---- boxes
@@ -167,7 +168,19 @@ def masks(batch: Any, source: Images) -> Masked:
         laid = many[:, None] if flat else many
     else:
         laid = torch.stack(list(items))
-    return Masked(laid, flat, mode == "bilinear")
+    return Masked(laid, flat, mode == "bilinear", _fill(batch.mask_fill, dtype))
+
+
+def _fill(value: Any, dtype: torch.dtype) -> float:
+    """A value that a mask can hold."""
+    fill = arguments.number("mask_fill", value)
+    if dtype.is_floating_point:
+        return fill
+    limits = None if dtype == torch.bool else torch.iinfo(dtype)
+    low, high = (0, 1) if limits is None else (limits.min, limits.max)
+    if fill != int(fill) or not low <= fill <= high:
+        raise ValueError(f"mask_fill must be a value of the masks' {short(dtype)}, {low} to {high}, got {value}")
+    return fill
 
 
 def _one_kind(items: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ one, so that a warp writes 96 bytes without a gap.  What the functions here are 
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import QUARTERS, HALVES, PLAIN, SHORTS, TILE, VALUES
+from gpuaug_kernels.constants import HALVES, PLAIN, QUARTERS, SHORTS, TILE, VALUES
 from gpuaug_kernels.words import join4, pack_shorts, split2, split4
 
 

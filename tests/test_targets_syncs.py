@@ -1,0 +1,61 @@
+"""Targets on a CUDA device: nothing makes the host wait, audited without a card."""
+
+import pytest
+import torch
+from build import build, case, cases, spec
+from test_syncs import dense, ragged, watched, whole
+from waits import CARD, card
+
+import gpuaug as ga
+
+N = 5
+MOVES = [
+    p
+    for p in cases()
+    if p.values[1] == 0 and spec(p.values[0]).moves and not spec(p.values[0]).mixes and p.values[0] != "AugMix"
+]
+
+
+def targets(height: int = 41, width: int = 41) -> dict[str, object]:
+    return {
+        "masks": torch.zeros(N, 2, height, width, dtype=torch.int64, device=CARD),
+        "boxes": torch.ones(N, 3, 4, device=CARD),
+        "box_format": "CXCYWH",
+        "keypoints": torch.ones(N, 3, 2, device=CARD),
+    }
+
+
+@pytest.mark.parametrize(("name", "i"), MOVES)
+def test_targets_of_a_call_wait_for_nothing(name, i):
+    with card() as on:
+        batch = ga.Batch(dense(41, 41), ids=whole(3), **targets())
+        policy = ga.Policy([build(name, case(name, i))])
+        watched(lambda: policy(batch), on)
+
+
+def test_lists_of_targets_wait_for_nothing():
+    with card() as on:
+        images = ragged()
+        given = {
+            "masks": [torch.zeros(i.shape[:2], dtype=torch.uint8, device=CARD) for i in images],
+            "boxes": [torch.ones(n, 4, device=CARD) for n in range(N)],
+            "box_format": "XYXY",
+            "visible": [torch.ones(n, dtype=torch.bool, device=CARD) for n in range(N)],
+            "keypoints": [torch.ones(n, 2, device=CARD) for n in range(N)],
+        }
+        policy = ga.Policy([ga.RandomResizedCrop((9, 12)), ga.RandomHorizontalFlip()])
+        watched(lambda: policy(ga.Batch(images, ids=whole(3), **given)), on)
+
+
+def test_what_comes_later_waits_for_nothing():
+    policy = ga.Policy([ga.RandomResizedCrop((9, 12)), ga.RandomRotation(30), ga.RandAugment()])
+    with card() as on:
+        # a first draw copies the table of its words
+        on.refuses = False
+        params = policy.draw(whole(3), size=(41, 41))
+        given = targets()
+        watched(lambda: policy.replay(given["masks"], params, like="mask"), on)
+        watched(lambda: policy.replay(given["boxes"], params, like="boxes", box_format="XYXY"), on)
+        watched(lambda: policy.replay(given["keypoints"], params, like="points"), on)
+        watched(lambda: policy.replay(dense(41, 41), params, like="image"), on)
+        watched(lambda: policy.undo(dense(9, 12), params), on)
