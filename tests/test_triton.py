@@ -356,8 +356,8 @@ def test_sharpness_and_points_are_one_launch(channels, size, dtype, images, laun
 
 def test_describe_counts_the_steps_and_kernels_that_are_made():
     text = moderate().describe(backend="triton")
-    # one draws, one finds partners, one crops; zeros, two for a mean and one for the rest
-    assert "backend triton: 2 steps, 7 kernels, 2 of them to draw\n" in text and "gather mean" in text
+    # one draws, one finds partners, one crops; two for a mean and one for the rest
+    assert "backend triton: 2 steps, 6 kernels, 2 of them to draw\n" in text and "gather mean" in text
     assert "Contrast needs the mean of the whole image first" in text
     assert "backend triton: 3 steps" in moderate(ga.RandomRotation(9)).describe(backend="triton")
     without = ga.Policy([t for t in moderate().transforms if not isinstance(t, ga.ColorJitter)])
