@@ -54,8 +54,8 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
             kept.append(p)
         elif not isinstance(p, ir.Pointwise | ir.Stencil | ir.Finish):
             raise ValueError(
-                f"masks, boxes and keypoints cannot follow {type(p).__name__}, of which no rule says what it moves; call "
-                "a policy without it"
+                f"masks, boxes and keypoints cannot follow {type(p).__name__}, of which no rule says what it moves; "
+                "call a policy without it"
             )
     return tuple(kept)
 
