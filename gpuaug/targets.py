@@ -55,7 +55,10 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
         elif isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix):
             kept.append(p)
         elif not isinstance(p, ir.Pointwise | ir.Stencil | ir.Finish):
-            raise NotImplementedError(f"no rule says whether targets follow {type(p).__name__}")
+            raise ValueError(
+                f"masks, boxes and keypoints cannot follow {type(p).__name__}, of which no rule says what it moves; "
+                "call a policy without it"
+            )
     return tuple(kept)
 
 

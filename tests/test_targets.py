@@ -21,7 +21,7 @@ BACKENDS = ("reference", "cpu", "triton")
 
 
 def follows(name: str) -> bool:
-    return spec(name).moves and not spec(name).mixes and name != "AugMix"
+    return spec(name).moves and not spec(name).mixes and name not in ("AugMix", "ElasticTransform")
 
 
 def automatic(name: str) -> bool:

@@ -12,7 +12,10 @@ N = 5
 MOVES = [
     p
     for p in cases()
-    if p.values[1] == 0 and spec(p.values[0]).moves and not spec(p.values[0]).mixes and p.values[0] != "AugMix"
+    if p.values[1] == 0
+    and spec(p.values[0]).moves
+    and not spec(p.values[0]).mixes
+    and p.values[0] not in ("AugMix", "ElasticTransform")
 ]
 
 
