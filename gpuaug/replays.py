@@ -83,8 +83,13 @@ def undo(policy: Any, predictions: Any, params: Params, backend: str) -> tuple[A
     frame = _frame(params)
     steps = list(_geometry(policy, params, frame))
     for t, made in steps:
-        mix = next((p for p in ir.walk(made) if isinstance(p, ir.Mix)), None)
-        if mix is not None:
+        found = next((p for p in ir.walk(made) if isinstance(p, ir.Mix | ir.Elastic)), None)
+        if isinstance(found, ir.Elastic):
+            raise ValueError(
+                f"{type(t).__name__} cannot be undone, for its field has no inverse in closed form; predict on images of "
+                "a policy without it, or undo a prefix of the policy by params[:k]"
+            )
+        if found is not None:
             raise ValueError(
                 f"{type(t).__name__} cannot be undone, for it puts two images together; predict on images of a policy "
                 "without it, or undo a prefix of the policy by params[:k]"

@@ -52,9 +52,9 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
                 f"masks, boxes and keypoints cannot follow {p.name}, a function that may move pixels; write a "
                 "gpuaug.Transform, whose passes say what it does, or apply the function in a policy of its own"
             )
-        elif isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Mix):
+        elif isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix):
             kept.append(p)
-        elif not isinstance(p, ir.Pointwise | ir.Stencil | ir.Finish):
+        elif not isinstance(p, ir.Pointwise | ir.Stencil | ir.Jpeg | ir.Finish):
             raise ValueError(
                 f"masks, boxes and keypoints cannot follow {type(p).__name__}, of which no rule says what it moves; "
                 "call a policy without it"

@@ -161,9 +161,9 @@ NUMBERS = {"epoch", "low", "high", "n", "total", "height", "width", "stride_n", 
 
 
 def launched() -> dict[str, tuple[ast.FunctionDef, list[str]]]:
-    """The kernels that a host launches, name[grid](...), with the lines of their files."""
+    """The kernels that a host launches, bound once, with the lines of their files."""
     texts = [f.read_text(encoding="utf-8") for f in Path(aot.__file__).parent.glob("*.py")]
-    names = {name for text in texts for name in re.findall(r"(\w+)\[.*\]\(\n", text)}
+    names = {name for text in texts for name in re.findall(r"\bBound\((\w+), ", text)}
     return {
         f.name: (f, text.splitlines())
         for text in texts

@@ -167,6 +167,8 @@ def programs():
         dense,
         flat,
     )
+    order, share = torch.tensor([[2, 0, 1]] * 2), torch.tensor([0.2, 0.4])
+    yield "points", (ir.PermuteChannels(order), ir.AddBelow(share, share), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
     yield "blur", (ir.GaussianBlur(torch.ones(2, 2), (23, 23)), ir.Finish(torch.float32, flat)), dense, flat
     inverse, half_widths, size = (

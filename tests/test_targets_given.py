@@ -331,3 +331,20 @@ def test_pil_images_and_plain_masks_are_taken_by_their_names():
 def test_bad_samples_are_refused_in_words(given, words):
     with pytest.raises((TypeError, ValueError), match=words):
         FLIP(given)
+
+
+def test_masks_follow_an_elastic_field_and_jpeg_leaves_targets_alone():
+    mask = (torch.arange(30)[:, None] + torch.arange(40) > 30).long()
+    policy = ga.Policy([ga.JPEG(50), ga.ElasticTransform(30.0, 2.0)], seed=3)
+    images = mask[None, None].float().expand(2, 3, 30, 40).contiguous()
+    given = ga.Batch(images, masks=mask.expand(2, 30, 40).contiguous(), ids=torch.arange(2))
+    out = policy(given)
+    # where the image is bright the mask is too, but for the pixels that lie on its edge
+    agree = ((out.images[:, 0] > 0.5) == (out.masks == 1)).double().mean()
+    assert agree > 0.97 and not torch.equal(out.masks, given.masks)
+    boxed = given.replace(masks=None, boxes=torch.tensor([[[1.0, 2.0, 9.0, 9.0]]] * 2), box_format="XYXY")
+    with pytest.raises(ValueError, match="boxes and keypoints cannot follow ElasticTransform"):
+        policy(boxed)
+    assert torch.equal(ga.Policy([ga.JPEG(50)])(boxed).boxes, boxed.boxes)
+    with pytest.raises(ValueError, match="ElasticTransform cannot be undone"):
+        policy.undo(out.images, policy.draw(torch.arange(2), size=(30, 40)))

@@ -125,7 +125,7 @@ def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
         if p.integer_shift or p.kernel == "floor":
             return replace(p, fill=fill)
         return replace(p, inverse=nearest_inverse(p), kernel="floor", fill=fill)
-    if isinstance(p, ir.Warp):
+    if isinstance(p, ir.Warp | ir.Elastic):
         return replace(p, kernel="nearest", fill=fill)
     if isinstance(p, ir.Project):
         return ir.Warp(p.inverse, p.size, p.fixed, p.window, "nearest", fill)
@@ -158,7 +158,7 @@ def as_bilinear(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
         out = nearest_inverse(p)
         out[:, :2, 2] += 0.5 * scale - 0.5 - NUDGE
         return replace(p, inverse=out, footprint=scale.clamp(min=1.0), kernel="triangle", fill=fill or (0.0,))
-    if isinstance(p, ir.Warp):
+    if isinstance(p, ir.Warp | ir.Elastic):
         return replace(p, kernel="bilinear", fill=fill)
     if isinstance(p, ir.Project):
         return replace(p, fill=None if p.fill is None else fill or (0.0,))

@@ -150,6 +150,14 @@ def _after(p: ir.Pass, shapes: Any) -> Any:
     raise NotImplementedError(f"no rule says where points go in {type(p).__name__}")
 
 
+@_after.register
+def _(p: ir.Elastic, shapes: Any) -> Any:
+    raise ValueError(
+        "boxes and keypoints cannot follow ElasticTransform, whose field has no inverse in closed form; masks do: "
+        "pass what the boxes hold as masks"
+    )
+
+
 @_after.register(ir.Resample)
 @_after.register(ir.Warp)
 @_after.register(ir.Project)
