@@ -233,7 +233,7 @@ def draw_parameters(
     epoch,  # int64, or a pointer to [1] int64
     sizes,  # [N, 2] int64, height and width; read where the trace asks for them
     partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
-    constants,  # [constants] int64, or the bits of float64: what differs between two sizes of images is among them
+    constants,  # [constants] int64, or the bits of float64: what differs between two image sizes is among them
     low,  # the words of the seed, int64
     high,
     floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
