@@ -86,8 +86,8 @@ def undo(policy: Any, predictions: Any, params: Params, backend: str) -> tuple[A
         found = next((p for p in ir.walk(made) if isinstance(p, ir.Mix | ir.Elastic)), None)
         if isinstance(found, ir.Elastic):
             raise ValueError(
-                f"{type(t).__name__} cannot be undone, for its field has no inverse in closed form; predict on images of "
-                "a policy without it, or undo a prefix of the policy by params[:k]"
+                f"{type(t).__name__} cannot be undone, for its field has no inverse in closed form; predict on images "
+                "of a policy without it, or undo a prefix of the policy by params[:k]"
             )
         if found is not None:
             raise ValueError(
