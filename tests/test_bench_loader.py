@@ -170,7 +170,7 @@ def test_the_resident_side_is_checked_and_a_wrong_one_is_found(monkeypatch):
 def test_every_side_of_the_small_images_has_its_rows(monkeypatch):
     monkeypatch.setattr(bench_resident, "N", 512)
     monkeypatch.setattr(bench_resident, "BATCH", 64)
-    monkeypatch.setattr(bench_resident, "TURN", {bench_resident.OURS: 4, "other": 1})
+    monkeypatch.setattr(bench_resident, "TURN", {bench_resident.OURS: 200, "other": 1})
     monkeypatch.setattr(bench_resident, "check", lambda batches: "")
     rows = bench_resident.measure(2, 0)
     assert len(rows) == 3 and rows[0]["side"] == bench_resident.OURS and rows[0]["times as long"]["median"] == 1.0

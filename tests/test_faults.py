@@ -151,8 +151,8 @@ FAULTS = [
     Fault(
         "a fill without its mask",
         "exec/reference.py",
-        "(value - fill) * share + fill",
-        "value + fill * (1 - share)",
+        "(value - colour) * share + colour",
+        "value + colour * (1 - share)",
         "test_lowering.py",
         "RandomAffine",
     ),

@@ -81,9 +81,9 @@ def called(policy: ga.Policy, images: Any, backend: str, device: torch.device | 
 
 
 def held(images: Any) -> int:
-    """Bytes of images in memory."""
+    """Bytes of images in memory; of 16 bits between two kernels a pixel has a fourth value that nobody reads."""
     parts = images.images if isinstance(images, ga.Ragged) else images if isinstance(images, list | tuple) else [images]
-    return sum(i.numel() * i.element_size() for i in parts)
+    return sum(i.numel() * i.element_size() * (4 if i.dtype == torch.uint16 else 3) // 3 for i in parts)
 
 
 def near(said: int, counted: int) -> None:
@@ -195,7 +195,9 @@ def test_steps_hold_every_pass_once_hand_on_what_they_store_and_are_what_is_prep
     passes = canonical_form(plan.passes) if backend == "triton" else plan.passes
     assert [type(p) for step in steps for p in step.passes] == [type(p) for p in passes]
     for a, b in pairwise(steps):
-        assert a.stores[-1].bytes == b.loads[0].bytes and a.stores[-1].dtype == b.loads[0].dtype == torch.float32
+        assert a.stores[-1].bytes == b.loads[0].bytes and a.stores[-1].dtype == b.loads[0].dtype
+        # kernels keep values of [0, 1] in 16 bits between them
+        assert a.stores[-1].dtype in ({torch.float32, torch.uint16} if backend == "triton" else {torch.float32})
     assert (
         steps[0].loads[0] == (plan.frame, plan.frame.dtype)
         and steps[-1].stores[-1].dtype == ir.after(plan.passes, plan.frame).dtype

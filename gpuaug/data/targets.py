@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch
 
 # what of a Batch is no target
@@ -44,7 +45,7 @@ def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> A
 
 def _rows(targets: Sequence[Any], there: Sequence[Any]) -> Any:
     """Tensors and arrays of one shape of at most one axis in one tensor; else the list."""
-    if not all(type(t) is Tensor or isinstance(t, np.ndarray) for t in there):
+    if not all((isinstance(t, Tensor) and not is_tv(t)) or isinstance(t, np.ndarray) for t in there):
         return list(targets)
     tensors = [t if isinstance(t, Tensor) else torch.from_numpy(np.array(t)) for t in there]
     kinds = {(tuple(t.shape), t.dtype) for t in tensors}

@@ -116,6 +116,7 @@ def card(recipes: bool = True) -> Iterator[Card]:
         stack.enter_context(mock.patch.object(gpuaug.trace.cache, "find", traced))
         # no driver and no memory to ask about
         stack.enter_context(mock.patch.object(torch.cuda, "device_of", mock.MagicMock()))
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)))
         stack.enter_context(mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False))
         stack.enter_context(mock.patch.object(torch.cuda, "current_stream", mock.MagicMock()))
         stack.enter_context(mock.patch.object(FakeTensor, "data_ptr", lambda x: id(x) * 2**16, create=True))

@@ -183,6 +183,8 @@ SPECS = {
         channels=COLOUR,
         # chains run apart and are added up
         falls_back=True,
+        # jumps of several chains lie over one another, and what follows multiplies them
+        anywhere=lambda a: False,
         moves=True,
     ),
 }
