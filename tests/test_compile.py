@@ -21,7 +21,7 @@ HERE = Path(__file__)
 KINDS = {"sources": codes.SOURCES, "extends": codes.BORDERS, "mixes": codes.MIXES, "stages": codes.STAGES}
 
 
-# one of them each time; tests/test_aot.py has every kernel of the wheel for all three
+# one of them each time, the others in the slow suite
 EACH = [pytest.param(t, id=f"sm_{t}", marks=[] if t == 90 else pytest.mark.slow) for t in TARGETS]
 
 

@@ -63,7 +63,11 @@ def report(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
-EXAMPLES = pytest.mark.parametrize("name", PARTS)
+# a process for each framework, of which two stand for all in the fast suite beside the plain loop
+SLOW = {"accelerate_loop", "timm_loop"}
+EXAMPLES = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in PARTS]
+)
 
 
 @EXAMPLES
