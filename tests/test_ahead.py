@@ -162,7 +162,9 @@ def test_what_a_loader_writes_into_its_tensors_changes_nothing_that_was_drawn():
 
 
 def test_a_warmup_takes_a_batch_with_what_was_drawn():
-    POLICY.warmup(batch())
+    given = batch()
+    want = POLICY(given).images
+    assert POLICY.warmup(given) is POLICY and torch.equal(POLICY(batch()).images, want)
 
 
 def test_a_replay_takes_windows_with_the_parameters_of_a_draw():
