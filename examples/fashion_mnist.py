@@ -67,29 +67,36 @@ def network() -> nn.Module:
     )
 
 
+def torchvision_steps(name: str) -> list[nn.Module]:
+    """The same augmentation in torchvision's words."""
+    from torchvision.transforms import v2
+
+    class SaltAndPepper(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            chance = torch.rand(image.shape[-2:])
+            return image.masked_fill(chance < 0.05, 0).masked_fill(chance < 0.025, 255)
+
+    steps: dict[str, list[nn.Module]] = {
+        "none": [],
+        "recipe": [
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomAffine(90, (0.3, 0.3), (1, 2)),
+            SaltAndPepper(),
+        ],
+        "suitable": [v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), 5)],
+        "unsuitable": [v2.RandomVerticalFlip(), v2.RandomHorizontalFlip()],
+    }
+    return steps[name]
+
+
 class ThroughTorchvision:
-    """The same augmentation in torchvision's words, one image at a time behind torch's DataLoader."""
+    """One image at a time, behind torch's DataLoader."""
 
     def __init__(self, pictures: Pictures, name: str, batch_size: int, seed: int):
         from torchvision.transforms import v2
 
-        class SaltAndPepper(nn.Module):
-            def forward(self, image: Tensor) -> Tensor:
-                chance = torch.rand(image.shape[-2:])
-                return image.masked_fill(chance < 0.05, 0).masked_fill(chance < 0.025, 255)
-
-        words = {
-            "none": [],
-            "recipe": [
-                v2.RandomHorizontalFlip(),
-                v2.RandomVerticalFlip(),
-                v2.RandomAffine(90, (0.3, 0.3), (1, 2)),
-                SaltAndPepper(),
-            ],
-            "suitable": [v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), 5)],
-            "unsuitable": [v2.RandomVerticalFlip(), v2.RandomHorizontalFlip()],
-        }
-        transform = v2.Compose([*words[name], v2.ToDtype(torch.float32, scale=True)])
+        transform = v2.Compose([*torchvision_steps(name), v2.ToDtype(torch.float32, scale=True)])
         images, labels = pictures
         # batches are shuffled, and draws are made, by torch's own generator
         torch.manual_seed(seed)
