@@ -1,5 +1,6 @@
 """A policy: a list of transforms and a seed.  Calling it draws, lowers, fuses and runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,11 +138,10 @@ class Policy(Numbered):
         if one is not None:
             return self._single(images, one, backend, **given)
         values = [given.get(name) for name in ("labels", "ids", "epoch", "occurrence")]
+        run: Any = self._run
         if torch.compiler.is_compiling():
-            if isinstance(images, Tensor):
-                return torch_compile.call(self, images, *values, backend)
-            return self._eagerly(images, *values, backend)
-        return self._run(images, *values, backend)
+            run = functools.partial(torch_compile.call, self) if isinstance(images, Tensor) else self._eagerly
+        return run(images, *values, backend)
 
     _video, _views = torch_compile.eagerly(videos.augment), torch_compile.eagerly(several.views)
 

@@ -125,7 +125,8 @@ def undo(policy: Any, predictions: Any, params: Params, backend: str) -> tuple[A
     """`Policy.undo`."""
     check(policy, params, True)
     if videos.is_video(predictions):
-        return videos.frame_by_frame(lambda frames: undo(policy, frames, params, backend), predictions)
+        back, seen = videos.frame_by_frame(lambda frames: undo(policy, frames, params, backend), predictions)
+        return back, seen
     frame = _frame(params)
     steps = list(_geometry(policy, params, frame))
     for t, made in steps:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpuaug.arrays import from_array, is_tv
 from gpuaug.batch import Batch, joined
+from gpuaug.call import batch_of_one
 from gpuaug.follow import TARGETS
 
 _TARGETS = tuple(name for pair in TARGETS.items() for name in pair if name is not None)
@@ -42,21 +43,16 @@ def augment(policy: Any, images: Any, given: dict[str, Any], backend: str, per_f
     an occurrence of its own, occurrence * T + t"""
     batch = joined(images, given) if isinstance(images, Batch) else Batch(images, **given)
     alone = is_clip(batch.images)
-    if alone:
-        batch = Batch(
-            batch.images,
-            **{n: _row(getattr(batch, n)) for n in ("labels", "ids", "occurrence", "valid")},
-            **{n: getattr(batch, n) for n in ("epoch", "key")},
-        )
     clips = as_clips(batch.images)
+    batch = batch_of_one(batch, clips) if alone else batch
     n, t = clips.shape[:2]
     if batch.params is not None:
         raise ValueError("params of a Batch are of images, got them for videos; leave them out")
     if per_frame and policy._mixes:
         name = type(policy._mixes[0]).__name__
         raise ValueError(
-            f"per_frame=True would give the frames of a clip labels of their own by {name}; mix in a policy of its own, with "
-            "one draw a clip"
+            f"per_frame=True would give the frames of a clip labels of their own by {name}; mix in a policy of its "
+            "own, with one draw a clip"
         )
     keys, key = policy._keys(batch.ids, batch.epoch, batch.occurrence, n, clips.device, policy.next_id, batch.key)
     targets = {name: _framed(name, getattr(batch, name), n, t, clips.device) for name in _TARGETS}
@@ -65,11 +61,9 @@ def augment(policy: Any, images: Any, given: dict[str, Any], backend: str, per_f
     run: Callable[[Batch], Batch] = lambda b: policy._call(b, {}, backend)  # noqa: E731
     out = by_place(run, whole, t) if policy._mixes else _at_once(run, whole, t, per_frame)
     if isinstance(images, Batch):
-        return out
-    pixels, labels = (
-        (out.images[0], None if out.labels is None else out.labels[0]) if alone else (out.images, out.labels)
-    )
-    return pixels if given.get("labels") is None else (pixels, labels)
+        return out[0] if alone else out
+    pixels, soft = (out.images[0], None if out.labels is None else out.labels[0]) if alone else (out.images, out.labels)
+    return pixels if given.get("labels") is None else (pixels, soft)
 
 
 def _at_once(run: Callable[[Batch], Batch], batch: Batch, t: int, per_frame: bool) -> Batch:
@@ -77,10 +71,10 @@ def _at_once(run: Callable[[Batch], Batch], batch: Batch, t: int, per_frame: boo
     ids, occurrence = batch.ids, batch.occurrence
     assert ids is not None and occurrence is not None
     places = torch.arange(t, device=ids.device).repeat(len(ids))
-    each = occurrence.repeat_interleave(t)
+    each = _each_frame(occurrence, t)
     frames = batch.replace(
         **{name: _flat(getattr(batch, name)) for name in ("images", *_TARGETS)},
-        ids=ids.repeat_interleave(t),
+        ids=_each_frame(ids, t),
         occurrence=each * t + places if per_frame else each,
         **{name: _each_frame(getattr(batch, name), t) for name in ("labels", "valid")},
     )
@@ -146,19 +140,13 @@ def _at(value: Any, place: int) -> Any:
     return None if value is None else value[:, place]
 
 
-def _row(value: Any) -> Any:
-    """Of one clip, what a batch of one has."""
-    if value is None:
-        return None
-    return torch.as_tensor(value).reshape(1, *torch.as_tensor(value).shape) if getattr(value, "ndim", 0) == 0 else value
-
-
 def _each_frame(value: Any, t: int) -> Any:
     """What belongs to clips, for each of their frames."""
     if value is None:
         return None
     if isinstance(value, Tensor):
-        return value.repeat_interleave(t, 0)
+        # not by torch.repeat_interleave, some versions of which wait for the device
+        return value[:, None].expand(-1, t, *value.shape[1:]).flatten(0, 1)
     if isinstance(value, np.ndarray):
         return np.repeat(value, t, 0)
     return [v for v in value for _ in range(t)]

@@ -48,8 +48,8 @@ def each(
         return _of_sample(parts, n, sample, given, backend)
     batch = joined(images, given) if isinstance(images, Batch) else Batch(images, **given)
     one = one_of(batch)
-    clip = videos.is_clip(batch.images)
-    whole = batch_of_one(batch, videos.as_clips(batch.images) if clip else one) if clip or one is not None else batch
+    one = videos.as_clips(batch.images) if videos.is_clip(batch.images) else one
+    whole = batch if one is None else batch_of_one(batch, one)
     made = [v[0] if whole is not batch else v for v in _batched(parts, n, whole, backend, per_frame)]
     if isinstance(images, Batch):
         return made
