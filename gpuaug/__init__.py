@@ -9,9 +9,11 @@ try:
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.interop import from_torchvision
+    from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
+    from gpuaug.transforms.fixed import FiveCrop, Flips, TenCrop
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -22,10 +24,14 @@ except KeyboardInterrupt:
 __all__ = [
     "Batch",
     "Custom",
+    "FiveCrop",
+    "Flips",
     "Lambda",
+    "MultiCrop",
     "Params",
     "Policy",
     "Ragged",
+    "TenCrop",
     "Transform",
     "Windows",
     "__version__",

@@ -243,7 +243,8 @@ def _refused(bad: Sequence[BadFile], more: str = "") -> BadImage:
 def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
     """What says which windows of images a policy reads; None where nothing does."""
     windows = getattr(policy, "windows", None)
-    if not callable(windows):
+    # views of one image read different windows of it
+    if not callable(windows) or getattr(policy, "fixed_views", False):
         return None
     # so that what the call needs is prepared there, where it can be
     takes = "device" in inspect.signature(windows).parameters

@@ -12,6 +12,7 @@ from gpuaug import arguments
 from gpuaug.arrays import put
 from gpuaug.batch import Batch
 from gpuaug.data import ordered
+from gpuaug.data.batches import checked
 from gpuaug.data.course import Course, Step
 from gpuaug.data.cursor import Cursor, compare
 from gpuaug.data.device import place as device_place
@@ -80,11 +81,11 @@ class ResidentLoader:
         """Batches of an iteration, the same on all ranks: of a whole epoch, or of all `epochs`."""
         return self._share().steps(self._cursor.order.length) * (self.epochs or 1)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         self._check()
         return self._run()
 
-    def _run(self) -> Iterator[Batch]:
+    def _run(self) -> Iterator[Any]:
         # runs at the first next(), so that an iterator that nobody uses begins nothing
         self._check()
         run = self._cursor.begin(self._share())
@@ -99,7 +100,7 @@ class ResidentLoader:
             yield batch
         run.end()
 
-    def _batch(self, step: Step) -> Batch:
+    def _batch(self, step: Step) -> Batch | list[Batch]:
         self._check()
         begun = perf_counter()
         # one transfer: a batch costs little else
@@ -108,12 +109,7 @@ class ResidentLoader:
         )
         labels = None if self._labels is None else self._labels.index_select(0, ids)
         batch = Batch(Gathered(self._images, ids), labels, ids, step.epoch, occurrence, valid=real.bool())
-        out = batch.replace(images=batch.images.dense()) if self.policy is None else self.policy(batch)
-        if not isinstance(out, Batch):
-            raise TypeError(
-                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
-                "batch.replace(images=...)"
-            )
+        out = checked(batch.replace(images=batch.images.dense()) if self.policy is None else self.policy(batch))
         self._seconds += perf_counter() - begun
         self._samples, self._count = self._samples + len(ids), self._count + 1
         return out

@@ -8,6 +8,9 @@ from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *
 from gpuaug.transforms.filters import *
+from gpuaug.transforms.fixed import FiveCrop as FiveCrop
+from gpuaug.transforms.fixed import Flips as Flips
+from gpuaug.transforms.fixed import TenCrop as TenCrop
 from gpuaug.transforms.functions import Custom as Custom
 from gpuaug.transforms.functions import Lambda as Lambda
 from gpuaug.transforms.geometry import *
@@ -20,3 +23,5 @@ _FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, aut
 REGISTRY: dict[str, type[Transform]] = {
     name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
 }
+# those that give several views, which a file and a pipeline may name too
+FIXED: dict[str, type[Transform]] = {t.__name__: t for t in (FiveCrop, Flips, TenCrop)}
