@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 try:
-    from gpuaug import data, functional
+    from gpuaug import data, functional, losses
     from gpuaug.batch import Batch, Params
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.interop import from_torchvision
+    from gpuaug.losses import soft_cross_entropy
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
+    from gpuaug.transforms import REGISTRY, ByClass, Custom, Lambda, Transform
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -21,6 +22,7 @@ except KeyboardInterrupt:
 
 __all__ = [
     "Batch",
+    "ByClass",
     "Custom",
     "Lambda",
     "Params",
@@ -32,5 +34,7 @@ __all__ = [
     "data",
     "from_torchvision",
     "functional",
+    "losses",
+    "soft_cross_entropy",
     *REGISTRY,
 ]

@@ -61,15 +61,13 @@ def soft_cross_entropy(
     return each.sum() / shares.sum()
 
 
-def accuracy(
-    logits: Tensor, labels: Tensor, *, topk: int | Sequence[int] = 1, valid: Tensor | None = None
-) -> Tensor:
+def accuracy(logits: Tensor, labels: Tensor, *, topk: int | Sequence[int] = 1, valid: Tensor | None = None) -> Tensor:
     """The share of the labels that lies in the k largest logits, in [0, 1]: float32, a number for a number `topk`, [K]
     for several.
 
     Of class numbers this is the usual accuracy; of a mix, lam where its own class is found and 1 - lam where its
-    partner's is, so that a sample counts in full where all of its classes are among the k largest.  Smoothing that is in
-    the rows counts as what it is.
+    partner's is, so that a sample counts in full where all of its classes are among the k largest.  Smoothing that is
+    in the rows counts as what it is.
 
     logits: [N, C] or [N, C, ...].  labels: class numbers, [N] or [N, ...], where a negative number is left out; or soft
     rows of the shape of the logits.  topk: at most C, which more is cut to.  valid: [N] bool, a Batch's: the others are

@@ -11,8 +11,11 @@ import torch
 import yaml
 
 from gpuaug import rng
-from gpuaug.transforms import REGISTRY, Transform
+from gpuaug.transforms import REGISTRY as _REGISTRY
+from gpuaug.transforms import ByClass, Transform
 
+# what a file may name: ByClass stands apart from the others because it needs labels
+REGISTRY: dict[str, type[Transform]] = {**_REGISTRY, "ByClass": ByClass}
 # values of a file, its aliases written out; a policy at its largest has fewer
 _MOST = 2**20
 # how people write a number that YAML takes for text, because it has no point before the exponent or no sign in it

@@ -4,6 +4,7 @@ from gpuaug.transforms import auto, auto_timm, choice, colour, convert, filters,
 from gpuaug.transforms.auto import *
 from gpuaug.transforms.auto_timm import *
 from gpuaug.transforms.base import Transform as Transform
+from gpuaug.transforms.by_class import ByClass as ByClass
 from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *
