@@ -162,7 +162,7 @@ def test_accuracy_leaves_out_what_does_not_count():
 
 
 @pytest.mark.parametrize(
-    "change, says",
+    ("change", "says"),
     [
         ({"soft_targets": torch.rand(N, C + 1)}, "shape of the logits"),
         ({"soft_targets": torch.zeros(N, 2, dtype=torch.int64)}, "class numbers must have shape"),
