@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from gpuaug import data, functional, losses
+    from gpuaug import data, functional, imbalance, losses, presets
     from gpuaug.batch import Batch, Params
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
@@ -34,7 +34,9 @@ __all__ = [
     "data",
     "from_torchvision",
     "functional",
+    "imbalance",
     "losses",
+    "presets",
     "soft_cross_entropy",
     *REGISTRY,
 ]

@@ -1,8 +1,8 @@
 """Policies to start from: levels of strength, recipes by data set, and published ones with their sources.
 
-Every preset is a function of `size`, the side of the square images that come out, and `num_classes`, without which mixes
-are left out.  It returns a `Policy` of float32 images, which prints and saves as the code that makes it, to be edited.
-With `train=False` it returns the deterministic transform for validation that belongs to it.
+Every preset is a function of `size`, the side of the square images that come out, and `num_classes`, without which
+mixes are left out.  It returns a `Policy` of float32 images, which prints and saves as the code that makes it, to be
+edited.  With `train=False` it returns the deterministic transform for validation that belongs to it.
 
     policy = ga.presets.strength("moderate", size=224)
     policy = ga.presets.small(size=96, num_classes=10)
@@ -82,12 +82,13 @@ def strength(
 ) -> Policy:
     """One of five levels, for photographs.
 
-    none: Resize, CenterCrop and Normalize, as in validation.  weak: a random crop and a flip.  moderate: ColorJitter(0.2,
-    0.2, 0.2, 0.05) and RandomErasing(0.25) beside them.  strong: RandAugment(2, 9), and MixUp or CutMix where
-    num_classes is given.  very_strong: the same, and every other image erased in part.  Mixes need labels, and a batch
-    whose samples differ."""
-    if level not in LEVELS:
+    none: Resize, CenterCrop and Normalize, as in validation.  weak: a random crop and a flip.  moderate:
+    ColorJitter(0.2, 0.2, 0.2, 0.05) and RandomErasing(0.25) beside them.  strong: RandAugment(2, 9), and MixUp or
+    CutMix where num_classes is given.  very_strong: the same, and every other image erased in
+    part.  Mixes need labels, and a batch whose samples differ."""
+    if not isinstance(level, str) or level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+    _checked(num_classes)
     if level == "none" or not train:
         return _validation(size, IMAGENET, seed)
     colour: list[Transform] = []
@@ -97,10 +98,8 @@ def strength(
         colour = [RandAugment(2, 9)]
     erased = {"moderate": 0.25, "very_strong": 0.5}.get(level)
     ends = [] if erased is None else [RandomErasing(erased)]
-    mixes = _mixes(num_classes) if level in ("strong", "very_strong") else _checked(num_classes)
-    return _policy(
-        [RandomResizedCrop(_side(size)), RandomHorizontalFlip(), *colour], IMAGENET, [*ends, *mixes], seed
-    )
+    mixes = _mixes(num_classes) if level in ("strong", "very_strong") else []
+    return _policy([RandomResizedCrop(_side(size)), RandomHorizontalFlip(), *colour], IMAGENET, [*ends, *mixes], seed)
 
 
 # ---- by data set
@@ -205,8 +204,8 @@ def torchvision_reference(
 
 
 def deit(size: int = 224, num_classes: int | None = None, *, train: bool = True, seed: int = 0) -> Policy:
-    """DeiT's training by timm: RandAugment "rand-m9-mstd0.5-inc1", RandomErasing(0.25) with noise, and MixUp (alpha 0.8)
-    or CutMix (alpha 1) where num_classes is given.
+    """DeiT's training by timm: RandAugment "rand-m9-mstd0.5-inc1", RandomErasing(0.25) with noise, and MixUp (alpha
+    0.8) or CutMix (alpha 1) where num_classes is given.
 
     Source: H. Touvron et al., "Training data-efficient image transformers & distillation through attention", ICML 2021,
     table 9; github.com/facebookresearch/deit, main.py; timm.data.create_transform.  It interpolates bicubically, and
@@ -219,8 +218,8 @@ def deit(size: int = 224, num_classes: int | None = None, *, train: bool = True,
 
 
 def simclr(size: int = 224, num_classes: int | None = None, *, train: bool = True, seed: int = 0) -> Policy:
-    """The views of SimCLR: crop, flip, ColorJitter(0.8, 0.8, 0.8, 0.2) with probability 0.8, gray with 0.2, and blur over
-    a tenth of the image with 0.5.  Take two of each image, by `occurrence`, or the loader's views=2.
+    """The views of SimCLR: crop, flip, ColorJitter(0.8, 0.8, 0.8, 0.2) with probability 0.8, gray with 0.2, and blur
+    over a tenth of the image with 0.5.  Take two of each image, by `occurrence`, or the loader's views=2.
 
     Source: T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix
     A, with strength 1.  Its code normalises nothing; here Normalize ends it as the others."""
@@ -278,8 +277,8 @@ def dino(
 def cifar(size: int = 32, num_classes: int | None = None, *, train: bool = True, seed: int = 0) -> Policy:
     """The usual augmentation of CIFAR: 4 pixels of padding, a crop of 32, a flip.
 
-    Source: K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2, after C.-Y. Lee et al.,
-    "Deeply-Supervised Nets", 2015.  Images are of the size that comes out; validation takes them as they are.  The
+    Source: K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2, after C.-Y. Lee et
+    al., "Deeply-Supervised Nets", 2015.  Images are of the size that comes out; validation takes them as they are.  The
     mean and standard deviation are CIFAR-10's."""
     _checked(num_classes)
     side = _side(size)
@@ -349,11 +348,10 @@ def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
     return [RandomChoice([MixUp(alpha, classes), CutMix(1.0, classes)])]
 
 
-def _checked(num_classes: int | None) -> list[Transform]:
-    """No mix: the preset has none, and says so of a wrong number all the same."""
+def _checked(num_classes: int | None) -> None:
+    """Refuse a wrong number where the preset has no mix too."""
     if num_classes is not None:
         arguments.integer("num_classes", num_classes, 1)
-    return []
 
 
 def _side(size: int) -> int:
