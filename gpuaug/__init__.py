@@ -4,16 +4,16 @@ import sys
 from pathlib import Path
 
 try:
-    from gpuaug import data, functional
+    from gpuaug import data, functional, imbalance, losses, presets
     from gpuaug.batch import Batch, Params
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.interop import from_torchvision
+    from gpuaug.losses import soft_cross_entropy
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
-    from gpuaug.transforms.fixed import FiveCrop, Flips, TenCrop
+    from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Lambda, TenCrop, Transform
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -23,6 +23,7 @@ except KeyboardInterrupt:
 
 __all__ = [
     "Batch",
+    "ByClass",
     "Custom",
     "FiveCrop",
     "Flips",
@@ -38,5 +39,9 @@ __all__ = [
     "data",
     "from_torchvision",
     "functional",
+    "imbalance",
+    "losses",
+    "presets",
+    "soft_cross_entropy",
     *REGISTRY,
 ]

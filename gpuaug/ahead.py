@@ -14,7 +14,7 @@ from torch import Tensor
 from gpuaug import arguments, drawn, ir, rng, targets, videos
 from gpuaug.arrays import from_array, put
 from gpuaug.batch import Batch, as_integers
-from gpuaug.call import batch_of_one, frame_for, one_of, prepared
+from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
 from gpuaug.images import Images, as_images
@@ -26,13 +26,23 @@ _HOST = torch.device("cpu")
 
 
 def windows(
-    policy: Any, ids: Any, size: Any, epoch: Any, occurrence: Any, key: int | None, channels: int, device: torch.device
+    policy: Any,
+    ids: Any,
+    size: Any,
+    epoch: Any,
+    occurrence: Any,
+    key: int | None,
+    channels: int,
+    device: torch.device,
+    labels: Any = None,
 ) -> Windows:
     """`Policy.windows`."""
     ids = as_integers("ids", ids, None, _HOST, rng.MAX_ID)
     keys, key = policy._keys(ids, epoch, occurrence, len(ids), _HOST, key=key)
     # copies: their owner may write the next batch into the tensors
-    keys = rng.Keys(keys.seed, int(keys.epoch), keys.ids.clone(), keys.occurrence.clone())
+    classes = class_numbers(policy, labels, len(ids), _HOST)
+    classes = None if classes is None else classes.clone()
+    keys = rng.Keys(keys.seed, int(keys.epoch), keys.ids.clone(), keys.occurrence.clone(), labels=classes)
     if not isinstance(size, Tensor) and np.ndim(size) == 2:
         size = from_array("size", arguments.array("size", size))
     sizes = frame_for(size, len(ids), channels, torch.uint8, _HOST).size.clone()
@@ -114,8 +124,8 @@ def taken(
     policy: Any, params: Any, source: Images, given: dict[str, Any], valid: Tensor | None
 ) -> tuple[rng.Keys, int | None, DrawnAhead]:
     """Samples that were drawn ahead as a call takes them: their keys on the device of the images, the key of the
-    process that numbered them, and what was drawn.  given: ids, epoch, occurrence and key of the Batch, each of which
-    may be None"""
+    process that numbered them, and what was drawn.  given: ids, epoch, occurrence, key and labels of the Batch, each of
+    which may be None"""
     if not isinstance(params, DrawnAhead):
         raise TypeError(f"params of a Batch must be those of Policy.windows, got {type(params).__name__}")
     params.check(policy._identity(), source, given)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpuaug import arguments, fuse, ir, rng, targets
 from gpuaug.arrays import is_tv
-from gpuaug.batch import Batch
+from gpuaug.batch import Batch, as_labels
 from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import choose, load
@@ -24,6 +24,8 @@ from gpuaug.follow import TARGETS, Targets
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
+from gpuaug.symbolic import is_symbolic
+from gpuaug.trace.cache import Build, check_values
 from gpuaug.transforms import ToDtype, ToTensor, Transform
 from gpuaug.transforms.base import Drawn, lower_each, numbered
 
@@ -143,6 +145,23 @@ def readable(source: Images, how: Through | None) -> Images:
     return source
 
 
+def class_numbers(policy: Any, labels: Any, n: int, device: torch.device, needed: bool = True) -> Tensor | None:
+    """The classes that a policy chooses by, [n] int64; None where it does not.  needed: False where any will do"""
+    if not policy._by_class:
+        return None
+    given = labels if labels is None or isinstance(labels, Tensor) else as_labels(labels, n, device, lambda: False)
+    fine = given is not None and given.ndim == 1 and not given.is_floating_point() and given.dtype != torch.bool
+    if fine and len(given) == n and given.device == device:
+        return given.long()
+    if not needed:
+        return torch.zeros(n, dtype=torch.int64, device=device)
+    got = "none" if given is None else f"{given.dtype} {list(given.shape)} on {given.device}"
+    raise ValueError(
+        f"ByClass chooses by class and needs labels that are class numbers, [{n}] integers on {device}, got {got}; "
+        "pass policy(images, labels), or labels= beside ids"
+    )
+
+
 def frame_of(source: Images) -> ir.Frame:
     """The frame of images."""
     if isinstance(source, Ragged):
@@ -210,7 +229,7 @@ def _number(value: Any) -> Any:
 def foresee(transforms: Sequence[Transform], seed: int) -> tuple[rng.Layout, list[set[str]]]:
     """The random words that transforms ask for, and the names of what they draw: found by drawing for 0 samples."""
     empty = torch.zeros(0, dtype=torch.int64, device="cpu")
-    block = rng.Block(rng.Keys(seed, 0, empty, empty))
+    block = rng.Block(rng.Keys(seed, 0, empty, empty, labels=empty))
     frame = ir.Frame(torch.zeros((0, 2), dtype=torch.int64, device="cpu"), None, 3, torch.float32)
     names = [set(t.sample(rng.Draw(block.keys, slot, block), frame)) for slot, t in numbered(transforms, 0)]
     return rng.Layout(block.asked), names
@@ -238,3 +257,21 @@ def takes_ragged(policy: Any, shape: tuple[int, ...], dtype: torch.dtype) -> boo
             # it says why where the images are looked at as they are
             policy._ragged[kind] = False
     return bool(policy._ragged[kind])
+
+
+def builder(policy: Any, backend: str, follows: bool = False) -> Build:
+    """The function that recipes trace: it prepares a call, as `prepared` says, from its keys and frame.
+
+    follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known to
+    be gone."""
+    executor = load(backend)
+
+    def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
+        if is_symbolic(keys):
+            check_values(policy.transforms)
+        drawn = params or policy._draw(keys, frame)
+        made = lowered(policy.transforms, drawn, frame, policy.memory_format)
+        ready = prepared(planned(made, keys, policy.single_resample), executor)
+        return (ready, targets.geometric(made.passes)) if follows else ready
+
+    return build

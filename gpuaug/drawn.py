@@ -85,8 +85,8 @@ class DrawnAhead:
     # ---- whether it is of this call
 
     def check(self, policy: tuple[Any, ...], images: Images, given: dict[str, Any]) -> None:
-        """Raise ValueError for another policy, other images or other numbers of samples.  given: ids, epoch, occurrence
-        and key as the Batch has them, None where it has none; on a GPU nobody looks at them."""
+        """Raise ValueError for another policy, other images or other numbers of samples.  given: ids, epoch,
+        occurrence, key and labels as the Batch has them, None where it has none; on a GPU nobody looks at them."""
         if policy != self.policy:
             raise ValueError(
                 "params must be of this policy, got those of another, or of another seed; "
@@ -103,8 +103,10 @@ class DrawnAhead:
                     "(height, width, channels); draw for the size in the file's header"
                 )
         known = {name: getattr(self.keys, name) for name in ("ids", "epoch", "occurrence")} | {"key": self.key}
+        if self.keys.labels is not None:
+            known["labels"] = self.keys.labels
         for name, value in given.items():
-            if value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
+            if name not in known or value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
                 continue
             got, want = _plain(value), _plain(known[name])
             if got != want:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gpuaug.policy import Policy
-from gpuaug.transforms import FIXED, REGISTRY, Custom, Lambda, Transform
+from gpuaug.transforms import APART, REGISTRY, Custom, Lambda, Transform
 
 # what makes floats of the integers that an image file holds
 _CONVERSIONS = ("ToTensor", "ToDtype", "ConvertImageDtype")
@@ -70,7 +70,7 @@ def _converted(given: Any, integers: bool) -> list[Transform]:
     try:
         if name in _SPECIAL:
             return _SPECIAL[name](given, integers)
-        cls = (REGISTRY | FIXED).get(name)
+        cls = (REGISTRY | APART).get(name)
         if cls is None:
             raise ValueError("keep it outside the policy, or write it as gpuaug.Custom(function)")
         names = [f.name for f in fields(cls) if hasattr(given, f.name)]  # type: ignore[arg-type]

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import ahead, arguments, call, follow, ir, replays, rng, samples, serial, targets, torch_compile, videos
+from gpuaug import ahead, arguments, call, follow, ir, replays, rng, samples, serial, torch_compile, videos
 from gpuaug import views as several
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
-from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned, prepared
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned
 from gpuaug.drawn import Windows
-from gpuaug.exec import check, choose, describe, load
+from gpuaug.exec import check, choose, describe
 from gpuaug.fuse import Plan
 from gpuaug.images import Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
-from gpuaug.symbolic import is_symbolic
-from gpuaug.trace.cache import Build, Recipes, check_values, find
+from gpuaug.trace.cache import Recipes, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
+from gpuaug.transforms.by_class import by_class
 from gpuaug.transforms.fixed import fixed_views
 from gpuaug.transforms.mixes import mixes_in
 
@@ -73,6 +73,7 @@ class Policy(Numbered):
         self._classes = next(iter(classes), None)
         # how many views a call gives, each a batch; 0: the batch alone
         self.fixed_views = fixed_views(self.transforms)
+        self._by_class = by_class(self.transforms)
         self._layout, self._names = call.foresee(self.transforms, self.seed)
         self._recipes = Recipes()
         # whether images of a shape and dtype may come as if their sizes differed
@@ -246,11 +247,13 @@ class Policy(Numbered):
         dtype: torch.dtype = torch.uint8,
         key: int | None = None,
         valid: Tensor | None = None,
+        labels: Any = None,
     ) -> Params:
         """The parameters of samples without their images.  size: (H, W), or [N, 2] where images differ.  key, valid: a
-        Batch's."""
+        Batch's.  labels: class numbers, for ByClass."""
         ids = as_integers("ids", ids, None, ids.device if isinstance(ids, Tensor) else torch.device("cpu"), rng.MAX_ID)
         keys, _ = self._keys(ids, epoch, occurrence, len(ids), ids.device, key=key)
+        keys = replace(keys, labels=call.class_numbers(self, labels, len(ids), ids.device))
         keys = keys if valid is None else replace(keys, valid=as_valid(valid, len(ids), ids.device))
         frame = frame_for(size, len(ids), channels, dtype, ids.device)
         drawn = self._draw(keys, frame)
@@ -268,14 +271,15 @@ class Policy(Numbered):
         key: int | None = None,
         channels: int = 3,
         device: torch.device | str = "cpu",
+        labels: Any = None,
     ) -> Windows:
         """What is read of each source image, so that a decoder need not make the rest, and what was drawn to know: a
         Batch with both, the pixels as `Ragged.windowed` and the parameters as `params`, gives what whole images give.
 
         All on the host.  ids, occurrence, key, epoch: as a Batch has them.  size: (H, W) or [N, 2] of the whole images,
-        which are uint8.  device: where the call will be, so that what it needs is prepared here.  The window is all of
-        an image where the policy has need of it, as for ColorJitter before a crop."""
-        return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device))
+        which are uint8.  device: where the call will be, so that what it needs is prepared here.  labels: class
+        numbers, for ByClass.  The window is all of an image where that is needed, as for ColorJitter before a crop."""
+        return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device), labels)
 
     _prepared_ahead, _geometry_ahead = ahead.prepare, ahead.geometry
 
@@ -376,9 +380,10 @@ class Policy(Numbered):
         if drawn is None:
             keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
         else:
-            given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key}
+            given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key, "labels": labels}
             keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
-        keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid)
+        classes = call.class_numbers(self, labels, n, device, need_labels)
+        keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid, labels=classes)
         return Call(self, source, labels, keys, backend, key, drawn, following)
 
     def _keys(
@@ -413,7 +418,8 @@ class Policy(Numbered):
 
     def _one(self) -> rng.Keys:
         """The keys of one sample, where any will do."""
-        return self._keys(torch.zeros(1, dtype=torch.int64, device="cpu"), 0, None, 1, torch.device("cpu"))[0]
+        zero = torch.zeros(1, dtype=torch.int64, device="cpu")
+        return replace(self._keys(zero, 0, None, 1, zero.device)[0], labels=zero)
 
     def _draw(self, keys: rng.Keys, frame: ir.Frame) -> Sequence[Drawn]:
         return sample_all(self.transforms, rng.Draw(keys, 0, self._layout.block(keys)), frame, 0)
@@ -424,24 +430,7 @@ class Policy(Numbered):
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
         return planned(lowered(self.transforms, drawn, frame, self.memory_format), keys, self.single_resample)
 
-    _moves, _takes_ragged = call.moves, call.takes_ragged
-
-    def _builder(self, backend: str, follows: bool = False) -> Build:
-        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame.
-
-        follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known
-        to be gone."""
-        executor = load(backend)
-
-        def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
-            if is_symbolic(keys):
-                check_values(self.transforms)
-            drawn = params or self._draw(keys, frame)
-            made = lowered(self.transforms, drawn, frame, self.memory_format)
-            ready = prepared(planned(made, keys, self.single_resample), executor)
-            return (ready, targets.geometric(made.passes)) if follows else ready
-
-        return build
+    _moves, _takes_ragged, _builder = call.moves, call.takes_ragged, call.builder
 
     # ---- as a value
 

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from gpuaug import rng
-from gpuaug.transforms import FIXED, REGISTRY, Transform
+from gpuaug.transforms import APART, REGISTRY, Transform
 
-_KNOWN = REGISTRY | FIXED
+_KNOWN = REGISTRY | APART
 # values of a file, its aliases written out; a policy at its largest has fewer
 _MOST = 2**20
 # how people write a number that YAML takes for text, because it has no point before the exponent or no sign in it

@@ -129,7 +129,7 @@ def _blank(n: int, channels: int, dtype: torch.dtype) -> ir.Frame:
 
 def _draw(n: int) -> rng.Draw:
     zero = torch.zeros(n, dtype=torch.int64, device="cpu")
-    return rng.Draw(rng.Keys(0, 0, zero, zero), 0)
+    return rng.Draw(rng.Keys(0, 0, zero, zero, labels=zero), 0)
 
 
 @torch.library.custom_op("gpuaug::policy", mutates_args=("next_id",))

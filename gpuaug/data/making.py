@@ -77,8 +77,8 @@ class Read(NamedTuple):
 class Maker:
     """Reads and decodes the batches of a loader.
 
-    windows: gives for (ids, size, epoch=, occurrence=) an object with `windows`, [N, 4], and `params`; None decodes
-    whole images."""
+    windows: gives for (ids, size, epoch=, occurrence=) an object with `windows`, [N, 4], and `params`; with labels= too
+    where `windows_of` says so; None decodes whole images."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Maker:
         """The images of a batch."""
         step, items, targets = read
         heads = self.decoder.inspect(items)
-        drawn, decoded, full = self._decoded(step, items, heads)
+        drawn, decoded, full = self._decoded(step, items, heads, targets)
         found = decoded.bad
         if not found:
             return self._made(step, decoded.images, full, decoded.windows, drawn, targets, (), decoded)
@@ -129,23 +129,30 @@ class Maker:
         except Exception:
             return "?"
 
-    def _decoded(self, step: Step, items: Sequence[Item], heads: Sequence[Any]) -> tuple[Any, Decoded, Ints]:
+    def _decoded(
+        self, step: Step, items: Sequence[Item], heads: Sequence[Any], targets: Any
+    ) -> tuple[Any, Decoded, Ints]:
         """What was drawn, the images, and the sizes that it was drawn for: those without a header are as large as the
         first that has one."""
         full = np.array([h.size if isinstance(h, Header) else (0, 0) for h in heads], np.int64).reshape(-1, 2)
         there = np.flatnonzero(full[:, 0])
         full[full[:, 0] == 0] = full[there[0]] if there.size else _BLANK
-        drawn = self._drawn(step, full)
+        drawn = self._drawn(step, full, targets)
         return drawn, self.decoder.decode(items, None if drawn is None else np.asarray(drawn.windows), heads), full
 
-    def _drawn(self, step: Step, full: Ints) -> Any:
+    def _drawn(self, step: Step, full: Ints, targets: Any) -> Any:
         if self.windows is None:
             return None
+        more = {}
+        if "labels" in getattr(self.windows, "keywords", ()):
+            found = as_targets(targets, self.target_transform)
+            more = {"labels": found.get("labels") if isinstance(found, dict) else found}
         return self.windows(
             torch.from_numpy(step.ids),
             torch.from_numpy(full),
             epoch=step.epoch,
             occurrence=torch.from_numpy(step.occurrence),
+            **more,
         )
 
     def _made(
@@ -197,7 +204,7 @@ class Maker:
                 ids=np.concatenate([t for t, _ in tried]), occurrence=np.concatenate([t for _, t in tried])
             )
             read = self.read(wanted)
-            _, more, sizes = self._decoded(wanted, read.items, self.decoder.inspect(read.items))
+            _, more, sizes = self._decoded(wanted, read.items, self.decoder.inspect(read.items), read.targets)
             kept.append(more)
             bad += [
                 BadFile(int(wanted.ids[k]), self._path(int(wanted.ids[k])), str(e)) for k, e in sorted(more.bad.items())
@@ -217,7 +224,7 @@ class Maker:
             return Made(step, bad=tuple(bad), error=_refused(gone, f", and so have {CHAIN} substitutes of each"))
         whole = step._replace(ids=ids, occurrence=occurrence)
         # once more for all of the batch: what was drawn is a function of each sample, so the windows are those decoded
-        return self._made(whole, images, full, boxes, self._drawn(whole, full), targets, bad, kept)
+        return self._made(whole, images, full, boxes, self._drawn(whole, full, targets), targets, bad, kept)
 
 
 def _put(targets: Any, i: int, value: Any, n: int) -> Any:
@@ -248,4 +255,6 @@ def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
         return None
     # so that what the call needs is prepared there, where it can be
     takes = "device" in inspect.signature(windows).parameters
-    return partial(windows, device=device) if takes else windows
+    # the classes of samples only where the policy chooses by them, for they are read before the images then
+    known = {"labels": None} if getattr(policy, "_by_class", False) else {}
+    return partial(windows, device=device, **known) if takes else windows

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 # what is permuted, each under keys of its own: the slot of the counter of `gpuaug.rng`
-SAMPLES, SHARDS, WINDOWS, DRAWS, CLASSES, SUBSTITUTES = range(6)
+SAMPLES, SHARDS, WINDOWS, DRAWS, CLASSES, SUBSTITUTES, BLOCKS = range(7)
 
 ROUNDS = 12
 # up to this many a permutation is stored: that takes some milliseconds an epoch

@@ -28,7 +28,7 @@ class Weighted:
 
     def __init__(self, labels: Any, weights: Any, n: int, length: int, views: int = 1):
         self.length, self.views, self.samples = length, views, n
-        self.classes, member = np.unique(_labels(labels, n), return_inverse=True)
+        self.classes, member = np.unique(as_classes(labels, n), return_inverse=True)
         self.counts = np.bincount(member).astype(np.int64)
         # the ids of each class lie together, in ascending order
         self.ids = np.argsort(member, kind="stable").astype(np.int32 if n < 1 << 31 else np.int64)
@@ -97,7 +97,8 @@ def quotas(shares: Sequence[float], length: int) -> Ints:
     return whole.astype(np.int64)
 
 
-def _labels(labels: Any, n: int) -> np.ndarray[Any, Any]:
+def as_classes(labels: Any, n: int) -> np.ndarray[Any, Any]:
+    """The class of each of n samples, integers or strings: [n]."""
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
     values = np.asarray(labels)

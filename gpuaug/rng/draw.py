@@ -88,6 +88,7 @@ class Keys:
     ids: Tensor  # [N] int64
     occurrence: Tensor  # [N] int64
     valid: Tensor | None = None  # [N] bool, false for samples that are nobody's partner; None: there are none
+    labels: Tensor | None = None  # [N] int64, the classes that a policy chooses by; None: it does not
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,7 +96,16 @@ class Keys:
     def take(self, rows: Tensor) -> "Keys":
         """The keys of some samples.  rows: [M] int64 or bool"""
         valid = None if self.valid is None else self.valid[rows]
-        return Keys(self.seed, self.epoch, self.ids[rows], self.occurrence[rows], valid)
+        labels = None if self.labels is None else self.labels[rows]
+        return Keys(self.seed, self.epoch, self.ids[rows], self.occurrence[rows], valid, labels)
+
+    def classes(self) -> Tensor:
+        """The labels, which a policy that chooses by class must have: [N] int64."""
+        if self.labels is None:
+            raise ValueError(
+                "ByClass chooses by class, got no labels; pass labels=, the class number of each sample, [N] integers"
+            )
+        return self.labels
 
     def counter(self) -> tuple[Tensor, Tensor]:
         """c2 and c3 of every sample: 2 x [N] int64."""

@@ -109,7 +109,8 @@ def _kept(keys: Keys) -> Keys:
     """A copy of keys: their owner may write other ids into the tensors."""
     epoch = int(keys.epoch) if isinstance(keys.epoch, Tensor) else keys.epoch
     valid = None if keys.valid is None else keys.valid.clone()
-    return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone(), valid)
+    labels = None if keys.labels is None else keys.labels.clone()
+    return Keys(keys.seed, epoch, keys.ids.clone(), keys.occurrence.clone(), valid, labels)
 
 
 def check_values(transforms: Sequence[Transform]) -> None:

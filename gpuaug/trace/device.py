@@ -12,7 +12,7 @@ from gpuaug_kernels import codes, draws
 from torch import Tensor
 
 from gpuaug.rng import MIX, Keys, counter_1
-from gpuaug.trace.record import REFERS, Table, Trace, needed
+from gpuaug.trace.record import LABELS, REFERS, Table, Trace, needed
 
 _DTYPES = tuple(draws.BUFFERS)
 # integers from here up to there may be a side of an image, or an area
@@ -107,9 +107,12 @@ def _places(tables: tuple[Table, ...]) -> tuple[tuple[int, tuple[int, ...], tupl
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """The rows of the partners in these mixes: [slots, N] int64, the same as of `Keys.partners`."""
+    """The rows of the partners in these mixes, the same as of `Keys.partners`, and for LABELS the classes: [slots, N]
+    int64."""
     rows = [
         keys.among_valid(draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)))
+        if s != LABELS
+        else keys.classes().contiguous()
         for s in slots
     ]
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpuaug.rng import Keys
 from gpuaug.trace.interpreter import interpret
-from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
+from gpuaug.trace.record import KINDS, LABELS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
 
@@ -103,9 +103,9 @@ class _Registers:
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """The rows of the partners in these mixes: [slots, N] int64, by `Keys.partners`."""
+    """The rows of the partners in these mixes, by `Keys.partners`, and for LABELS the classes: [slots, N] int64."""
     return (
-        torch.stack([keys.partners(s) for s in slots])
+        torch.stack([keys.partners(s) if s != LABELS else keys.classes() for s in slots])
         if slots
         else torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
     )

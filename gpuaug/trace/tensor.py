@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpuaug.rng import Keys, counter_1
 from gpuaug.symbolic import Symbolic
-from gpuaug.trace.record import Table, Trace
+from gpuaug.trace.record import LABELS, Table, Trace
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[..., Any]
@@ -243,6 +243,9 @@ class SymbolicKeys(Symbolic, Keys):
     def partners(self, slot: int) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
         return symbol(trace, [trace.add("partner", slot)], torch.int64)
+
+    def classes(self) -> Tensor:
+        return self.partners(LABELS)
 
 
 def sizes(trace: Trace) -> Symbol:

@@ -4,6 +4,7 @@ from gpuaug.transforms import auto, auto_timm, choice, colour, convert, filters,
 from gpuaug.transforms.auto import *
 from gpuaug.transforms.auto_timm import *
 from gpuaug.transforms.base import Transform as Transform
+from gpuaug.transforms.by_class import ByClass as ByClass
 from gpuaug.transforms.choice import *
 from gpuaug.transforms.colour import *
 from gpuaug.transforms.convert import *
@@ -23,5 +24,5 @@ _FAMILIES = (geometry, sizes, warps, colour, filters, stamps, mixes, choice, aut
 REGISTRY: dict[str, type[Transform]] = {
     name: getattr(family, name) for family in _FAMILIES for name in family.__all__ if name != "Mixing"
 }
-# those that give several views, which a file and a pipeline may name too
-FIXED: dict[str, type[Transform]] = {t.__name__: t for t in (FiveCrop, Flips, TenCrop)}
+# those that need labels or give several views, which a file and a pipeline may name too
+APART: dict[str, type[Transform]] = {t.__name__: t for t in (ByClass, FiveCrop, Flips, TenCrop)}

@@ -150,13 +150,22 @@ def lower_each(
     """Each of a row of transforms with its passes and the frame after it."""
     for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
         lowered = t.lower(params, frame, slot)
-        if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
+        if not _fit(lowered, frame):
             raise ValueError(
                 f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as "
                 "Resize((224, 224)), before it"
             )
         frame = t.after(frame, params)
         yield t, lowered, frame
+
+
+def _fit(passes: ir.Sequence, frame: ir.Frame) -> bool:
+    """Whether what needs images of one size stands behind what fixes it."""
+    for p in passes:
+        if frame.fixed is None and not isinstance(p, ir.Resample):
+            return False
+        frame = ir.after((p,), frame)
+    return True
 
 
 def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
