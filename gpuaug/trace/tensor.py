@@ -75,7 +75,7 @@ class Symbol(Symbolic, Tensor):
         trace = next(a.in_trace for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
             raise Untraceable("pinned memory is asked for, and a symbol is in no memory")
-        there = {"device": "meta"} if "device" in options else {}
+        there = {"device": "cpu"} if "device" in options else {}
         out = _outcome(func, _described(args), _described(options | there), torch.get_default_dtype())
         return handler(
             trace,
@@ -113,7 +113,7 @@ class _Like:
 
 
 def _described(value: Any) -> Hashable:
-    """Arguments as a key, from which `_meta` makes them again.  A number goes with its type, on which dtypes depend: to
+    """Arguments as a key, from which `_filled` makes them again.  A number goes with its type, on which dtypes depend: to
     a dict 1, True and 1.0 are one key."""
     if isinstance(value, Tensor):
         return _Like(tuple(value.shape), value.stride(), value.dtype)
@@ -124,14 +124,24 @@ def _described(value: Any) -> Hashable:
     return None, (type(value), value)
 
 
-def _meta(key: Any) -> Any:
-    """Arguments from their key, with every tensor on the meta device."""
+def _filled(key: Any, value: int) -> Any:
+    """Arguments from their key, every tensor on the host and full of one value."""
     if isinstance(key, _Like):
-        return torch.empty_strided(key.shape, key.stride, dtype=key.dtype, device="meta")
+        reach = 1 + sum((n - 1) * s for n, s in zip(key.shape, key.stride, strict=True)) if all(key.shape) else 0
+        return torch.full((reach,), value, dtype=key.dtype, device="cpu").as_strided(key.shape, key.stride)
     kind, parts = key
     if kind is None:
         return parts[1]
-    return {k: _meta(v) for k, v in parts} if kind is dict else kind(_meta(v) for v in parts)
+    if kind is dict:
+        return {k: _filled(v, value) for k, v in parts}
+    return kind(_filled(v, value) for v in parts)
+
+
+def _shapes(made: Any) -> Any:
+    """What an operation made, without its values."""
+    if isinstance(made, Tensor):
+        return torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device="meta")
+    return type(made)(_shapes(m) for m in made) if isinstance(made, list | tuple) else made
 
 
 # the same few hundred come again for every kind of batch, and torch takes up to a millisecond for each
@@ -139,8 +149,13 @@ def _meta(key: Any) -> Any:
 def _outcome(func: Any, args: Any, options: Any, default: torch.dtype) -> Any:
     """What an operation makes, on the meta device: shapes, strides and dtypes; never written to.
 
-    default: torch's default dtype, on which the result may depend"""
-    return func(*_meta(args), **_meta(options))
+    It is done on the host: torch's own rules for the meta device load its compiler, which takes seconds and 100 MB.
+    Zeros are indices wherever one may stand, and ones divide.  default: torch's default dtype, on which the result may
+    depend"""
+    try:
+        return _shapes(func(*_filled(args, 0), **_filled(options, 0)))
+    except RuntimeError:
+        return _shapes(func(*_filled(args, 1), **_filled(options, 1)))
 
 
 def collapsed(shape: Any) -> tuple[int, ...]:
