@@ -25,7 +25,7 @@ PATIENCE = 10.0
 class Batches(Iterator[Batch]):
     """An iteration.  It begins with the first `next`: until then it is nothing.
 
-    What goes wrong goes wrong again at the next `next`: a batch is passed over by nobody."""
+    An error is raised again at the next `next`: no batch is skipped."""
 
     def __init__(self, loader: Any):
         self._loader = loader

@@ -43,7 +43,7 @@ def decode(data: Encoded, header: Header) -> Tensor:
         with Image.open(io.BytesIO(data), formats=(READERS[header.kind],)) as image:
             # of a TIFF Pillow shows the upright picture, of all else the stored one
             height, width, orientation = (*header.size, 1) if header.kind == "tiff" else header[1:4]
-            # until it is loaded, a TIFF that lies on its side has its stored size before Pillow 11, its upright one since
+            # before Pillow 11 a TIFF that lies on its side has its stored size until it is loaded
             _check((height, width), image.size[::-1], (header.height, header.width))
             pixels = (
                 _deep(data, image)
