@@ -35,7 +35,7 @@ def checked(out: Any) -> Batch | list[Batch]:
 class Batches(Iterator[Any]):
     """An iteration.  It begins with the first `next`: until then it is nothing.
 
-    What goes wrong goes wrong again at the next `next`: a batch is passed over by nobody."""
+    An error is raised again at the next `next`: no batch is skipped."""
 
     def __init__(self, loader: Any):
         self._loader = loader

@@ -223,7 +223,7 @@ class ChildFeed:
         self._retire()
 
     def _retire(self) -> None:
-        """Let the child use again what nobody reads any more."""
+        """Tell the child which memory it may use again, because all reads of it are done."""
         while self._used and self._child is not None:
             done, kept = self._used[0]
             if done is not None and not done.query():
@@ -391,7 +391,7 @@ def _course(pipe: Connection, maker: Maker, course: Course, prefetch: int, memor
             depths = {**feed.depths(), "decoded": waiting}
             pipe.send(("batch", message, meter.taken(), maker.source.stats(), depths, feed.held()))
             if made.error is not None:
-                # nobody passes over a batch: the end is all that can come
+                # no batch is skipped, so that only the end can come now
                 while pipe.recv()[0] == "free":
                     pass
                 return

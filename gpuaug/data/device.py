@@ -136,5 +136,5 @@ def handed(made: Made, device: torch.device) -> Any:
 
 
 def sent(values: Any, device: torch.device) -> Any:
-    """A tensor on its way to the device, from pinned memory; what is none stays."""
+    """Begin to copy a tensor to the device, from pinned memory; anything else is returned as it is."""
     return put(values, device) if isinstance(values, Tensor) else values

@@ -41,7 +41,8 @@ class Loader:
     decoded alone.  None: images come as they were decoded, as a `gpuaug.Ragged`.  batch_size: for each rank.  epochs:
     None: every iteration is the next epoch; a number: the next so many epochs.  seed: of the order; the policy has its
     own.
-    drop_last: leave out what is no whole step of all ranks; False: fill it up with samples whose `valid` is False.
+    drop_last: leave out the samples that do not fill a batch on every rank; False: fill it up with samples whose
+    `valid` is False.
     weights: the share of each class, as `gpuaug.data.BatchSampler` has it.  order: "samples", or "shards" for tar
     shards: a few are read at a time.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.  decoder: "auto", "dali",
     "torchcodec", "torchvision" or "pillow".

@@ -179,7 +179,7 @@ class Maker:
     def _skipped(
         self, step: Step, decoded: Decoded, full: Ints, drawn: Any, targets: Any, bad: Sequence[BadFile]
     ) -> Made:
-        """Black images where there are none, that count for nothing."""
+        """Black images in place of those that are missing, marked as not valid."""
         boxes = clipped(None if drawn is None else np.asarray(drawn.windows), full)
         images, valid = list(decoded.images), step.valid.copy()
         with self.decoder.here():

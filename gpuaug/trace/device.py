@@ -78,7 +78,7 @@ def _in_code(trace: Trace) -> set[int]:
 
 
 def _unlike_a_size(value: int | float) -> bool:
-    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and what is no number."""
+    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and infinity and NaN."""
     if isinstance(value, int):
         return not _LEAST <= abs(value) < _MOST
     return not isfinite(value) or (abs(value) <= 2.0 and abs(frexp(value)[0]) in (0.0, 0.5))

@@ -74,7 +74,7 @@ class Recipe:
     def fill(self, keys: Keys, size: Tensor | None) -> Any:
         """The structure for a batch; None where something that was required does not hold for one of its samples.
 
-        On a GPU nobody looks whether it holds: that would make the host wait for the device.  size: [N, 2] int64, where
+        On a GPU this is not checked: that would make the host wait for the device.  size: [N, 2] int64, where
         images differ in it"""
         partners = self.runtime.partners(keys, self.slots)
         values = self.runtime.fill_tables(self.program, self.tables, keys, size, partners)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gpuaug_kernels import codes
-from gpuaug_kernels.constants import ALONE, CUTMIX, MIXUP, PITCH, PIXELS16, RECORD
+from gpuaug_kernels.constants import ALONE, CUTMIX, MIX_LAM, MIX_PARTNER, MIXUP, PITCH, PIXELS16, RECORD
 from gpuaug_kernels.point import inside, run_stages
 from gpuaug_kernels.read import read
 from gpuaug_kernels.store import store_tile
@@ -162,14 +162,15 @@ def chain(
     if KIND_COLUMN >= 0:
         if tl.load(mine + KIND_COLUMN) == 0:
             return
-    lam, box = floats + n * WIDTHS.floats + PROGRAM[RECORD + 1], mine + PROGRAM[RECORD + 2] + 1
+    lam = floats + n * WIDTHS.floats + PROGRAM[RECORD + MIX_LAM]
+    box = mine + PROGRAM[RECORD + MIX_PARTNER] + 1
     cells = out + n * WIDTHS.statistics
     # a statistic after the mix is reduced there: before it this launch reduces none
     BEFORE: tl.constexpr = REDUCE if MIX == ALONE else -1
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
-        # a row that the batch does not have is nobody's memory: the sample is its own partner then
+        # a row beyond the batch must not be read: the sample is its own partner then
         partner = tl.where((partner >= 0) & (partner < tl.num_programs(0) // FORMAT.groups), partner, n)
     first, last = mix_sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE * TILE,), tl.float32)

@@ -34,6 +34,16 @@ TILE = 32
 # a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
 NOTHING = 2.0**-15
 
+# where a field lies in its record, by the kind of record; field 0 is the code
+SOURCE_OPTION, SOURCE_FLOATS, SOURCE_INTEGERS, SOURCE_DOUBLES = range(1, 5)
+SWITCH_COUNT, SWITCH_FIRST, SWITCH_INDEX = range(1, 4)
+MIX_LAM, MIX_PARTNER = range(1, 3)
+STAGE_FLOATS, STAGE_INTEGERS, STAGE_FLAG, STAGE_SLOT = range(1, 5)
+STATISTIC_FLOATS, STATISTIC_CHANNELS, STATISTIC_MONO, STATISTIC_WIDTH = range(1, 5)
+CHOICE_INDEX, CHOICE_STEPS, CHOICE_FIRST, CHOICE_COUNT = range(1, 5)
+# a branch has no code
+BRANCH_FIRST, BRANCH_LAST = range(2)
+
 # ---- what a chain is made of
 # sources
 PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = range(10)

@@ -149,7 +149,7 @@ def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
     if source == codes.SWITCH:
-        # each source has its own needs: fewer pixels a thread spill none of them
+        # each source needs registers of its own: with fewer pixels a thread none of them spills
         return {"num_warps": 8, "maxnreg": 128}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
@@ -248,7 +248,7 @@ def _launch(
     kind = (source.place, layout, reduction and reduction.number, *(t.shape[1] for t in table), device)
     bound = program.bound.get(kind)
     if bound is None or source.data.shape[0] != n or source.data.device != device:
-        # whoever launches a program again does so with tables that were made in the same way
+        # a program that is launched again has tables that were made in the same way
         _check(source, tables, statistics, out)
         target = target_of(out.device.index) if out.is_cuda else 90
         constants = chain_constants(source, program, tables, statistics, layout, reduction)

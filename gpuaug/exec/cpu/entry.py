@@ -55,7 +55,8 @@ def _raise(most, h, w):
 def _measure(t, first, last, most):
     """The most that any sample needs: floats of a plane, width, window columns, columns read, taps, rows of weights.
 
-    Gives -1, or the first sample whose partner is none of them: there is no other look at an address before it is read.
+    Gives -1, or the first sample whose partner is not one of these samples: nothing else checks the partner before its
+    pixels are read.
     """
     for n in range(first, last):
         source = get(t, m.SOURCES) + _IMAGE * n
@@ -137,7 +138,7 @@ def lay_out(inputs, samples):
     """Fill in the places of the workspace, counted from 0; gives the bytes that one thread needs for any of the
     samples.
 
-    Where the partner of sample n is none of them, it gives -1 - n.
+    Gives -1 - n instead where the partner of sample n is not one of the samples.
 
     inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
     """

@@ -39,7 +39,7 @@ def taps_at(position, footprint, first, last, floor, out):
     if floor:
         out[0] = float32(1.0)
         return min(max(int64(math.floor(position)), first), last - 1), int64(1)
-    # a tap that weighs next to nothing is none: the others are all that is multiplied
+    # taps whose weight is below NOTHING are left out, and the others normalised without them
     half = footprint * (1.0 - NOTHING)
     low = max(int64(math.floor(position - half)) + 1, first)
     high = min(int64(math.ceil(position + half)), last)
@@ -48,7 +48,7 @@ def taps_at(position, footprint, first, last, floor, out):
     inverse = 1.0 / footprint
     for k in range(count):
         total += max(0.0, 1.0 - abs(low + k - position) * inverse)
-    # outside the live part there may be no tap at all
+    # where a position lies beyond the part that is read there may be no tap at all
     scale = 1.0 / total if total > 0.0 else 0.0
     for k in range(count):
         out[k] = float32(max(0.0, 1.0 - abs(low + k - position) * inverse) * scale)

@@ -116,7 +116,7 @@ def sample(t, n):
     order = longs(get(t, ORDER), 1 << 40)
     m = linearise(get(t, CODE), get(t, INT_ROW), order, longs(get(t, STACK), 1 << 40))
     start(t, n)
-    # a HALT of which nothing is asked but to be no producer
+    # stands for "no producer": the HALT at the end of the code makes no pixels
     none = get(t, CODE) + _INSTRUCTION * (get(t, 1) - 1)
     c, i, ready = get(t, CHANNELS), int64(0), False
     while True:

@@ -38,7 +38,7 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
-    # for a GPU a trace would look at values that nobody reads: the kernels themselves stay inside the batch
+    # for a GPU a trace would compute values only to check them: the kernels themselves stay inside the batch
     if not is_symbolic(plan.keys) and plan.frame.size.device.type == "cpu":
         bounds.check(plan.passes, plan.frame)
     return tuple(
@@ -78,7 +78,7 @@ def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
 
 
 def _taken(cells: list[Tensor]) -> Tensor | None:
-    """The zeros that were drawn; None for whoever executes the same again, even at the same time."""
+    """The zeros that were drawn; None for every later execution of the same plan, at the same time too."""
     try:
         return cells.pop()
     except IndexError:

@@ -65,8 +65,8 @@ class Prepared:
     size: tuple[int, int]
     dtype: torch.dtype
     channels_last: bool
-    # one table of zeros to gather statistics in, [N, columns] int64, for whoever executes first; none where zeros are
-    # better written by a kernel of their own
+    # one table of zeros to gather statistics in, [N, columns] int64, taken by the first execution; empty where it is
+    # better to write zeros by a kernel of their own
     cells: list[Tensor] = field(default_factory=list, metadata={"scratch": True})
 
 
