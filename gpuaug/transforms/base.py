@@ -150,7 +150,7 @@ def lower_each(
     """Each of a row of transforms with its passes and the frame after it."""
     for (slot, t), params in zip(numbered(transforms, first), drawn, strict=True):
         lowered = t.lower(params, frame, slot)
-        if frame.fixed is None and not all(isinstance(p, ir.Resample) for p in lowered):
+        if frame.fixed is None and not all(map(ir.takes_sizes, lowered[:1])):
             raise ValueError(
                 f"{type(t).__name__} needs images of one size; put a step that fixes the size, such as "
                 "Resize((224, 224)), before it"
