@@ -55,6 +55,11 @@ def lowered(
         else:
             moves += made
         end = after
+    if end.fixed is None:
+        raise ValueError(
+            "the images end in different sizes; "
+            "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
+        )
     every, how = through(tuple(passes), tuple(moves), tuple(steps), frame, end.dtype, memory_format)
     inner = frame if how is None else how.frame(frame)
     ir.verify(every, inner)

@@ -62,7 +62,7 @@ def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
         return None
     if b.integer_shift:
         return _then_move(a, b)
-    return _move_then(a, b) if a.integer_shift and b.kernel == "triangle" else None
+    return _move_then(a, b) if a.integer_shift and b.kernel != "floor" else None
 
 
 def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
@@ -70,6 +70,9 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     than a has."""
     if b.extend == "none":
         extend, fill = a.extend, a.fill
+    elif a.clamp and not all(0.0 <= v <= 1.0 for v in b.fill):
+        # executors may clamp the border with the rest
+        return None
     elif b.extend == "constant" and (a.extend == "none" or (a.extend == "constant" and a.fill == b.fill)):
         extend, fill = "constant", b.fill
     else:

@@ -14,7 +14,7 @@ from gpuaug import ir, rng, windows
 from gpuaug.exec import bounds
 from gpuaug.exec.jpeg import round_trip
 from gpuaug.exec.steps import Step, one_by_one
-from gpuaug.exec.taps import between, weighed
+from gpuaug.exec.taps import between, weighed, weights
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
@@ -124,19 +124,16 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
         ix, iy = (v.floor().long().clamp(first, last - 1) - first for v, first, last in ((px, x0, x1), (py, y0, y1)))
         out = tile[:, iy[:, None], ix]
     else:
-        out = weighed(_weights(py, y0, y1, p.footprint[n, 1]), tile, _weights(px, x0, x1, p.footprint[n, 0]).T)
+        down, across = (
+            weights(v, first, last, p.footprint[n, axis], p.kernel)
+            for v, first, last, axis in ((py, y0, y1, 1), (px, x0, x1, 0))
+        )
+        out = weighed(down, tile, across.T)
+        out = out.clamp(0, 1) if p.clamp else out
     out = out.transpose(1, 2) if turned else out
     lx0, ly0, lx1, ly1 = p.live[n]
     live = (ox >= lx0) & (ox < lx1) & ((oy >= ly0) & (oy < ly1))[:, None]
     return torch.where(live, out, fill)
-
-
-def _weights(position: Tensor, first: int, last: int, footprint: Tensor) -> Tensor:
-    """Weights of the taps first to last - 1 at each position: [positions, taps] float64, rows that sum to 1."""
-    taps = torch.arange(first, last, dtype=torch.float64, device=position.device)
-    w = 1 - (taps - position[:, None]).abs() / footprint
-    w = torch.where(w < ir.NOTHING, 0.0, w)
-    return w / w.sum(1, keepdim=True)
 
 
 def _extended(image: Tensor, window: list[int], source: list[int], extend: str) -> tuple[Tensor, Tensor]:
@@ -468,11 +465,13 @@ def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
 
 
 @apply.register
-def _(p: ir.Choice, images: Tensor, keys: rng.Keys) -> Tensor:
+def _(p: ir.Choice, images: Dense, keys: rng.Keys) -> Tensor:
     for step in p.index.unbind(1):
         chosen = per_sample(step)
         # every branch on every sample, so that nothing waits for the host
         ways = [run_passes(branch, images, keys) for branch in p.branches]
+        # where all branches end in another size there is nothing to keep
+        images = images if p.fixed is None else ways[0]
         for i, way in enumerate(ways):
             images = torch.where(chosen == i, way, images)
     return images

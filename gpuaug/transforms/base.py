@@ -162,7 +162,7 @@ def lower_each(
 def _fit(passes: ir.Sequence, frame: ir.Frame) -> bool:
     """Whether what needs images of one size stands behind what fixes it."""
     for p in passes:
-        if frame.fixed is None and not isinstance(p, ir.Resample):
+        if frame.fixed is None and not ir.takes_sizes(p):
             return False
         frame = ir.after((p,), frame)
     return True

@@ -47,7 +47,10 @@ BRANCH_FIRST, BRANCH_LAST = range(2)
 # ---- what a chain is made of
 # sources
 PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = range(10)
-SOURCES = _named("PIXEL", "PROJECT")
+# resamples whose weights are a cubic of a = -1/2, one of a = -3/4, and Lanczos's of three lobes
+CATMULL_ROM, CUBIC, LANCZOS = range(10, 13)
+SOURCES = _named("PIXEL", "LANCZOS")
+RESAMPLES = (TRIANGLE, FLOOR, CATMULL_ROM, CUBIC, LANCZOS)
 # what a resample reads beyond its source; "none": it never reads there
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
 BORDERS = _named("NONE", "SYMMETRIC")

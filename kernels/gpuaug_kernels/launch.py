@@ -141,7 +141,7 @@ def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
     heavy = bool(_stage_codes(program.records, 2, program.end) & HEAVY)
     # the compiler takes more for the same on later cards
     later = target >= 100
-    if source == codes.TRIANGLE:
+    if source in codes.RESAMPLES and source != codes.FLOOR:
         return {"num_warps": 8, "maxnreg": 168 if heavy or mix != codes.ALONE else 128 if later else 80}
     if source in (codes.PIXEL, codes.FLOOR):
         if heavy or mix != codes.ALONE:

@@ -16,6 +16,7 @@ from gpuaug_kernels.constants import (
     BILINEAR,
     BLUR_COLUMNS,
     BLUR_ROWS,
+    CATMULL_ROM,
     FLOOR,
     NEAREST,
     PIXEL,
@@ -63,7 +64,7 @@ def read_around(PROGRAM: tl.constexpr, K: tl.constexpr, image, f, i, d, at, mask
     OPTION: tl.constexpr = PROGRAM[K + SOURCE_OPTION]
     if (KIND == FLOOR) & (FORMAT.form == WORDS):
         r, g, b = read_shifted(image, f, i, d, at, height, FORMAT, OPTION)
-    elif (KIND == TRIANGLE) | (KIND == FLOOR):
+    elif (KIND == TRIANGLE) | (KIND == FLOOR) | (KIND >= CATMULL_ROM):
         r, g, b = resample(image, f, i, d, at, FORMAT, KIND, OPTION)
     elif KIND == SHARPEN:
         r, g, b = sharpen(image, f, i, at, mask, FORMAT)

@@ -11,7 +11,7 @@ What the functions here are handed (see tuples.py):
              rectangle (4 to 7), rectangle of the output that is not filled (8 to 11), each x0 y0 x1 y1; of other
              sources height and width of the input
     d        pointer to the source's doubles of the sample, [columns] float64.  Of a resample: two rows of the map from
-             output to input (0 to 5), half widths of the triangle along x and y (6, 7)
+             output to input (0 to 5), half widths of the kernel along x and y (6, 7)
     fill     pointer to [FORMAT.channels] float32
     at       the tile
 """
@@ -28,6 +28,7 @@ from gpuaug_kernels.constants import (
     REFLECT,
     SYMMETRIC,
     TILE,
+    TRIANGLE,
     WORDS,
 )
 from gpuaug_kernels.point import blend, inside, load_channels
@@ -206,8 +207,10 @@ def fill_border(r, g, b, valid, fills, EXTEND: tl.constexpr):
 
 
 @triton.jit
-def triangle_taps(image, fills, i, d, down, across, channel, FORMAT: tl.constexpr, EXTEND: tl.constexpr):
-    """A mean of taps: one row of taps after the other.
+def triangle_taps(
+    image, fills, i, d, down, across, channel, FORMAT: tl.constexpr, KIND: tl.constexpr, EXTEND: tl.constexpr
+):
+    """A mean of taps, under any kernel: one row of taps after the other.
 
     A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask."""
     x1, y1 = tl.load(i + 2), tl.load(i + 3)
@@ -219,18 +222,18 @@ def triangle_taps(image, fills, i, d, down, across, channel, FORMAT: tl.constexp
     g, b, total_x, total_y = r, r, r, r
     one = unit_scale(image, FORMAT)
     for j in range(taps_y):
-        wy = tap_weight(first_y, beyond_y, slope_y, j, y1)
+        wy = tap_weight(first_y, beyond_y, slope_y, j, y1, KIND)
         iy, valid_y = border_tap(tl.minimum(first_y + j, y1 - 1), sy0, sy1, EXTEND)
         total_y += wy
         total_x = tl.zeros_like(r)
         for k in range(taps_x):
-            wx = tap_weight(first_x, beyond_x, slope_x, k, x1)
+            wx = tap_weight(first_x, beyond_x, slope_x, k, x1, KIND)
             ix, valid_x = border_tap(tl.minimum(first_x + k, x1 - 1), sx0, sx1, EXTEND)
             valid, w = valid_y & valid_x, wy * wx
             # floats that weigh nothing are not read, since 0 times NaN is NaN; an integer is never NaN
             wanted = valid
             if one == 1.0:
-                wanted = valid & (w > 0.0)
+                wanted = valid & (w != 0.0)
             vr, vg, vb = gather(image, iy, ix, channel, wanted, FORMAT)
             vr, vg, vb = fill_border(vr, vg, vb, valid, fills, EXTEND)
             r, g, b, total_x = r + w * vr, g + w * vg, b + w * vb, total_x + wx
@@ -303,10 +306,10 @@ def resample(image, fill, i, d, at, FORMAT: tl.constexpr, KIND: tl.constexpr, EX
     if KIND == FLOOR:
         r, g, b = nearest_taps(image, fills, i, down, across, at.channel, FORMAT, EXTEND)
         r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
-    elif (FORMAT.form == WORDS) & (EXTEND == NONE):
+    elif (KIND == TRIANGLE) & (FORMAT.form == WORDS) & (EXTEND == NONE):
         r, g, b = triangle_words(image, i, d, down, across, FORMAT)
     else:
-        r, g, b = triangle_taps(image, fills, i, d, down, across, at.channel, FORMAT, EXTEND)
+        r, g, b = triangle_taps(image, fills, i, d, down, across, at.channel, FORMAT, KIND, EXTEND)
     if turned:
         r, g, b = transpose(r), transpose(g), transpose(b)
     partly = tl.minimum(margin(at.left, TILE, i + 8), margin(at.top, TILE, i + 9)) < 0

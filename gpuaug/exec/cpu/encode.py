@@ -119,6 +119,8 @@ def _(p: ir.Resample, out: Instructions) -> None:
         fills=len(p.fill),
         is_copy=int(p.kernel == "floor" or p.integer_shift),
         border=codes.BORDERS[p.extend],
+        filter=codes.FLOOR if p.integer_shift else codes.SOURCES[p.kernel],
+        is_clamped=int(p.clamp),
     )
 
 

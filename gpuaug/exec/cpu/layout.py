@@ -22,6 +22,7 @@ LENGTH = 10
 # what they hold in one instruction or another, where that is not their own name
 FILLS = COUNT  # RESAMPLE, WARP, PROJECT: values of the fill, which are constants; 0 without one
 IS_COPY, BORDER = FLAG, A  # RESAMPLE: whether each pixel is one of the source, and the code of what lies beyond it
+FILTER, IS_CLAMPED = B, SLOT  # RESAMPLE: what weighs its taps, by the kernels' code, and whether to clamp what it makes
 IS_NEAREST = FLAG  # WARP
 MADE_HEIGHT, MADE_WIDTH = A, B  # WARP, PROJECT
 TAPS_X, TAPS_Y = A, B  # BLUR

@@ -8,8 +8,10 @@ from numba import float32, int64
 from gpuaug.exec.cpu.layout import (
     BORDER,
     FILLS,
+    FILTER,
     FOOTPRINT_X,
     FOOTPRINT_Y,
+    IS_CLAMPED,
     IS_COPY,
     LIVE,
     OFFSET_X,
@@ -70,6 +72,7 @@ from gpuaug.exec.cpu.resample import (
     all_finite,
     band_rows,
     band_table,
+    clamp,
     columns_of_few,
     reach,
     settle,
@@ -118,7 +121,7 @@ def prepare(t, code, c):
             return
     runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
     scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
-    x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, IS_COPY)
+    x0, x1, low, high, kind = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, FILTER)
     band_table(
         along,
         double_field(reals, OFFSET_X),
@@ -127,7 +130,7 @@ def prepare(t, code, c):
         x1,
         low,
         high,
-        floor,
+        kind,
         groups,
         runs,
         weights,
@@ -203,7 +206,11 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         if not get(t, BYTES):
             for r in range(count):
                 if get(t, LY0) <= y0 + r < get(t, LY1):
-                    _settle_row(t, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
+                    _settle_row(t, code, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
+        if field(code, IS_CLAMPED):
+            for r in range(count):
+                for k in range(c):
+                    clamp(tile + r * down + k * pitch, w)
     for r in range(count):
         inside = get(t, LY0) <= y0 + r < get(t, LY1)
         first, last = (get(t, LX0), get(t, LX1)) if inside else (w, w)
@@ -212,7 +219,7 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
 
 
 @njit
-def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
+def _settle_row(t, code, row, pitch, sums, column, channel, columns, w, c):
     """Columns of a row of floats from sums that are not finite, and of sums that are all the same."""
     reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
     finite = all_finite(sums, columns * c)
@@ -225,7 +232,8 @@ def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
                 floats(get(t, SCRATCH), get(t, SCRATCH_LONG)),
             )
             footprint, offset = double_field(reals, FOOTPRINT_X), double_field(reals, OFFSET_X)
-            columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
+            x0, x1, kind = get(t, X0), get(t, X1), field(code, FILTER)
+            columns_of_few(to, at, column, along, offset, footprint, x0, x1, first, last, kind, scratch)
         settle_columns(to, at, longs(get(t, AT), w), first, last)
 
 
@@ -248,11 +256,13 @@ def _taps(t, code, y):
     most = get(t, SCRATCH_LONG)
     weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
     low, count = taps_at(
-        position, double_field(reals, FOOTPRINT_Y), get(t, Y0), get(t, Y1), field(code, IS_COPY), weights
+        position, double_field(reals, FOOTPRINT_Y), get(t, Y0), get(t, Y1), field(code, FILTER), weights
     )
     found, missing = 0, float32(0.0)
     start, step = get(t, ADDRESS) + get(t, FIRST) * get(t, COLUMN), get(t, ROW)
     for k in range(count):
+        if weights[k] == float32(0.0):
+            continue
         j = reach(low + k, get(t, SY0), get(t, SY1), field(code, BORDER))
         if j < 0:
             missing += weights[k]

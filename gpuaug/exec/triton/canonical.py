@@ -58,6 +58,14 @@ def rewrite(p: ir.Pass) -> ir.Sequence:
 
 
 @rewrite.register
+def _(p: ir.Resample) -> tuple[ir.Pass, ...]:
+    if not p.clamp or p.fixed is None:
+        return (p,)
+    one = ir.rows((1.0,), p.size, torch.float32)
+    return replace(p, clamp=False), ir.Affine(one, torch.zeros_like(one))
+
+
+@rewrite.register
 def _(p: ir.GaussianBlur) -> tuple[ir.Pass, ...]:
     wide, high = (gaussian(size, sigma) for size, sigma in zip(p.kernel_size, p.sigma.unbind(1), strict=True))
     return BlurRows(wide), BlurColumns(high)
@@ -87,7 +95,7 @@ def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     rows = [_split_at_sources(branch) for branch in branches]
     if why_not_canonical(replace(p, branches=tuple(branches))):
         return (p,)
-    return tuple(q for index in p.index.unbind(1) for q in _one_step_choices(index, rows))
+    return tuple(q for index in p.index.unbind(1) for q in _one_step_choices(index, rows, p.fixed))
 
 
 def _fold_branch(branch: ir.Sequence) -> ir.Sequence:
@@ -108,6 +116,8 @@ def why_not_canonical(p: ir.Choice) -> str:
         return "a choice holds mixes of two kinds"
     if len(first) < len(mixes):
         return f"a choice holds {type(mixes[0]).__name__} after another pass"
+    if p.fixed is not None and not all(branch and is_source(branch[0]) for branch in p.branches):
+        return "the images of a choice change their size behind other passes"
     if len({q.fixed for q in inner if isinstance(q, ir.Resample | ir.Warp | ir.Project)}) > 1:
         return "the images of a choice change their size within a branch"
     if len({q.channels for q in inner if isinstance(q, ir.Gray)}) > 1:
@@ -125,10 +135,12 @@ def _split_at_sources(branch: ir.Sequence) -> list[list[ir.Pass]]:
     return parts if parts[0] else parts[1:]
 
 
-def _one_step_choices(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterator[ir.Pass]:
+def _one_step_choices(
+    index: Tensor, rows: list[list[list[ir.Pass]]], fixed: tuple[int, int] | None
+) -> Iterator[ir.Pass]:
     """Passes one after the other that do what each sample's branch does.
 
-    index: [N] int64, the branch of each sample; rows: of each branch its parts"""
+    index: [N] int64, the branch of each sample; rows: of each branch its parts; fixed: of the choice"""
     mixes = {k: row[0][0] for k, row in enumerate(rows) if row and isinstance(row[0][0], ir.Mix)}
     if mixes:
         yield merge_mixes(next(iter(mixes.values())), index, mixes)
@@ -136,7 +148,7 @@ def _one_step_choices(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterato
     for j in range(max(len(row) for row in parts)):
         branches = tuple(tuple(row[j]) if j < len(row) else () for row in parts)
         if any(branches):
-            yield ir.Choice(index[:, None], branches)
+            yield ir.Choice(index[:, None], branches, fixed if j == 0 else None)
 
 
 @singledispatch

@@ -237,7 +237,7 @@ def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
 
 @expensive_to_recompute.register
 def _(p: ir.Resample) -> bool:
-    return p.kernel == "triangle" and not p.integer_shift
+    return p.kernel != "floor" and not p.integer_shift
 
 
 @expensive_to_recompute.register
@@ -253,7 +253,7 @@ def _within(images: Ragged, one: Prepared) -> Tables:
     a rounding, and so its rectangles are cut to the windows."""
     code, border, _, first, _ = one.program.records[: codes.RECORD]
     integers = one.tables.integers.clone()
-    if code not in (codes.TRIANGLE, codes.FLOOR, codes.PROJECT):
+    if code not in (*codes.RESAMPLES, codes.PROJECT):
         # by the kind of pass alone, so that nothing waits for a GPU
         windows.check(images, None)
     integers[:, codes.PITCH] = images.pitches

@@ -103,14 +103,14 @@ class Columns:
 class Marshal:
     """One launch on its way to the kernel; the rules put passes into it, in order."""
 
-    def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys):
+    def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys, end: ir.Frame):
         self.frame, self.keys = frame, keys
         self.floats, self.integers, self.doubles = Columns(torch.float32), Columns(torch.int32), Columns(torch.float64)
         self.source: Node = PIXEL
         self.sized = 0  # column of the input's height and width, 0 before there is one
         self.mix: Record = ALONE
         self.finish = ir.Finish(torch.float32, torch.contiguous_format)
-        self.end = ir.after(passes, frame)
+        self.end = end
         self.channels = frame.channels  # of the image where the next stage is added
         # of the image anywhere in the chain
         self.most_channels = most_channels(passes, frame.channels)

@@ -15,8 +15,9 @@ from gpuaug.rng import Keys
 
 def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys, stored: torch.dtype = torch.float32) -> Prepared:
     """One launch, for all of whose passes there are rules.  stored: what it writes where no Finish says so"""
+    end = ir.after(passes, frame)
     passes = tuple(q for p in passes for q in source_and_points(p))
-    m = Marshal(passes, frame, keys)
+    m = Marshal(passes, frame, keys, end)
     m.finish = ir.Finish(stored, torch.contiguous_format)
     for p in passes:
         m.add(rule(p, m))
@@ -45,8 +46,8 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
-    # at integer positions a triangle gives the pixel itself
-    kind = codes.FLOOR if p.integer_shift else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
+    # at integer positions every kernel gives the pixel itself
+    kind = codes.FLOOR if p.integer_shift else codes.SOURCES[p.kernel]
     integers, doubles = (
         m.integers.add(p.window, p.source, p.live),
         m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint),
