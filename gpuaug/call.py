@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, fuse, ir, rng, targets
+from gpuaug import arguments, fuse, ir, mixing, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch, as_labels
 from gpuaug.drawn import DrawnAhead
@@ -68,14 +68,14 @@ def lowered(
 
 def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
     """The plan of a policy that was lowered."""
-    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through)
+    mixes = mixing.for_labels(made.passes)
+    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through, mixes)
 
 
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
-    """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
+    """All of a call that needs no image: what an executor prepares of a plan, the passes that labels follow, and how
     images go through it."""
-    mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
-    return executor.prepare(plan), mixes, plan.through
+    return executor.prepare(plan), plan.mixes, plan.through
 
 
 class Done(NamedTuple):
@@ -116,7 +116,7 @@ class Call:
         out = out if how is None else how.after(out)
         if self.labels is None:
             return Done(out, None, followed)
-        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid)
+        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid, self.policy._smoothing)
         return Done(out, soft, followed)
 
     def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:

@@ -324,6 +324,16 @@ class MixUp(Mix):
 
 
 @dataclass(frozen=True, eq=False)
+class MixInside(Mix):
+    """lam x + (1 - lam) partner inside a rectangle, x outside: a CutMix or a MixUp, by sample."""
+
+    partner: Tensor
+    box: Tensor  # [N, 4] int64
+    lam: Tensor  # [N] float32
+    size: Tensor  # [N, 2] int64, of the images here
+
+
+@dataclass(frozen=True, eq=False)
 class Choice(Pass):
     """Step by step, each sample takes one branch: the only branching there is.
 

@@ -74,6 +74,10 @@ class Policy(Numbered):
         # how many views a call gives, each a batch; 0: the batch alone
         self.fixed_views = fixed_views(self.transforms)
         self._by_class = by_class(self.transforms)
+        smoothings = {m.label_smoothing for m in self._mixes if m.label_smoothing}
+        if len(smoothings) > 1:
+            raise ValueError(f"label_smoothing must be the same in all mixes of a policy, got {sorted(smoothings)}")
+        self._smoothing = next(iter(smoothings), 0.0)
         self._layout, self._names = call.foresee(self.transforms, self.seed)
         self._recipes = Recipes()
         # whether images of a shape and dtype may come as if their sizes differed

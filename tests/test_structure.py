@@ -24,7 +24,7 @@ from compare import TOLERANCES
 from specs import FAMILIES, SPECS
 
 import gpuaug as ga
-from gpuaug import ir, serial, targets
+from gpuaug import ir, mixing, serial
 from gpuaug.exec import reference
 from gpuaug.exec.cpu import encode
 from gpuaug.exec.triton import canonical, rules
@@ -46,7 +46,15 @@ ROOMS = [
         "gpuaug.batch",
         "gpuaug.symbolic",
     },
-    {"gpuaug.transforms.base", "gpuaug.fuse", "gpuaug.windows", "gpuaug.targets", "gpuaug.numbering", "gpuaug.data"},
+    {
+        "gpuaug.transforms.base",
+        "gpuaug.fuse",
+        "gpuaug.windows",
+        "gpuaug.mixing",
+        "gpuaug.targets",
+        "gpuaug.numbering",
+        "gpuaug.data",
+    },
     {"gpuaug.transforms", "gpuaug.trace", "gpuaug.exec", "gpuaug.torch_compile"},
     {"gpuaug.follow"},
     {
@@ -249,8 +257,8 @@ def test_every_pass_has_its_rules(cls):
             f"exec/triton/rules.py and canonical.py have no rule for {cls.__name__}"
         )
     if issubclass(cls, ir.Mix):
-        assert targets.apply.dispatch(cls) is not targets.apply.dispatch(object), (
-            f"targets.py does not say what {cls.__name__} does to labels"
+        assert mixing.before.dispatch(cls) is not mixing.before.dispatch(object), (
+            f"mixing.py does not say what {cls.__name__} does to labels"
         )
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), (
         f"{cls.__name__} does not say what it computes"

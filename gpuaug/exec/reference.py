@@ -13,6 +13,7 @@ from torch import Tensor
 from gpuaug import ir, rng, windows
 from gpuaug.exec import bounds
 from gpuaug.exec.jpeg import round_trip
+from gpuaug.exec.stamped import in_box, pixel_normals
 from gpuaug.exec.steps import Step, one_by_one
 from gpuaug.exec.taps import between, weighed, weights
 from gpuaug.fuse import Plan
@@ -395,25 +396,10 @@ def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
     return torch.where(u < per_sample(p.amount), salt, images)
 
 
-def pixel_normals(keys: rng.Keys, slot: int, images: Tensor) -> Tensor:
-    """N(0, 1) for every value: words 0 and 1 of a block make channels 0 and 1, words 2 and 3 the next two."""
-    _, c, height, width = images.shape
-    w = keys.pixels(slot, height, width, c)
-    z = torch.stack([*rng.gauss(w[..., 0], w[..., 1]), *rng.gauss(w[..., 2], w[..., 3])], -1)
-    return z.flatten(3)[..., :c].permute(0, 3, 1, 2).float()
-
-
 @apply.register
 def _(p: ir.GaussianNoise, images: Tensor, keys: rng.Keys) -> Tensor:
     out = images + per_sample(p.mean) + per_sample(p.sigma) * pixel_normals(keys, p.slot, images)
     return out.clamp(0, 1) if p.clip else out
-
-
-def in_box(box: Tensor, images: Tensor) -> Tensor:
-    """Where a rectangle is: [N, 1, H, W] bool."""
-    y, x = (torch.arange(v, device=images.device) for v in images.shape[2:])
-    x0, y0, x1, y1 = (per_sample(v) for v in box.unbind(1))
-    return (x >= x0) & (x < x1) & (y[:, None] >= y0) & (y[:, None] < y1)
 
 
 @apply.register
@@ -462,6 +448,11 @@ def _(p: ir.CutMix, images: Tensor, keys: rng.Keys) -> Tensor:
 def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
     lam = per_sample(p.lam)
     return torch.where(lam == 0, 0.0, lam * images) + torch.where(lam == 1, 0.0, (1 - lam) * images[p.partner])
+
+
+@apply.register
+def _(p: ir.MixInside, images: Tensor, keys: rng.Keys) -> Tensor:
+    return torch.where(in_box(p.box, images), apply(ir.MixUp(p.partner, p.lam), images, keys), images)
 
 
 @apply.register

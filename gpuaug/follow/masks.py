@@ -129,7 +129,7 @@ def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
         return replace(p, kernel="nearest", fill=fill)
     if isinstance(p, ir.Project):
         return ir.Warp(p.inverse, p.size, p.fixed, p.window, "nearest", fill)
-    if isinstance(p, ir.MixUp):
+    if isinstance(p, ir.MixUp | ir.MixInside):
         raise ValueError(
             "masks cannot follow a MixUp by their nearest pixels, for a mean of two class numbers is not a class; "
             'pass float masks and mask_interpolation="bilinear", or use CutMix'

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gpuaug.rng import Keys, counter_1
 from gpuaug.symbolic import Symbolic
-from gpuaug.trace.record import LABELS, Table, Trace
+from gpuaug.trace import given
+from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[..., Any]
@@ -257,10 +258,37 @@ class SymbolicKeys(Symbolic, Keys):
 
     def partners(self, slot: int) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", slot)], torch.int64)
+        return symbol(trace, [trace.add("partner", given.partner(slot))], torch.int64)
+
+    def shared(self, slot: int) -> Keys:
+        return SharedKeys(self.trace, slot)  # type: ignore[attr-defined]
+
+    def in_first(self, parts: int) -> Tensor:
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", given.first(parts))], torch.int64) == 1
+
+
+class SharedKeys(SymbolicKeys):
+    """`Keys.shared` of a batch that is not there: its words are inputs of the program too."""
+
+    def __init__(self, trace: Trace, leader: int):
+        super().__init__(trace)
+        object.__setattr__(self, "leader", leader)
+
+    def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        leader: int = self.leader  # type: ignore[attr-defined]
+        counters = zip(slot.tolist(), c0.tolist(), strict=True)
+        found = [
+            trace.add("partner", given.word(given.Word(leader, domain, s, c, lane)))
+            for s, c in counters
+            for lane in range(4)
+        ]
+        return symbol(trace, found, torch.int64, len(c0), 4)
 
     def classes(self) -> Tensor:
-        return self.partners(LABELS)
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", given.CLASSES)], torch.int64)
 
 
 def sizes(trace: Trace) -> Symbol:

@@ -15,7 +15,17 @@ import triton.language as tl
 from torch import Tensor
 
 from gpuaug_kernels import codes
-from gpuaug_kernels.constants import ALONE, CUTMIX, MIX_LAM, MIX_PARTNER, MIXUP, PITCH, PIXELS16, RECORD
+from gpuaug_kernels.constants import (
+    ALONE,
+    CUTMIX,
+    MIX_INSIDE,
+    MIX_LAM,
+    MIX_PARTNER,
+    MIXUP,
+    PITCH,
+    PIXELS16,
+    RECORD,
+)
 from gpuaug_kernels.point import inside, run_stages
 from gpuaug_kernels.read import read
 from gpuaug_kernels.store import store_tile
@@ -99,6 +109,12 @@ def add_mix_side(MIX: tl.constexpr, side, old, new, box, lam, at):
     elif MIX == MIXUP:
         share = tl.load(lam)
         out = old + tl.where(side == 0, share, 1.0 - share) * new
+    elif MIX == MIX_INSIDE:
+        share = tl.load(lam)
+        weight = tl.where(side == 0, share, 1.0 - share)
+        # what has no weight is not multiplied
+        both = old + tl.where(weight == 0.0, 0.0, weight * new)
+        out = tl.where(inside(box, at), both, tl.where(side == 0, new, old))
     else:
         out = new
     return out
@@ -113,10 +129,13 @@ def mix_sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
         # a side without weight is not multiplied
         first = (tl.load(lam) == 0.0).to(tl.int32)
         last = 2 - (tl.load(lam) == 1.0).to(tl.int32)
-    elif MIX == CUTMIX:
+    elif MIX == CUTMIX or MIX == MIX_INSIDE:
         bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
         within = (bx0 <= x0) & (bx1 >= x1) & (by0 <= y0) & (by1 >= y1)
         touches = (bx0 < x1) & (bx1 > x0) & (by0 < y1) & (by1 > y0) & (bx0 < bx1) & (by0 < by1)
+        if MIX == MIX_INSIDE:
+            within = within & (tl.load(lam) == 0.0)
+            touches = touches & (tl.load(lam) != 1.0)
         first = within.to(tl.int32)
         last = 1 + touches.to(tl.int32)
     return first, last

@@ -11,6 +11,7 @@ and what choices point to.  The fields of a record, by its code:
                      has one of several sources
     CUTMIX           code, 0, column of partner and box in the integers, 0, 0
     MIXUP            code, column of lam in the floats, column of the partner in the integers, 0, 0
+    MIX_INSIDE       code, column of lam in the floats, column of partner and box in the integers, 0, 0
     AFFINE           code, column of the scales and column of the biases, both in the floats; whether to clamp; 0
     NORMALIZE        code, column of the means and column of 1 / std, both in the floats; 0, 0
     CONTRAST         code, column of the factor in the floats, channels, whether there is one channel, floats that a
@@ -55,8 +56,8 @@ RESAMPLES = (TRIANGLE, FLOOR, CATMULL_ROM, CUBIC, LANCZOS)
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
 BORDERS = _named("NONE", "SYMMETRIC")
 # mixes
-ALONE, CUTMIX, MIXUP = range(3)
-MIXES = _named("ALONE", "MIXUP")
+ALONE, CUTMIX, MIXUP, MIX_INSIDE = range(4)
+MIXES = _named("ALONE", "MIX_INSIDE")
 # stages
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
 SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE, PERMUTE, ADD_BELOW = range(8, 17)

@@ -173,6 +173,12 @@ def _(p: ir.MixUp, out: Instructions) -> None:
 
 
 @emit.register
+def _(p: ir.MixInside, out: Instructions) -> None:
+    ints, floats = out.column("ints", p.partner, p.box), out.column("floats", p.lam)
+    out.add(layout.MIX_INSIDE, int_column=ints, float_column=floats)
+
+
+@emit.register
 def _(p: ir.Affine, out: Instructions) -> None:
     scale, bias = out.column("floats", p.scale), out.column("floats", p.bias)
     out.add(

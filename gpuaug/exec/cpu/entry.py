@@ -18,6 +18,7 @@ from gpuaug.exec.cpu.layout import (
     LENGTH,
     MADE_HEIGHT,
     MADE_WIDTH,
+    MIX_INSIDE,
     MIXUP,
     OP,
     OUT_HEIGHT,
@@ -67,7 +68,7 @@ def _measure(t, first, last, most):
             op = field(code, OP)
             if op == WARP:
                 _raise(most, field(code, MADE_HEIGHT), field(code, MADE_WIDTH))
-            elif op == CUTMIX or op == MIXUP:
+            elif op == CUTMIX or op == MIXUP or op == MIX_INSIDE:
                 if not first <= field(ints, field(code, INT_COLUMN) + PARTNER) < last:
                     return n
             elif op == PROJECT:

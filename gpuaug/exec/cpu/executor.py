@@ -147,7 +147,7 @@ def _traffic(
     loads, stores = [Stored(frame, dtype)], [Stored(after, made)]
     if dtype not in _TAKEN:
         loads, stores = [*loads, Stored(frame, torch.float32)], [Stored(frame, torch.float32), *stores]
-    if any(isinstance(p, ir.MixUp) for p in passes):
+    if any(isinstance(p, ir.MixUp | ir.MixInside) for p in passes):
         # the partner's pixels beside its own
         loads.append(Stored(frame, dtype if dtype in _TAKEN else torch.float32))
     if ends != made:

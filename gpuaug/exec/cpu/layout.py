@@ -13,7 +13,7 @@ HALT, RETURN, JUMP = range(len(codes.STAGES), len(codes.STAGES) + 3)
 PRODUCERS, MIXES = 32, 64
 RESAMPLE, WARP, SHARPNESS = PRODUCERS + codes.TRIANGLE, PRODUCERS + codes.BILINEAR, PRODUCERS + codes.SHARPEN
 BLUR, PROJECT = PRODUCERS + codes.BLUR_ROWS, PRODUCERS + codes.PROJECT
-CUTMIX, MIXUP = MIXES + codes.CUTMIX, MIXES + codes.MIXUP
+CUTMIX, MIXUP, MIX_INSIDE = MIXES + codes.CUTMIX, MIXES + codes.MIXUP, MIXES + codes.MIX_INSIDE
 
 # ---- fields of an instruction: its code, its first column in each table of parameters and its first constant, how many
 # there are of what it has several of, a flag, two more, and the slot of its noise
@@ -47,7 +47,7 @@ MATRIX = 9
 PROJECT_FOOTPRINT_X, PROJECT_FOOTPRINT_Y = MATRIX, MATRIX + 1
 # BLUR, floats
 SIGMA_X, SIGMA_Y = range(2)
-# CUTMIX and MIXUP, integers; CUTMIX: the rectangle too
+# CUTMIX, MIXUP and MIX_INSIDE, integers; but for MIXUP the rectangle too
 PARTNER, BOX = range(2)
 
 # ---- an image: where it lies, its size, and bytes from one row, column and channel to the next

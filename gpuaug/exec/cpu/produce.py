@@ -20,6 +20,7 @@ from gpuaug.exec.cpu.layout import (
     MADE_HEIGHT,
     MADE_WIDTH,
     MATRIX,
+    MIX_INSIDE,
     MIXUP,
     OP,
     OUT_HEIGHT,
@@ -119,7 +120,7 @@ def produce_row(t, code, row, pitch, y, h, w, c):
         at, step, channel, kind = get(t, ADDRESS) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
         for k in range(c):
             read(at + k * channel, step, kind, w, row + k * pitch)
-        if op == CUTMIX or op == MIXUP:
+        if op == CUTMIX or op == MIXUP or op == MIX_INSIDE:
             _mix(t, code, row, pitch, y, w, c)
 
 
@@ -149,9 +150,10 @@ def read(at, step, kind, count, to):
 def _mix(t, code, row, pitch, y, w, c):
     ints = ints_of(t, code)
     other = get(t, SOURCES) + _IMAGE * field(ints, PARTNER)
-    both = field(code, OP) == MIXUP
+    op = field(code, OP)
+    both = op == MIXUP or (op == MIX_INSIDE and load_float(floats_of(t, code)) != float32(0.0))
     first, last = int64(0), w
-    if not both:
+    if op != MIXUP:
         first = min(max(field(ints, BOX + LEFT), 0), w)
         last = min(max(field(ints, BOX + RIGHT), 0), w)
         if y < field(ints, BOX + TOP) or y >= field(ints, BOX + BOTTOM) or first >= last:

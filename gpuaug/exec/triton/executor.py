@@ -131,7 +131,7 @@ def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], 
     loads, launches, widest = [], [], 0  # type: list[Stored], list[str], int
     channels = most_channels(passes, source.frame.channels)
     # a cut reads one pixel for each of its own, almost everywhere
-    sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
+    sides = 1 + any(isinstance(p, ir.MixUp | ir.MixInside) for p in passes)
     for mixed, stages in enumerate(split_at_mix(passes)):
         for found in kinds_by_number(stages):
             loads += [source] * (sides if mixed else 1)
@@ -206,9 +206,9 @@ def _why_apart(before: ir.Sequence, passes: ir.Sequence) -> str:
         return f"{what} first, and to compute {short(front)} twice would cost more than to store it"
     if sum(isinstance(p, ir.Mix) for p in (*before, *passes)) > 1:
         return f"{short(first)} reads its partner as the mix before leaves it"
-    if isinstance(first, ir.MixUp) and reads_around(front):
+    if isinstance(first, ir.MixUp | ir.MixInside) and reads_around(front):
         return (
-            "MixUp needs every pixel of two images, "
+            f"{short(first)} needs every pixel of two images, "
             f"and to compute {short(front)} twice would cost more than to store it"
         )
     return ""

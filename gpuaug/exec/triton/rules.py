@@ -191,6 +191,12 @@ def _(p: ir.MixUp, m: Marshal) -> list[Node]:
 
 
 @rule.register
+def _(p: ir.MixInside, m: Marshal) -> list[Node]:
+    m.mix = (codes.MIX_INSIDE, m.floats.add(p.lam), m.integers.add(p.partner, p.box), 0, 0)
+    return []
+
+
+@rule.register
 def _(p: ir.Choice, m: Marshal) -> list[Node]:
     branches = tuple([node for q in branch for node in rule(q, m)] for branch in p.branches)
     return [ChoiceStage(m.integers.add(p.index), p.index.shape[1], branches)]
