@@ -116,8 +116,8 @@ class RandomChoice(_Container):
         if len({e.fixed for e in ends}) > 1:
             shown = ", ".join(dict.fromkeys(map(_shown, ends)))
             raise ValueError(
-                f"RandomChoice must hold transforms that keep the size, or that all end in one and the same, got {shown}; "
-                "give them one size"
+                "RandomChoice must hold transforms that keep the size, or that all end in one and the same, got "
+                f"{shown}; give them one size"
             )
         end = self.after(frame, params)
         changes = end.fixed != frame.fixed

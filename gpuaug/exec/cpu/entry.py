@@ -37,7 +37,7 @@ from gpuaug.exec.cpu.layout import (
 )
 from gpuaug.exec.cpu.memory import double_field, field, get, put
 from gpuaug.exec.cpu.resample import run_most, taps_most
-from gpuaug.exec.cpu.vectors import LANES, ROWS
+from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS
 from gpuaug.exec.cpu.walk import sample
 from gpuaug.numba_cache import kernel, njit
 
@@ -77,7 +77,7 @@ def _measure(t, first, last, most):
                 fx, fy = double_field(at, PROJECT_FOOTPRINT_X), double_field(at, PROJECT_FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
             elif op == BLUR:
-                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // LANES + 1)
+                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // BAND + 1)
             elif op == RESAMPLE:
                 at, d = ints + 8 * field(code, INT_COLUMN), reals + 8 * field(code, DOUBLE_COLUMN)
                 h, w, columns = field(at, OUT_HEIGHT), field(at, OUT_WIDTH), field(at, RIGHT) - field(at, LEFT)
@@ -87,7 +87,7 @@ def _measure(t, first, last, most):
                 fx, fy = double_field(d, FOOTPRINT_X), double_field(d, FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
                 step = max(abs(double_field(d, STEP_XX)), abs(double_field(d, STEP_XY)))
-                most[_BAND] = max(most[_BAND], (max(h, w) + LANES - 1) // LANES * min(run_most(step, fx), columns + 1))
+                most[_BAND] = max(most[_BAND], (max(h, w) + BAND - 1) // BAND * min(run_most(step, fx), columns + 1))
     return -1
 
 
@@ -110,8 +110,8 @@ def _lay_out(t, most):
     size = _take(t, m.TILE, size, 4 * ROWS * c * wide)
     size = _take(t, m.MIDDLE, size, 4 * ROWS * c * most[_COLUMNS])
     size = _take(t, m.WIDE, size, 4 * c * most[_SOURCE])
-    size = _take(t, m.RUNS, size, 24 * (wide // LANES))
-    size = _take(t, m.WEIGHTS, size, 4 * LANES * (most[_BAND] + 1))
+    size = _take(t, m.RUNS, size, 24 * (wide // BAND))
+    size = _take(t, m.WEIGHTS, size, 4 * BAND * (most[_BAND] + 1))
     size = _take(t, m.SCRATCH, size, 4 * taps)
     size = _take(t, m.ROW_WEIGHTS, size, 4 * taps)
     size = _take(t, m.ADDRESSES, size, 8 * taps)

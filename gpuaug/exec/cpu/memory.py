@@ -114,6 +114,21 @@ def copy_floats(typingctx, to, source, count):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, which need not be one that can be read."""
+
+    def codegen(context, builder, signature, args):
+        kinds = [_POINTER, *[ir.IntType(32)] * 3]
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [_POINTER], ir.FunctionType(ir.VoidType(), kinds))
+        # to read, to be kept in all caches, data
+        more = [ir.Constant(ir.IntType(32), v) for v in (0, 3, 1)]
+        builder.call(ask, [builder.inttoptr(args[0], _POINTER), *more])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 # ---- the table: what the host fills in,
 INPUTS = (
     CODE,

@@ -6,7 +6,17 @@ from gpuaug_kernels.codes import CUBIC, EDGE, FLOOR, LANCZOS, NOTHING, REFLECT, 
 from numba import float32, int32, int64
 
 from gpuaug.exec.cpu.memory import field, float_field, floats, load_byte, load_float, store_float
-from gpuaug.exec.cpu.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
+from gpuaug.exec.cpu.vectors import (
+    BAND,
+    LANES,
+    band_1,
+    band_3,
+    band_pixels,
+    vertical_f32,
+    vertical_f32_one,
+    vertical_u8,
+    vertical_u8_one,
+)
 from gpuaug.numba_cache import njit
 
 _0 = float32(0.0)
@@ -82,32 +92,36 @@ def taps_most(footprint):
 
 @njit
 def run_most(step, footprint):
-    """The most input columns that 16 neighbouring outputs read."""
-    return int64(math.ceil((LANES - 1) * abs(step) + 2.0 * footprint)) + 3
+    """The most input columns that BAND neighbouring outputs read."""
+    return int64(math.ceil((BAND - 1) * abs(step) + 2.0 * footprint)) + 3
 
 
 @njit
 def band_table(step, offset, footprint, first, last, live_first, live_last, kind, groups, runs, weights, scratch):
-    """Weights of all output columns in groups of 16.  runs: 3 numbers a group; weights: [rows, 16]; input columns count
-    from `first`."""
-    row = 0
+    """Weights of all output columns in groups of BAND.  runs: 3 numbers a group; weights: [rows, BAND]; input columns
+    count from `first`."""
+    # the taps of `taps_at`, which no group needs to exceed
+    row, half = 0, 0.0 if kind == FLOOR else footprint * (1.0 - NOTHING)
     for g in range(groups):
-        x0, x1 = max(g * LANES, live_first), min(g * LANES + LANES, live_last)
+        x0, x1 = max(g * BAND, live_first), min(g * BAND + BAND, live_last)
         if x1 <= x0:
             runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = 0, 0, row
             continue
         a, b = step * x0 + offset, step * (x1 - 1) + offset
         near, far = min(a, b), max(a, b)
-        low = min(max(int64(math.floor(near - footprint)), first), last - 1)
-        high = max(min(int64(math.ceil(far + footprint)) + 1, last), low + 1)
+        begin, end = int64(math.floor(near - half)) + 1, int64(math.ceil(far + half))
+        if kind == FLOOR:
+            begin, end = begin - 1, int64(math.floor(far)) + 1
+        low = min(max(begin, first), last - 1)
+        high = max(min(end, last), low + 1)
         runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = low - first, high - low, row
-        for i in range(row * LANES, (row + high - low) * LANES):
+        for i in range(row * BAND, (row + high - low) * BAND):
             weights[i] = _0
         for x in range(x0, x1):
             tap, count = taps_at(step * x + offset, footprint, first, last, kind, scratch)
-            at = (row + tap - low) * LANES + x - g * LANES
+            at = (row + tap - low) * BAND + x - g * BAND
             for k in range(count):
-                weights[at + k * LANES] = scratch[k]
+                weights[at + k * BAND] = scratch[k]
         row += high - low
 
 
@@ -198,6 +212,11 @@ def band_rows(to, across, down, source, row, column, channel, runs, weights, gro
     """Output rows from rows of column sums.  across, down: bytes between channels and rows of the output; row, column,
     channel: of the sums"""
     c = 0
+    while channel == 4 and channels - c >= 3:
+        band_pixels(
+            to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor
+        )
+        c += 3
     while channels - c >= 3:
         band_3(
             to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor

@@ -27,6 +27,7 @@ from gpuaug.exec.cpu.memory import (
     AT,
     BYTES,
     CHANNEL,
+    CHANNELS,
     COLUMN,
     FIRST,
     LAST,
@@ -63,6 +64,7 @@ from gpuaug.exec.cpu.memory import (
     ints_of,
     load_float,
     longs,
+    prefetch,
     put,
     store_float,
     store_long,
@@ -81,9 +83,12 @@ from gpuaug.exec.cpu.resample import (
     weigh_rows,
     weigh_strided,
 )
+from gpuaug.exec.cpu.vectors import BAND
 from gpuaug.numba_cache import njit
 
 PLANES, PIXELS, STRIDED = 0, 1, 2
+# bytes of a cache line, and how many rows of output ahead of their use input rows are asked for
+_LINE, _AHEAD = 64, 4
 _255 = float32(255.0)
 
 
@@ -114,7 +119,7 @@ def prepare(t, code, c):
     # of the steps along x one is 0: that of output y, or, with a quarter turn, that of output x
     reals = doubles_of(t, code)
     put(t, PLACE, reals)
-    along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + 15) // 16
+    along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + BAND - 1) // BAND
     if not get(t, BYTES):
         _places(t, code, along, double_field(reals, OFFSET_X), w, c)
         if field(code, IS_COPY):
@@ -191,6 +196,7 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
     for r in range(count):
         if get(t, LY0) <= y0 + r < get(t, LY1):
             live = True
+            _fetch(t, y0 + r + _AHEAD)
             to = middle + 4 * r * columns * c
             _weigh(t, code, get(t, WIDE) if mapped else to, y0 + r, c, fill, fills)
             if mapped:
@@ -199,7 +205,7 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         together = get(t, LAYOUT) == PIXELS and not mapped
         column, channel = (4 * c, int64(4)) if together else (int64(4), 4 * columns)
         divisor = _255 if get(t, BYTES) else float32(1.0)
-        weights, groups = get(t, WEIGHTS), (w + 15) // 16
+        weights, groups = get(t, WEIGHTS), (w + BAND - 1) // BAND
         band_rows(
             tile, pitch, down, middle, 4 * columns * c, column, channel, get(t, RUNS), weights, groups, c, divisor
         )
@@ -218,6 +224,24 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         first, last = (get(t, LX0), get(t, LX1)) if inside else (w, w)
         if first > 0 or last < w:
             _outside(tile + r * down, pitch, c, w, first, last, fill, fills)
+
+
+@njit
+def _fetch(t, y):
+    """Ask for the input rows that output row y is the first to read: they arrive while the rows before it are made."""
+    reals = get(t, PLACE)
+    reach = double_field(reals, FOOTPRINT_Y)
+    here, before = _row_position(reals, y), _row_position(reals, y - 1)
+    first, last = int64(math.ceil(before + reach)), int64(math.ceil(here + reach))
+    if here < before:
+        first, last = int64(math.floor(here - reach)) + 1, int64(math.floor(before - reach)) + 1
+    first, last = max(first, max(get(t, Y0), get(t, SY0))), min(last, min(get(t, Y1), get(t, SY1)))
+    wide, planes = (get(t, LAST) - get(t, FIRST)) * get(t, COLUMN), 1 if get(t, LAYOUT) == PIXELS else get(t, CHANNELS)
+    for j in range(first, last):
+        for k in range(planes):
+            at = get(t, ADDRESS) + j * get(t, ROW) + get(t, FIRST) * get(t, COLUMN) + k * get(t, CHANNEL)
+            for x in range(0, wide, _LINE):
+                prefetch(at + x)
 
 
 @njit
