@@ -9,18 +9,31 @@ from gpuaug_kernels import codes
 
 from gpuaug import ir
 from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, Pick, source_and_points, why_not_canonical
-from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepared, SourceSwitch
+from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepared, SourceSwitch, prepare_together
 from gpuaug.rng import Keys
 
 
 def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys, stored: torch.dtype = torch.float32) -> Prepared:
-    """One launch, for all of whose passes there are rules.  stored: what it writes where no Finish says so"""
+    """One launch that shares nothing.  Arguments as of `marshal`"""
+    return prepare_together((marshal(passes, frame, keys, stored),))[0]
+
+
+def marshal(
+    passes: ir.Sequence,
+    frame: ir.Frame,
+    keys: Keys,
+    stored: torch.dtype = torch.float32,
+    before: Marshal | None = None,
+) -> Marshal:
+    """One launch, for all of whose passes there are rules.
+
+    stored: what it writes where no Finish says so; before: the launch whose tables it shares"""
     passes = tuple(q for p in passes for q in source_and_points(p))
-    m = Marshal(passes, frame, keys)
+    m = Marshal(passes, frame, keys, before)
     m.finish = ir.Finish(stored, torch.contiguous_format)
     for p in passes:
         m.add(rule(p, m))
-    return m.prepared()
+    return m
 
 
 def fallback_reason(p: ir.Pass) -> str:
