@@ -230,7 +230,7 @@ def marshalled(chain, images, layout):
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
-    from gpuaug.exec.triton import executor, rules
+    from gpuaug.exec.triton import executor
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
     source = executor._source(ga.Ragged(images) if isinstance(images, tuple) else images)

@@ -133,12 +133,11 @@ def mix_sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
 
 @triton.jit
 def gather_following(
-    FOLLOW: tl.constexpr, FOLLOWING: tl.constexpr, r, g, b, row, at, FORMAT: tl.constexpr, LAYOUT: tl.constexpr
+    FOLLOW: tl.constexpr, FOLLOWING: tl.constexpr, r, g, b, kind, row, at, FORMAT: tl.constexpr, LAYOUT: tl.constexpr
 ):
-    """Add a tile that was written to the statistic of the launch after this one, as that would read it again."""
-    kind = tl.full((), 1, tl.int32)
-    if FOLLOWING.kind_column >= 0:
-        kind = tl.load(row.integers + FOLLOWING.kind_column)
+    """Add a tile that was written to the statistic of the launch after this one, as that would read it again.
+
+    kind: of the statistic that the sample needs, 0 for none"""
     if kind != 0:
         r, g, b = stored(r, LAYOUT.form), stored(g, LAYOUT.form), stored(b, LAYOUT.form)
         none = tl.full((), 0, tl.int32)
@@ -188,6 +187,10 @@ def chain(
     if KIND_COLUMN >= 0:
         if tl.load(mine + KIND_COLUMN) == 0:
             return
+    kind = tl.full((), 1, tl.int32)
+    if FOLLOWING.kind_column >= 0:
+        # long before it is asked for
+        kind = tl.load(mine + FOLLOWING.kind_column)
     lam, box = floats + n * WIDTHS.floats + PROGRAM[RECORD + 1], mine + PROGRAM[RECORD + 2] + 1
     cells += n * WIDTHS.cells
     # a statistic after the mix is reduced there: before it this launch reduces none
@@ -230,4 +233,4 @@ def chain(
         store_tile(out, n, r, g, b, at, (height, width), mask, LAYOUT)
         if FOLLOWING.end > 0:
             row = Row(floats + n * WIDTHS.floats, mine, statistics, cells, mask)
-            gather_following(FOLLOW, FOLLOWING, r, g, b, row, at, FORMAT, LAYOUT)
+            gather_following(FOLLOW, FOLLOWING, r, g, b, kind, row, at, FORMAT, LAYOUT)

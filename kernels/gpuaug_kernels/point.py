@@ -296,8 +296,14 @@ def run_choice(
     PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, number, row, at, FORMAT: tl.constexpr, REDUCE: tl.constexpr
 ):
     """Step by step the sample's branch, chosen at run time: a tile has one sample, so that no warp diverges."""
+    BITS: tl.constexpr = 4 if PROGRAM[K + 4] <= 16 else (8 if PROGRAM[K + 4] <= 256 else 16)
+    HELD: tl.constexpr = 31 // BITS
+    # loaded before the steps, none of which then waits for it
+    word = tl.load(row.integers + PROGRAM[K + 1])
     for step in range(PROGRAM[K + 2]):
-        index = tl.load(row.integers + PROGRAM[K + 1] + step)
+        if PROGRAM[K + 2] > HELD:
+            word = tl.load(row.integers + PROGRAM[K + 1] + step // HELD)
+        index = (word >> (BITS * (step % HELD))) & ((1 << BITS) - 1)
         for k in tl.static_range(tl.constexpr(PROGRAM[K + 4])):
             if index == k:
                 # triton 3.6 cannot slice a tuple: a record is named by its place in PROGRAM

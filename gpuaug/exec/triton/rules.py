@@ -205,7 +205,15 @@ def _(p: ir.MixUp, m: Marshal) -> list[Node]:
 @rule.register
 def _(p: ir.Choice, m: Marshal) -> list[Node]:
     branches = tuple([node for q in branch for node in rule(q, m)] for branch in p.branches)
-    return [ChoiceStage(m.integers.add(p.index), p.index.shape[1], branches)]
+    bits = codes.choice_bits(len(branches))
+    steps, each = p.index.unbind(1), 31 // bits
+    words = []
+    for first in range(0, len(steps), each):
+        word = steps[first]
+        for k, index in enumerate(steps[first + 1 : first + each], 1):
+            word = word + (index << (bits * k))
+        words.append(word)
+    return [ChoiceStage(m.integers.add(*words), len(steps), branches)]
 
 
 @rule.register
