@@ -17,7 +17,8 @@ and what choices point to.  The fields of a record, by its code:
     CONTRAST         code, column of the factor in the floats, channels, whether there is one channel, floats that a
                      statistic takes in a row; AUTOCONTRAST and EQUALIZE the same without a factor
     any other stage  code, column in the floats, column in the integers, flag, slot of its noise
-    CHOICE           code, column of the index in the integers, steps, first record of its branches, number of branches
+    CHOICE           code, first column of the indices in the integers, steps, first record of its branches, number of
+                     branches; of an index `choice_bits` of a word, the first step's lowest, as many whole ones as 31 hold
     a branch         first record, last record + 1, 0, 0, 0
 """
 
@@ -26,6 +27,11 @@ def _named(first: str, last: str) -> dict[str, int]:
     """The constants from one to another in the order of this file, by their names in lower case."""
     names = list(globals())
     return {n.lower(): globals()[n] for n in names[names.index(first) : names.index(last) + 1]}
+
+
+def choice_bits(branches: int) -> int:
+    """Bits of an index into branches, in the words of a CHOICE."""
+    return 4 if branches <= 16 else 8 if branches <= 256 else 16
 
 
 # integers a record

@@ -319,9 +319,16 @@ def run_choice(
     PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, number, row, at, FORMAT: tl.constexpr, REDUCE: tl.constexpr
 ):
     """Step by step the sample's branch, chosen at run time: a tile has one sample, so that no warp diverges."""
+    COUNT: tl.constexpr = PROGRAM[K + CHOICE_COUNT]
+    BITS: tl.constexpr = 4 if COUNT <= 16 else (8 if COUNT <= 256 else 16)
+    HELD: tl.constexpr = 31 // BITS
+    # loaded before the steps, none of which then waits for it
+    word = tl.load(row.integers + PROGRAM[K + CHOICE_INDEX])
     for step in range(PROGRAM[K + CHOICE_STEPS]):
-        index = tl.load(row.integers + PROGRAM[K + CHOICE_INDEX] + step)
-        for k in tl.static_range(tl.constexpr(PROGRAM[K + CHOICE_COUNT])):
+        if PROGRAM[K + CHOICE_STEPS] > HELD:
+            word = tl.load(row.integers + PROGRAM[K + CHOICE_INDEX] + step // HELD)
+        index = (word >> (BITS * (step % HELD))) & ((1 << BITS) - 1)
+        for k in tl.static_range(COUNT):
             if index == k:
                 # triton 3.6 cannot slice a tuple: a record is named by its place in PROGRAM
                 r, g, b, number = run_branch(

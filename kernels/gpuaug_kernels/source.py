@@ -26,6 +26,7 @@ from gpuaug_kernels.constants import (
     NONE,
     PIXELS16,
     REFLECT,
+    SHORTS,
     SYMMETRIC,
     TILE,
     TRIANGLE,
@@ -34,7 +35,16 @@ from gpuaug_kernels.constants import (
 from gpuaug_kernels.point import blend, inside, load_channels
 from gpuaug_kernels.taps import axis_taps, byte_means, heaviest_tap, inverse_weight, tap_weight, to_int32
 from gpuaug_kernels.tuples import Axis
-from gpuaug_kernels.words import join8, load_eight, load_pixel, magic_float, unpack_bytes, unpack_shorts, word_base
+from gpuaug_kernels.words import (
+    join8,
+    load_eight,
+    load_pixel,
+    magic_float,
+    short_bits,
+    unpack_bytes,
+    unpack_shorts,
+    word_base,
+)
 
 
 @triton.jit
@@ -91,6 +101,14 @@ def to_unit(x, one):
     elif one == 65535.0:
         # the same of 1/65535 and 1/65536
         x = x * 1.52587890625e-05 + x * 2.3283419289e-10
+    return x
+
+
+@triton.jit
+def stored(x, FORM: tl.constexpr):
+    """What a later launch reads of a value that is written for it.  FORM: of the layout"""
+    if FORM == SHORTS:
+        x = to_unit(magic_float(short_bits(x)), 65535.0)
     return x
 
 
