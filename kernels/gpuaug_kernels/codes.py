@@ -18,7 +18,8 @@ and what choices point to.  The fields of a record, by its code:
                      statistic takes in a row; AUTOCONTRAST and EQUALIZE the same without a factor
     any other stage  code, column in the floats, column in the integers, flag, slot of its noise
     CHOICE           code, first column of the indices in the integers, steps, first record of its branches, number of
-                     branches; of an index `choice_bits` of a word, the first step's lowest, as many whole ones as 31 hold
+                     branches; of an index `choice_bits` of a word, the first step's lowest, as many whole ones as 31
+                     hold
     a branch         first record, last record + 1, 0, 0, 0
 """
 
