@@ -1,8 +1,9 @@
 """The threads of one pass through the data: one reads, one decodes, both ahead of the loop that takes the batches,
 which stay in order.
 
-At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  The threads
-know the feed, and not who takes from it: an iterator that nobody holds any more ends them."""
+At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  On a host the
+last of them is read and not decoded yet: pixels take several times the memory of files.  The threads know the feed, and
+not who takes from it: an iterator that nobody holds any more ends them."""
 
 import os
 from collections import deque
@@ -28,6 +29,8 @@ class Feed:
         self._course, self._maker, self._meter, self._carriers = course, maker, meter, carriers
         # the one in the loop's hands comes on top
         self._room = prefetch + 1
+        on_host = carriers is None or not carriers.on_device
+        self._decoded = min(self._room, max(2, prefetch - 1)) if on_host else self._room
         self._changed = Condition()
         self._read: deque[Read | Made | None] = deque()
         self._made: deque[Made | None] = deque()
@@ -142,8 +145,10 @@ class Feed:
 
     def _decode_all(self, carrier: Carrier | None) -> None:
         while True:
-            begin = perf_counter()
             with self._changed:
+                while len(self._made) >= self._decoded and not self._stopped:
+                    self._changed.wait()
+                begin = perf_counter()
                 while not self._read and not self._stopped:
                     self._changed.wait()
                 if self._stopped:
