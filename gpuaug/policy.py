@@ -21,6 +21,7 @@ from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import Build, Recipes, check_values, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
+from gpuaug.transforms.functions import functions_in
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -232,6 +233,13 @@ class Policy(Numbered):
         drawn = self._draw(keys, frame)
         given: Any = {"ids": keys.ids, "epoch": keys.epoch, "occurrence": keys.occurrence, "size": frame.size}
         return Params(drawn, seed=keys.seed, fixed=frame.fixed, **given)
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether what becomes of a sample depends on nothing else in its batch: no mix, and no function of a user's
+        own."""
+        alone = type(self).forward is Policy.forward and not self._mixes
+        return alone and not any(functions_in(t) for t in self.transforms)
 
     @torch_compile.eagerly
     def windows(

@@ -13,6 +13,7 @@ from gpuaug.data.child import ChildFeed
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
 from gpuaug.data.feed import Feed
+from gpuaug.data.given import augmented
 from gpuaug.data.making import Made
 from gpuaug.data.progress import Line
 from gpuaug.data.targets import given
@@ -83,12 +84,7 @@ class Batches(Iterator[Batch]):
             return Batch(self._kept(images), epoch=step.epoch, **keys, **seen, **past)
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
-        out = policy(batch.replace(valid=None) if step.valid.all() else batch)
-        if not isinstance(out, Batch):
-            raise TypeError(
-                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
-                "batch.replace(images=...)"
-            )
+        out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
         return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
 
     def _kept(self, images: Any) -> Any:
