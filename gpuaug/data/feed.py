@@ -35,6 +35,9 @@ class Feed:
         self._read: deque[Read | Made | None] = deque()
         self._made: deque[Made | None] = deque()
         self._begun = 0
+        # until the loader's first batch is in the loop's hands, whose call loads what later ones have: a draw of another
+        # batch at the same time would take the interpreter from it
+        self._alone = not meter.batches
         self._stopped, self._pid = False, os.getpid()
         # what the loop has done with, while a device may still read it
         self._used: deque[tuple[Any, Made]] = deque()
@@ -66,6 +69,7 @@ class Feed:
         """The loop has this batch.  done: the CUDA event after which nobody reads its pixels"""
         with self._changed:
             if self._made and self._made[0] is made:
+                self._alone = False
                 self._made.popleft()
                 self._begun -= 1
                 if done is not None:
@@ -146,7 +150,7 @@ class Feed:
     def _decode_all(self, carrier: Carrier | None) -> None:
         while True:
             with self._changed:
-                while len(self._made) >= self._decoded and not self._stopped:
+                while len(self._made) >= (1 if self._alone else self._decoded) and not self._stopped:
                     self._changed.wait()
                 begin = perf_counter()
                 while not self._read and not self._stopped:
