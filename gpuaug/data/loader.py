@@ -19,6 +19,7 @@ from gpuaug.data.feed import Feed
 from gpuaug.data.given import checked, fingerprint
 from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker, windows_of
 from gpuaug.data.meter import Meter
+from gpuaug.data.near import address, cores_near
 from gpuaug.data.progress import Line
 from gpuaug.data.share import Share
 from gpuaug.data.source import Source
@@ -86,10 +87,14 @@ class Loader:
         self.progress = arguments.flag("progress", progress)
         self.prefetch = arguments.integer("prefetch", prefetch, 1)
         self.max_pixels = arguments.integer("max_pixels", max_pixels, 1)
-        self.num_threads = (
-            default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
-        )
         self.device = given.device
+        # threads that decode are started by those of the feed, and stay where those do
+        self._cores = cores_near(address(self.device)) if self.device.type == "cuda" else frozenset[int]()
+        self.num_threads = (
+            min(default_threads(), len(self._cores) or default_threads())
+            if num_threads is None
+            else arguments.integer("num_threads", num_threads, 1)
+        )
         self._pid = os.getpid()
         mine = not isinstance(source, Source)
         self.source: Source = as_source(source, storage)
@@ -114,6 +119,7 @@ class Loader:
                     self.device,
                     on_error,
                     target_transform,
+                    self._cores,
                 )
             )
         self.meter = Meter()
@@ -145,7 +151,7 @@ class Loader:
         course = Course(self._cursor.seed, self._cursor.order, run.share, run.start, last)
         if self._children is not None:
             return run, ChildFeed(course, self._children, self.prefetch, self.meter, self.device)
-        return run, Feed(course, self._maker, self.prefetch, self.meter, self._carriers)
+        return run, Feed(course, self._maker, self.prefetch, self.meter, self._carriers, self._cores)
 
     def __len__(self) -> int:
         """Batches of an iteration, the same on all ranks: of a whole epoch, or of all `epochs`."""
@@ -240,7 +246,13 @@ class Loader:
             if self.policy is not None
             else "whole images"
         )
-        child = "in one child process" if self.workers == "process" else "in threads of this process"
+        child = "in threads of this process"
+        if self.workers == "process":
+            child = (
+                "in one child process, on its CPU: decoded by a GPU there, pixels could not come here without a copy"
+            )
+        elif self._cores:
+            child += f" on the {len(self._cores)} cores near the GPU"
         return "\n".join(
             (
                 f"source: {self.source.describe()}",

@@ -159,9 +159,7 @@ class ResidentLoader:
             [None] * several if value is None else value.split(n)
             for value in (out.images, out.labels, ids, occurrence, valid)
         ]
-        return [
-            Batch(images, own, i, steps[0].epoch, o, valid=v) for images, own, i, o, v in zip(*parts, strict=True)
-        ]
+        return [Batch(images, own, i, steps[0].epoch, o, valid=v) for images, own, i, o, v in zip(*parts, strict=True)]
 
     def _check(self) -> None:
         if self._closed:

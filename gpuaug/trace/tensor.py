@@ -113,8 +113,8 @@ class _Like:
 
 
 def _described(value: Any) -> Hashable:
-    """Arguments as a key, from which `_filled` makes them again.  A number goes with its type, on which dtypes depend: to
-    a dict 1, True and 1.0 are one key."""
+    """Arguments as a key, from which `_filled` makes them again.  A number goes with its type, on which dtypes depend:
+    to a dict 1, True and 1.0 are one key."""
     if isinstance(value, Tensor):
         return _Like(tuple(value.shape), value.stride(), value.dtype)
     if isinstance(value, list | tuple):
