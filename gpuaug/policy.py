@@ -23,6 +23,7 @@ from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
 from gpuaug.transforms.by_class import by_class
 from gpuaug.transforms.fixed import fixed_views
+from gpuaug.transforms.functions import functions_in
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -263,6 +264,13 @@ class Policy(Numbered):
         drawn = self._draw(keys, frame)
         given: Any = {"ids": keys.ids, "epoch": keys.epoch, "occurrence": keys.occurrence, "size": frame.size}
         return Params(drawn, seed=keys.seed, fixed=frame.fixed, **given)
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether what becomes of a sample depends on nothing else in its batch: no mix, and no function of a user's
+        own."""
+        alone = type(self).forward is Policy.forward and not self._mixes
+        return alone and not any(functions_in(t) for t in self.transforms)
 
     @torch_compile.eagerly
     def windows(

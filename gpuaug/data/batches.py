@@ -13,6 +13,7 @@ from gpuaug.data.child import ChildFeed
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
 from gpuaug.data.feed import Feed
+from gpuaug.data.given import augmented
 from gpuaug.data.making import Made
 from gpuaug.data.progress import Line
 from gpuaug.data.targets import given
@@ -20,16 +21,6 @@ from gpuaug.images import Ragged
 
 # seconds that the end of an iteration waits for a thread that is stuck in a file system
 PATIENCE = 10.0
-
-
-def checked(out: Any) -> Batch | list[Batch]:
-    """What a policy gave for a Batch: a Batch, or a list of views."""
-    if isinstance(out, Batch) or (isinstance(out, list) and out and all(isinstance(v, Batch) for v in out)):
-        return out
-    raise TypeError(
-        f"policy must give a gpuaug.Batch for a gpuaug.Batch, or a list of views, got {type(out).__name__}; return "
-        "batch.replace(images=...)"
-    )
 
 
 class Batches(Iterator[Any]):
@@ -93,7 +84,7 @@ class Batches(Iterator[Any]):
             return Batch(self._kept(images), epoch=step.epoch, **keys, **seen, **past)
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
-        out = checked(policy(batch.replace(valid=None) if step.valid.all() else batch))
+        out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
         if isinstance(out, Batch):
             return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
         # views of one batch: each has occurrences of its own

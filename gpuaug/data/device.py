@@ -90,7 +90,8 @@ class Carriers:
     None are needed where images are decoded where they shall be."""
 
     def __init__(self, device: torch.device, decoded_on: torch.device, prefetch: int):
-        self._needed = device.type == "cuda" and decoded_on.type == "cpu"
+        self.on_device = device.type == "cuda"
+        self._needed = self.on_device and decoded_on.type == "cpu"
         self._device, self._places, self._free = device, prefetch + 3, list[Carrier]()
 
     @contextmanager

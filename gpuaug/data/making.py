@@ -18,8 +18,8 @@ from gpuaug.data.targets import as_targets
 from gpuaug.images import Ragged
 
 ON_ERROR = ("raise", "skip", "substitute")
-# the size of what stands for an image in a batch that has none
-_BLANK = (224, 224)
+# sides of what stands for an image in a batch that has none: the first that the policy takes
+_BLANK = (224, 256, 384, 512, 1024, 2048, 4096)
 
 
 class BadFile(NamedTuple):
@@ -136,9 +136,24 @@ class Maker:
         first that has one."""
         full = np.array([h.size if isinstance(h, Header) else (0, 0) for h in heads], np.int64).reshape(-1, 2)
         there = np.flatnonzero(full[:, 0])
-        full[full[:, 0] == 0] = full[there[0]] if there.size else _BLANK
+        if not there.size and self.on_error != "skip":
+            # nothing of it will be seen
+            return None, self.decoder.decode(items, None, heads), full
+        full[full[:, 0] == 0] = full[there[0]] if there.size else self._blank(step, targets)
         drawn = self._drawn(step, full, targets)
         return drawn, self.decoder.decode(items, None if drawn is None else np.asarray(drawn.windows), heads), full
+
+    def _blank(self, step: Step, targets: Any) -> tuple[int, int]:
+        """A size that the policy takes, of images that nobody will see."""
+        one = step._replace(ids=step.ids[:1], occurrence=step.occurrence[:1])
+        first = None if targets is None else targets[:1]
+        for side in _BLANK[:-1]:
+            try:
+                self._drawn(one, np.array([(side, side)], np.int64), first)
+            except ValueError:
+                continue
+            return side, side
+        return _BLANK[-1], _BLANK[-1]
 
     def _drawn(self, step: Step, full: Ints, targets: Any) -> Any:
         if self.windows is None:

@@ -76,3 +76,9 @@ class Lambda(Transform):
             return torch.stack(out) if out else images
 
         return (ir.Custom(each, name),)
+
+
+def functions_in(transform: Transform) -> list[Transform]:
+    """The functions of a user's own that a transform is or holds."""
+    own: list[Transform] = [transform] if isinstance(transform, Custom | Lambda) else []
+    return own + [f for c in transform.children for f in functions_in(c)]
