@@ -173,7 +173,8 @@ class RandomMix(Mixing):
     ) -> "RandomMix":
         """The mix that `timm.data.Mixup` does with the same arguments, or given such an object in place of them.
 
-        mode "elem" draws for each sample, "batch" once for all of them.  Raises ValueError for what has no counterpart:
+        mode "elem" draws for each sample, "batch" once for all of them; the far sides of rectangles are CutMix's, up to
+        a pixel nearer.  Raises ValueError for what has no counterpart:
         mode "pair", cutmix_minmax, multi_label, and correct_lam=False, since weights are the exact area here."""
         if hasattr(mixup_alpha, "mixup_alpha"):
             given = {name: getattr(mixup_alpha, kept) for name, kept in _TIMM.items() if hasattr(mixup_alpha, kept)}
