@@ -176,9 +176,9 @@ class RandomErasing(WithProbability):
         of them.  Place it behind Normalize, where timm has it.  device is accepted for timm's sake."""
         if hasattr(probability, "log_aspect_ratio"):
             t = probability
-            ratio = tuple(math.exp(v) for v in t.log_aspect_ratio)
+            low, high = map(math.exp, t.log_aspect_ratio)
             counts = t.min_count, t.max_count, t.num_splits
-            return cls(t.probability, (t.min_area, t.max_area), ratio, 0.0, False, t.mode or "const", *counts)
+            return cls(t.probability, (t.min_area, t.max_area), (low, high), 0.0, False, t.mode or "const", *counts)
         ratio = (min_aspect, max_aspect or 1 / min_aspect)
         counts = min_count, max_count or None, num_splits
         return cls(probability, (min_area, max_area), ratio, 0.0, False, mode.lower() or "const", *counts)
