@@ -136,7 +136,10 @@ def _apply(given: Any, integers: bool) -> list[Transform]:
 
 
 def _choice(given: Any, integers: bool) -> list[Transform]:
-    return [_make("RandomChoice", _one_each(given.transforms, integers), _plain(given.p))]
+    children = _one_each(given.transforms, integers)
+    # one choice among mixes, with one partner, where torchvision chooses once for a batch
+    name = "RandomMix" if all(type(t).__name__ in ("CutMix", "MixUp") for t in children) else "RandomChoice"
+    return [_make(name, children, _plain(given.p))]
 
 
 def _order(given: Any, integers: bool) -> list[Transform]:

@@ -98,21 +98,16 @@ def _moving(passes: ir.Sequence) -> Iterator[ir.Pass]:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A rectangle of pixels that somebody's source fills, and how much they weigh in the final image; weights below 0
-    take away what another part counts too."""
-
-    weight: Tensor  # [N] float64, of a pixel
-    box: Tensor  # [N, 4] float64
-
-
-@dataclass(frozen=True, eq=False)
 class Trail:
-    """What the final images take from one sample each."""
+    """What the final images take from one sample each: parts of its pixels, whatever mixes came before, and a number of
+    pixels that are its own.
+
+    Weights below 0 take away what another part counts too."""
 
     who: Tensor  # [N] int64, rows of the batch
-    parts: tuple[Part, ...] = ()
-    amount: Tensor | float = 0.0  # [N] float64, in pixels: what is known to be of them, whatever mixes came before
+    weight: Tensor  # [N, parts] float64, of a pixel of a part in the final image
+    box: Tensor  # [N, parts, 4] float64, the parts
+    amount: Tensor  # [N] float64
 
 
 def shares(passes: ir.Sequence, n: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
@@ -121,11 +116,10 @@ def shares(passes: ir.Sequence, n: int, device: torch.device) -> list[tuple[Tens
 
     A pixel that no image fills, as of padding, is of the sample that was padded."""
     whole = _end(passes, n, device)
-    one = torch.ones(n, dtype=torch.float64, device=device)
-    own = torch.arange(n, device=device)
-    trails = _before(passes, [Trail(own, (Part(one, whole),))])
+    zeros = torch.zeros(n, dtype=torch.float64, device=device)
+    start = Trail(torch.arange(n, device=device), zeros[:, None] + 1, whole[:, None], zeros)
     total = _area(whole)
-    return [(t.who, _amount(t) / total) for t in trails]
+    return [(t.who, _amount(t) / total) for t in _before(passes, [start])]
 
 
 def _end(passes: ir.Sequence, n: int, device: torch.device) -> Tensor:
@@ -134,27 +128,37 @@ def _end(passes: ir.Sequence, n: int, device: torch.device) -> Tensor:
     if not sized:
         return ir.rows((0.0, 0.0, 1.0, 1.0), torch.empty(n, device=device), torch.float64)
     # branches keep the size, so that the last pass that knows one knows that of the end
-    far = sized[-1].size.flip(1).double()
-    return torch.cat([torch.zeros_like(far), far], 1)
+    return _frame(sized[-1].size)
+
+
+def _frame(size: Tensor) -> Tensor:
+    """The rectangle of images of a size: [..., 4] float64.  size: [..., 2]"""
+    far = size.flip(-1).double()
+    return torch.cat([torch.zeros_like(far), far], -1)
 
 
 def _area(box: Tensor) -> Tensor:
-    """[N] float64; of what is upside down 0."""
-    sides = (box[:, 2:] - box[:, :2]).clamp(min=0)
-    return sides[:, 0] * sides[:, 1]
+    """Of rectangles [..., 4]; of what is upside down 0."""
+    sides = (box[..., 2:] - box[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def _common(a: Tensor, b: Tensor) -> Tensor:
-    near, far = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    return torch.cat([near, torch.maximum(near, far)], 1)
+    near, far = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    return torch.cat([near, torch.maximum(near, far)], -1)
+
+
+def _sum(values: Tensor) -> Tensor:
+    """[N] of [N, parts], one after the other: what adds nothing then changes no bit."""
+    out = values.new_zeros(len(values))
+    for column in values.unbind(1):
+        out = out + column
+    return out
 
 
 def _amount(t: Trail) -> Tensor:
     """[N] float64, in pixels of the final image."""
-    out = t.amount + torch.zeros_like(t.who, dtype=torch.float64)
-    for part in t.parts:
-        out = out + part.weight * _area(part.box)
-    return out
+    return t.amount + _sum(t.weight * _area(t.box))
 
 
 def _before(passes: ir.Sequence, trails: list[Trail]) -> list[Trail]:
@@ -165,18 +169,23 @@ def _before(passes: ir.Sequence, trails: list[Trail]) -> list[Trail]:
 
 
 def _joined(trails: list[Trail]) -> list[Trail]:
-    """Trails of the very same rows as one."""
-    out: dict[int, Trail] = {}
+    """Trails of the very same rows as one, without what adds nothing, where it costs no wait to know."""
+    groups: dict[int, list[Trail]] = {}
     for t in trails:
-        known = out.get(id(t.who))
-        out[id(t.who)] = (
-            t if known is None else Trail(t.who, (*known.parts, *t.parts), known.amount + t.amount)  # type: ignore[operator]
-        )
-    return list(out.values())
-
-
-def _partners(p: ir.Mix, trails: list[Trail]) -> list[Tensor]:
-    return [p.partner[t.who] for t in trails]
+        groups.setdefault(id(t.who), []).append(t)
+    out = []
+    for group in groups.values():
+        amount = group[0].amount
+        for t in group[1:]:
+            amount = amount + t.amount
+        weight, box = torch.cat([t.weight for t in group], 1), torch.cat([t.box for t in group], 1)
+        if weight.device.type == "cpu":
+            kept = (weight * _area(box) != 0).any(0)
+            weight, box = weight[:, kept], box[:, kept]
+            if len(weight) and not weight.shape[1] and not amount.any():
+                continue
+        out.append(Trail(group[0].who, weight, box, amount))
+    return out
 
 
 @singledispatch
@@ -188,51 +197,49 @@ def before(p: ir.Pass, trails: list[Trail]) -> list[Trail]:
 @before.register
 def _(p: ir.MixUp, trails: list[Trail]) -> list[Trail]:
     out = []
-    for t, partner in zip(trails, _partners(p, trails), strict=True):
-        lam = p.lam[t.who].double()
-        own = tuple(Part(part.weight * lam, part.box) for part in t.parts)
-        out.append(Trail(t.who, own, t.amount))
-        out.append(Trail(partner, tuple(Part(part.weight * (1 - lam), part.box) for part in t.parts)))
+    for t in trails:
+        lam = p.lam[t.who].double()[:, None]
+        out.append(replace(t, weight=t.weight * lam))
+        out.append(_of_others(p, t, t.weight * (1 - lam), t.box))
     return out
 
 
 @before.register
 def _(p: ir.CutMix | ir.MixInside, trails: list[Trail]) -> list[Trail]:
     out = []
-    for t, partner in zip(trails, _partners(p, trails), strict=True):
+    for t in trails:
         # of a box that somebody drew, what lies in the image counts
-        far = p.size.flip(1)[t.who].double()
-        box = _common(p.box[t.who].double(), torch.cat([torch.zeros_like(far), far], 1))
-        rest = 1.0 if isinstance(p, ir.CutMix) else 1 - p.lam[t.who].double()
-        given = tuple(Part(part.weight * rest, _common(part.box, box)) for part in t.parts)
-        taken = tuple(Part(-part.weight, part.box) for part in given)
-        out += [Trail(t.who, (*t.parts, *taken), t.amount), Trail(partner, given)]
+        box = _common(p.box[t.who].double(), _frame(p.size[t.who]))
+        inside = _common(t.box, box[:, None])
+        given = t.weight if isinstance(p, ir.CutMix) else t.weight * (1 - p.lam[t.who].double()[:, None])
+        out.append(replace(t, weight=torch.cat([t.weight, -given], 1), box=torch.cat([t.box, inside], 1)))
+        out.append(_of_others(p, t, given, inside))
     return out
+
+
+def _of_others(p: ir.Mix, t: Trail, weight: Tensor, box: Tensor) -> Trail:
+    return Trail(p.partner[t.who], weight, box, torch.zeros_like(t.amount))
 
 
 @before.register
 def _(p: ir.Resample, trails: list[Trail]) -> list[Trail]:
     out = []
     for t in trails:
-        matrix, source = p.inverse[t.who], p.source[t.who].double()
-        pixels = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs()
+        matrix = p.inverse[t.who]
+        pixels = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs()[:, None]
         # positions are pixel centres, but what is rounded down counts from the edge of a pixel
         half = 0.0 if p.kernel == "floor" and not p.integer_shift else 0.5
-        parts, amount = [], t.amount
-        for part in t.parts:
-            live = _common(part.box, p.live[t.who].double())
-            near, far = (
-                (matrix[:, :2, :2] * (c - 0.5)[:, None, :]).sum(2) + matrix[:, :2, 2] + half for c in _ends(live)
-            )
-            inner = _common(torch.cat([torch.minimum(near, far), torch.maximum(near, far)], 1), source)
-            parts.append(Part(part.weight / pixels, inner))
-            amount = amount + part.weight * (_area(part.box) - _area(inner) / pixels)
-        out.append(Trail(t.who, tuple(parts), amount))
+        live = _common(t.box, p.live[t.who].double()[:, None])
+        linear, shift = matrix[:, None, :2, :2], matrix[:, None, :2, 2]
+        near, far = (
+            linear[..., 0] * (c[..., :1] - 0.5) + linear[..., 1] * (c[..., 1:] - 0.5) + shift + half
+            for c in (live[..., :2], live[..., 2:])
+        )
+        moved = torch.cat([torch.minimum(near, far), torch.maximum(near, far)], -1)
+        inner = _common(moved, p.source[t.who].double()[:, None])
+        rest = t.weight * (_area(t.box) - _area(inner) / pixels)
+        out.append(Trail(t.who, t.weight / pixels, inner, t.amount + _sum(rest)))
     return out
-
-
-def _ends(box: Tensor) -> tuple[Tensor, Tensor]:
-    return box[:, :2], box[:, 2:]
 
 
 @before.register
@@ -243,8 +250,9 @@ def _(p: ir.Choice, trails: list[Trail]) -> list[Trail]:
             taken = []
             for t in trails:
                 took = (index[t.who] == k).double()
-                parts = tuple(Part(part.weight * took, part.box) for part in t.parts)
-                taken.append(Trail(t.who, parts, t.amount if k == 0 else 0.0))
+                # what is known already is of no branch: it goes with the first
+                amount = t.amount if k == 0 else torch.zeros_like(t.amount)
+                taken.append(replace(t, weight=t.weight * took[:, None], amount=amount))
             ways += _before(branch, taken)
         trails = _joined(ways)
     return trails

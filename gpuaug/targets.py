@@ -73,9 +73,8 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
 def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
     """Soft rows after passes as `mixing.for_labels` gives them: those of the samples whose pixels an image is made of,
     by their shares of it."""
-    (_, own), *others = mixing.shares(passes, len(labels), labels.device)
-    out = own[:, None] * labels
-    for who, share in others:
+    out = torch.zeros_like(labels, dtype=torch.float64)
+    for who, share in mixing.shares(passes, len(labels), labels.device):
         out = out + share[:, None] * labels[who]
     return out.to(labels.dtype)
 

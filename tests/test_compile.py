@@ -167,6 +167,7 @@ def programs():
         dense,
         flat,
     )
+    yield "either mix", [ga.RandomMix([ga.CutMix(), ga.MixUp()], num_classes=5)], dense, flat
     order, share = torch.tensor([[2, 0, 1]] * 2), torch.tensor([0.2, 0.4])
     yield "points", (ir.PermuteChannels(order), ir.AddBelow(share, share), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat

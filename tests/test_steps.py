@@ -107,7 +107,7 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
         source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, *more: Any
     ) -> None:
         one, following = (*more, None, None)[:2]
-        sides = 2 if program.records[codes.RECORD] == codes.MIXUP else 1
+        sides = 2 if program.records[codes.RECORD] in (codes.MIXUP, codes.MIX_INSIDE) else 1
         moved.append((sides * held(source.owner or source.data), 0 if one else held(out)))
         gathering.append(bool(one or following))
         whole(source, program, tables, known, size, out, layout, *more)
@@ -149,7 +149,7 @@ def test_on_a_host_the_compiled_calls_are_those_of_the_steps(name, dtype, monkey
         made = [m for m in asked if m.ndim == 4][-1]
         cast = int(out.dtype != made.dtype)
         # a MixUp reads its partner's pixels beside its own
-        sides = 1 + any(row[layout.OP] == layout.MIXUP for row in step.code)
+        sides = 1 + any(row[layout.OP] in (layout.MIXUP, layout.MIX_INSIDE) for row in step.code)
         moved.append((sides * held(images) + cast * held(made), held(made) + cast * held(out)))
         return out
 

@@ -147,6 +147,9 @@ MIXES = {
     "a cut inside of a choice inside": (
         ir.Choice(TWO, ((ir.Choice(1 - TWO.roll(1, 0), ((), (CUT, ir.Solarize(FACTOR)))),), ())),
     ),
+    "mixes of two kinds": (ir.Choice(TWO, ((CUT,), (MIX,))),),
+    "mixes of two kinds before colours": (ir.Choice(TWO, ((CUT, ir.Solarize(FACTOR / 3)), (MIX,))),),
+    "mixes of two kinds and none": (ir.Choice(ORDER, ((CUT,), (), (MIX,))),),
     "an order with a mix": (ir.Choice(ORDER, ((MIX,), (ir.Solarize(FACTOR / 3),))),),
 }
 
@@ -164,7 +167,6 @@ SHEAR = torch.tensor([[[1.0, 0.3, -2.0], [0.1, 1.0, 3.0], [0.0, 0.0, 1.0]]], dty
 TURNED = ir.Warp(SHEAR, SIZE, (35, 36), torch.tensor([[0, 0, 36, 35]]).expand(4, 4), "nearest")
 LARGER = dataclasses.replace(TURNED, size=SIZE + 1, fixed=(36, 37))
 FALL = {
-    "a choice holds mixes of two kinds": ir.Choice(TWO, ((CUT,), (MIX,))),
     "a choice holds CutMix after another pass": ir.Choice(TWO, ((ir.Solarize(FACTOR), CUT), ())),
     "a choice holds Custom": ir.Choice(TWO, ((TURNED,), (ir.Custom(lambda x: 1 - x, "invert"),))),
     "the images of a choice change their size within a branch": ir.Choice(TWO, ((LARGER, TURNED), ())),

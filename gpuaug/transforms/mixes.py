@@ -11,7 +11,7 @@ from torch import Tensor
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.symbolic import smooth
-from gpuaug.transforms.base import Drawn, Transform, numbered
+from gpuaug.transforms.base import Drawn, Transform
 
 __all__ = ["CutMix", "MixUp", "Mixing", "RandomMix"]
 
@@ -147,12 +147,15 @@ class RandomMix(Mixing):
         if self.prob < 1:
             index = torch.where(source.coin(self.prob), index, len(self.transforms))
         partner = draw.keys.partners(draw.slot)
-        each = [t.with_partner(source.at(at), frame, partner) for at, t in numbered(self.transforms, draw.slot + 1)]
+        # a mix holds no other transform, so that slots follow one another
+        each = [
+            t.with_partner(source.at(at), frame, partner) for at, t in enumerate(self.transforms, start=draw.slot + 1)
+        ]
         return {"index": index, "transforms": each}
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        drawn = zip(numbered(self.transforms, slot + 1), params["transforms"], strict=True)
-        branches = [t.lower(made, frame, at) for (at, t), made in drawn]
+        drawn = enumerate(zip(self.transforms, params["transforms"], strict=True), start=slot + 1)
+        branches = [t.lower(made, frame, at) for at, (t, made) in drawn]
         if self.prob < 1:
             branches.append(())
         return (ir.Choice(params["index"][:, None], tuple(branches)),)
@@ -173,7 +176,8 @@ class RandomMix(Mixing):
     ) -> "RandomMix":
         """The mix that `timm.data.Mixup` does with the same arguments, or given such an object in place of them.
 
-        mode "elem" draws for each sample, "batch" once for all of them.  Raises ValueError for what has no counterpart:
+        mode "elem" draws for each sample, "batch" once for all of them; the far sides of rectangles are CutMix's, up to
+        a pixel nearer.  Raises ValueError for what has no counterpart:
         mode "pair", cutmix_minmax, multi_label, and correct_lam=False, since weights are the exact area here."""
         if hasattr(mixup_alpha, "mixup_alpha"):
             given = {name: getattr(mixup_alpha, kept) for name, kept in _TIMM.items() if hasattr(mixup_alpha, kept)}

@@ -211,7 +211,7 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
     """Sides of a mix that a tile needs, on average."""
     if mix[0] == codes.ALONE:
         return 1.0
-    if mix[0] == codes.MIXUP:
+    if mix[0] in (codes.MIXUP, codes.MIX_INSIDE):
         return 2.0
     x0, y0, x1, y1 = integers[:, mix[2] + 1 : mix[2] + 5].unbind(1)
     need = []

@@ -81,6 +81,8 @@ class Spec:
     ours: bool = False
     # arguments of torchvision's that it does not take
     lacks: frozenset[str] = frozenset()
+    # arguments of ours, which stand behind torchvision's
+    adds: frozenset[str] = frozenset()
 
     def kind(self, arguments: Args) -> str:
         """The row of the table of tolerances."""
