@@ -192,9 +192,7 @@ def _expanded(size: Tensor, degrees: Tensor, center: tuple[float, float] | None)
     if center is not None:
         cx, cy = center[0] - width * 0.5, center[1] - height * 0.5
         shift_x, shift_y = (cx - cos * cx) + sin * cy, (cy - sin * cx) - cos * cy
-    across, down, cos, sin, shift_x, shift_y = (
-        v.float() for v in (width / 2, height / 2, cos, sin, shift_x, shift_y)
-    )
+    across, down, cos, sin, shift_x, shift_y = (v.float() for v in (width / 2, height / 2, cos, sin, shift_x, shift_y))
     out = []
     for reach, shift, middle in (
         ((cos * across).abs() + (sin * down).abs(), shift_x, across),

@@ -206,7 +206,9 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         if not get(t, BYTES):
             for r in range(count):
                 if get(t, LY0) <= y0 + r < get(t, LY1):
-                    _settle_row(t, code, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
+                    _settle_row(
+                        t, code, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c
+                    )
         if field(code, IS_CLAMPED):
             for r in range(count):
                 for k in range(c):

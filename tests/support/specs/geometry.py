@@ -8,7 +8,7 @@ import torchvision.transforms.v2.functional as F
 from oracles import Args, Sample, coin, interpolation, nothing, only_apply, pair, per_image_fill, torchvision, when
 from torch import Tensor
 
-from specs.base import BAD_FILL, BAD_RESAMPLING, BAD_P, BAD_RANGES, BAD_SIZE, RGB, Refused, Spec, refused, resampled
+from specs.base import BAD_FILL, BAD_P, BAD_RANGES, BAD_RESAMPLING, BAD_SIZE, RGB, Refused, Spec, refused, resampled
 
 MODES = ("constant", "edge", "reflect", "symmetric")
 BAD_PADDING = refused("padding", (1, 2, 3), (), 1.5, (1, 2, 3, float("nan")), "11", True)

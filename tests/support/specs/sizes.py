@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as F
 from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill
 from torch import Tensor
 
-from specs.base import BAD_FILL, BAD_RESAMPLING, BAD_P, INF, NAN, RGB, Spec, refused, resampled
+from specs.base import BAD_FILL, BAD_P, BAD_RESAMPLING, INF, NAN, RGB, Spec, refused, resampled
 
 
 def resized(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
@@ -63,7 +63,11 @@ SPECS = {
         moves=True,
     ),
     "RandomShortestSize": Spec(
-        arguments=({"min_size": 14}, {"min_size": (60, 60), "max_size": 50, "antialias": False}, {"min_size": 30, "interpolation": "lanczos"}),
+        arguments=(
+            {"min_size": 14},
+            {"min_size": (60, 60), "max_size": 50, "antialias": False},
+            {"min_size": 30, "interpolation": "lanczos"},
+        ),
         tolerance=resampled("bilinear"),
         meaning=resized,
         draws=drawn_size(v2.RandomShortestSize),
