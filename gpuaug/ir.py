@@ -82,10 +82,12 @@ class Resample(Pass):
     sizes.
 
     An output pixel inside `live` is the mean, under a kernel of half width `footprint` around its input position, of
-    the pixels of `window`; weights are normalised over the window, so taps never leave it.  Kernels, of u = distance /
-    footprint: "triangle" 1 - u; "catmull_rom" and "cubic" Keys's cubic of 2 u for a = -1/2 and -3/4 (IEEE Trans. ASSP
-    29, 1981); "lanczos" sinc(3 u) sinc(u); "floor" takes the pixel at floor(position), for nearest.  Where the
-    window exceeds `source`, `extend` says what is there.  An output pixel outside `live` is `fill`."""
+    the pixels of `window`; weights are normalised over the window, so taps never leave it.  Where the window exceeds
+    `source`, `extend` says what is there.  An output pixel outside `live` is `fill`.
+
+    Kernels, of u = distance / footprint: "triangle" 1 - u; "catmull_rom" and "cubic" Keys's cubic of 2 u for a = -1/2
+    and -3/4 (IEEE Trans. ASSP 29, 1981); "lanczos" sinc(3 u) sinc(u); "floor" takes the pixel at floor(position), for
+    nearest."""
 
     inverse: Tensor  # [N, 3, 3] float64; the linear part is diagonal or antidiagonal
     footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1 for a triangle, 2 for a cubic, 3 for Lanczos

@@ -23,7 +23,7 @@ from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
 from gpuaug.transforms.by_class import by_class
 from gpuaug.transforms.fixed import fixed_views
-from gpuaug.transforms.functions import functions_in
+from gpuaug.transforms.functions import functions_in, wrapping
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -55,7 +55,7 @@ class Policy(Numbered):
             if not isinstance(t, Transform):
                 raise TypeError(
                     f"transforms must be gpuaug transforms, got {t!r}; "
-                    "gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
+                    f"{wrapping(t) or 'gpuaug has the names of torchvision, such as gpuaug.RandomResizedCrop'}"
                 )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(

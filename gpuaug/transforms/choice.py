@@ -9,6 +9,7 @@ from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, lower_all, numbered, sample_all
 from gpuaug.transforms.colour import RandomInvert, RandomSolarize
+from gpuaug.transforms.functions import wrapping
 from gpuaug.transforms.stamps import SaltAndPepper
 
 __all__ = ["RandomApply", "RandomChoice", "RandomOrder"]
@@ -21,7 +22,8 @@ def _transforms(name: str, value: Any) -> tuple[Transform, ...]:
         raise TypeError(f"{name} must be a list of at least one transform, got {value!r}")
     for t in value:
         if not isinstance(t, Transform):
-            raise TypeError(f"{name} must be gpuaug transforms, got {t!r}")
+            do = wrapping(t)
+            raise TypeError(f"{name} must be gpuaug transforms, got {t!r}{do and '; ' + do}")
     return tuple(value)
 
 

@@ -301,6 +301,7 @@ class Pad(Transform):
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         left, top, right, bottom = self.padding  # type: ignore[misc]
         zero, known = torch.zeros_like(frame.size[:, 0]), _known(frame)
+        _leaves_something(known, self.padding, self.padding_mode)
         near, far = (ir.rows(v, known.size) for v in ((top, left), (bottom, right)))
         _check_border(known, near, far, self.padding_mode)
         return (
@@ -458,21 +459,26 @@ class RandomRot90(WithProbability):
 def _padded(frame: ir.Frame, padding: Any) -> ir.Frame:
     left, top, right, bottom = padding
     if frame.fixed is not None:
-        height, width = frame.fixed[0] + top + bottom, frame.fixed[1] + left + right
-        if min(height, width) < 1:
-            raise _nothing_left(padding, frame.fixed)
-        return frame.resized((height, width))
-    size = frame.size + ir.rows((top + bottom, left + right), frame.size)
-    left_over = (size > 0).all(1)
-    require(left_over, lambda: _nothing_left(padding, frame.size[~left_over][0].tolist()))
-    return replace(frame, size=size)
+        return frame.resized((frame.fixed[0] + top + bottom, frame.fixed[1] + left + right))
+    return replace(frame, size=frame.size + ir.rows((top + bottom, left + right), frame.size))
 
 
-def _nothing_left(padding: Any, size: Any) -> ValueError:
-    return ValueError(
-        f"padding must leave a pixel of every image, got {padding}, left, top, right and bottom, for one of "
-        f"{tuple(size)}; crop less, or Resize first"
-    )
+def _leaves_something(frame: ir.Frame, padding: Any, mode: str) -> None:
+    """A negative padding leaves a pixel of every image.  frame: as far as the host knows it"""
+    left, top, right, bottom = padding
+    stays = (frame.size + ir.rows((top + bottom, left + right), frame.size) > 0).all(1)
+    if mode == "constant":
+        # torchvision crops before it paints, and cannot crop more than there is
+        crops = (min(top, 0) + min(bottom, 0), min(left, 0) + min(right, 0))
+        stays = stays & (frame.size + ir.rows(crops, frame.size) >= 0).all(1)
+
+    def refuse() -> ValueError:
+        return ValueError(
+            f"padding must leave a pixel of every image, got {padding}, left, top, right and bottom, for one of "
+            f"{tuple(frame.size[~stays][0].tolist())}; crop less, or Resize first"
+        )
+
+    require(stays, refuse)
 
 
 def _one_fill(fill: Any, mode: str) -> None:

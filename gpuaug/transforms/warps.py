@@ -187,20 +187,20 @@ def _expanded(size: Tensor, degrees: Tensor, center: tuple[float, float] | None)
     height, width = size.double().unbind(1)
     turn = torch.deg2rad(degrees)
     cos, sin = (_clean(smooth(name, turn)) for name in ("cos", "sin"))
-    # torchvision moves the corners by the inverse map, the turn about `center` included
+    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32
     shift_x = shift_y = torch.zeros_like(cos)
     if center is not None:
         cx, cy = center[0] - width * 0.5, center[1] - height * 0.5
         shift_x, shift_y = (cx - cos * cx) + sin * cy, (cy - sin * cx) - cos * cy
-    across, down = width / 2, height / 2
+    across, down, cos, sin, shift_x, shift_y = (v.float() for v in (width / 2, height / 2, cos, sin, shift_x, shift_y))
     out = []
     for reach, shift, middle in (
         ((cos * across).abs() + (sin * down).abs(), shift_x, across),
         ((sin * across).abs() + (cos * down).abs(), shift_y, down),
     ):
-        low, high = (middle + shift) - reach, (middle + shift) + reach
+        low, high = (shift - reach) + middle, (shift + reach) + middle
         # the far ends are rounded outwards, to a tolerance of 1e-4
-        near, far = ((v / _TOLERANCE).trunc() * _TOLERANCE for v in (low, high))
+        near, far = ((v * (1 / _TOLERANCE)).trunc() * _TOLERANCE for v in (low, high))
         out.append(-(-far).floor().long() - near.floor().long())
     if center is not None:
         return torch.stack([out[1], out[0]], 1)
