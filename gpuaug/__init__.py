@@ -12,7 +12,7 @@ try:
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
+    from gpuaug.transforms import REGISTRY, Custom, Kornia, Lambda, Transform
     from gpuaug.transforms.fixed import FiveCrop, Flips, TenCrop
     from gpuaug.version import __version__
 except KeyboardInterrupt:
@@ -26,6 +26,7 @@ __all__ = [
     "Custom",
     "FiveCrop",
     "Flips",
+    "Kornia",
     "Lambda",
     "MultiCrop",
     "Params",
