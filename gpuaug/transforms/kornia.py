@@ -4,13 +4,11 @@ Kornia draws from torch's global generator and a whole batch at a time.  Here ev
 module, under the generator seeded by a keyed draw, and the global state is put back: what a sample gets does not depend
 on its batch, and nobody else's random numbers move."""
 
-import random  # noqa: TID251, for its state to be kept
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,25 +88,19 @@ def _of_intensity(module: nn.Module) -> bool:
 
 @contextmanager
 def _generators(device: torch.device) -> Iterator[Any]:
-    """A function that seeds torch's generators, of the host and of a device, and those of Python and NumPy, whose
-    states come back at the end."""
+    """A function that seeds torch's generators, of the host and of a device, whose states come back at the end."""
     own = [torch.random.default_generator]
     if device.type == "cuda":
         torch.cuda.init()
         own.append(torch.cuda.default_generators[device.index or 0])
     states = [g.get_state() for g in own]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: TID251
 
     def seeded(seed: int) -> None:
         for g in own:
             g.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: TID251
 
     try:
         yield seeded
     finally:
         for g, state in zip(own, states, strict=True):
             g.set_state(state)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: TID251
