@@ -51,7 +51,9 @@ def floats(size: tuple[int, int], channels: int, n: int = 3) -> list[torch.Tenso
 def test_every_transform_that_torchvision_has_is_the_same(name, i):
     channels = 1 if name == "RGB" and not i else 3
     policy = ga.Policy([build(name, case(name, i))], seed=3)
-    (row,) = verify.compare(policy, iter(floats(spec(name).image, channels)))
+    # in a few pixels the waves are too fine for an encoder
+    size = (192, 256) if name == "JPEG" else spec(name).image
+    (row,) = verify.compare(policy, iter(floats(size, channels)))
     noisy = name == "RandomErasing" and case(name, i).get("value") == "random"
     alone = [c[0] for c in case(name, i).get("transforms", ()) if not hasattr(v2, c[0]) or c[0] in ALONE]
     if name in ALONE or noisy or alone:

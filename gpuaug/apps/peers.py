@@ -50,12 +50,14 @@ def apply(t: Transform, image: Tensor, drawn: dict[str, Any]) -> Tensor:
     tool = _tool(t)
     if name in _AUTOMATIC:
         return _AUTOMATIC[name](tool, t, image, drawn)
-    params = _PARAMETERS.get(name, _plain)(t, image, drawn)
+    found: Callable[..., dict[str, Any] | None] = _PARAMETERS.get(name, _plain)
+    params = found(t, image, drawn)
     if params is None:
         return image
     if name == "JPEG":
         return _encoded(image, params["quality"])
-    out: Tensor = tool.transform(image, params)
+    transform: Any = tool.transform
+    out: Tensor = transform(image, params)
     return out
 
 
@@ -65,7 +67,7 @@ def _encoded(image: Tensor, quality: int) -> Tensor:
     buffer = BytesIO()
     Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as back:
-        values = torch.from_numpy(np.array(back)).view(*image.shape[1:], len(image))
+        values = torch.from_numpy(np.array(back)).reshape(*image.shape[1:], len(image))
     return values.permute(2, 0, 1).float() / 255
 
 
@@ -199,7 +201,7 @@ def _mixed(tool: Any, t: Any, image: Tensor, drawn: dict[str, Any]) -> Tensor:
     # operations are counted as RandAugment has them
     names = list(v2.RandAugment._AUGMENTATION_SPACE)
     own, *weights = drawn["weights"].tolist()
-    out = own * image
+    out: Tensor = own * image
     for i, weight in enumerate(weights):
         made = image
         for k in range(int(drawn["depth"][i])):

@@ -117,7 +117,8 @@ def compare(policy: Policy, given: Iterator[Tensor], backend: str = "auto") -> l
     for count, image in enumerate(given, 1):
         ids = torch.tensor([count - 1])
         for row, step in zip(rows, steps, strict=True):
-            drawn = step.draw(ids, size=tuple(image.shape[1:]), epoch=0, channels=len(image), dtype=image.dtype)
+            channels, height, width = (int(v) for v in image.shape)
+            drawn = step.draw(ids, size=(height, width), epoch=0, channels=channels, dtype=image.dtype)
             try:
                 theirs = peers.apply(row.transform, image, peers.of_sample(drawn[0], 0))
             except peers.NotComparedError as error:

@@ -89,9 +89,9 @@ def _of_intensity(module: nn.Module) -> bool:
 @contextmanager
 def _generators(device: torch.device) -> Iterator[Any]:
     """A function that seeds torch's generators, of the host and of a device, whose states come back at the end."""
-    own = [torch.random.default_generator]
+    own = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         own.append(torch.cuda.default_generators[device.index or 0])
     states = [g.get_state() for g in own]
 
