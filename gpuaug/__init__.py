@@ -13,7 +13,7 @@ try:
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Lambda, TenCrop, Transform
+    from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -27,6 +27,7 @@ __all__ = [
     "Custom",
     "FiveCrop",
     "Flips",
+    "Kornia",
     "Lambda",
     "MultiCrop",
     "Params",

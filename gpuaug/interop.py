@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gpuaug.policy import Policy
-from gpuaug.transforms import APART, REGISTRY, Custom, Lambda, Transform
+from gpuaug.transforms import APART, REGISTRY, Custom, Kornia, Lambda, Transform
 
 # what makes floats of the integers that an image file holds
 _CONVERSIONS = ("ToTensor", "ToDtype", "ConvertImageDtype")
@@ -65,7 +65,8 @@ def _converted(given: Any, integers: bool) -> list[Transform]:
     if not _is_torchvision(given):
         if isinstance(given, type) or not callable(given):
             raise TypeError(f"a pipeline must hold transforms or functions, got {given!r}")
-        return [Lambda(given)]
+        augments = type(given).__module__.startswith("kornia.augmentation")
+        return [Kornia(given) if augments else Lambda(given)]
     name = type(given).__name__
     try:
         if name in _SPECIAL:

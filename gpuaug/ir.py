@@ -363,6 +363,7 @@ class Custom(Pass):
 
     function: Callable[[Tensor], Tensor]
     name: str
+    moves: bool = True  # whether it may move pixels, so that no target can follow
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,9 +36,8 @@ def _weightless(labels: Tensor, valid: Tensor | None) -> Tensor:
 def moves(passes: ir.Sequence) -> bool:
     """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's
     function may do anything."""
-    return any(
-        isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom) for p in ir.walk(passes)
-    )
+    kinds = ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom
+    return any(isinstance(p, kinds) and getattr(p, "moves", True) for p in ir.walk(passes))
 
 
 def geometric(passes: ir.Sequence) -> ir.Sequence:
@@ -56,6 +55,8 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
                     "another; take another automatic policy, such as RandAugment"
                 )
         elif isinstance(p, ir.Custom):
+            if not p.moves:
+                continue
             raise ValueError(
                 f"masks, boxes and keypoints cannot follow {p.name}, a function that may move pixels; write a "
                 "gpuaug.Transform, whose passes say what it does, or apply the function in a policy of its own"

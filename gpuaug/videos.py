@@ -31,6 +31,8 @@ def is_clip(images: Any) -> bool:
 
 def as_clips(images: Any) -> Tensor:
     """[N, T, C, H, W] of what `is_video`."""
+    if is_tv(images) and type(images).__name__ not in ("Image", "Video"):
+        raise TypeError(f"images must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to")
     clips = from_array("images", images) if isinstance(images, np.ndarray) else images.as_subclass(Tensor)
     clips = clips[None] if is_clip(images) else clips
     if not clips.shape[1]:

@@ -15,6 +15,7 @@ from gpuaug.transforms.fixed import TenCrop as TenCrop
 from gpuaug.transforms.functions import Custom as Custom
 from gpuaug.transforms.functions import Lambda as Lambda
 from gpuaug.transforms.geometry import *
+from gpuaug.transforms.kornia import Kornia as Kornia
 from gpuaug.transforms.mixes import *
 from gpuaug.transforms.sizes import *
 from gpuaug.transforms.stamps import *
