@@ -79,10 +79,10 @@ def run_most(step, footprint):
 
 @njit
 def band_table(step, offset, footprint, first, last, live_first, live_last, floor, groups, runs, weights, scratch):
-    """Weights of all output columns in groups of BAND.  runs: 3 numbers a group; weights: [rows, BAND]; input columns count
-    from `first`."""
+    """Weights of all output columns in groups of BAND.  runs: 3 numbers a group; weights: [rows, BAND]; input
+    columns count from `first`."""
     # the taps of `taps_at`, which no group needs to exceed
-    row, half = 0, 0.0 if floor else footprint * (1.0 - NOTHING)
+    row, half = 0, footprint * (1.0 - NOTHING)
     for g in range(groups):
         x0, x1 = max(g * BAND, live_first), min(g * BAND + BAND, live_last)
         if x1 <= x0:
@@ -90,11 +90,8 @@ def band_table(step, offset, footprint, first, last, live_first, live_last, floo
             continue
         a, b = step * x0 + offset, step * (x1 - 1) + offset
         near, far = min(a, b), max(a, b)
-        begin, end = int64(math.floor(near - half)) + 1, int64(math.ceil(far + half))
-        if floor:
-            begin, end = begin - 1, int64(math.floor(far)) + 1
-        low = min(max(begin, first), last - 1)
-        high = max(min(end, last), low + 1)
+        low = min(max(int64(math.floor(near - half)) + 1, first), last - 1)
+        high = max(min(int64(math.ceil(far + half)), last), low + 1)
         runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = low - first, high - low, row
         for i in range(row * BAND, (row + high - low) * BAND):
             weights[i] = _0
