@@ -37,7 +37,7 @@ from gpuaug.exec.cpu.layout import (
 )
 from gpuaug.exec.cpu.memory import double_field, field, get, put
 from gpuaug.exec.cpu.resample import run_most, taps_most
-from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS
+from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS, settle_streams
 from gpuaug.exec.cpu.walk import sample
 from gpuaug.numba_cache import kernel, njit
 
@@ -169,5 +169,6 @@ def run_samples(first, last, inputs, memory):
         put(t, m.DOUBLE_ROW, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
         put(t, m.KEY, get(t, m.KEYS) + n * _KEY)
         sample(t, n)
+    settle_streams()
     # the table lives until here
     return table[0]

@@ -5,6 +5,7 @@ import math
 from gpuaug_kernels.codes import CONSTANT, NONE
 from numba import float32, int64
 
+from gpuaug.exec.cpu import moves
 from gpuaug.exec.cpu.layout import (
     BORDER,
     FILLS,
@@ -15,11 +16,8 @@ from gpuaug.exec.cpu.layout import (
     IS_COPY,
     LIVE,
     OFFSET_X,
-    OFFSET_Y,
     STEP_XX,
     STEP_XY,
-    STEP_YX,
-    STEP_YY,
 )
 from gpuaug.exec.cpu.memory import (
     ADDRESS,
@@ -120,10 +118,11 @@ def prepare(t, code, c):
     reals = doubles_of(t, code)
     put(t, PLACE, reals)
     along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + BAND - 1) // BAND
+    if field(code, IS_COPY):
+        moves.place_columns(t, code, along, double_field(reals, OFFSET_X), w)
+        return
     if not get(t, BYTES):
-        _places(t, code, along, double_field(reals, OFFSET_X), w, c)
-        if field(code, IS_COPY):
-            return
+        _places(t, along, double_field(reals, OFFSET_X), w, c)
     runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
     scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
     x0, x1, low, high, kind = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, FILTER)
@@ -144,52 +143,21 @@ def prepare(t, code, c):
 
 
 @njit
-def _places(t, code, step, offset, w, c):
-    """Where floats are, in bytes: of what is moved, each column in a row of the source, or -1 for fill; else the
-    nearest column among the sums."""
-    table, moves, extend = longs(get(t, AT), w), field(code, IS_COPY), field(code, BORDER)
-    x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
+def _places(t, step, offset, w, c):
+    """Where the nearest column of each is among sums of floats, in bytes."""
+    table, x0, x1 = longs(get(t, AT), w), get(t, X0), get(t, X1)
     for x in range(w):
-        position = step * x + offset
-        i = min(max(int64(math.floor(position if moves else position + 0.5)), x0), x1 - 1)
-        if moves:
-            j = reach(i, low, high, extend)
-            table[x] = j * get(t, COLUMN) if j >= 0 else int64(-1)
-        else:
-            table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
-
-
-@njit
-def _row_position(reals, y):
-    """The position of output row y among input rows."""
-    turned = double_field(reals, STEP_XX) == 0.0
-    return double_field(reals, STEP_YX if turned else STEP_YY) * y + double_field(reals, OFFSET_Y)
-
-
-@njit
-def _move_row(t, code, row, pitch, y, w, c, fill, fills):
-    """A row of floats that are only moved: each is copied, whatever it is."""
-    first, last = min(get(t, LX0), w), min(get(t, LX1), w)
-    i = min(max(int64(math.floor(_row_position(get(t, PLACE), y))), get(t, Y0)), get(t, Y1) - 1)
-    j = reach(i, get(t, SY0), get(t, SY1), field(code, BORDER))
-    if not get(t, LY0) <= y < get(t, LY1) or last <= first or j < 0:
-        first, last = w, w
-    table = longs(get(t, AT), w)
-    for k in range(c):
-        at, value = get(t, ADDRESS) + j * get(t, ROW) + k * get(t, CHANNEL), float_field(fill, min(k, fills - 1))
-        for x in range(first, last):
-            store_float(row + k * pitch + 4 * x, load_float(at + table[x]) if table[x] >= 0 else value)
-    if first > 0 or last < w:
-        _outside(row, pitch, c, w, first, last, fill, fills)
+        i = min(max(int64(math.floor(step * x + offset + 0.5)), x0), x1 - 1)
+        table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
 
 
 @njit
 def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
     """Rows y0 to y0 + count - 1, at `tile`, planes `pitch` and rows `down` bytes apart."""
     fill, fills = constants_of(t, code), field(code, FILLS)
-    if field(code, IS_COPY) and not get(t, BYTES):
+    if field(code, IS_COPY):
         for r in range(count):
-            _move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
+            moves.move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
         return
     columns, live = get(t, X1) - get(t, X0), False
     middle, mapped = get(t, MIDDLE), get(t, MAPPED)
@@ -231,7 +199,7 @@ def _fetch(t, y):
     """Ask for the input rows that output row y is the first to read: they arrive while the rows before it are made."""
     reals = get(t, PLACE)
     reach = double_field(reals, FOOTPRINT_Y)
-    here, before = _row_position(reals, y), _row_position(reals, y - 1)
+    here, before = moves.row_position(reals, y), moves.row_position(reals, y - 1)
     first, last = int64(math.ceil(before + reach)), int64(math.ceil(here + reach))
     if here < before:
         first, last = int64(math.floor(here - reach)) + 1, int64(math.floor(before - reach)) + 1
@@ -278,7 +246,7 @@ def _outside(row, pitch, c, w, first, last, fill, fills):
 def _taps(t, code, y):
     """Addresses and weights of the input rows of output row y: (number, weight of the rows that are fill)."""
     reals = get(t, PLACE)
-    position = _row_position(reals, y)
+    position = moves.row_position(reals, y)
     most = get(t, SCRATCH_LONG)
     weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
     low, count = taps_at(

@@ -35,7 +35,7 @@ def _load(builder, address, kind, align):
 
 
 def _store(builder, value, address, align=4):
-    builder.store(value, builder.inttoptr(address, ir.PointerType()), align=align)
+    return builder.store(value, builder.inttoptr(address, ir.PointerType()), align=align)
 
 
 def _splat(builder, value, kind=_VEC):
@@ -157,3 +157,31 @@ def _divide(builder, value, by, inverse):
 
 
 band_1, band_3, band_pixels = _band(1, False), _band(3, False), _band(3, True)
+
+
+@intrinsic
+def stream(typingctx, to, source, runs):
+    """Copy `runs` times 16 floats past the caches, to an address that is a multiple of 64: a line that is written whole
+    is not read first."""
+
+    def codegen(context, builder, signature, args):
+        to, source, runs = args
+        mark = builder.module.add_metadata([ir.Constant(_I32, 1)])
+        with cgutils.for_range(builder, runs, intp=_I64) as loop:
+            place = _times(builder, loop.index, 4 * LANES)
+            pixels = _load(builder, builder.add(source, place), _VEC, 4)
+            _store(builder, pixels, builder.add(to, place), 4 * LANES).set_metadata("nontemporal", mark)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), codegen
+
+
+@intrinsic
+def settle_streams(typingctx):
+    """Let whoever is told next see what was streamed."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
