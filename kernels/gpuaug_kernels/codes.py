@@ -17,9 +17,8 @@ and what choices point to.  The fields of a record, by its code:
     CONTRAST         code, column of the factor in the floats, channels, whether there is one channel, floats that a
                      statistic takes in a row; AUTOCONTRAST and EQUALIZE the same without a factor
     any other stage  code, column in the floats, column in the integers, flag, slot of its noise
-    CHOICE           code, first column of the indices in the integers, steps, first record of its branches, number of
-                     branches; of an index `choice_bits` of a word, the first step's lowest, as many whole ones as 31
-                     hold
+    CHOICE           code, first column of its words in the integers, steps, first record of its branches, number of
+                     branches: a word holds as many indices of `choice_bits` as fit 31, the first step's lowest
     a branch         first record, last record + 1, 0, 0, 0
 """
 

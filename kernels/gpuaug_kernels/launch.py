@@ -161,8 +161,10 @@ def options(program: ChainProgram, target: int = 90, following: Reduction | None
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
     if source == codes.SWITCH:
-        # each source needs registers of its own: with fewer pixels a thread none of them spills
-        return {"num_warps": 8, "maxnreg": 128}
+        # each source has its own needs, and few pixels a thread spill none of them; four programs at once then hide
+        # what each waits for
+        many = _ways(program.records) & (MANY_REGISTERS - {codes.NEAREST})
+        return {"num_warps": 8, "maxnreg": 128 if many or heavy or mix != codes.ALONE else 64}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 
@@ -183,6 +185,12 @@ def _stage_codes(records: tuple[int, ...], first: int, last: int) -> set[int]:
         for j in range(branch, branch + count) if code == codes.CHOICE else ():
             found |= _stage_codes(records, *records[codes.RECORD * j : codes.RECORD * j + 2])
     return found
+
+
+def _ways(records: tuple[int, ...]) -> set[int]:
+    """The codes of the sources that a SWITCH picks from."""
+    _, count, first, _, _ = records[: codes.RECORD]
+    return {records[codes.RECORD * k] for k in range(first, first + count)}
 
 
 def source_form(source: Source, program: ChainProgram) -> int:

@@ -139,9 +139,10 @@ def sharpen(image, factor, i, at, mask, FORMAT: tl.constexpr):
     inner = mask & (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
     r, g, b = gather(image, y, x, at.channel, mask, FORMAT)
     sr, sg, sb = 4.0 * r, 4.0 * g, 4.0 * b
-    for dy in tl.static_range(-1, 2):
+    # a loop, so that no more than a row is held in registers at once
+    for j in range(3):
         for dx in tl.static_range(-1, 2):
-            vr, vg, vb = gather(image, y + dy, x + dx, at.channel, inner, FORMAT)
+            vr, vg, vb = gather(image, y + (j - 1), x + dx, at.channel, inner, FORMAT)
             sr, sg, sb = sr + vr, sg + vg, sb + vb
     one = unit_scale(image, FORMAT)
     r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)

@@ -186,6 +186,7 @@ def workload(
         two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
         chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
     if records[0][0] == codes.SWITCH:
+        trips["sharpen.j"] = 3
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
 
