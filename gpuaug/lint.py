@@ -61,7 +61,7 @@ def lint(
     automatic policies.  domain: one of DOMAINS, or of the rules; None: only what is wrong anywhere.  rules: of a user,
     beside the built-in ones; one of a name that is there takes its place.  ignore: names of rules.  loader: a
     DataLoader, a `gpuaug.data.Loader`, or the arguments of one as a mapping.  Raises ValueError for an unknown domain
-    or name.  What a class of a user does is known to rules that name it, and to no other."""
+    or name.  A class of a user is known by its name, and by gpuaug's that it derives from."""
     transforms, single = _transforms(policy)
     table = _table(rules)
     known = dict.fromkeys([*DOMAINS, *(d for r in table for d in r.domains)])

@@ -111,9 +111,10 @@ def _walk(transforms: Sequence[Transform], kind: str, place: tuple[tuple[str, in
         if values.get("p") == 0:
             continue
         effects = list(_effects(t))
-        yield Seen(t, at, "", frozenset({type(t).__name__, *(n for n, _ in effects)}), values | _joined(effects))
+        own = {type(t).__name__, _ours(t)}
+        yield Seen(t, at, "", frozenset(own | {n for n, _ in effects}), values | _joined(effects))
         for name, (effect, more) in _operations(t):
-            names = frozenset({type(t).__name__, name, effect})
+            names = frozenset(own | {name, effect})
             yield Seen(t, at, name, names, values | more)
         if isinstance(t, ByClass):
             yield from _rows(t, at)
@@ -130,14 +131,21 @@ def _rows(t: ByClass, at: tuple[tuple[str, int], ...]) -> Iterator[Seen]:
         yield from _walk(row, "row", (*at, ("ByClass", i)))
 
 
+def _ours(t: Transform) -> str:
+    """The name of its class, or, of one that a user derived, of the class of gpuaug that it is."""
+    kinds = (k for k in type(t).__mro__ if k.__module__.startswith("gpuaug.transforms."))
+    return next((k.__name__ for k in kinds), type(t).__name__)
+
+
 def _arguments(t: Transform) -> Iterator[tuple[str, Any]]:
     """Numbers, flags and words by name; those of a tuple by name and place."""
-    for f in fields(t) if is_dataclass(t) else ():
-        value = getattr(t, f.name)
+    names = [f.name for f in fields(t)] if is_dataclass(t) else []
+    for name in names:
+        value = getattr(t, name)
         if isinstance(value, Real | str | bool):
-            yield f.name, value
+            yield name, value
         elif isinstance(value, tuple):
-            yield from ((f"{f.name}.{i}", v) for i, v in enumerate(value) if isinstance(v, Real | str))
+            yield from ((f"{name}.{i}", v) for i, v in enumerate(value) if isinstance(v, Real | str))
 
 
 def _joined(effects: Sequence[Effect]) -> dict[str, float]:
@@ -177,7 +185,7 @@ def _affine(t: Any) -> Iterator[Effect]:
 
 def _effects(t: Any) -> Iterator[Effect]:
     """What one transform does by itself."""
-    name = type(t).__name__
+    name = _ours(t)
     if name in _FIXED:
         yield from ((effect, {}) for effect in _FIXED[name])
     elif name in ("ColorJitter", "RandomPhotometricDistort"):
@@ -278,7 +286,7 @@ _TABLES = ("Posterize", "Solarize", "AutoContrast", "Equalize")
 
 def _operations(t: Any) -> Iterator[tuple[str, Effect]]:
     """The operations that an automatic policy may take, each at its largest."""
-    name, widest = type(t).__name__, {}
+    name, widest = _ours(t), {}
     shares: dict[str, float] = {}
     if name == "RandAugment":
         shares = dict.fromkeys((*_SPACE, *_TABLES), t.magnitude / max(t.num_magnitude_bins - 1, 1))

@@ -231,9 +231,9 @@ def simclr(size: int = 224, num_classes: int | None = None, *, train: bool = Tru
     steps = [
         RandomResizedCrop(side),
         RandomHorizontalFlip(),
-        RandomApply([ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+        RandomApply((ColorJitter(0.8, 0.8, 0.8, 0.2),), 0.8),
         RandomGrayscale(0.2),
-        RandomApply([GaussianBlur(kernel, (0.1, 2.0))], 0.5),
+        RandomApply((GaussianBlur(kernel, (0.1, 2.0)),), 0.5),
     ]
     return _policy(steps, IMAGENET, [], seed)
 
@@ -264,9 +264,9 @@ def dino(
     steps: list[Transform] = [
         RandomResizedCrop(side, (0.05, 0.4) if view == "local" else (0.4, 1.0)),
         RandomHorizontalFlip(),
-        RandomApply([ColorJitter(0.4, 0.4, 0.2, 0.1)], 0.8),
+        RandomApply((ColorJitter(0.4, 0.4, 0.2, 0.1),), 0.8),
         RandomGrayscale(0.2),
-        RandomApply([GaussianBlur(15, (0.1, 2.0))], blurred),
+        RandomApply((GaussianBlur(15, (0.1, 2.0)),), blurred),
     ]
     if solarized:
         # 128 of 255, as Pillow has it
@@ -348,7 +348,7 @@ def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
     if num_classes is None:
         return []
     classes = arguments.integer("num_classes", num_classes, 1)
-    return [RandomChoice([MixUp(alpha, classes), CutMix(1.0, classes)])]
+    return [RandomChoice((MixUp(alpha, classes), CutMix(1.0, classes)))]
 
 
 def _checked(num_classes: int | None) -> None:

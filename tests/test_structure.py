@@ -51,7 +51,9 @@ ROOMS = [
     {"gpuaug.follow"},
     {"gpuaug.serial", "gpuaug.call", "gpuaug.ahead", "gpuaug.samples", "gpuaug.replays"},
     {"gpuaug.policy", "gpuaug.functional"},
-    {"gpuaug.interop"},
+    {"gpuaug.interop", "gpuaug.presets", "gpuaug.losses", "gpuaug.imbalance", "gpuaug.lint_effects"},
+    {"gpuaug.lint_rules"},
+    {"gpuaug.lint"},
     {"gpuaug.apps"},
     {"gpuaug"},
 ]

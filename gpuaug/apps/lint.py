@@ -50,7 +50,7 @@ def run(order: Order, policy: Policy, console: Console) -> bool:
 
 
 def _table(found: list[Finding], domain: str | None, console: Console) -> None:
-    about = f"for {domain}" if domain else "in any domain; pass --domain for what is wrong in one"
+    about = f"for {domain}" if domain else "wherever images come from; --domain NAME adds the rules of a domain"
     if not found:
         console.print(f"nothing found {about}", markup=False, highlight=False)
         return
