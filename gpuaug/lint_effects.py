@@ -139,7 +139,7 @@ def _ours(t: Transform) -> str:
 
 def _arguments(t: Transform) -> Iterator[tuple[str, Any]]:
     """Numbers, flags and words by name; those of a tuple by name and place."""
-    names = [f.name for f in fields(t)] if is_dataclass(t) else []
+    names: list[str] = [f.name for f in fields(t)] if is_dataclass(t) else []
     for name in names:
         value = getattr(t, name)
         if isinstance(value, Real | str | bool):

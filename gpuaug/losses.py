@@ -122,7 +122,8 @@ def _as_targets(logits: Any, targets: Any) -> Tensor:
             f"class numbers must have shape {numbers} for logits of shape {tuple(logits.shape)}, "
             f"got {tuple(targets.shape)}; soft rows must be floats"
         )
-    return targets
+    found: Tensor = targets
+    return found
 
 
 def _weights(weight: Any, scores: Tensor) -> Tensor:
