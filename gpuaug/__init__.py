@@ -9,6 +9,7 @@ try:
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
     from gpuaug.interop import from_torchvision
+    from gpuaug.lint import lint
     from gpuaug.losses import soft_cross_entropy
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
@@ -41,6 +42,7 @@ __all__ = [
     "from_torchvision",
     "functional",
     "imbalance",
+    "lint",
     "losses",
     "presets",
     "soft_cross_entropy",

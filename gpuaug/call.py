@@ -155,9 +155,10 @@ def class_numbers(policy: Any, labels: Any, n: int, device: torch.device, needed
     if not policy._by_class:
         return None
     given = labels if labels is None or isinstance(labels, Tensor) else as_labels(labels, n, device, lambda: False)
-    fine = given is not None and given.ndim == 1 and not given.is_floating_point() and given.dtype != torch.bool
-    if fine and len(given) == n and given.device == device:
-        return given.long()
+    if given is not None and given.shape == (n,) and given.device == device:
+        # torch has no word for an integer dtype
+        if not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+            return given.long()
     if not needed:
         return torch.zeros(n, dtype=torch.int64, device=device)
     got = "none" if given is None else f"{given.dtype} {list(given.shape)} on {given.device}"

@@ -122,19 +122,21 @@ def _as_targets(logits: Any, targets: Any) -> Tensor:
             f"class numbers must have shape {numbers} for logits of shape {tuple(logits.shape)}, "
             f"got {tuple(targets.shape)}; soft rows must be floats"
         )
-    return targets
+    found: Tensor = targets
+    return found
 
 
 def _weights(weight: Any, scores: Tensor) -> Tensor:
     """[C] on the device and of the dtype of the scores."""
-    given = weight if isinstance(weight, Tensor) else torch.tensor(arguments.numbers("weight", weight))
+    given: Tensor = weight if isinstance(weight, Tensor) else torch.tensor(arguments.numbers("weight", weight))
     if given.shape != scores.shape[1:2]:
         raise ValueError(
             f"weight must have one value for each of {scores.shape[1]} classes, got shape {tuple(given.shape)}"
         )
     # without a wait for the device, where it comes from the host
     given = given if given.device == scores.device else put(given, scores.device)
-    return given.to(scores.dtype)
+    out: Tensor = given.to(scores.dtype)
+    return out
 
 
 def _counts(valid: Any, n: int, device: torch.device) -> Tensor:

@@ -153,7 +153,7 @@ def medical(size: int = 224, num_classes: int | None = None, *, train: bool = Tr
     if not train:
         return _policy([Resize((_side(size), _side(size)))], IMAGENET, [], seed)
     moved = RandomAffine(10, (0.05, 0.05), (0.95, 1.05), interpolation="bilinear")
-    return _policy([Resize((_side(size), _side(size))), moved, ColorJitter(0.1, 0.1)], IMAGENET, [], seed)
+    return _policy([Resize((_side(size), _side(size))), moved, ColorJitter(0.1, 0.1)], IMAGENET, [], seed, True)
 
 
 def satellite(size: int = 224, num_classes: int | None = None, *, train: bool = True, seed: int = 0) -> Policy:
@@ -181,7 +181,7 @@ def digits(size: int = 28, num_classes: int | None = None, *, train: bool = True
     if not train:
         return _policy([fit], MNIST, [], seed)
     moved = RandomAffine(10, (0.1, 0.1), (0.9, 1.1), 5, interpolation="bilinear")
-    return _policy([fit, moved], MNIST, [], seed)
+    return _policy([fit, moved], MNIST, [], seed, True)
 
 
 # ---- published
@@ -231,9 +231,9 @@ def simclr(size: int = 224, num_classes: int | None = None, *, train: bool = Tru
     steps = [
         RandomResizedCrop(side),
         RandomHorizontalFlip(),
-        RandomApply([ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+        RandomApply((ColorJitter(0.8, 0.8, 0.8, 0.2),), 0.8),
         RandomGrayscale(0.2),
-        RandomApply([GaussianBlur(kernel, (0.1, 2.0))], 0.5),
+        RandomApply((GaussianBlur(kernel, (0.1, 2.0)),), 0.5),
     ]
     return _policy(steps, IMAGENET, [], seed)
 
@@ -264,9 +264,9 @@ def dino(
     steps: list[Transform] = [
         RandomResizedCrop(side, (0.05, 0.4) if view == "local" else (0.4, 1.0)),
         RandomHorizontalFlip(),
-        RandomApply([ColorJitter(0.4, 0.4, 0.2, 0.1)], 0.8),
+        RandomApply((ColorJitter(0.4, 0.4, 0.2, 0.1),), 0.8),
         RandomGrayscale(0.2),
-        RandomApply([GaussianBlur(15, (0.1, 2.0))], blurred),
+        RandomApply((GaussianBlur(15, (0.1, 2.0)),), blurred),
     ]
     if solarized:
         # 128 of 255, as Pillow has it
@@ -329,9 +329,12 @@ def validation(name: str, size: int | None = None) -> Policy:
 # ---- parts
 
 
-def _policy(steps: Sequence[Transform], statistics: Statistics, ends: Sequence[Transform], seed: int) -> Policy:
-    mean, std = statistics
-    return Policy([*steps, ToDtype(torch.float32, scale=True), Normalize(mean, std), *ends], seed=seed)
+def _policy(
+    steps: Sequence[Transform], statistics: Statistics, ends: Sequence[Transform], seed: int, single: bool = False
+) -> Policy:
+    """single: compose the resize and the warp behind it into one interpolation"""
+    made = [*steps, ToDtype(torch.float32, scale=True), Normalize(*statistics), *ends]
+    return Policy(made, seed=seed, single_resample=single)
 
 
 def _validation(size: int, statistics: Statistics, seed: int, margin: float = 256 / 224) -> Policy:
@@ -345,7 +348,7 @@ def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
     if num_classes is None:
         return []
     classes = arguments.integer("num_classes", num_classes, 1)
-    return [RandomChoice([MixUp(alpha, classes), CutMix(1.0, classes)])]
+    return [RandomChoice((MixUp(alpha, classes), CutMix(1.0, classes)))]
 
 
 def _checked(num_classes: int | None) -> None:

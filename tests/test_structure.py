@@ -67,7 +67,16 @@ ROOMS = [
         "gpuaug.videos",
     },
     {"gpuaug.policy", "gpuaug.functional"},
-    {"gpuaug.interop", "gpuaug.multicrop"},
+    {
+        "gpuaug.interop",
+        "gpuaug.multicrop",
+        "gpuaug.presets",
+        "gpuaug.losses",
+        "gpuaug.imbalance",
+        "gpuaug.lint_effects",
+    },
+    {"gpuaug.lint_rules"},
+    {"gpuaug.lint"},
     {"gpuaug.apps"},
     {"gpuaug"},
 ]

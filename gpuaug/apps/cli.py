@@ -21,14 +21,17 @@ app = typer.Typer(
 Backend = Annotated[str, typer.Option(help="auto, reference, cpu or triton")]
 
 
+Preset = Annotated[str | None, typer.Option(help="Instead of a file: a name of gpuaug.presets, such as moderate.")]
+
+
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """What a user can put right ends in one sentence and exit code 1, not in a traceback."""
+def _one_sentence(code: int = 1) -> Iterator[None]:
+    """What a user can put right ends in one sentence and an exit code, not in a traceback."""
     try:
         yield
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         typer.echo(f"gpuaug: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(code) from error
 
 
 def _version(asked: bool) -> None:
@@ -79,7 +82,8 @@ def demo(
 
 @app.command()
 def describe(
-    policy: Annotated[Path, typer.Argument(help="A policy that Policy.save wrote.")],
+    policy: Annotated[Path | None, typer.Argument(help="A policy that Policy.save wrote.")] = None,
+    preset: Preset = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width of the images, such as 375x500.", show_default="images of different sizes"),
@@ -89,10 +93,41 @@ def describe(
 ) -> None:
     """Print what a policy really runs: the steps of a backend, their bytes an image, why each is one, and what falls
     back."""
-    from gpuaug.policy import Policy
-
     with _one_sentence():
-        typer.echo(Policy.load(policy).describe(_size(size) if size else None, channels=channels, backend=backend))
+        found = _policy(policy, preset)
+        typer.echo(found.describe(_size(size) if size else None, channels=channels, backend=backend))
+
+
+@app.command()
+def lint(
+    policy: Annotated[Path | None, typer.Argument(help="A policy that Policy.save wrote.")] = None,
+    preset: Preset = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="What the images are of: natural, text, digits, medical, satellite, microscopy, traffic_signs, "
+            "fine_grained, small_objects, colour_coded, or one of your rules.",
+            show_default="only what is wrong anywhere",
+        ),
+    ] = None,
+    rules: Annotated[list[Path] | None, typer.Option(help="YAML file of your own rules; repeat for several.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Name of a rule; repeat for several.")] = None,
+    fail_on: Annotated[
+        str, typer.Option(help="The mildest level that fails: error, warning, note or never.")
+    ] = "error",
+    output: Annotated[str, typer.Option("--format", help="table or json")] = "table",
+) -> None:
+    """Say what of a policy may change the labels of its images.  Exit code 0: nothing of the level that fails; 1: some;
+    2: it could not be looked at."""
+    from gpuaug.apps.lint import Order, run
+
+    with _one_sentence(2):
+        order = Order(domain, tuple(rules or ()), tuple(ignore or ()), fail_on, output)
+        # before anything is looked at
+        order.check()
+        failed = run(order, _policy(policy, preset), Console())
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -226,6 +261,16 @@ def _bench(module: str) -> Any:
         if find_spec(package) is None:
             raise RuntimeError(f"the bench needs {package}, which is not installed; pip install 'gpuaug[bench]'")
     return import_module(module)
+
+
+def _policy(path: Path | None, preset: str | None) -> Any:
+    """The policy of a file, or the preset of a name."""
+    from gpuaug import presets
+    from gpuaug.policy import Policy
+
+    if (path is None) == (preset is None):
+        raise ValueError("a policy must come from one place; pass a file that Policy.save wrote, or --preset NAME")
+    return presets.get(str(preset)) if path is None else Policy.load(path)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -234,7 +234,9 @@ def _resampled(index: Tensor, rows: list[ir.Sequence], frame: ir.Frame) -> tuple
             return None
         if p.extend != "none" and (p.extend, p.fill) != (border.extend, border.fill):
             return None
-    tensors = {n: _select(index, [vars(p)[n] for p in parts]) for n, v in vars(border).items() if isinstance(v, Tensor)}
+    tensors: dict[str, Any] = {
+        n: _select(index, [vars(p)[n] for p in parts]) for n, v in vars(border).items() if isinstance(v, Tensor)
+    }
     shift = all(p.integer_shift for p in parts)
     left = [row if p is None else row[1:] for p, row in zip(heads, rows, strict=True)]
     return replace(border, **tensors, integer_shift=shift), left
