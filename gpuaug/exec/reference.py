@@ -452,7 +452,8 @@ def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
 
 @apply.register
 def _(p: ir.MixInside, images: Tensor, keys: rng.Keys) -> Tensor:
-    return torch.where(in_box(p.box, images), apply(ir.MixUp(p.partner, p.lam), images, keys), images)
+    mixed: Tensor = apply(ir.MixUp(p.partner, p.lam), images, keys)
+    return torch.where(in_box(p.box, images), mixed, images)
 
 
 @apply.register

@@ -1,7 +1,7 @@
 """Where the rows of a pass over the image come from: the image as it is, a warp, a stencil, or a mix (`resize` has the
 resample)."""
 
-from numba import int64
+from numba import float32, int64
 
 from gpuaug.exec.cpu import moves, points, project, warp
 from gpuaug.exec.cpu.layout import (
