@@ -97,14 +97,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--store", action="store_true", help="keep figures and picture in bench/results")
     given = parser.parse_args()
+    # of the commit that is trained, whatever is committed meanwhile
+    about = results.conditions(Options("cpu", torch.get_num_threads(), Budget()))
+    del about["rounds"]
+    about |= {"dataset": given.dataset, "seeds": given.seeds, "epochs": given.epochs}
     rows = measure(given.dataset, given.data, given.seeds, given.epochs)
     for r in rows:
         print(f"{r['variant']:28s} {r['mean']:.2%} +- {r['std']:.2%} (n = {r['n']})")
     if given.store:
         stem = results.RESULTS / f"accuracy_{given.dataset}"
-        about = results.conditions(Options("cpu", torch.get_num_threads(), Budget()))
-        del about["rounds"]
-        about |= {"dataset": given.dataset, "seeds": given.seeds, "epochs": given.epochs}
         results.save({"about": about, "rows": rows}, stem.with_suffix(".json"))
         subtitle = f"{given.seeds} seeds, {given.epochs} epochs; a diamond is the mean, its bar one standard deviation"
         for name, theme in plots.THEMES.items():
