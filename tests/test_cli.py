@@ -26,6 +26,15 @@ PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in %r else
 from gpuaug.apps.cli import main
 main()
 """
+# several commands in one process, which takes seconds to start: the exit status of each, a line of its own
+EACH = """
+for command in %r:
+    sys.argv = ["gpuaug", *command]
+    try:
+        main()
+    except SystemExit as stop:
+        print(f"status {stop.code or 0}", file=sys.stderr, flush=True)
+"""
 ROOT = Path(ga.__file__).parent.parent
 SIZES = {
     "blue/a.jpg": (60, 90),
@@ -54,6 +63,16 @@ def folder(tmp_path: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(root / name, quality=95)
     return root
+
+
+def without(packages: tuple[str, ...], *commands: tuple[str, ...], where: Path) -> list[tuple[int, str]]:
+    """Status and stderr of each command where packages are missing."""
+    code = (WITHOUT % (packages,)).removesuffix("main()\n") + EACH % (commands,)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=where)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"(.*?)^status (\d+)\n", done.stderr, re.M | re.S)
+    assert len(found) == len(commands), done.stderr
+    return [(int(status), text) for text, status in found]
 
 
 def refused(result: Any, *words: str) -> None:
@@ -251,38 +270,29 @@ def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path, monk
 
 
 def test_the_demo_runs_where_triton_and_dali_have_no_wheel(folder: Path, tmp_path: Path) -> None:
-    code = WITHOUT % (("triton", "nvidia"),)
-
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, "demo", "--data", str(folder), *map(str, args)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-
-    done = run("--epochs", 1)
-    assert done.returncode == 0, done.stderr
+    command = ("demo", "--data", str(folder))
+    (status, said), (refused, refusal) = without(
+        ("triton", "nvidia"), (*command, "--epochs", "1"), (*command, "--backend", "triton"), where=tmp_path
+    )
+    assert status == 0, said
     assert (tmp_path / "demo.png").exists()
-    refusal = run("--backend", "triton")
-    assert refusal.returncode == 1
-    assert refusal.stderr.startswith('gpuaug: backend "triton" needs the package triton, which is not installed')
-    assert refusal.stderr.count("\n") == 1
+    assert refused == 1
+    assert refusal.startswith('gpuaug: backend "triton" needs the package triton, which is not installed')
+    assert refusal.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("command", "package", "extra"),
-    [("demo", "torchvision", "demo"), ("bench", "torchvision", "bench"), ("bench", "matplotlib", "bench")],
+    ("package", "commands"),
+    [("torchvision", {"demo": "demo", "bench": "bench"}), ("matplotlib", {"bench": "bench"})],
 )
-def test_a_command_names_the_extra_that_it_lacks(command: str, package: str, extra: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT % ((package,),), command], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 1, done.stderr
-    assert re.fullmatch(rf"gpuaug: .*{package}, which is not installed; pip install 'gpuaug\[{extra}\]'\n", done.stderr)
-    assert not list(tmp_path.iterdir())
+def test_a_command_names_the_extra_that_it_lacks(package: str, commands: dict[str, str], tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert any(one.startswith(package) for one in project["optional-dependencies"][extra])
+    found = without((package,), *((command,) for command in commands), where=tmp_path)
+    for (status, said), extra in zip(found, commands.values(), strict=True):
+        assert status == 1, said
+        assert re.fullmatch(rf"gpuaug: .*{package}, which is not installed; pip install 'gpuaug\[{extra}\]'\n", said)
+        assert any(one.startswith(package) for one in project["optional-dependencies"][extra])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_every_user_needs_imports_no_extra(folder: Path, tmp_path: Path) -> None:
@@ -401,7 +411,11 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["gpuaug.rng", "gpuaug.policy", "yaml", "typer", "rich"])
+# those that are looked for after torch, which takes seconds: one is enough each time
+LATE = [pytest.param("yaml", marks=pytest.mark.slow), "gpuaug.policy"]
+
+
+@pytest.mark.parametrize("name", ["gpuaug.rng", *LATE, "typer", "rich"])
 def test_ctrl_c_during_imports_ends_the_command_without_a_traceback(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED % name], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, ""), done.stderr

@@ -5,6 +5,7 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kornia.augmentation
 import kornia.enhance
@@ -68,6 +69,60 @@ def random_resized_crop(x: Tensor) -> Tensor:
     """Of the whole image: nothing is random but whether it is smoothed."""
     torch.manual_seed(0)
     return kornia.augmentation.RandomResizedCrop((H // 2, W // 2), scale=(1.0, 1.0), ratio=(W / H, W / H))(x)
+
+
+# a perspective that looks past the image at two corners: input pixel -> output pixel
+TILT = torch.tensor([[0.9, 0.1, 3.0], [0.05, 0.8, 2.0], [0.0, 1e-3, 1.0]], dtype=torch.float64).repeat(N, 1, 1)
+
+
+def perspective(x: Tensor, fill: tuple[float, ...] | None) -> Tensor:
+    size, source = (torch.tensor([v]).expand(N, len(v)) for v in ((H, x.shape[3]), (0, 0, x.shape[3], H)))
+    p = ir.Warp(torch.linalg.inv(TILT), size, (H, x.shape[3]), source, "bilinear", fill)
+    return reference.apply(p, x, KEYS)
+
+
+def their_perspective(x: Tensor, **border: Any) -> Tensor:
+    return kornia.geometry.warp_perspective(x, TILT.float(), (H, x.shape[3]), **border)
+
+
+def long(x: Tensor) -> Tensor:
+    """Images of 4480 columns, as panoramas have."""
+    return x.repeat(1, 1, 1, 80)
+
+
+def half_size(x: Tensor) -> Tensor:
+    """A turn and half the size in one interpolation."""
+    size, footprint = torch.tensor([[H // 2, W // 2]]).expand(N, 2), torch.full((N, 2), 2.0, dtype=torch.float64)
+    window = torch.tensor([[0, 0, W, H]]).expand(N, 4)
+    p = ir.Project(torch.linalg.inv(HALF), footprint, window, size, (H // 2, W // 2), (0.5,))
+    return reference.apply(p, x, KEYS)
+
+
+HALF = torch.tensor([[0.45, 0.1, 0.0], [-0.1, 0.45, 3.0], [0.0, 0.0, 1.0]], dtype=torch.float64).repeat(N, 1, 1)
+
+
+def their_half_size(x: Tensor) -> Tensor:
+    fill = torch.full((3,), 0.5)
+    return kornia.geometry.warp_perspective(x, HALF.float(), (H // 2, W // 2), padding_mode="fill", fill_value=fill)
+
+
+REACH, SPREAD, MOVES = 12, 4.0, 40.0
+
+
+def elastic(x: Tensor) -> Tensor:
+    size = torch.tensor([[H, W]]).expand(N, 2)
+    p = ir.Elastic(0, (MOVES, MOVES), (SPREAD, SPREAD), (REACH, REACH), size, (H, W))
+    return reference.apply(p, x, KEYS)
+
+
+def their_elastic(x: Tensor) -> Tensor:
+    """By the same random numbers; its displacements are in halves of the image."""
+    words = KEYS.pixels(0, H, W, 2)[..., 0, :2]
+    noise = (2 * rng.unit(words) - 1).float().permute(0, 3, 1, 2)
+    taps = 2 * REACH + 1
+    return kornia.geometry.transform.elastic_transform2d(
+        x, noise, (taps, taps), (SPREAD, SPREAD), (MOVES / W, MOVES / H)
+    )
 
 
 def wide(x: Tensor) -> Tensor:
@@ -189,13 +244,46 @@ DIFFERS = [
         0.1,
         "it fills with zeros; torchvision weights a fill by the part of a pixel inside the image",
     ),
+    Differs(
+        ir.Warp,
+        "warp_perspective, filled",
+        lambda x: perspective(x, (0.5,)),
+        lambda x: their_perspective(x, padding_mode="fill", fill_value=torch.full((3,), 0.5)),
+        0.01,
+        "it weights a fill by the part of a pixel outside the image once; torchvision weights the pixel by the rest too",
+    ),
+    Differs(
+        ir.Warp,
+        "warp_perspective, long",
+        lambda x: perspective(x, None),
+        their_perspective,
+        1.5e-4,
+        "it computes positions in float32, between -1 and 1; here they are float64",
+        long,
+    ),
+    Differs(
+        ir.Project,
+        "warp_perspective, half the size",
+        half_size,
+        their_half_size,
+        0.05,
+        "it interpolates between four pixels; here all under the footprint of an output pixel are averaged",
+    ),
+    Differs(
+        ir.Elastic,
+        "elastic_transform2d",
+        elastic,
+        their_elastic,
+        0.05,
+        "it smooths the field with zeros beyond its ends; torchvision reflects it",
+    ),
 ]
 # passes for which Kornia has no function of tensors: what is random there comes from torch's generator, batch by batch
 # (see below), and is not keyed
-KEYED = (ir.Elastic, ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
-# the chain's own: an affine map of values with a factor per sample, several resamples as one, branches, chains that are
-# added up, a user's function, the rounding at the end
-OWN = (ir.Affine, ir.Project, ir.Choice, ir.Blend, ir.Custom, ir.Finish)
+KEYED = (ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
+# the chain's own: an affine map of values with a factor per sample, branches, chains that are added up, a user's
+# function, the rounding at the end
+OWN = (ir.Affine, ir.Choice, ir.Blend, ir.Custom, ir.Finish)
 # function of Kornia -> the pass whose rule calls it
 CALLED = {
     "normalize": ir.Normalize,
@@ -206,6 +294,8 @@ CALLED = {
 }
 
 
+# of Kornia 0.8.1, in its JPEG
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.parametrize("case", DIFFERS, ids=lambda c: c.name)
 def test_an_operation_that_is_not_called_differs_by_more_than_the_tolerance(case, images):
     x = case.images(images(N, H, W))

@@ -41,6 +41,9 @@ def epochs(
     workers: int = WORKERS,
 ) -> list[list[loaded.Row]]:
     """What a loader gives, epoch by epoch."""
+    if method == "forkserver":
+        # otherwise every worker of every epoch imports torch anew
+        multiprocessing.set_forkserver_preload(["loaded"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = loaded.loader(place, p or loaded.policy(), method, persistent, workers)
@@ -104,29 +107,38 @@ def test_a_loader_without_workers_counts_on_in_the_main_process():
     assert int(policy.next_id) == SAMPLES * SIZE
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_ranks_differ_in_their_workers_by_the_environment(method, monkeypatch):
+# the last is started as the workers of a script are where nothing forks: what it draws is what the forked one draws
+RANKS = ((0, "fork"), (1, "fork"), (1, "spawn"))
+
+
+def check_ranks(found: list[list[loaded.Row]]) -> None:
+    """Of `RANKS`, in that order."""
+    keys = [{b.key for _, b in rows} for rows in found]
+    assert not keys[0] & keys[1] and not pixels(found[0]) & pixels(found[1])
+    assert keys[2] == keys[1] and pixels(found[2]) == pixels(found[1])
+
+
+def test_ranks_differ_in_their_workers_by_the_environment(monkeypatch):
     """As torchrun starts them, with one seed for torch in both."""
     found = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
+    for rank, method in RANKS:
+        monkeypatch.setenv("RANK", str(rank))
         found.append([row for rows in epochs("data set", method, False, count=1, workers=1) for row in rows])
-    assert not {b.key for _, b in found[0]} & {b.key for _, b in found[1]} and not pixels(found[0]) & pixels(found[1])
+    check_ranks(found)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_ranks_differ_in_their_workers_by_the_parents_process_group(method, monkeypatch):
+def test_ranks_differ_in_their_workers_by_the_parents_process_group(monkeypatch):
     """A spawned worker is in no process group: its parent wrote down the rank."""
     found = []
     monkeypatch.setenv("RANK", "5")
-    for rank in (0, 1):
+    for rank, method in RANKS:
         # a group without a network
         torch.distributed.init_process_group("fake", rank=rank, world_size=2, store=FakeStore())
         try:
             found.append([row for rows in epochs("collate", method, False, count=1, workers=1) for row in rows])
         finally:
             torch.distributed.destroy_process_group()
-    assert not {b.key for _, b in found[0]} & {b.key for _, b in found[1]} and not pixels(found[0]) & pixels(found[1])
+    check_ranks(found)
 
 
 def keys_of(seeds: list[int], policies: list[int], ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -253,9 +265,8 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("lock", ["free", "held"])
-def test_a_forked_process_draws_apart_and_never_waits_for_a_thread_that_is_not_there(lock):
-    """The thread that held the lock of the counters was not forked with it."""
+def test_a_forked_process_draws_apart_and_never_waits_for_a_thread_that_is_not_there():
+    """In one run a thread holds the lock of the counters, which is not forked with it."""
     root = Path(ga.__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "PYTHONHASHSEED": "0"}
     runs = [
@@ -267,7 +278,7 @@ def test_a_forked_process_draws_apart_and_never_waits_for_a_thread_that_is_not_t
             timeout=100,
             check=True,
         ).stdout
-        for _ in range(2)
+        for lock in ("free", "held")
     ]
     first, second = runs[0].splitlines()
     assert first.split()[0] != second.split()[0] != "None" and first.split()[-1] != second.split()[-1], (
