@@ -85,6 +85,11 @@ class Batches(Iterator[Batch]):
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
         out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
+        for name in () if step.valid.all() else ("box_valid", "visible"):
+            marks = getattr(out, name)
+            if isinstance(marks, torch.Tensor):
+                # boxes and keypoints of a sample that does not count are none
+                past[name] = marks * keys["valid"].view(-1, *[1] * (marks.ndim - 1)).to(marks.dtype)
         return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
 
     def _kept(self, images: Any) -> Any:
