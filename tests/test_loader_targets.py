@@ -55,9 +55,13 @@ def alone(i: int, epoch: int, occurrence: int) -> ga.Batch:
     lists = {name: [given[name]] for name in ("boxes", "keypoints", "masks")}
     return POLICY(
         ga.Batch(
-            [pixels], ids=torch.tensor([i]), epoch=epoch, occurrence=torch.tensor([occurrence]), box_format="XYXY",
+            [pixels],
+            ids=torch.tensor([i]),
+            epoch=epoch,
+            occurrence=torch.tensor([occurrence]),
+            box_format="XYXY",
             **lists,
-        )  # fmt: skip
+        )
     )
 
 

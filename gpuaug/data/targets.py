@@ -22,8 +22,8 @@ _NONE = {"boxes": (0, 4), "keypoints": (0, 2), "box_valid": (0,), "visible": (0,
 
 def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> Any:
     """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample; of
-    dicts by the names of a Batch's fields, such as "labels" or "boxes", each field so; what holds for a whole batch, such
-    as "box_format", must be the same in all.
+    dicts by the names of a Batch's fields, such as "labels" or "boxes", each field so; what holds for a whole batch,
+    such as "box_format", must be the same in all.
 
     transform: called with every target that there is.  A sample without one has the class 0, or a row of zeros, where
     others have numbers: it is no sample that counts."""
