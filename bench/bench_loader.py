@@ -3,7 +3,8 @@
 python -m bench.bench_loader [--data FOLDER], or `gpuaug bench loader`.  Each side is a process of its own with its own
 children.  First each is alone on the machine: its batches are checked, its first batch is timed, and its memory is
 watched through an epoch: PSS of all its processes, the most of samples 0.05 s apart.  Then all stand ready, and take
-turns with an epoch each; CPU seconds are those of all processes of a side.  Ratios are formed turn by turn."""
+turns with an epoch each, as many as a time allows; CPU seconds are those of all processes of a side.  Ratios are formed
+turn by turn."""
 
 import json
 import os
@@ -31,22 +32,24 @@ from bench.timing import Spread
 
 OURS, DECODING, AUGMENTING = "gpuaug loader", "gpuaug, decoding alone", "gpuaug, augmenting alone"
 STORED = "loader.json"
-# the files that a side is checked on
-CHECKED = 32
+# the files that a side is checked on, and how often its first batch and its memory are measured
+CHECKED, ALONE = 32, 2
 
 
 @dataclass(frozen=True)
 class Order:
     """What is asked for.  data: a folder of JPEG files in class folders; made, of `files` photographs, where it is not
-    there.  sides: names of contenders; empty for all."""
+    there.  sides: names of contenders; empty for all.  limit: seconds, after which no round begins; one there is in any
+    case."""
 
     data: Path | None = None
     policies: tuple[str, ...] = ("weak", "moderate")
     sides: tuple[str, ...] = ()
-    files: int = 2048
+    files: int = 1024
     batch: int = 256
     workers: int = 0  # 0: one for each core
     rounds: int = 5
+    limit: float = 300.0
     store: bool = False
 
 
@@ -155,16 +158,33 @@ def workload(policy: str, batch: int) -> Workload:
 # ---- all of them
 
 
-def measure(order: Order, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+class Clock:
+    """How much of the time is gone, and what is being done, for who waits."""
+
+    def __init__(self, limit: float, show: Callable[[str], None]):
+        self._begun, self._limit, self._show = time.monotonic(), limit, show
+
+    def say(self, text: str) -> None:
+        """What comes next."""
+        self._show(f"{time.monotonic() - self._begun:.0f} of {self._limit:.0f} s: {text}")
+
+    def over(self, share: float) -> bool:
+        """Whether a part of the time is gone."""
+        return time.monotonic() - self._begun > share * self._limit
+
+
+def measure(order: Order, show: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """A row for every policy and side."""
+    if order.limit <= 0:
+        raise ValueError(f"limit must be above 0 s, got {order.limit}")
     unknown = [p for p in order.policies if p not in POLICIES]
     if unknown:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {unknown[0]!r}")
-    sides, rows = names(order.sides), list[dict[str, Any]]()
+    sides, rows, clock = names(order.sides), list[dict[str, Any]](), Clock(order.limit, show)
     with tempfile.TemporaryDirectory() as temporary:
         root = order.data or Path(temporary) / "photographs"
         if not root.exists():
-            say(f"writing {order.files} photographs to {root}")
+            clock.say(f"writing {order.files} photographs to {root}")
             photographs.write(root, order.files)
         count = len(list(root.rglob("*.jpg")))
         if count < order.batch:
@@ -172,27 +192,36 @@ def measure(order: Order, say: Callable[[str], None] = lambda _: None) -> list[d
         checked = Path(temporary) / "checked"
         checked.mkdir()
         end_to_end.write(checked, CHECKED)
-        for policy in order.policies:
+        for k, policy in enumerate(order.policies, 1):
             folder = Folder(root, workload(policy, order.batch), order.workers or torch.multiprocessing.cpu_count())
-            rows += _rows(policy, sides, folder, checked, order.rounds, say)
+            rows += _rows(policy, sides, folder, checked, order.rounds, clock, k / len(order.policies))
     return rows
 
 
 def _rows(
-    policy: str, sides: Sequence[str], folder: Folder, checked: Path, rounds: int, say: Callable[[str], None]
+    policy: str, sides: Sequence[str], folder: Folder, checked: Path, rounds: int, clock: Clock, share: float
 ) -> list[dict[str, Any]]:
-    rows = {name: _alone(name, folder, policy, checked, min(3, rounds), say) for name in sides}
+    """share: of the time, after which no round begins"""
+    rows = {name: _alone(name, folder, policy, checked, clock) for name in sides}
     ready = [name for name in sides if rows[name]["status"] == "ok"]
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     cpu: dict[str, list[float]] = {name: [] for name in ready}
     with ExitStack() as stack:
         running = {name: stack.enter_context(Side(name, folder, policy, checked)) for name in ready}
-        for side in running.values():
-            side.ask("first")
+        for name in list(ready):
+            clock.say(f"{policy}: checking {name}")
+            if why := running[name].ask("check")["why"]:
+                rows[name] |= {"status": "not comparable", "why": why}
+                ready.remove(name)
+                continue
+            # the first epoch starts workers and fills caches
+            running[name].ask("first")
         for turn in range(rounds):
+            if turn and clock.over(share):
+                break
             shift = turn % max(1, len(ready))
             for name in ready[shift:] + ready[:shift]:
-                say(f"{policy}: turn {turn + 1} of {rounds}, {name}")
+                clock.say(f"{policy}: turn {turn + 1} of {rounds}, {name}")
                 processes.settled(running[name].pid)
                 before = processes.cpu_seconds(running[name].pid)
                 seconds[name].append(running[name].ask("epoch")["seconds"])
@@ -212,24 +241,16 @@ def _rows(
     return list(rows.values())
 
 
-def _alone(
-    name: str, folder: Folder, policy: str, checked: Path, times: int, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """A side by itself: checked, its first batch, and the memory of an epoch, which nobody shares pages with."""
+def _alone(name: str, folder: Folder, policy: str, checked: Path, clock: Clock) -> dict[str, Any]:
+    """A side by itself: its first batch, and the memory of an epoch, which nobody shares pages with.
+
+    In a process of its own: a check would leave its memory behind."""
     row: dict[str, Any] = {"policy": policy, "side": name, "status": "ok", "note": SIDES[name].note}
-    say(f"{policy}: checking {name}")
-    with Side(name, folder, policy, checked) as side:
-        told = side.ask("check")
-    if "absent" in told:
-        return {**row, "status": "absent", "why": told["absent"]}
-    if told["why"]:
-        return {**row, "status": "not comparable", "why": told["why"]}
+    clock.say(f"{policy}: {name} alone")
     firsts, peaks = [], []
-    for _ in range(times):
-        # the check would leave its own memory behind
+    for _ in range(ALONE):
         with Side(name, folder, policy, checked) as side, processes.peak_memory(side.pid) as peak:
             told = side.ask("first")
-            side.ask("epoch")
         if "absent" in told:
             return {**row, "status": "absent", "why": told["absent"]}
         firsts.append(told["seconds"])
@@ -268,7 +289,12 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 def about(order: Order) -> dict[str, Any]:
     """Under what conditions."""
     how = results.conditions(Options("cpu", 1))
-    more = {"rounds": order.rounds, "batch": order.batch, "workers": order.workers or torch.multiprocessing.cpu_count()}
+    more = {
+        "rounds": order.rounds,
+        "limit, seconds": order.limit,
+        "batch": order.batch,
+        "workers": order.workers or torch.multiprocessing.cpu_count(),
+    }
     return {
         **{k: v for k, v in how.items() if k != "threads"},
         **more,

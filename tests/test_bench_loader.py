@@ -116,7 +116,7 @@ def test_the_dataloaders_give_float_batches(checked, read):
 def test_a_whole_run_times_every_side_that_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_loader.results, "RESULTS", tmp_path)
     asked = (bench_loader.OURS, "torchvision DataLoader, Pillow", bench_loader.DECODING, bench_loader.AUGMENTING)
-    order = bench_loader.Order(tmp_path / "made", ("weak",), asked, 32, 8, 1, 2, store=True)
+    order = bench_loader.Order(tmp_path / "made", ("weak",), asked, 32, 8, 1, 2, 900, store=True)
     said: list[str] = []
     rows = {row["side"]: row for row in bench_loader.run(order, said.append)}
     assert set(rows) == set(asked) and all(row["status"] == "ok" for row in rows.values()), rows
@@ -153,6 +153,37 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path, checked):
     refused("--data", checked, words="32 JPEG files, fewer than a batch of 256")
     refused("--policy", "weakest", words="policy must be one of")
     refused("--side", "nobody", words="a side must be one of")
+    refused("--limit", 0, words="limit must be above 0 s")
+
+
+def test_no_round_begins_after_the_limit_and_there_is_always_one(checked, monkeypatch):
+    asked, said = [], []
+
+    class Side:
+        def __init__(self, name, *_):
+            self.name, self.pid = name, 0
+
+        def ask(self, what):
+            asked.append((self.name, what))
+            time.sleep(0.02)
+            return {"seconds": 0.02, "why": ""}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(bench_loader, "Side", Side)
+    monkeypatch.setattr(bench_loader.processes, "settled", lambda pid: None)
+    monkeypatch.setattr(bench_loader.processes, "memory", lambda pid: 1)
+    for limit, rounds in ((1e-3, 1), (600, 4)):
+        asked.clear()
+        order = bench_loader.Order(checked, ("weak", "moderate"), (bench_loader.OURS,), 32, 8, 1, 4, limit)
+        rows = bench_loader.measure(order, said.append)
+        assert [row["images/s"]["n"] for row in rows] == [rounds, rounds]
+        assert sum(what == "epoch" for _, what in asked) == 2 * rounds
+    assert said[-1].endswith("moderate: turn 4 of 4, gpuaug loader") and "of 600 s" in said[-1]
 
 
 # ---- small images in memory

@@ -201,10 +201,11 @@ def loader(
         list[str] | None, typer.Option(help="Of the suite; repeat for several.", show_default="weak and moderate")
     ] = None,
     side: Annotated[list[str] | None, typer.Option(help="A contender; repeat for several.", show_default="all")] = None,
-    files: Annotated[int, typer.Option(min=1, help="Of a folder that is made.")] = 2048,
+    files: Annotated[int, typer.Option(min=1, help="Of a folder that is made.")] = 1024,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     workers: Annotated[int, typer.Option(min=0, help="Processes or threads of a side; 0: one a core.")] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each side, turn by turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each side at most, turn by turn.")] = 5,
+    limit: Annotated[float, typer.Option(help="Seconds after which no round begins; there is one in any case.")] = 300,
     store: Annotated[bool, typer.Option("--store", help="Keep the results in bench/results.")] = False,
 ) -> None:
     """Time loaders from JPEG files to augmented batches: images a second, CPU time, memory, and the first batch."""
@@ -213,7 +214,7 @@ def loader(
         policies = tuple(policy or ("weak", "moderate"))
         console = Console()
         with console.status("starting") as status:
-            order = found.Order(data, policies, tuple(side or ()), files, batch_size, workers, rounds, store)
+            order = found.Order(data, policies, tuple(side or ()), files, batch_size, workers, rounds, limit, store)
             rows = found.run(order, status.update)
         for line in found.lines(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)

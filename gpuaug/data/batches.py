@@ -23,6 +23,16 @@ from gpuaug.images import Ragged
 PATIENCE = 10.0
 
 
+def _marks(batch: Batch, valid: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Boxes and keypoints of a sample that does not count are none."""
+    found = {}
+    for name in ("box_valid", "visible"):
+        marks = getattr(batch, name)
+        if isinstance(marks, torch.Tensor):
+            found[name] = marks * valid.view(-1, *[1] * (marks.ndim - 1)).to(marks.dtype)
+    return found
+
+
 class Batches(Iterator[Any]):
     """An iteration.  It begins with the first `next`: until then it is nothing.
 
@@ -85,11 +95,16 @@ class Batches(Iterator[Any]):
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
         out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
+        more = {**keys, **past, "params": None, "epoch": step.epoch}
         if isinstance(out, Batch):
-            return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
-        # views of one batch: each has occurrences of its own
-        keys.pop("occurrence")
-        return [v.replace(images=self._kept(v.images), epoch=step.epoch, **keys, **past) for v in out]
+            return self._finished(out, more, step.valid.all())
+        # each view has occurrences of its own
+        more.pop("occurrence")
+        return [self._finished(view, more, step.valid.all()) for view in out]
+
+    def _finished(self, batch: Batch, more: dict[str, Any], all_valid: bool) -> Batch:
+        marks = {} if all_valid else _marks(batch, more["valid"])
+        return batch.replace(images=self._kept(batch.images), **{**more, **marks})
 
     def _kept(self, images: Any) -> Any:
         """Images that stay as they are when the memory of decoded pixels is used again."""

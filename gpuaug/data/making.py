@@ -14,7 +14,7 @@ from gpuaug.data.course import CHAIN, Course, Step, Substitutes
 from gpuaug.data.decode_batch import Decoded, Decoder, Ints, clipped
 from gpuaug.data.headers import Header
 from gpuaug.data.source import Item, Source
-from gpuaug.data.targets import as_targets
+from gpuaug.data.targets import as_targets, without_images
 from gpuaug.images import Ragged
 
 ON_ERROR = ("raise", "skip", "substitute")
@@ -189,6 +189,8 @@ class Maker:
             # while it is on the host
             params = params.among(torch.from_numpy(step.valid))
         labels = as_targets(targets, self.target_transform)
+        if bad and self.on_error == "skip":
+            labels = without_images(labels, np.flatnonzero(~step.valid).tolist(), full)
         return Made(step, ragged, labels, params, tuple(bad), None, ready, decoded)
 
     def _skipped(

@@ -15,11 +15,15 @@ from gpuaug.batch import Batch
 # what of a Batch is no target
 _OWN = {"images", "ids", "epoch", "occurrence", "key", "valid", "params"}
 FIELDS = frozenset(f.name for f in fields(Batch)) - _OWN
+# what a batch has one of, and numbers of what a sample without a target has none of
+_SETTINGS = {"box_format", "min_area", "min_visibility", "mask_interpolation", "mask_fill"}
+_NONE = {"boxes": (0, 4), "keypoints": (0, 2), "box_valid": (0,), "visible": (0,)}
 
 
 def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> Any:
     """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample; of
-    dicts by the names of a Batch's fields, such as "labels", each field so.
+    dicts by the names of a Batch's fields, such as "labels" or "boxes", each field so; what holds for a whole batch,
+    such as "box_format", must be the same in all.
 
     transform: called with every target that there is.  A sample without one has the class 0, or a row of zeros, where
     others have numbers: it is no sample that counts."""
@@ -35,12 +39,42 @@ def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> A
         return None
     if all(isinstance(t, dict) and t and t.keys() <= FIELDS for t in there):
         names = dict.fromkeys(name for t in there for name in t)
-        return {name: as_targets([None if t is None else t.get(name) for t in targets]) for name in names}
+        return {name: _field(name, [None if t is None else t.get(name) for t in targets]) for name in names}
     if all(isinstance(t, Integral) for t in there):
         return torch.tensor([0 if t is None else int(t) for t in targets], dtype=torch.int64)
     if all(isinstance(t, Real) for t in there):
         return torch.tensor([0.0 if t is None else float(t) for t in targets], dtype=torch.float32)
     return _rows(targets, there)
+
+
+def _field(name: str, values: list[Any]) -> Any:
+    """A Batch's field from those of its samples."""
+    if name in _SETTINGS:
+        found = {v for v in values if v is not None}
+        if len(found) > 1:
+            raise ValueError(
+                f"{name} holds for a whole batch, and its targets have {sorted(map(str, found))}; bring them to one"
+            )
+        return next(iter(found), None)
+    if name in _NONE:
+        return [torch.zeros(_NONE[name]) if v is None else v for v in values]
+    return as_targets(values)
+
+
+def without_images(targets: Any, slots: Sequence[int], sizes: Any) -> Any:
+    """Targets where some samples have got images of other sizes, which show nothing: their masks become empty ones.
+
+    sizes: [N, 2] of all images"""
+    if not isinstance(targets, dict) or not isinstance(targets.get("masks"), list):
+        return targets
+    masks = list(targets["masks"])
+    like = next((m for m in masks if m is not None), None)
+    for i in slots:
+        given = like if masks[i] is None else masks[i]
+        if given is not None:
+            plain = torch.as_tensor(given)
+            masks[i] = torch.zeros((*plain.shape[:-2], *map(int, sizes[i])), dtype=plain.dtype)
+    return {**targets, "masks": masks}
 
 
 def _rows(targets: Sequence[Any], there: Sequence[Any]) -> Any:
