@@ -97,6 +97,25 @@ def _moving(passes: ir.Sequence) -> Iterator[ir.Pass]:
             yield p
 
 
+@singledispatch
+def left(p: ir.Pass) -> Tensor:
+    """The share of its pixels that a sample keeps in a mix, [N] float64; the rest is its partner's."""
+    raise NotImplementedError(f"no rule says what {type(p).__name__} leaves of an image")
+
+
+@left.register
+def _(p: ir.MixUp) -> Tensor:
+    return p.lam.double()
+
+
+@left.register
+def _(p: ir.CutMix | ir.MixInside) -> Tensor:
+    whole = _frame(p.size)
+    # of a box that somebody drew, what lies in the image counts
+    taken = _area(_common(p.box.double(), whole)) / _area(whole)
+    return 1 - (taken if isinstance(p, ir.CutMix) else taken * (1 - p.lam.double()))
+
+
 @dataclass(frozen=True, eq=False)
 class Trail:
     """What the final images take from one sample each: parts of its pixels, whatever mixes came before, and a number of
@@ -116,7 +135,7 @@ def shares(passes: ir.Sequence, n: int, device: torch.device) -> list[tuple[Tens
 
     A pixel that no image fills, as of padding, is of the sample that was padded."""
     whole = _end(passes, n, device)
-    zeros = torch.zeros(n, dtype=torch.float64, device=device)
+    zeros = whole[:, 0]
     start = Trail(torch.arange(n, device=device), zeros[:, None] + 1, whole[:, None], zeros)
     total = _area(whole)
     return [(t.who, _amount(t) / total) for t in _before(passes, [start])]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import gpuaug as ga
-from gpuaug import ir, mixing, targets
+from gpuaug import fuse, ir, mixing, targets
 from gpuaug.exec import reference
 
 N, SIZE = 6, (12, 17)
@@ -171,6 +171,30 @@ def test_any_composition_counts_what_it_draws(seed):
     images = reference.run_passes(passes, COLOURS, None)
     labels = targets.mixed_labels(mixing.for_labels(passes), torch.eye(N).double())
     assert torch.allclose(counted(images), labels), f"{passes}"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_choice_among_mixes_is_folded_into_one_that_gives_the_same_images(seed):
+    rng = np.random.default_rng(seed)
+    index = torch.from_numpy(rng.integers(0, 4, (N, 2)))
+    each = [p for p in random_passes(rng, 0) if isinstance(p, ir.Mix)] * 2
+    inner = ir.Choice(index[:, :1] % 2, (tuple(each[:1]), ()))
+    choice = ir.Choice(index, (tuple(each[:1]), (), (inner,), tuple(each[-1:])))
+    folded = fuse.fold((choice,))
+    if each:
+        assert len(folded) == 2 and all(isinstance(p, ir.Mix) for p in folded)
+    got, want = (reference.run_passes(passes, COLOURS, None) for passes in (folded, (choice,)))
+    assert torch.allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_one_mix_leaves_is_what_the_whole_account_leaves(seed):
+    mixes = [p for p in random_passes(np.random.default_rng(seed), 0) if isinstance(p, ir.Mix)]
+    for p in mixes:
+        # a choice that nobody takes behind it makes it a row of two
+        nobody = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((), (p,)))
+        one, both = (targets.mixed_labels(passes, torch.eye(N).double()) for passes in ((p,), (p, nobody)))
+        assert torch.allclose(one, both, atol=1e-12)
 
 
 def test_six_mixes_in_a_row_are_still_exact():

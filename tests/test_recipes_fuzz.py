@@ -10,7 +10,12 @@ from test_fuzz import POOL, SIDES
 
 import gpuaug as ga
 
-MIXES = [ga.CutMix(0.4, 5), ga.CutMix(1.0, 5)]
+MIXES = [
+    ga.CutMix(0.4, 5),
+    ga.CutMix(1.0, 5),
+    ga.RandomMix([ga.CutMix(1.0), ga.MixUp(0.4)], num_classes=5, prob=0.8),
+    ga.RandomMix([ga.CutMix(1.0), ga.MixUp(0.4)], per="batch", num_classes=5),
+]
 NESTED = [
     ga.RandomOrder(
         [
@@ -89,7 +94,7 @@ def outcome(policy: ga.Policy, given, epoch, labels: bool, backend: str):
 def check(case, backend: str = "cpu", most: int = 200) -> int:
     """How many batches a recipe served; raises where one of them differs from what a policy gives that has none."""
     steps, options, kind, batches, floats = case
-    mixes = any(isinstance(t, ga.CutMix) for t in steps)
+    mixes = any(t in MIXES for t in steps)
     try:
         policy = ga.Policy(
             [*([ga.ToDtype(torch.float32, scale=True)] if floats and kind[0] else []), *steps], **options

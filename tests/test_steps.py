@@ -339,4 +339,4 @@ def test_on_a_card_only_the_first_pass_of_a_step_reads_around_its_pixel(name, dt
 
 
 def test_a_plan_says_nothing_of_steps():
-    assert [f.name for f in fields(fuse.Plan)] == ["passes", "keys", "frame", "through"]
+    assert [f.name for f in fields(fuse.Plan)] == ["passes", "keys", "frame", "through", "mixes"]
