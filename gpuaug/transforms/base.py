@@ -164,10 +164,10 @@ def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
     return (ir.Choice(apply.long()[:, None], ((), passes)),)
 
 
-def painted(name: str, value: float | tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
+def painted(name: str, value: float | tuple[float, ...] | None, frame: ir.Frame) -> tuple[float, ...]:
     """One value or one per channel to paint with, refused where it looks like 0 to 255 on images that are still
     uint8."""
-    values = value if isinstance(value, tuple) else (float(value),)
+    values = value if isinstance(value, tuple) else (float(value or 0.0),)
     if len(values) not in (1, frame.channels):
         raise ValueError(
             f"{name} must be one number or one per channel, got {len(values)} for {frame.channels} channels"
