@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpuaug as ga
-from gpuaug.transforms import FIXED
+from gpuaug.transforms import APART
 
 ROOT = Path(ga.__file__).parent.parent
 TEXT = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def has(root: str, name: str) -> bool:
 
 
 def test_every_transform_has_its_row():
-    known = ga.REGISTRY.keys() | FIXED.keys() | {"MultiCrop"}
+    known = ga.REGISTRY.keys() | APART.keys() | {"MultiCrop"}
     assert known == ROWS.keys(), f"rows of docs/catalogue.md: {sorted(known ^ ROWS.keys())}"
     assert [len(named(library)) > 10 for library in LIBRARIES] == [True] * 6, "vacuous"
 

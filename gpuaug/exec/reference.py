@@ -466,7 +466,8 @@ def _(p: ir.Choice, images: Dense, keys: rng.Keys) -> Tensor:
         images = images if p.fixed is None else ways[0]
         for i, way in enumerate(ways):
             images = torch.where(chosen == i, way, images)
-    return images
+    out: Tensor = images
+    return out
 
 
 @apply.register

@@ -121,10 +121,10 @@ def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
     if isinstance(p, ir.Choice):
         return replace(p, branches=tuple(tuple(as_nearest(q, fill) for q in branch) for branch in p.branches))
     if isinstance(p, ir.Resample):
-        p, fill = _in_its_box(p), fill or (0.0,)
-        if p.integer_shift or p.kernel == "floor":
-            return replace(p, fill=fill)
-        return replace(p, inverse=nearest_inverse(p), kernel="floor", fill=fill)
+        box, fill = _in_its_box(p), fill or (0.0,)
+        if box.integer_shift or box.kernel == "floor":
+            return replace(box, fill=fill)
+        return replace(box, inverse=nearest_inverse(box), kernel="floor", fill=fill)
     if isinstance(p, ir.Warp | ir.Elastic):
         return replace(p, kernel="nearest", fill=fill)
     if isinstance(p, ir.Project):
@@ -159,13 +159,13 @@ def as_bilinear(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
     if isinstance(p, ir.Choice):
         return replace(p, branches=tuple(tuple(as_bilinear(q, fill) for q in branch) for branch in p.branches))
     if isinstance(p, ir.Resample):
-        p = _in_its_box(p)
-        if p.integer_shift or p.kernel == "triangle":
-            return replace(p, fill=fill or (0.0,))
-        scale = torch.diagonal(p.inverse[:, :2, :2], dim1=1, dim2=2)
-        out = nearest_inverse(p)
+        box = _in_its_box(p)
+        if box.integer_shift or box.kernel == "triangle":
+            return replace(box, fill=fill or (0.0,))
+        scale = torch.diagonal(box.inverse[:, :2, :2], dim1=1, dim2=2)
+        out = nearest_inverse(box)
         out[:, :2, 2] += 0.5 * scale - 0.5 - NUDGE
-        return replace(p, inverse=out, footprint=scale.clamp(min=1.0), kernel="triangle", fill=fill or (0.0,))
+        return replace(box, inverse=out, footprint=scale.clamp(min=1.0), kernel="triangle", fill=fill or (0.0,))
     if isinstance(p, ir.Warp | ir.Elastic):
         return replace(p, kernel="bilinear", fill=fill)
     if isinstance(p, ir.Project):
