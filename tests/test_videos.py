@@ -120,6 +120,14 @@ def test_a_video_of_torchvision_is_one_clip():
     assert out.shape == (T, 3, 7, 7) and int(label) == 3
 
 
+def test_a_batch_of_clips_moves_and_gives_samples_by_a_slice():
+    batch = ga.Batch(clips().numpy(), ids=IDS)
+    moved = batch.to("cpu")
+    assert torch.equal(moved.images, clips()) and len(moved[1:]) == N - 1
+    policy = ga.Policy([ga.RandomCrop(7)])
+    assert torch.equal(policy(moved[1:]).images, policy(batch).images[1:])
+
+
 def test_replay_and_undo_take_videos():
     policy = ga.Policy([ga.RandomCrop(8), ga.RandomHorizontalFlip(), ga.GaussianNoise()], seed=2)
     x = clips()
