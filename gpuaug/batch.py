@@ -97,7 +97,9 @@ class Batch:
         images = self.images
         if not isinstance(images, Tensor | Ragged | Gathered):
             one = single(images)
-            images = as_images(images) if one is None else one[0]
+            # clips in an array are no images, and stay clips
+            clips = isinstance(images, np.ndarray) and images.ndim == 5
+            images = from_array("images", images) if clips else as_images(images) if one is None else one[0]
         changed: dict[str, Any] = {"images": images}
         if self.params is not None and self.valid is not None:
             # while both are on the host

@@ -19,13 +19,13 @@ from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch, as_labels
 from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
-from gpuaug.exec import choose, load
+from gpuaug.exec import check, choose, describe, load
 from gpuaug.follow import TARGETS, Targets
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
 from gpuaug.symbolic import is_symbolic
-from gpuaug.trace.cache import Build, check_values
+from gpuaug.trace.cache import Build, check_values, find
 from gpuaug.transforms import ToDtype, ToTensor, Transform
 from gpuaug.transforms.base import Drawn, lower_each, numbered
 
@@ -281,3 +281,19 @@ def builder(policy: Any, backend: str, follows: bool = False) -> Build:
         return (ready, targets.geometric(made.passes)) if follows else ready
 
     return build
+
+
+def described(policy: Any, size: Any, channels: int, dtype: torch.dtype, backend: str, device: torch.device) -> str:
+    """`Policy.describe`."""
+    check(backend)
+    keys = policy._one()
+    shown = torch.tensor([[375, 500]], device="cpu") if size is None else size
+    frame = frame_for(shown, 1, channels, dtype, torch.device("cpu"))
+    plan = policy._plan(keys, frame, policy._draw(keys, frame))
+    name = choose(backend, device)
+    recipe: Any = "the reference takes no other way"
+    if name != "reference":
+        recipe = find(frame, policy._builder(name))
+    if name == "triton" and not isinstance(recipe, str):
+        recipe = recipe.obstacle or recipe
+    return f"{policy!r}\n{describe(plan, name, recipe)}"

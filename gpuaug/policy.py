@@ -14,11 +14,11 @@ from gpuaug import views as several
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
 from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned
 from gpuaug.drawn import Windows
-from gpuaug.exec import check, choose, describe
+from gpuaug.exec import check
 from gpuaug.fuse import Plan
 from gpuaug.images import Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
-from gpuaug.trace.cache import Recipes, find
+from gpuaug.trace.cache import Recipes
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
 from gpuaug.transforms.by_class import by_class
@@ -132,14 +132,15 @@ class Policy(Numbered):
         return self._call(images, given, backend, per_frame)
 
     def _call(self, images: Any, given: dict[str, Any], backend: str, per_frame: bool = False) -> Any:
+        video = videos.is_video(images.images if isinstance(images, Batch) else images)
+        if per_frame and not video:
+            raise ValueError(f"per_frame=True is for videos [N, T, C, H, W], got {type(images).__name__}; leave it out")
         sample = samples.of(images, given.get("labels"))
         if sample is not None:
             who = {name: value for name, value in given.items() if name != "labels"}
             return samples.augment(lambda b: self._call(b, {}, backend), sample, **who)
-        if videos.is_video(images.images if isinstance(images, Batch) else images):
+        if video:
             return self._video(images, given, backend, per_frame)
-        if per_frame:
-            raise ValueError(f"per_frame=True is for videos [N, T, C, H, W], got {type(images).__name__}; leave it out")
         one = one_of(images)
         if one is not None:
             return self._single(images, one, backend, **given)
@@ -208,10 +209,7 @@ class Policy(Numbered):
         """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
         if isinstance(images, Batch):
             return self._call(batch_of_one(joined(images, given), one), {}, backend)[0]
-        return alone(self._of_one, one, backend=backend, **given)
-
-    def _of_one(self, images: Any, *, backend: str, **given: Any) -> Any:
-        return self._call(images, given, backend)
+        return alone(lambda images, **given: self._call(images, given, backend), one, **given)
 
     def augment(
         self,
@@ -340,17 +338,7 @@ class Policy(Numbered):
 
         size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Mixed labels, and
         samples that the policy numbers, take a few torch operations more."""
-        check(backend)
-        keys = self._one()
-        frame = frame_for(
-            torch.tensor([[375, 500]], device="cpu") if size is None else size, 1, channels, dtype, torch.device("cpu")
-        )
-        plan = self._plan(keys, frame, self._draw(keys, frame))
-        name = choose(backend, torch.device(device))
-        recipe = find(frame, self._builder(name)) if name != "reference" else "the reference takes no other way"
-        if name == "triton" and not isinstance(recipe, str):
-            recipe = recipe.obstacle or recipe
-        return f"{self!r}\n{describe(plan, name, recipe)}"
+        return call.described(self, size, channels, dtype, backend, torch.device(device))
 
     # ---- between the images and the executor
 

@@ -2,6 +2,7 @@
 one likes."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch.utils import _pytree as tree
 from gpuaug.arrays import is_pil, is_tv
 from gpuaug.batch import Batch
 from gpuaug.images import single
+from gpuaug.videos import is_clip
 
 # names of a dict under which plain tensors are what they are called
 _NAMES = {"mask": "masks", "masks": "masks", "boxes": "boxes", "keypoints": "keypoints"}
@@ -60,21 +62,26 @@ def augment(call: Callable[[Batch], Batch], sample: Any, **given: Any) -> Any:
     """The sample with its image augmented and its targets moved with it; the rest as it is.
 
     call: a policy's, of a Batch.  given: ids, epoch and occurrence.  Boxes that left the image stay in their places,
-    without area, so that labels still belong to them.  Raises TypeError for a sample without an image, or with two"""
+    without area, so that labels still belong to them.  A video's targets, [T, ...] too, are those of one image, for all
+    frames move alike.  Raises TypeError for a sample without an image, or with two"""
     pairs, structure = tree.tree_flatten_with_path(sample)
     leaves = _with_image([_Leaf(v, _kind(v, getattr(path[-1], "key", None) if path else None)) for path, v in pairs])
     place = next(i for i, leaf in enumerate(leaves) if leaf.kind == "image")
     image = leaves[place].value
-    size = tuple(single(image).shape[2:])  # type: ignore[union-attr]
+    frame = _first(image) if is_clip(image) else image
+    size = tuple(single(frame).shape[2:])  # type: ignore[union-attr]
     rows = {kind: [i for i, leaf in enumerate(leaves) if leaf.kind == kind] for kind in _WIDTH}
     fields: dict[str, Any] = {}
     for kind, places in rows.items():
         if places:
             fields |= _joined(kind, [leaves[i].value for i in places], size)
-    made = call(Batch(image, **given, **fields))
+    made = call(Batch(frame, **given, **fields))
     out: list[Any] = [leaf.value for leaf in leaves]
     canvas = tuple(made.images.shape[1:])
-    out[place] = _as(made.images, image, canvas)
+    pixels = made.images
+    if frame is not image:
+        pixels = call(Batch(image, ids=made.ids, epoch=made.epoch, occurrence=made.occurrence, key=made.key)).images
+    out[place] = _as(pixels, image, canvas)
     for kind, places in rows.items():
         first = 0
         for i in places:
@@ -85,6 +92,12 @@ def augment(call: Callable[[Batch], Batch], sample: Any, **given: Any) -> Any:
             first += count
             out[i] = _as(moved.to(value.dtype) if kind == "masks" else moved, leaves[i].value, canvas)
     return tree.tree_unflatten(out, structure)
+
+
+def _first(clip: Any) -> Any:
+    """The first frame of a tv_tensors.Video, as an image."""
+    image: Any = sys.modules["torchvision.tv_tensors"].Image
+    return image(clip.as_subclass(Tensor)[0])
 
 
 def _joined(kind: str, values: Sequence[Any], size: tuple[int, ...]) -> dict[str, Any]:
@@ -129,7 +142,7 @@ def _with_image(leaves: list[_Leaf]) -> list[_Leaf]:
             leaf._replace(kind="image") if not leaf.kind and single(leaf.value) is not None else leaf for leaf in leaves
         ]
     found = [leaf for leaf in leaves if leaf.kind == "image"]
-    if len(found) != 1 or single(found[0].value) is None:
+    if len(found) != 1 or (single(found[0].value) is None and not is_clip(found[0].value)):
         shown = [tuple(v.value.shape) if hasattr(v.value, "shape") else type(v.value).__name__ for v in found]
         raise TypeError(
             f"images must be a batch, or a dict or tuple with one image [C, H, W], got one with {shown or 'none'}; "

@@ -4,7 +4,8 @@ Frames go through as images, each under the key of its clip, so that a clip come
 frame, the noise of its pixels included.  Where a policy mixes, a frame's partner is the frame at its place in another
 clip: frames then go through one place after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,16 +57,35 @@ def augment(policy: Any, images: Any, given: dict[str, Any], backend: str, per_f
             f"per_frame=True would give the frames of a clip labels of their own by {name}; mix in a policy of its "
             "own, with one draw a clip"
         )
+    before = standing(policy)
     keys, key = policy._keys(batch.ids, batch.epoch, batch.occurrence, n, clips.device, policy.next_id, batch.key)
     targets = {name: _framed(name, getattr(batch, name), n, t, clips.device) for name in _TARGETS}
     who = {"epoch": keys.epoch, "key": key}
     whole = batch.replace(images=clips, ids=keys.ids, occurrence=keys.occurrence, **targets, **who)
     run: Callable[[Batch], Batch] = lambda b: policy._call(b, {}, backend)  # noqa: E731
-    out = by_place(run, whole, t) if policy._mixes else _at_once(run, whole, t, per_frame)
+    with numbered(policy, before):
+        out = by_place(run, whole, t) if policy._mixes else _at_once(run, whole, t, per_frame)
     if isinstance(images, Batch):
         return out[0] if alone else out
     pixels, soft = (out.images[0], None if out.labels is None else out.labels[0]) if alone else (out.images, out.labels)
     return pixels if given.get("labels") is None else (pixels, soft)
+
+
+def standing(policy: Any) -> tuple[Tensor, tuple[int, int]]:
+    """How far a policy has counted samples."""
+    return policy.next_id.clone(), policy._counted
+
+
+@contextmanager
+def numbered(policy: Any, before: tuple[Tensor, tuple[int, int]]) -> Iterator[None]:
+    """What runs for samples that were numbered: where it is refused, their numbers are free again."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        with torch.inference_mode(policy.next_id.is_inference()):
+            policy.next_id.copy_(before[0])
+        policy._counted = before[1]
+        raise
 
 
 def _at_once(run: Callable[[Batch], Batch], batch: Batch, t: int, per_frame: bool) -> Batch:

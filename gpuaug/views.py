@@ -64,6 +64,7 @@ def _batched(parts: Sequence[Part], n: int, batch: Batch, backend: str, per_fram
     first = parts[0].policy
     source = videos.as_clips(batch.images) if videos.is_video(batch.images) else as_images(batch.images)
     count = len(source)
+    before = videos.standing(first)
     keys, key = first._keys(batch.ids, batch.epoch, batch.occurrence, count, source.device, first.next_id, batch.key)
     for policy, numbers in parts:
         times = len(numbers)
@@ -71,7 +72,8 @@ def _batched(parts: Sequence[Part], n: int, batch: Batch, backend: str, per_fram
         repeated["ids"] = keys.ids.repeat(times)
         repeated["occurrence"] = torch.cat([occurrence_of(keys.occurrence, n, v) for v in numbers])
         stacked = batch.replace(images=_stacked(source, times), epoch=keys.epoch, key=key, **repeated)
-        out = policy._call(stacked, {}, backend, per_frame)
+        with videos.numbered(first, before):
+            out = policy._call(stacked, {}, backend, per_frame)
         for k in range(times):
             yield out[k * count : (k + 1) * count]
 

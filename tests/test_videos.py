@@ -120,6 +120,14 @@ def test_a_video_of_torchvision_is_one_clip():
     assert out.shape == (T, 3, 7, 7) and int(label) == 3
 
 
+def test_a_batch_of_clips_moves_and_gives_samples_by_a_slice():
+    batch = ga.Batch(clips().numpy(), ids=IDS)
+    moved = batch.to("cpu")
+    assert torch.equal(moved.images, clips()) and len(moved[1:]) == N - 1
+    policy = ga.Policy([ga.RandomCrop(7)])
+    assert torch.equal(policy(moved[1:]).images, policy(batch).images[1:])
+
+
 def test_replay_and_undo_take_videos():
     policy = ga.Policy([ga.RandomCrop(8), ga.RandomHorizontalFlip(), ga.GaussianNoise()], seed=2)
     x = clips()
@@ -171,3 +179,21 @@ def test_bad_videos_are_refused_in_words(call, words):
 def test_no_videos_give_none():
     out = ga.Policy([ga.RandomCrop(7)])(clips()[:0])
     assert out.shape == (0, T, 3, 7, 7)
+
+
+def test_a_sample_with_a_video_comes_back_as_one():
+    policy = ga.Policy([ga.RandomCrop(8), ga.RandomHorizontalFlip(), ga.GaussianNoise()], seed=2)
+    video, masks = tv_tensors.Video(clips()[0]), tv_tensors.Mask(clips()[0, :, 0])
+    boxes = tv_tensors.BoundingBoxes([[2, 1, 9, 9], [0, 3, 4, 11]], format="XYXY", canvas_size=(12, 13))
+    out = policy({"video": video, "masks": masks, "boxes": boxes, "label": 3}, ids=5)
+    assert (
+        isinstance(out["video"], tv_tensors.Video) and isinstance(out["masks"], tv_tensors.Mask) and out["label"] == 3
+    )
+    assert torch.equal(out["video"], policy(video, ids=[5]))
+    one = policy({"image": tv_tensors.Image(clips()[0, 0]), "masks": masks, "boxes": boxes}, ids=5)
+    assert torch.equal(out["masks"], one["masks"]) and torch.equal(out["boxes"], one["boxes"])
+    assert out["masks"].shape == (T, 8, 8)
+    first, second = (policy({"video": video, "masks": masks}) for _ in range(2))
+    assert int(policy.next_id) == 2 and not torch.equal(first["video"], second["video"])
+    with pytest.raises(ValueError, match="per_frame=True is for videos"):
+        policy({"video": video}, per_frame=True)

@@ -85,6 +85,26 @@ def test_views_without_ids_share_the_number_of_their_sample_and_count_on():
     assert torch.equal(policy.views(ga.Batch(images()))[0].ids, torch.arange(N) + N)
 
 
+def test_views_that_are_refused_number_no_sample():
+    policy = ga.Policy([ga.RandomCrop(8)])
+    video = images()[:, None]
+    for refused in (
+        lambda: policy.views(ga.Batch(images(), masks=torch.zeros(N, 3, 3))),
+        lambda: policy(ga.Batch(video, keypoints=torch.zeros(N, 1, 2, 3))),
+        lambda: policy.views(ga.Batch(video, keypoints=torch.zeros(N, 1, 2, 3))),
+    ):
+        with pytest.raises(ValueError, match=r"masks|keypoints"):
+            refused()
+        assert int(policy.next_id) == 0
+    assert policy.views(ga.Batch(images()))[0].ids.tolist() == [0, 1, 2, 3]
+
+
+def test_fixed_views_are_traced_like_any_transform():
+    for t in (ga.FiveCrop(7), ga.TenCrop(6), ga.Flips(True)):
+        said = ga.Policy([t]).describe((12, 13))
+        assert "instructions" in said, said
+
+
 def test_one_image_gives_images_and_one_sample_samples():
     x = images()[0]
     made = POLICY.views(x, n=2, ids=5)
