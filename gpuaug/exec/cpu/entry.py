@@ -77,7 +77,9 @@ def _measure(t, first, last, most):
                 fx, fy = double_field(at, PROJECT_FOOTPRINT_X), double_field(at, PROJECT_FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
             elif op == BLUR:
-                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // BAND + 1)
+                taps_x, taps_y = field(code, TAPS_X), field(code, TAPS_Y)
+                most[_BAND] = max(most[_BAND], (taps_x + taps_y) // BAND + 1)
+                most[_TAPS] = max(most[_TAPS], max(taps_x, taps_y))
             elif op == RESAMPLE:
                 at, d = ints + 8 * field(code, INT_COLUMN), reals + 8 * field(code, DOUBLE_COLUMN)
                 h, w, columns = field(at, OUT_HEIGHT), field(at, OUT_WIDTH), field(at, RIGHT) - field(at, LEFT)
@@ -128,10 +130,12 @@ def _lay_out(t, most):
     size = _take(t, m.SUM, size, 16)
     size = _take(t, m.LOW, size, 8 * c)
     size = _take(t, m.HIGH, size, 8 * c)
-    size = _take(t, m.COUNTS, size, 2048 * c)
+    size = _take(t, m.COUNTS, size, 4096 * c)
     size = _take(t, m.TABLES, size, 1024 * c)
     size = _take(t, m.ORDER, size, 8 * (get(t, m.LONGEST) + 1))
-    return _take(t, m.STACK, size, 16 * get(t, m.ROWS_OF_CODE))
+    size = _take(t, m.STACK, size, 16 * get(t, m.ROWS_OF_CODE))
+    # a row of a blur, with what its taps reach beyond either end
+    return _take(t, m.BLURRED, size, 4 * (wide + taps))
 
 
 @kernel

@@ -78,11 +78,16 @@ def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
 def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | None = None) -> Tensor:
     """What `run` gives, from steps that were prepared for images of these sizes."""
     images: Any = source if isinstance(source, Ragged | Gathered) or source.dtype in _TAKEN else source.float()
+    threads, ours = threads or torch.get_num_threads(), False
     for step in prepared:
-        if isinstance(step, Rows):
-            images = _native(step, images, threads or torch.get_num_threads())
-        else:
+        if isinstance(step, Fallback):
             images = reference.run_passes(step.passes, reference.floats(images), step.keys)
+        elif ours and _only_cuts(step, images):
+            images = _cut(step, images, threads)
+        else:
+            images = _native(step, images, threads)
+        # what a function of a user gives may be held by it
+        ours = isinstance(step, Rows)
     return images  # type: ignore[no-any-return]
 
 
@@ -218,15 +223,58 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         pixels = n * step.shape[1] * step.shape[2]
         size = int(lay_out(inputs, n))
         if size < 0:
-            raise ValueError(
-                f"the partner of sample {-size - 1} must be a row of this batch, in [0, {n}), but is not; "
-                "look at the transform that mixes"
-            )
+            raise ValueError(_stray(-size - 1, n))
         # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its
         # samples
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
         _share_out(workers, n, -(-n * _WORTH_A_THREAD // pixels))
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
+
+
+def _stray(sample: int, n: int) -> str:
+    return (
+        f"the partner of sample {sample} must be a row of this batch, in [0, {n}), but is not; "
+        "look at the transform that mixes"
+    )
+
+
+def _only_cuts(step: Rows, images: Tensor) -> bool:
+    """Whether all that a step does to float32 images is to put rectangles of others into them."""
+    layout_out = step.finish.memory_format if step.finish else torch.contiguous_format
+    return (
+        list(step.code[:, layout.OP]) == [layout.CUTMIX, layout.HALT]
+        and _made(step.finish) == images.dtype == torch.float32
+        and images.is_contiguous(memory_format=layout_out)
+        and bool(images.numel())
+    )
+
+
+def _cut(step: Rows, images: Tensor, threads: int) -> Tensor:
+    """The CutMix of a step in place.  images: [N, C, H, W] float32, which nobody else holds"""
+    from gpuaug.exec.cpu import cut
+
+    n, c, h, w = images.shape
+    ints = step.ints[:, step.code[0][layout.INT_COLUMN] :]
+    partner, box = ints[:, layout.PARTNER].numpy(), ints[:, layout.BOX : layout.BOX + 4].numpy()
+    strays = np.flatnonzero((partner < 0) | (partner >= n))
+    if len(strays):
+        raise ValueError(_stray(int(strays[0]), n))
+    box = box.clip(0, (w, h, w, h))
+    sizes = (box[:, 2:] - box[:, :2]).clip(0).prod(1) * c
+    ends = np.cumsum(sizes)
+    kept = _on_large_pages(torch.empty(max(int(ends[-1]), 1), dtype=torch.float32, device="cpu")).numpy()
+    sn, sc, sy, _ = (4 * s for s in images.stride())
+    planes = images.is_contiguous()
+    about = np.array((images.data_ptr(), sn, sc, sy, c, int(planes)), np.int64)
+    given = (np.ascontiguousarray(partner), box, ends - sizes, about, kept)
+    team = min(threads, n, 1 + n * h * w // _WORTH_A_THREAD)
+    for back in (False, True):
+        # all are out before the first goes in
+        def part(first: int, last: int, back: bool = back) -> None:
+            cut.move_boxes(first, last, *given, back)
+
+        _share_out([part] * team, n)
+    return images.to(step.finish.dtype) if step.finish else images
 
 
 def _goes_out(out: Tensor) -> int:

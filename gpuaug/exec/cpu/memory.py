@@ -171,7 +171,9 @@ RUN_FIRST, RUN_LAST, RUN_START, RUN_STEP = range(50, 54)
 BUFFER_A, BUFFER_B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(
     54, 66
 )
-PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, SLOTS = range(66, 83)
+PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, BLURRED, SLOTS = range(
+    66, 84
+)
 
 
 # not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew

@@ -40,7 +40,9 @@ from gpuaug.exec.cpu.layout import (
 )
 from gpuaug.exec.cpu.memory import (
     ADDRESS,
+    ADDRESSES,
     AT,
+    BLURRED,
     BUFFER,
     BUFFER_A,
     BUFFER_B,
@@ -183,11 +185,10 @@ def _stencil(t, code, row, pitch, y, h, w, c):
     image, across, plane = _framed(t)
     kx, ky = field(code, TAPS_X), field(code, TAPS_Y)
     for k in range(c):
-        to = floats(row + k * pitch, w)
         if field(code, OP) == SHARPNESS:
-            warp.sharpness_row(image, k * plane, across, h, w, y, load_float(floats_of(t, code)), to)
+            factor = load_float(floats_of(t, code))
+            warp.sharpness_row(image, k * plane, across, h, w, y, factor, floats(row + k * pitch, w))
         else:
-            at = get(t, WEIGHTS)
-            warp.blur_row(
-                image, k * plane, across, h, w, y, floats(at, kx), floats(at + 4 * kx, ky), to, floats(get(t, FX), w)
-            )
+            at, weights, to = get(t, ADDRESS) + k * get(t, CHANNEL), get(t, WEIGHTS), row + k * pitch
+            by, middle, rows = weights + 4 * kx, get(t, BLURRED), get(t, ADDRESSES)
+            warp.blur_row(at, get(t, ROW), h, w, y, weights, by, kx, ky, to, middle, rows)

@@ -21,7 +21,7 @@ from gpuaug_kernels.codes import (
 )
 from numba import float32, int64
 
-from gpuaug.exec.cpu import noise, points
+from gpuaug.exec.cpu import noise, points, vectors
 from gpuaug.exec.cpu.layout import BIAS_COUNT, BOTTOM, CLAMPS, COUNT, FLAG, LEFT, OP, RIGHT, SLOT, TOP
 from gpuaug.exec.cpu.memory import (
     COSINE,
@@ -53,7 +53,8 @@ from gpuaug.exec.cpu.memory import (
 )
 from gpuaug.numba_cache import njit
 
-_TABLE = 256 * 4
+# bytes of a channel: a table of floats, and two histograms
+_TABLE, _COUNTS = 256 * 4, 512 * 8
 
 
 @njit
@@ -129,7 +130,7 @@ def _look_up(t, op, code, x, k, w):
     elif op == AUTOCONTRAST:
         points.autocontrast(x, w, float_field(get(t, LOW), 2 * k + 1), float_field(get(t, HIGH), 2 * k + 1))
     elif op == EQUALIZE:
-        points.equalize(x, w, floats(get(t, TABLES) + k * _TABLE, 256))
+        points.equalize(x, w, floats(get(t, TABLES) + k * _TABLE, 256), words(get(t, NOISE), w))
 
 
 @njit
@@ -187,7 +188,7 @@ def clear(t, op, c):
             store_float(get(t, LOW) + 8 * k, float32(3.4e38))
             store_float(get(t, HIGH) + 8 * k, float32(-3.4e38))
     elif op == EQUALIZE:
-        for k in range(256 * c):
+        for k in range(512 * c):
             store_long(get(t, COUNTS) + 8 * k, 0)
 
 
@@ -206,12 +207,16 @@ def gather(t, op, row, pitch, c, w):
     elif op == AUTOCONTRAST:
         for k in range(c):
             low, high = get(t, LOW) + 8 * k, get(t, HIGH) + 8 * k
-            a, b = points.extremes(floats(row + k * pitch, w), w, load_float(low), load_float(high))
-            store_float(low, a)
-            store_float(high, b)
+            x = floats(row + k * pitch, w)
+            vectors.extremes(row + k * pitch, w // vectors.LANES, low, high)
+            for i in range(w // vectors.LANES * vectors.LANES, w):
+                store_float(low, min(load_float(low), x[i]))
+                store_float(high, max(load_float(high), x[i]))
     elif op == EQUALIZE:
         for k in range(c):
-            points.histogram(floats(row + k * pitch, w), w, longs(get(t, COUNTS) + 2048 * k, 256))
+            points.histogram(
+                floats(row + k * pitch, w), w, longs(get(t, COUNTS) + _COUNTS * k, 512), words(get(t, NOISE), w)
+            )
 
 
 @njit
@@ -228,5 +233,5 @@ def conclude(t, op, c, pixels):
     elif op == EQUALIZE:
         for k in range(c):
             points.equalizing_table(
-                longs(get(t, COUNTS) + 2048 * k, 256), pixels, floats(get(t, TABLES) + k * _TABLE, 256)
+                longs(get(t, COUNTS) + _COUNTS * k, 512), pixels, floats(get(t, TABLES) + k * _TABLE, 256)
             )

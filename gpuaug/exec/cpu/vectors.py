@@ -160,6 +160,34 @@ band_1, band_3, band_pixels = _band(1, False), _band(3, False), _band(3, True)
 
 
 @intrinsic
+def extremes(typingctx, at, runs, low, high):
+    """The lowest and highest of `runs` times 16 floats and of what is at two addresses, written there; NaN is
+    neither."""
+
+    def codegen(context, builder, signature, args):
+        at, runs, low, high = args
+        kinds = ((low, "<"), (high, ">"))
+        found = [cgutils.alloca_once(builder, _VEC) for _ in kinds]
+        for slot, (place, _) in zip(found, kinds, strict=True):
+            builder.store(_splat(builder, _load(builder, place, _F32, 4)), slot)
+        with cgutils.for_range(builder, runs, intp=_I64) as loop:
+            pixels = _load(builder, builder.add(at, _times(builder, loop.index, 4 * LANES)), _VEC, 4)
+            for slot, (_, sign) in zip(found, kinds, strict=True):
+                here = builder.load(slot, typ=_VEC)
+                builder.store(builder.select(builder.fcmp_ordered(sign, pixels, here), pixels, here), slot)
+        for slot, (place, sign) in zip(found, kinds, strict=True):
+            every = builder.load(slot, typ=_VEC)
+            one = builder.extract_element(every, ir.Constant(_I32, 0))
+            for i in range(1, LANES):
+                other = builder.extract_element(every, ir.Constant(_I32, i))
+                one = builder.select(builder.fcmp_ordered(sign, other, one), other, one)
+            _store(builder, one, place)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@intrinsic
 def stream(typingctx, to, source, runs):
     """Copy `runs` times 16 floats past the caches, to an address that is a multiple of 64: a line that is written whole
     is not read first."""

@@ -7,6 +7,8 @@ import numpy as np
 from gpuaug_kernels.codes import NOTHING
 from numba import float32, int32, int64, uint64
 
+from gpuaug.exec.cpu.memory import floats, store_long
+from gpuaug.exec.cpu.resample import weigh_rows
 from gpuaug.numba_cache import njit
 
 _0, _1 = float32(0.0), float32(1.0)
@@ -151,22 +153,18 @@ def gaussian(sigma, out):
 
 
 @njit
-def blur_row(image, plane, pitch, h, w, y, kx, ky, to, middle):
-    """One row of a separable blur: columns first, then along the row.  middle: [>= w] float32"""
-    ry, rx = len(ky) // 2, len(kx) // 2
-    for x in range(w):
-        middle[x], to[x] = _0, _0
-    for k in range(len(ky)):
-        start, by = plane + (mirror(y + k - ry, h) + 1) * pitch + 1, ky[k]
-        line = image[start : start + w]
-        for x in range(w):
-            middle[x] += by * line[x]
-    for k in range(len(kx)):
-        by, shift = kx[k], k - rx
-        near, far = max(0, -shift), min(w, w - shift)
-        for x in range(near, far):
-            to[x] += by * middle[x + shift]
-        for x in range(near):
-            to[x] += by * middle[mirror(x + shift, w)]
-        for x in range(max(far, near), w):
-            to[x] += by * middle[mirror(x + shift, w)]
+def blur_row(image, across, h, w, y, kx, ky, taps_x, taps_y, to, middle, addresses):
+    """One row of a separable blur: columns first, then along the row, by sums of rows whose addresses are listed.
+
+    image: the address of the first pixel, rows `across` bytes apart; kx, ky: of the kernels; to: of the row; middle:
+    of a row with room for taps_x - 1 more floats; addresses: of room for the most taps"""
+    ry, rx = taps_y // 2, taps_x // 2
+    for k in range(taps_y):
+        store_long(addresses + 8 * k, image + mirror(y + k - ry, h) * across)
+    weigh_rows(middle + 4 * rx, addresses, ky, taps_y, w, 0)
+    line = floats(middle, w + 2 * rx)
+    for x in range(rx):
+        line[x], line[rx + w + x] = line[2 * rx - x], line[rx + w - 2 - x]
+    for k in range(taps_x):
+        store_long(addresses + 8 * k, middle + 4 * k)
+    weigh_rows(to, addresses, kx, taps_x, w, 0)
