@@ -188,19 +188,26 @@ class Policy(Numbered):
         backend: str = "auto",
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], Any] | None = None,
+        target: str | None = None,
     ) -> "Policy":
-        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a
-        batch as a call takes it.  progress: told, for a GPU, how many kernels are compiled, and of how many"""
-        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
+        """The policy, with all compiled and loaded that calls with such batches need.
+
+        what: a shape (N, C, H, W), or a batch as a call takes it.  progress: told, for a GPU, how many kernels are
+        compiled, and of how many.  target: "cuda:90" for a card of compute capability 9.0 that need not be here: its
+        kernels are compiled into Triton's cache, and nothing is loaded"""
+        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, "meta" if target else device))
         one = one_of(batch)
         batch = batch if one is None else batch_of_one(batch, one)
         images = as_images(batch.images)
-        name = choose(backend, images.device)
+        name = "triton" if target else choose(backend, images.device)
+
+        def run(images: Any, labels: Any, ids: Tensor) -> None:
+            self._prepare(images, labels, ids, 0, None, name, need_labels=False).go(None)
+
+        if target:
+            load(name).compile_for(target, run, images, batch.labels, progress)
+            return self
         if name == "triton" and images.device.type != "cpu":
-
-            def run(images: Any, labels: Any, ids: Tensor) -> None:
-                self._prepare(images, labels, ids, 0, None, backend, need_labels=False).go(None)
-
             load(name).compile_ahead(run, images, batch.labels, progress)
         ids = torch.arange(len(images), device=images.device) if batch.params is None else None
         # twice: on a host the second batch of a kind finds its recipe
