@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
-from triton.backends.compiler import GPUTarget
+from gpuaug_kernels.named_card import NamedCard
 from triton.runtime import driver
 
 META = torch.device("meta")
@@ -44,26 +44,14 @@ class _Utilities:
         return {"max_shared_mem": 232448}
 
 
-class NoCard:
+class NoCard(NamedCard):
     """A driver of Triton for a card that is not there."""
 
     launcher_cls = Counter
 
     def __init__(self, capability: int = 90):
-        self.utils, self.capability = _Utilities(), capability
-        self.device, self.stream = 0, 7
-
-    def get_current_target(self) -> GPUTarget:
-        """What kernels are compiled for."""
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> int:
-        """Its number."""
-        return self.device
-
-    def get_current_stream(self, device: int) -> int:
-        """Its address."""
-        return self.stream
+        super().__init__(capability)
+        self.utils, self.stream = _Utilities(), 7
 
 
 @contextmanager

@@ -99,20 +99,29 @@ def _build(policy: Any, executor: Any, keys: rng.Keys, frame: ir.Frame) -> tuple
     return prepared(plan, executor), reads(plan.passes)
 
 
-def warm(policy: Any, batch: Batch, backend: str, progress: Callable[[int, int], Any] | None) -> None:
+def warm(
+    policy: Any,
+    batch: Batch,
+    backend: str,
+    progress: Callable[[int, int], Any] | None,
+    target: str | None = None,
+) -> None:
     """`Policy.warmup` for batches like this one."""
     one = one_of(batch)
     batch = batch if one is None else batch_of_one(batch, one)
     if videos.is_video(batch.images):
         batch = Batch(videos.as_clips(batch.images).flatten(0, 1))
     images = as_images(batch.images)
-    name = choose(backend, images.device)
+    name = "triton" if target else choose(backend, images.device)
     run = partial(policy._prepare, need_labels=False)
+
+    def once(images: Any, labels: Any, ids: Tensor) -> None:
+        run(images, labels, ids, 0, None, name).go(None)
+
+    if target:
+        load(name).compile_for(target, once, images, batch.labels, progress)
+        return
     if name == "triton" and images.device.type != "cpu":
-
-        def once(images: Any, labels: Any, ids: Tensor) -> None:
-            run(images, labels, ids, 0, None, backend).go(None)
-
         load(name).compile_ahead(once, images, batch.labels, progress)
     ids = torch.arange(len(images), device=images.device) if batch.params is None else None
     # twice: on a host the second batch of a kind finds its recipe

@@ -158,18 +158,18 @@ class Ragged:
     @property
     def size(self) -> Tensor:
         """(H, W) of every image, the whole one: [N, 2] int64 on the device of the pixels."""
-        return self._known()[len(self) : 3 * len(self)].view(-1, 2)
+        return self._known()[self._slots : self._slots + 2 * len(self)].view(-1, 2)
 
     @property
     def pitches(self) -> Tensor:
         """From row to row of every image, in elements: [N] int64 on the device of the pixels."""
-        return self._known()[3 * len(self) : 4 * len(self)]
+        return self._known()[3 * self._slots : 3 * self._slots + len(self)]
 
     @property
     def corners(self) -> Tensor:
         """What is in memory of every image as a rectangle (x0, y0, x1, y1): [N, 4] int64 on the device of the
         pixels."""
-        return self._known()[4 * len(self) :].view(-1, 4)
+        return self._known()[4 * self._slots :].view(-1, 4)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
         """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits
@@ -201,6 +201,12 @@ class Ragged:
         )
         made._piece = piece
         return made
+
+    @property
+    def _slots(self) -> int:
+        """Images rounded up, so that each part of what is known begins at a multiple of 16 bytes: a batch of an odd
+        number of images then needs no kernels of its own."""
+        return len(self) + len(self) % 2
 
     def _known(self) -> Tensor:
         """Addresses, sizes, pitches and corners in one piece, so that a GPU is sent them once for each stream that
@@ -235,7 +241,10 @@ class Ragged:
             corner, sides = self.windows[:, 1::-1], self.windows[:, :1:-1]
             corners = np.concatenate([corner, corner + sides], 1)
             begin = begin - (corner[:, 1] * row + corner[:, 0] * column) * self.dtype.itemsize
-        return torch.from_numpy(np.concatenate([v.reshape(-1) for v in (begin, full, row, corners)]))
+        known = np.zeros(4 * self._slots + 4 * len(self), np.int64)
+        for first, part in zip((0, 1, 3, 4), (begin, full, row, corners), strict=True):
+            known[first * self._slots :][: part.size] = part.reshape(-1)
+        return torch.from_numpy(known)
 
     @cached_property
     def strides(self) -> Rows:

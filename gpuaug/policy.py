@@ -232,10 +232,15 @@ class Policy(Numbered):
         backend: str = "auto",
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], Any] | None = None,
+        target: str | None = None,
     ) -> "Policy":
-        """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a
-        batch as a call takes it.  progress: told, for a GPU, how many kernels are compiled, and of how many"""
-        ahead.warm(self, what if isinstance(what, Batch) else Batch(blank(what, dtype, device)), backend, progress)
+        """The policy, with all compiled and loaded that calls with such batches need.
+
+        what: a shape (N, C, H, W), or a batch as a call takes it.  progress: told, for a GPU, how many kernels are
+        compiled, and of how many.  target: "cuda:90" for a card of compute capability 9.0 that need not be here: its
+        kernels are compiled into Triton's cache, and nothing is loaded"""
+        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, "meta" if target else device))
+        ahead.warm(self, batch, backend, progress, target)
         return self
 
     @torch_compile.eagerly

@@ -266,7 +266,10 @@ def launched(one, source, statistics, reduction, target: int) -> str:
     t, program = one.tables, reduction.program if reduction else one.program
     out = torch.empty(1024, dtype=torch.int64 if reduction else one.dtype)
     layout = Layout() if reduction else launch.output_layout(source, program, one.channels_last, one.size[1], out.dtype)
-    constant = launch.chain_constants(source, program, t, statistics, layout, reduction)
+    following = None if reduction else one.following
+    cells = statistics if reduction else torch.empty(2, following.width, dtype=torch.int64) if following else None
+    width = 0 if cells is None else cells.shape[1]
+    constant = launch.chain_constants(source, program, t, statistics, layout, reduction, following, width)
     numbers = (*source.strides(), *one.size)
     return chain.warmup(
         source.data,
@@ -275,9 +278,10 @@ def launched(one, source, statistics, reduction, target: int) -> str:
         t.doubles,
         statistics,
         out,
+        torch.empty(1024, dtype=torch.float32 if cells is None else torch.int64),
         *numbers,
         **constant,
-        **launch.options(program, target),
+        **launch.options(program, target, following),
         grid=(1,),
     ).asm["ttir"]
 
@@ -294,12 +298,12 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
             statistics = launch.statistics_table(one.reductions, 2, one.tables.integers.device)
             for reduction in (None, *one.reductions):
                 program = reduction.program if reduction else one.program
-                made = launch.ahead(
-                    source, program, one.tables, statistics, one.size, one.dtype, one.channels_last, reduction
-                )
-                kernel = triton.compile(
-                    made, target=GPUTarget("cuda", target, 32), options=launch.options(program, target)
-                )
+                following = None if reduction else one.following
+                width = statistics.shape[1] if reduction else following.width if following else 0
+                how = (one.size, one.dtype, one.channels_last, reduction, following, width)
+                made = launch.ahead(source, program, one.tables, statistics, *how)
+                options = launch.options(program, target, following)
+                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=options)
                 label = ", ".join(
                     [
                         name,
@@ -310,7 +314,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
                 same = kernel.asm["ttir"] == launched(one, source, statistics, reduction, target)
                 out[label] = inspect(kernel) | held(program) | {"as launched": same}
                 if reduction:
-                    made = launch.finish_ahead(reduction, one.tables, statistics, one.size)
+                    made = launch.finish_ahead(reduction, one.tables, statistics)
                     out[f"{label}, finish"] = inspect(
                         triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1})
                     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.contenders.registry import CONTENDERS
 from bench.gpu import clock, parts, run, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import Card, Ours
@@ -31,7 +32,9 @@ def stored() -> set[Path]:
 def test_a_dry_run_measures_every_part_and_stores_nothing_of_record(tmp_path, capsys):
     before, path = stored(), tmp_path / "dry.json"
     with torch.random.fork_rng(devices=[]):
-        assert run.main(["--device", "cpu", "--quick", "--only", "flip", "growth", "--output", str(path)]) == 0
+        assert (
+            run.main(["--device", "cpu", "--quick", "--only", "flip", "growth", "training", "--output", str(path)]) == 0
+        )
     data, printed = json.loads(path.read_text()), capsys.readouterr().out
     assert (
         stored() == before
@@ -56,6 +59,8 @@ def test_a_dry_run_measures_every_part_and_stores_nothing_of_record(tmp_path, ca
         p["whole call"]["us an image"]["median"] > 0 and p["unavoidable bytes"] > 0 for p in points
     )
     assert "flip + normalise" in printed
+    trained = data["training step"]
+    assert all(trained[name]["times the cached batch"]["n"] >= 2 for name in ("cached batch", "gpuaug")), trained
 
 
 def test_a_card_that_is_not_there_is_said(capsys, monkeypatch):
@@ -77,6 +82,11 @@ def test_the_workloads_are_those_of_the_requirements():
     assert h1.unavoidable() == 64 * 3 * 224 * 224 * (4 + 4)
     assert {j.workload.batch for j in workloads.growth(False, False)} >= {1, 1024}
     assert {j.workload.size[0] for j in workloads.growth(False, False)} >= {32, 1024}
+    assert found.keys() >= set(NEW)
+    large = found["large photographs, weak"].workload
+    assert (large.batch, large.size) == (64, (1200, 1600))
+    names = {c for j in found.values() if j.quick for c in j.rivals}
+    assert names >= {"triton-augment", "torchtransform", "torchvision compiled"} <= {c.name for c in CONTENDERS}
 
 
 def test_images_of_a_ragged_batch_have_the_mean_size_of_a_photograph():
@@ -86,6 +96,21 @@ def test_images_of_a_ragged_batch_have_the_mean_size_of_a_photograph():
         len({tuple(s) for s in sizes.tolist()}) > 30
         and (sizes.double().mean(0) - torch.tensor([75, 100])).abs().max() < 4
     )
+
+
+NEW = ("strong", "rotation, bilinear", "salt and pepper", "CutMix", "large photographs, weak", "blur", "very strong")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("CutMix", "strong") else pytest.param(n, marks=pytest.mark.slow) for n in NEW]
+)
+def test_the_gate_of_a_workload_is_green(name, jobs):
+    assert jobs[name].quick and Ours(jobs[name], CARD).gate()["another epoch changes"] > 0.01
+
+
+def test_values_beyond_a_jump_are_few_and_only_where_there_are_jumps(jobs):
+    assert {n for n, job in jobs.items() if job.jumps} == {"strong", "very strong"}
+    assert max(job.jumps for job in jobs.values()) <= 1e-3
 
 
 def test_nothing_is_timed_where_the_gate_is_red(jobs, monkeypatch):

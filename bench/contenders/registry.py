@@ -196,7 +196,7 @@ def _timm(workload: Workload, device: torch.device, threads: int) -> Run:
     return _pillow(workload, device, threads, auto)
 
 
-# ---- Kornia, albumentations, DALI, triton-augment
+# ---- Kornia, albumentations, DALI, triton-augment, torchtransform
 
 
 def _kornia(workload: Workload, device: torch.device, threads: int) -> Run:
@@ -248,6 +248,15 @@ def _triton_augment(workload: Workload, device: torch.device, threads: int) -> R
         **colour,
     )
     return lambda source: fused(source.planar)
+
+
+def _torchtransform(workload: Workload, device: torch.device, threads: int) -> Run:
+    import torchtransform as tt
+
+    made = tt.Compose(*words.torchtransform(tt, workload.transforms))
+    if workload.floats:
+        return lambda source: made(source.planar)
+    return lambda source: made(source.planar.float() / 255)
 
 
 BOTH = ("cpu", "cuda")
@@ -315,6 +324,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("DALI", "nvidia-dali-cuda120", _dali, WHOLE, "uint8, float32 last", BOTH, groups=(*LARGE, "transform")),
     Contender("timm RandAugment", "timm", _timm, EACH, "Pillow, float32 last", groups=("policy",)),
     Contender("triton-augment", "triton-augment", _triton_augment, WHOLE, "float32", ("cuda",), groups=("recipe",)),
+    Contender("torchtransform", "torchtransform", _torchtransform, WHOLE, "float32", ("cuda",), groups=("recipe",)),
 )
 
 

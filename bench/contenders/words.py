@@ -244,3 +244,26 @@ def _albumentations_affine(t: Any, how: int) -> Any:
     shear = span(t.shear or 0.0)
     tilt = {"x": shear[:2], "y": shear[2:4] if len(shear) == 4 else (0.0, 0.0)}
     return A.Affine(scale=t.scale or (1.0, 1.0), rotate=span(t.degrees), shear=tilt, interpolation=how, p=1.0, **shift)
+
+
+# ---- torchtransform
+
+
+def torchtransform(tt: Any, transforms: Any) -> list[Any]:
+    """torchtransform's transforms of floats in [0, 1]; each image draws for itself."""
+    makers = {
+        "RandomResizedCrop": lambda t: tt.RandomResizedCrop(t.size, t.scale, t.ratio),
+        "RandomCrop": lambda t: tt.RandomCrop(t.size),
+        "RandomHorizontalFlip": lambda t: tt.HorizontalFlip(t.p),
+        "RandomRotation": lambda t: tt.Rotate(t.degrees),
+        "ColorJitter": lambda t: tt.ColorJitter(**jitter(t)),
+        "RandomGrayscale": lambda t: tt.Grayscale(t.p),
+        "Normalize": lambda t: tt.Normalize(t.mean, t.std),
+    }
+    out = []
+    for t in transforms:
+        name = type(t).__name__
+        if name not in (*makers, "ToDtype"):
+            raise Unsupported(f"no {name} of torchtransform is compared")
+        out += [makers[name](t)] if name in makers else []
+    return out

@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 
-from bench.gpu import clock, workloads
+from bench.gpu import clock, step, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import PARTS, Card, Ours, Red, cost, said, summary
 from bench.report import results
 from bench.suite import Options
 
 # {workload: what was expected before the first run}, written by hand
+# a training step, and the workload that makes its batches
+STEP, TRAINED = "training step", "moderate + erasing"
 PREDICTED = results.RESULTS.parent / "predicted.json"
 
 
@@ -197,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for job in workloads.growth(asked.quick, tiny):
             if wanted("growth"):
                 measure(job, found[0], log, curve, {"cost": cost})
+    for job in jobs:
+        if job.name == TRAINED and wanted(STEP):
+            log.part(log.data, STEP, lambda job=job: step.step(job, found[0], tiny))
     log.data["conditions"]["clocks after"] = clocks()
     log.write()
     for name, row in rows.items():

@@ -19,6 +19,7 @@ from gpuaug import torch_compile
 PLACES = 3  # copies of the images that calls take in turn, so that no cache holds them
 GATED = 8  # samples compared with the reference before anything is timed
 MODERATE = POLICIES["moderate"]
+JUMPS = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class Job:
     layout: torch.memory_format = torch.channels_last
     target: str = ""
     quick: bool = True
+    # of values that may be on the other side of a jump: posterize, solarize and equalize turn a last bit into a level
+    jumps: float = 0.0
 
     @property
     def name(self) -> str:
@@ -152,17 +155,22 @@ def jobs(batch: int = 256, side: int = 224, photograph: tuple[int, int] = PHOTOG
         rivals: tuple[str, ...],
         size: tuple[int, int] = photograph,
         part: str = "",
+        images: int = batch,
         **more: Any,
     ) -> Job:
-        return Job(Workload(name, "policy", transforms, batch=batch, size=size, part=part), rivals, **more)
+        return Job(Workload(name, "policy", transforms, batch=images, size=size, part=part), rivals, **more)
 
+    square, turn = (side, side), ga.RandomRotation(30, "bilinear")
+    # 1200 x 1600 beside 375 x 500
+    large = (photograph[0] * 16 // 5, photograph[1] * 16 // 5)
+    gpu_rivals = ("torchvision batch", "torchtransform")
     whole = ("torchvision", "torchvision batch")
     filterless = (("Kornia", "its crop has no antialias"),)
     return [
         job(
             "flip + normalise",
             (FLIP, *ENDS),
-            (*whole, "Kornia"),
+            (*whole, "torchvision compiled", "torchtransform", "Kornia"),
             (side, side),
             target="kernel 80 % / 90 %; 50 x / 3 x; Kornia 10 x",
         ),
@@ -176,12 +184,26 @@ def jobs(batch: int = 256, side: int = 224, photograph: tuple[int, int] = PHOTOG
         ),
         Job(
             Workload("H1 of triton-augment", "recipe", recipe, batch=h1, size=(side * 8 // 7,) * 2, floats=True),
-            ("triton-augment", *whole, "Kornia"),
+            ("triton-augment", "torchtransform", *whole, "Kornia"),
             lighter=(("triton-augment", "its contrast is about 0.5, not about the image's mean"),),
             dtype=torch.float32,
             layout=torch.contiguous_format,
             target="3 x triton-augment",
         ),
+        job("strong", (crop, *POLICIES["strong"][1:]), ("torchvision batch",), jumps=JUMPS, target="10 % / 18 %"),
+        job("rotation, bilinear", (turn, *ENDS), gpu_rivals, square, target="35 % / 60 %"),
+        job("salt and pepper", (ga.SaltAndPepper(0.05), *ENDS), (), square, target="70 % / 85 %"),
+        job("CutMix", (*ENDS, ga.CutMix(1.0, 1000)), ("torchvision batch",), square, target="70 % / 85 %"),
+        job(
+            "large photographs, weak",
+            weak,
+            ("torchvision batch",),
+            large,
+            images=max(1, batch // 4),
+            target="13 % / 30 %",
+        ),
+        job("blur", (ga.GaussianBlur(23 if side > 50 else 5), *ENDS), ("torchvision batch",), square),
+        job("very strong", (crop, *POLICIES["very strong"][1:]), ("torchvision batch",), jumps=JUMPS),
         # its crop has no antialias: equal work is ours without it
         job("weak without antialias", plain(weak), ("Kornia",), part="random", target="Kornia 20 x", quick=False),
         job(

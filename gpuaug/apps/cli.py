@@ -151,6 +151,25 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(name="compile")
+def compile_policy(
+    policy: Annotated[Path, typer.Argument(help="A policy that Policy.save wrote.")],
+    target: Annotated[str, typer.Option(help="The card: cuda:90 for compute capability 9.0.")],
+    size: Annotated[
+        str | None,
+        typer.Option(help="Height x width of the images, such as 375x500.", show_default="images of different sizes"),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1)] = 3,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="The memory format of the images.")] = False,
+) -> None:
+    """Compile a policy's kernels for a card that need not be here, into Triton's cache (TRITON_CACHE_DIR): for whoever
+    builds a container."""
+    from gpuaug.apps.compiling import Order, run
+
+    with _one_sentence():
+        run(Order(policy, target, _size(size) if size else None, channels, channels_last), Console())
+
+
 benches = typer.Typer(
     add_completion=False,
     invoke_without_command=True,

@@ -65,7 +65,8 @@ class Recipes:
             return made
         # on a GPU the first call of a kind compiles its kernels anyway, and its program with them; nothing can be
         # compiled while a graph is captured
-        if recipe is None and (not room or torch.cuda.is_current_stream_capturing()):
+        capturing = recipe is None and keys.ids.is_cuda and torch.cuda.is_current_stream_capturing()
+        if recipe is None and (not room or capturing):
             return build(keys, frame())
         if recipe is None or isinstance(recipe, _First):
             with self._lock:

@@ -163,7 +163,8 @@ def gather_following(
         run_stages(FOLLOW, 2, FOLLOWING.end, r, g, b, none, row, at, FORMAT, 0)
 
 
-@triton.jit
+# a height widens no access, since rows are one after the other
+@triton.jit(do_not_specialize=["height"])
 def chain(
     source,  # [N, C, H, W] uint8, float16, bfloat16, float32, uint16 of the strides below; ragged: addresses [N] int64
     floats,  # [N, WIDTHS.floats] float32

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 from triton.compiler import ASTSource
+from triton.runtime import driver
 from triton.runtime.interpreter import InterpretedFunction
 
 from gpuaug_kernels import codes
@@ -169,9 +170,15 @@ def options(program: ChainProgram, target: int = 90, following: Reduction | None
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 
 
+def target_of(device: torch.device) -> int:
+    """The compute capability of a card, times ten: of the device, or of what Triton compiles for where that is none."""
+    if device.type == "cuda":
+        return _capability(device.index)
+    return 90 if interpreted() else int(driver.active.get_current_target().arch)
+
+
 @cache
-def target_of(index: int) -> int:
-    """The compute capability of a device, times ten."""
+def _capability(index: int) -> int:
     major, minor = torch.cuda.get_device_capability(index)
     return 10 * major + minor
 
@@ -279,7 +286,7 @@ def _launch(
     if bound is None or source.data.shape[0] != n or source.data.device != device:
         # a program that is launched again has tables that were made in the same way
         _check(source, tables, statistics, out)
-        target = target_of(out.device.index) if out.is_cuda else 90
+        target = target_of(device)
         width = cells.shape[1] if reduction or following else 0
         constants = chain_constants(source, program, tables, statistics, layout, reduction, after, width)
         bound = program.bound[kind] = Bound(chain, constants, options(program, target, after))
@@ -349,9 +356,9 @@ def ahead(
     layout = Layout() if reduction else output_layout(source, program, channels_last, size[1], dtype)
     # as a launch specialises arguments: a 1 is a constant, and a multiple of 16 allows wider loads
     constant = chain_constants(source, program, tables, statistics, layout, reduction, following, cells)
-    constant |= {k: 1 for k, v in numbers.items() if v == 1}
+    constant |= {k: 1 for k, v in numbers.items() if v == 1 and k != "height"}
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}
-    aligned = [*pointers, *(k for k, v in numbers.items() if v % 16 == 0)]
+    aligned = [*pointers, *(k for k, v in numbers.items() if v % 16 == 0 and k != "height")]
     return ASTSource(
         fn=chain,
         signature=signature,
@@ -360,13 +367,10 @@ def ahead(
     )
 
 
-def finish_ahead(reduction: Reduction, tables: Tables, statistics: Tensor, size: tuple[int, int]) -> ASTSource:
+def finish_ahead(reduction: Reduction, tables: Tables, statistics: Tensor) -> ASTSource:
     """The same of the kernel that finishes a reduction."""
     constant = {k: v for k, v in finish_constants(reduction, tables, statistics).items() if k != "num_warps"}
-    total = size[0] * size[1]
-    numbers = {"total": total} if total == 1 else {}
     pointers = {"cells": "*i64", "integers": "*i32", "statistics": "*fp32"}
-    signature = {k: "constexpr" if k in constant | numbers else pointers.get(k, "i32") for k in finish.arg_names}
-    aligned = [*pointers, *(["total"] if total % 16 == 0 else [])]
-    attrs = {(finish.arg_names.index(k),): [["tt.divisibility", 16]] for k in aligned}
-    return ASTSource(fn=finish, signature=signature, constexprs=constant | numbers, attrs=attrs)
+    signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in finish.arg_names}
+    attrs = {(finish.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
+    return ASTSource(fn=finish, signature=signature, constexprs=constant, attrs=attrs)

@@ -74,7 +74,7 @@ def equalized(counts, total):
     return tl.div_rn(tl.where(step == 0, levels, moved).to(tl.float32), 255.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def finish(
     cells,  # [N, STATISTICS] int64
     integers,  # [N, INTEGERS] int32

@@ -18,6 +18,8 @@ from bench.no_card import META, no_card
 FLAT = (FLIP, FLOAT, NORMAL, HALF)
 SMALL = (ga.RandomCrop(24), FLIP, JITTER, FLOAT, NORMAL, ERASE, HALF)
 SIZES = ((64, 72), (70, 90), (50, 77), (66, 82))
+# multiples of 16 and not, odd and even, and one as high as another is wide
+TEN = (*SIZES, (64, 80), (48, 96), (33, 64), (51, 61), (80, 36), (72, 64))
 
 
 def batch(n: int, size: tuple[int, int]) -> torch.Tensor:
@@ -98,6 +100,8 @@ def findings() -> dict[str, Any]:
             several = ga.Policy(transforms, seed=2)
             for size in SIZES:
                 found["sizes"].append(through_triton(lambda p=several, s=size: call(p, size=s))[1])
+        several = ga.Policy((*FLAT, ga.RandomInvert()), seed=3)
+        found["ten sizes"] = [name for size in TEN for name in through_triton(lambda s=size: call(several, size=s))[1]]
         hooks: list[Any] = []
         chain.chain.pre_run_hooks.append(lambda *a, **k: hooks.append(1))
         call(policy)

@@ -1,7 +1,7 @@
 """The Triton executor: marshals a plan into records and tables, and launches the kernels of gpuaug_kernels.  No
 arithmetic of its own."""
 
-from gpuaug.exec.triton.ahead import compile_ahead
+from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 
-__all__ = ["compile_ahead", "execute", "prepare", "run", "steps"]
+__all__ = ["compile_ahead", "compile_for", "execute", "prepare", "run", "steps"]

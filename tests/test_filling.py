@@ -1,0 +1,51 @@
+"""Triton's cache filled ahead for a card that is not here: what a process on such a card then finds in it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpuaug as ga
+
+ROOT = Path(ga.__file__).parent.parent
+
+
+def program(cache: Path, *command: Any) -> subprocess.CompletedProcess[str]:
+    """A process that compiles, with a cache of its own."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
+    more = {"PYTHONPATH": path, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=os.environ | more, capture_output=True, text=True, timeout=500
+    )
+
+
+def test_a_second_process_compiles_nothing_after_the_cache_was_filled(tmp_path):
+    saved, cache = tmp_path / "p.yaml", tmp_path / "cache"
+    steps = [ga.RandomCrop(24), ga.RandomHorizontalFlip(), ga.ToDtype(torch.bfloat16, scale=True)]
+    ga.Policy(steps, memory_format=torch.channels_last).save(saved)
+    for kind in ((), ("--size", "50x53")):
+        done = program(cache, "-m", "gpuaug.apps.cli", "compile", saved, "--target", "cuda:90", *kind)
+        assert done.returncode == 0, done.stderr
+        assert "2 kernels compiled for cuda:90" in done.stdout and "2/2" in done.stdout
+    before = {p.name for p in cache.iterdir()}
+    assert len(before) >= 3, "vacuous: two kinds of images, and a kernel each that draws and that writes"
+    done = program(cache, ROOT / "tests" / "support" / "filled.py", saved)
+    assert done.returncode == 0, done.stderr
+    asked = json.loads(done.stdout.splitlines()[-1])
+    assert asked == {"dense": 2, "ragged": 2, "launched": 4}, "vacuous: Triton is asked for every kernel"
+    assert {p.name for p in cache.iterdir()} == before, "something was compiled after all"
+
+
+def test_what_cannot_be_compiled_for_is_told(tmp_path):
+    policy = ga.Policy([ga.RandomHorizontalFlip()])
+    with pytest.raises(RuntimeError, match="kernels are interpreted and not compiled"):
+        policy.warmup((2, 3, 9, 9), target="cuda:90")
+    policy.save(tmp_path / "p.yaml")
+    for target in ("h100", "cuda:70", "cuda:9.0"):
+        done = program(tmp_path, "-m", "gpuaug.apps.cli", "compile", tmp_path / "p.yaml", "--target", target)
+        assert done.returncode == 1 and 'target must be "cuda:"' in done.stderr and "Traceback" not in done.stderr
