@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -118,8 +119,8 @@ def serve(name: str, policy: str, root: str, batch: str, workers: str, checked: 
                 batches = epoch()
                 next(batches)
                 told["seconds"] = time.perf_counter() - begun
-                for _ in batches:
-                    pass
+                # a variable would hold the last batch until the next epoch has begun
+                deque(batches, 0)
             else:
                 epoch = epoch or side.make(folder)
                 begun = time.perf_counter()

@@ -11,9 +11,10 @@ try:
     from gpuaug.interop import from_torchvision
     from gpuaug.lint import lint
     from gpuaug.losses import soft_cross_entropy
+    from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
-    from gpuaug.transforms import REGISTRY, ByClass, Custom, Lambda, Transform
+    from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -25,10 +26,15 @@ __all__ = [
     "Batch",
     "ByClass",
     "Custom",
+    "FiveCrop",
+    "Flips",
+    "Kornia",
     "Lambda",
+    "MultiCrop",
     "Params",
     "Policy",
     "Ragged",
+    "TenCrop",
     "Transform",
     "Windows",
     "__version__",

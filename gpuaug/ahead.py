@@ -3,6 +3,7 @@
 ids, sizes -- draw, lower, fold, prepare, on the host --> what an executor runs, and the windows that it reads
 the same, pixels of the windows -- execute, on any device --> augmented images"""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, drawn, ir, rng, targets
+from gpuaug import arguments, drawn, ir, rng, targets, videos
 from gpuaug.arrays import from_array, put
-from gpuaug.batch import as_integers
-from gpuaug.call import class_numbers, frame_for, prepared
+from gpuaug.batch import Batch, as_integers
+from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
-from gpuaug.images import Images
+from gpuaug.images import Images, as_images
 from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import check_values
 from gpuaug.windows import as_windows, reads
@@ -96,6 +97,27 @@ def _build(policy: Any, executor: Any, keys: rng.Keys, frame: ir.Frame) -> tuple
         check_values(policy.transforms)
     plan = policy._plan(keys, frame, policy._draw(keys, frame))
     return prepared(plan, executor), reads(plan.passes)
+
+
+def warm(policy: Any, batch: Batch, backend: str, progress: Callable[[int, int], Any] | None) -> None:
+    """`Policy.warmup` for batches like this one."""
+    one = one_of(batch)
+    batch = batch if one is None else batch_of_one(batch, one)
+    if videos.is_video(batch.images):
+        batch = Batch(videos.as_clips(batch.images).flatten(0, 1))
+    images = as_images(batch.images)
+    name = choose(backend, images.device)
+    run = partial(policy._prepare, need_labels=False)
+    if name == "triton" and images.device.type != "cpu":
+
+        def once(images: Any, labels: Any, ids: Tensor) -> None:
+            run(images, labels, ids, 0, None, backend).go(None)
+
+        load(name).compile_ahead(once, images, batch.labels, progress)
+    ids = torch.arange(len(images), device=images.device) if batch.params is None else None
+    # twice: on a host the second batch of a kind finds its recipe
+    for _ in range(2):
+        run(images, batch.labels, ids, batch.epoch, None, backend, drawn=batch.params).go(None)
 
 
 def taken(

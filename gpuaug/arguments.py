@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-KERNELS = {"nearest": "nearest", "nearest-exact": "nearest-exact", "bilinear": "bilinear", 0: "nearest", 2: "bilinear"}
+# interpolations by their names and by Pillow's numbers
+KERNELS = {n: n for n in ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos")}
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
@@ -102,7 +104,9 @@ def size(name: str, value: Any) -> tuple[int, int]:
 def interpolation(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """The name of an interpolation: torchvision's InterpolationMode, its value, or Pillow's number."""
     named = getattr(value, "value", value)
-    kernel = KERNELS.get(named) if isinstance(named, str | Real) else None
+    kernel = KERNELS.get(named) if isinstance(named, str) else None
+    if isinstance(named, Real) and not isinstance(named, bool):
+        kernel = _PILLOW.get(named)  # type: ignore[call-overload]
     if kernel is None or kernel not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     return kernel

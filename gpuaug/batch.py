@@ -27,7 +27,8 @@ class Batch:
     integers. key: of the process that numbered the samples, where that was a loader's worker or a child; draws are
     keyed by it and the policy's seed.  valid: [N] bool; a sample that is not takes no part: it is nobody's partner in a
     mix (who would get it is its own), and its row of soft labels is zeros; None: all are.  params: what
-    `Policy.windows` drew for these samples, so that it is not drawn again.
+    `Policy.windows` drew for these samples, so that it is not drawn again.  Of videos, images [N, T, C, H, W], targets
+    have T after N.
 
     Targets follow their images.  masks: [N, H, W] or [N, M, H, W] of any dtype, or a list where sizes differ; the
     nearest pixel, or of floats a mean where mask_interpolation is "bilinear"; mask_fill: where the image has no pixel.
@@ -60,7 +61,7 @@ class Batch:
     mask_fill: float = 0.0
 
     def __len__(self) -> int:
-        if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) != 4:
+        if not isinstance(self.images, Ragged | Sequence) and getattr(self.images, "ndim", 0) not in (4, 5):
             raise TypeError("one sample of a Batch has no length")
         return len(self.images)
 
@@ -344,6 +345,8 @@ def blank(what: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
     """Black images where a shape is given, else what is given."""
     if not isinstance(what, tuple | list) or not what or not all(isinstance(v, int) for v in what):
         return what
-    if len(what) != 4 or min(what) < 1:
-        raise ValueError(f"a shape must be (N, C, H, W), each at least 1, got {tuple(what)}")
-    return torch.zeros(tuple(what), dtype=dtype, device=device)
+    if len(what) not in (4, 5) or min(what) < 1:
+        raise ValueError(f"a shape must be (N, C, H, W), or (N, T, C, H, W), each at least 1, got {tuple(what)}")
+    # frames of videos are images
+    images = torch.zeros(tuple(what), dtype=dtype, device=device)
+    return images.flatten(0, 1) if len(what) == 5 else images

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpuaug import arguments, fuse, ir, rng, targets
+from gpuaug import arguments, fuse, ir, mixing, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch, as_labels
 from gpuaug.drawn import DrawnAhead
@@ -24,6 +24,8 @@ from gpuaug.follow import TARGETS, Targets
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
+from gpuaug.symbolic import is_symbolic
+from gpuaug.trace.cache import Build, check_values
 from gpuaug.transforms import ToDtype, ToTensor, Transform
 from gpuaug.transforms.base import Drawn, lower_each, numbered
 
@@ -53,6 +55,11 @@ def lowered(
         else:
             moves += made
         end = after
+    if end.fixed is None:
+        raise ValueError(
+            "the images end in different sizes; "
+            "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
+        )
     every, how = through(tuple(passes), tuple(moves), tuple(steps), frame, end.dtype, memory_format)
     inner = frame if how is None else how.frame(frame)
     ir.verify(every, inner)
@@ -61,14 +68,14 @@ def lowered(
 
 def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
     """The plan of a policy that was lowered."""
-    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through)
+    mixes = mixing.for_labels(made.passes)
+    return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through, mixes)
 
 
 def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
-    """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
+    """All of a call that needs no image: what an executor prepares of a plan, the passes that labels follow, and how
     images go through it."""
-    mixes = tuple(p for p in plan.passes if any(isinstance(q, ir.Mix) for q in ir.walk((p,))))
-    return executor.prepare(plan), mixes, plan.through
+    return executor.prepare(plan), plan.mixes, plan.through
 
 
 class Done(NamedTuple):
@@ -109,7 +116,7 @@ class Call:
         out = out if how is None else how.after(out)
         if self.labels is None:
             return Done(out, None, followed)
-        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid)
+        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid, self.policy._smoothing)
         return Done(out, soft, followed)
 
     def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
@@ -256,3 +263,21 @@ def takes_ragged(policy: Any, shape: tuple[int, ...], dtype: torch.dtype) -> boo
             # it says why where the images are looked at as they are
             policy._ragged[kind] = False
     return bool(policy._ragged[kind])
+
+
+def builder(policy: Any, backend: str, follows: bool = False) -> Build:
+    """The function that recipes trace: it prepares a call, as `prepared` says, from its keys and frame.
+
+    follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known to
+    be gone."""
+    executor = load(backend)
+
+    def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
+        if is_symbolic(keys):
+            check_values(policy.transforms)
+        drawn = params or policy._draw(keys, frame)
+        made = lowered(policy.transforms, drawn, frame, policy.memory_format)
+        ready = prepared(planned(made, keys, policy.single_resample), executor)
+        return (ready, targets.geometric(made.passes)) if follows else ready
+
+    return build

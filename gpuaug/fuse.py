@@ -1,4 +1,5 @@
-"""Passes to a plan: neighbouring geometric passes that are together exactly one pass are folded into it.
+"""Passes to a plan: neighbouring geometric passes that are together exactly one pass are folded into it, and so is a
+choice among mixes.
 
 For example, RandomResizedCrop, RandomHorizontalFlip and CenterCrop lower to three `ir.Resample`, of which the last two
 only move pixels: folded, they are one `Resample` with the product of the matrices, so that the image is read,
@@ -8,12 +9,14 @@ interpolate are not folded, because torchvision interpolates twice, unless the p
 Only passes are folded here.  Which of them then run together is each executor's business (`steps` of `exec/`)."""
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from gpuaug import ir
 from gpuaug.dtypes import Through
+from gpuaug.mixing import single_mixes
 from gpuaug.rng import Keys
 from gpuaug.symbolic import smooth
 from gpuaug.windows import focused
@@ -27,15 +30,17 @@ class Plan:
     keys: Keys
     frame: ir.Frame  # of the input, as it goes in
     through: Through | None = None  # how images go through an executor that does not hold their dtype
+    mixes: ir.Sequence = ()  # what labels follow, as `mixing.for_labels` gives it
 
 
 def fold(passes: ir.Sequence, single_resample: bool = False) -> ir.Sequence:
-    """The same images from fewer passes: what only moves pixels is folded into the resample before or after it.
+    """The same images from fewer passes: what only moves pixels is folded into the resample before or after it, and a
+    choice among mixes is one mix.
 
     single_resample: also fold neighbours that both interpolate into one interpolation: fewer bytes and a sharper image,
     but not torchvision's."""
     out: list[ir.Pass] = []
-    for p in passes:
+    for p in chain.from_iterable(map(single_mixes, passes)):
         both = _compose(out[-1], p) if out else None
         if both is None and single_resample and out:
             both = _project(out[-1], p)
@@ -62,7 +67,7 @@ def _compose(a: ir.Pass, b: ir.Pass) -> ir.Pass | None:
         return None
     if b.integer_shift:
         return _then_move(a, b)
-    return _move_then(a, b) if a.integer_shift and b.kernel == "triangle" else None
+    return _move_then(a, b) if a.integer_shift and b.kernel != "floor" else None
 
 
 def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
@@ -70,6 +75,9 @@ def _then_move(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     than a has."""
     if b.extend == "none":
         extend, fill = a.extend, a.fill
+    elif a.clamp and not all(0.0 <= v <= 1.0 for v in b.fill):
+        # executors may clamp the border with the rest
+        return None
     elif b.extend == "constant" and (a.extend == "none" or (a.extend == "constant" and a.fill == b.fill)):
         extend, fill = "constant", b.fill
     else:

@@ -352,7 +352,7 @@ def _advice(shape: tuple[int, ...], array: bool) -> str:
     if len(shape) == 2:
         return "use x[None, None] for one grey image"
     if len(shape) == 5:
-        return "use x.flatten(0, 1) to join the first two, such as the frames of videos"
+        return "use x.flatten(0, 1) to join the first two; a policy takes videos [N, T, C, H, W] as they are"
     if len(shape) != 3:
         return "stack images of one size, or pass a list"
     first, last = shape[0] in CHANNELS, shape[2] in CHANNELS

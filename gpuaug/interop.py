@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gpuaug.policy import Policy
-from gpuaug.transforms import REGISTRY, Custom, Lambda, Transform
+from gpuaug.transforms import APART, REGISTRY, Custom, Kornia, Lambda, Transform
 
 # what makes floats of the integers that an image file holds
 _CONVERSIONS = ("ToTensor", "ToDtype", "ConvertImageDtype")
@@ -65,14 +65,15 @@ def _converted(given: Any, integers: bool) -> list[Transform]:
     if not _is_torchvision(given):
         if isinstance(given, type) or not callable(given):
             raise TypeError(f"a pipeline must hold transforms or functions, got {given!r}")
-        return [Lambda(given)]
+        augments = type(given).__module__.startswith("kornia.augmentation")
+        return [Kornia(given) if augments else Lambda(given)]
     name = type(given).__name__
     try:
         if name in _SPECIAL:
             return _SPECIAL[name](given, integers)
-        cls = REGISTRY.get(name)
+        cls = (REGISTRY | APART).get(name)
         if cls is None:
-            raise ValueError("keep it outside the policy, or write it as gpuaug.Custom(function)")
+            raise ValueError(_REASONS.get(name, "keep it outside the policy, or write it as gpuaug.Custom(function)"))
         names = [f.name for f in fields(cls) if hasattr(given, f.name)]  # type: ignore[arg-type]
         return [cls(**{n: _argument(n, getattr(given, n), integers) for n in names})]
     except (TypeError, ValueError) as error:
@@ -136,7 +137,10 @@ def _apply(given: Any, integers: bool) -> list[Transform]:
 
 
 def _choice(given: Any, integers: bool) -> list[Transform]:
-    return [_make("RandomChoice", _one_each(given.transforms, integers), _plain(given.p))]
+    children = _one_each(given.transforms, integers)
+    # one choice among mixes, with one partner, where torchvision chooses once for a batch
+    name = "RandomMix" if all(type(t).__name__ in ("CutMix", "MixUp") for t in children) else "RandomChoice"
+    return [_make(name, children, _plain(given.p))]
 
 
 def _order(given: Any, integers: bool) -> list[Transform]:
@@ -163,6 +167,15 @@ def _crop(given: Any, integers: bool) -> list[Transform]:
         left, right, top, bottom = padding
         padding = (left, top, right, bottom)
     return [_make("RandomCrop", size, padding, needed, fill, mode)]
+
+
+def _resized(given: Any, integers: bool) -> list[Transform]:
+    cls = REGISTRY[type(given).__name__]
+    arguments = {f.name: _plain(getattr(given, f.name)) for f in fields(cls)}  # type: ignore[arg-type]
+    if getattr(arguments["interpolation"], "value", None) == "lanczos":
+        # Pillow, which had it first, antialiases whatever it is told
+        arguments["antialias"] = True
+    return [cls(**arguments)]
 
 
 def _elastic(given: Any, integers: bool) -> list[Transform]:
@@ -196,6 +209,22 @@ _SPECIAL: dict[str, Callable[[Any, bool], list[Transform]]] = {
     "Lambda": lambda given, integers: [Lambda(given.lambd)],
     "CutMix": lambda given, integers: [_make("CutMix", given.alpha, given.num_classes)],
     "MixUp": lambda given, integers: [_make("MixUp", given.alpha, given.num_classes)],
-    # images come out as plain tensors anyway
+    # images come out as plain tensors anyway, and boxes within their images
     "ToPureTensor": lambda given, integers: [],
+    "ClampBoundingBoxes": lambda given, integers: [],
+    **dict.fromkeys(("RandomResizedCrop", "Resize", "RandomResize", "RandomShortestSize", "ScaleJitter"), _resized),
+}
+# why the others of torchvision's transforms are not here, and what to do
+_REASONS = {
+    "ClampKeyPoints": "keypoints beyond an image are marked in visible and stay where they are; clamp what comes out",
+    "ConvertBoundingBoxFormat": "boxes leave in the box_format that they came in; convert what comes out",
+    "RandomIoUCrop": "where it crops depends on boxes, and a policy draws before it sees any; use RandomResizedCrop or "
+    "RandomCrop, whose boxes follow by min_area and min_visibility of the Batch",
+    "SanitizeBoundingBoxes": "boxes keep their places, and box_valid says which are left, by min_area and "
+    "min_visibility of the Batch; select by it",
+    "SanitizeKeyPoints": "keypoints keep their places, and visible says which are left; select by it",
+    "SetClampingMode": "boxes are always clamped to their image",
+    "ToPILImage": "a policy makes tensors; convert what comes out",
+    "Transform": "it does nothing by itself; write a subclass of gpuaug.Transform",
+    "UniformTemporalSubsample": "a policy keeps every frame that it is given; take the frames before it",
 }

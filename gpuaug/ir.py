@@ -81,21 +81,26 @@ class Resample(Pass):
     """Axis-aligned resampling: crop, resize, flip, quarter turn, pad.  The only pass that takes images of different
     sizes.
 
-    An output pixel inside `live` is the mean, under a triangle of half width `footprint` around its input position, of
+    An output pixel inside `live` is the mean, under a kernel of half width `footprint` around its input position, of
     the pixels of `window`; weights are normalised over the window, so taps never leave it.  Where the window exceeds
-    `source`, `extend` says what is there.  An output pixel outside `live` is `fill`."""
+    `source`, `extend` says what is there.  An output pixel outside `live` is `fill`.
+
+    Kernels, of u = distance / footprint: "triangle" 1 - u; "catmull_rom" and "cubic" Keys's cubic of 2 u for a = -1/2
+    and -3/4 (IEEE Trans. ASSP 29, 1981); "lanczos" sinc(3 u) sinc(u); "floor" takes the pixel at floor(position), for
+    nearest."""
 
     inverse: Tensor  # [N, 3, 3] float64; the linear part is diagonal or antidiagonal
-    footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1
+    footprint: Tensor  # [N, 2] float64 (x, y) in input pixels, >= 1 for a triangle, 2 for a cubic, 3 for Lanczos
     window: Tensor  # [N, 4] int64, input pixels
     source: Tensor  # [N, 4] int64, input pixels
     live: Tensor  # [N, 4] int64, output pixels
     size: Tensor  # [N, 2] int64, output (H, W)
     fixed: tuple[int, int] | None
-    kernel: str = "triangle"  # "triangle", or "floor": the pixel at floor(position), for nearest
+    kernel: str = "triangle"
     extend: str = "none"  # "none" (it never does), "constant", "edge", "reflect" or "symmetric"
     fill: tuple[float, ...] = (0.0,)  # one value, or one per channel
     integer_shift: bool = False  # positions are integers, so that pixels move and nothing is interpolated
+    clamp: bool = False  # to [0, 1], where a kernel with negative weights leaves it; borders are not clamped
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,14 +326,25 @@ class MixUp(Mix):
 
 
 @dataclass(frozen=True, eq=False)
+class MixInside(Mix):
+    """lam x + (1 - lam) partner inside a rectangle, x outside: a CutMix or a MixUp, by sample."""
+
+    partner: Tensor
+    box: Tensor  # [N, 4] int64
+    lam: Tensor  # [N] float32
+    size: Tensor  # [N, 2] int64, of the images here
+
+
+@dataclass(frozen=True, eq=False)
 class Choice(Pass):
     """Step by step, each sample takes one branch: the only branching there is.
 
     One step serves RandomChoice, RandomApply and an operation of RandAugment; several, a random order.  Branches keep
-    size and channels."""
+    size and channels, but that those of one step may all end in one other size, `fixed`."""
 
     index: Tensor  # [N, steps] int64
     branches: tuple[Sequence, ...]
+    fixed: tuple[int, int] | None = None  # None: the size before it
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +363,7 @@ class Custom(Pass):
 
     function: Callable[[Tensor], Tensor]
     name: str
+    moves: bool = True  # whether it may move pixels, so that no target can follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,6 +400,13 @@ def is_linear(p: Pass) -> bool:
     return isinstance(p, Resample | Warp | Project | Mix)
 
 
+def takes_sizes(p: Pass) -> bool:
+    """Whether a pass takes images of different sizes."""
+    if isinstance(p, Choice):
+        return p.fixed is not None and all(branch and takes_sizes(branch[0]) for branch in p.branches)
+    return isinstance(p, Resample | Project)
+
+
 def inside(p: Pass) -> tuple[Sequence, ...]:
     """The passes inside a pass: branches or chains."""
     return p.branches if isinstance(p, Choice) else p.chains if isinstance(p, Blend) else ()
@@ -406,18 +430,19 @@ def verify(passes: Sequence, frame: Frame) -> Frame:
                     f"{type(p).__name__}.{name} must have {n} rows on {frame.size.device}, "
                     f"got {tuple(value.shape)} on {value.device}"
                 )
-        if frame.fixed is None and not isinstance(p, Resample | Project):
+        if frame.fixed is None and not takes_sizes(p):
             raise ValueError(
                 "the images end in different sizes; "
                 "add a step that fixes the size, such as Resize((224, 224)) or RandomResizedCrop(224)"
             )
         for branch in inside(p):
             end = verify(branch, frame)
-            if (end.fixed, end.channels) != (frame.fixed, frame.channels):
+            fixed = p.fixed if isinstance(p, Choice) and p.fixed and p.index.shape[1] == 1 else frame.fixed
+            if (end.fixed, end.channels) != (fixed, frame.channels):
                 what = "branches of a choice" if isinstance(p, Choice) else "chains of a blend"
                 raise ValueError(
                     f"{what} must keep size and channels, got {end.fixed}, "
-                    f"{end.channels} from {frame.fixed}, {frame.channels}"
+                    f"{end.channels} from {fixed}, {frame.channels}"
                 )
             if isinstance(p, Blend) and any(isinstance(q, Mix) for q in walk(branch)):
                 raise ValueError("chains of a blend must hold no mix: labels could not follow it")
@@ -430,6 +455,8 @@ def after(passes: Sequence, frame: Frame) -> Frame:
     for p in passes:
         if isinstance(p, Resample | Warp | Project | Elastic):
             frame = Frame(p.size, p.fixed, frame.channels, frame.dtype)
+        elif isinstance(p, Choice) and p.fixed is not None:
+            frame = frame.resized(p.fixed)
         elif isinstance(p, Gray):
             frame = replace(frame, channels=p.channels)
         elif isinstance(p, Finish):

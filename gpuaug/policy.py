@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpuaug import ahead, arguments, call, follow, ir, replays, rng, samples, serial, targets, torch_compile
+from gpuaug import ahead, arguments, call, follow, ir, replays, rng, samples, serial, torch_compile, videos
+from gpuaug import views as several
 from gpuaug.batch import Batch, Params, as_epoch, as_integers, as_labels, as_valid, blank, joined
-from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned, prepared
+from gpuaug.call import Call, alone, batch_of_one, frame_for, lowered, one_of, planned
 from gpuaug.drawn import Windows
-from gpuaug.exec import check, choose, describe, load
+from gpuaug.exec import check, choose, describe
 from gpuaug.fuse import Plan
 from gpuaug.images import Planar, Ragged, as_images
 from gpuaug.numbering import Numbered, mix
-from gpuaug.symbolic import is_symbolic
-from gpuaug.trace.cache import Build, Recipes, check_values, find
+from gpuaug.trace.cache import Recipes, find
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
 from gpuaug.transforms.by_class import by_class
+from gpuaug.transforms.fixed import fixed_views
+from gpuaug.transforms.functions import functions_in, wrapping
 from gpuaug.transforms.mixes import mixes_in
 
 _VALUES = ("transforms", "seed", "memory_format", "single_resample")
@@ -53,7 +55,7 @@ class Policy(Numbered):
             if not isinstance(t, Transform):
                 raise TypeError(
                     f"transforms must be gpuaug transforms, got {t!r}; "
-                    "gpuaug has torchvision's names, such as gpuaug.RandomResizedCrop"
+                    f"{wrapping(t) or 'gpuaug has the names of torchvision, such as gpuaug.RandomResizedCrop'}"
                 )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(
@@ -70,7 +72,13 @@ class Policy(Numbered):
         if len(classes) > 1:
             raise ValueError(f"num_classes must be the same in all mixes of a policy, got {sorted(classes)}")
         self._classes = next(iter(classes), None)
+        # how many views a call gives, each a batch; 0: the batch alone
+        self.fixed_views = fixed_views(self.transforms)
         self._by_class = by_class(self.transforms)
+        smoothings = {m.label_smoothing for m in self._mixes if m.label_smoothing}
+        if len(smoothings) > 1:
+            raise ValueError(f"label_smoothing must be the same in all mixes of a policy, got {sorted(smoothings)}")
+        self._smoothing = next(iter(smoothings), 0.0)
         self._layout, self._names = call.foresee(self.transforms, self.seed)
         self._recipes = Recipes()
         # whether images of a shape and dtype may come as if their sizes differed
@@ -107,28 +115,61 @@ class Policy(Numbered):
         epoch: int | Tensor | None = None,
         occurrence: Tensor | None = None,
         backend: str = "auto",
+        per_frame: bool = False,
     ) -> Any:
-        """Augmented images; with labels (images, labels); of a Batch a Batch.
+        """Augmented images; with labels (images, labels); of a Batch a Batch; a list where the policy has fixed views.
 
         images: [N, C, H, W] uint8, int16, uint16 or floats, any strides; a list of tensors, arrays or PIL images of
         different sizes; one image: a PIL image, a tensor [C, H, W] or an array [H, W, C], which gives an image [C, H,
-        W]; or one sample of torchvision's, a dict or a tuple of an image and tv_tensors, which gives the like. labels:
-        [N] class numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last
-        call.  epoch: in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart
-        copies of one id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it
-        cannot take."""
-        sample = samples.of(images, labels)
+        W]; one sample of torchvision's, a dict or a tuple of an image and tv_tensors, which gives the like; or videos
+        [N, T, C, H, W], with one draw for all frames of a clip, or with `per_frame` one for each. labels: [N] class
+        numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch:
+        in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart copies of one
+        id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it cannot take."""
+        given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
+        if self.fixed_views:
+            return self._views(images, None, given, backend, per_frame)
+        return self._call(images, given, backend, per_frame)
+
+    def _call(self, images: Any, given: dict[str, Any], backend: str, per_frame: bool = False) -> Any:
+        sample = samples.of(images, given.get("labels"))
         if sample is not None:
-            each = functools.partial(self.forward, backend=backend)
-            return samples.augment(each, sample, ids=ids, epoch=epoch, occurrence=occurrence)
+            who = {name: value for name, value in given.items() if name != "labels"}
+            return samples.augment(lambda b: self._call(b, {}, backend), sample, **who)
+        if videos.is_video(images.images if isinstance(images, Batch) else images):
+            return self._video(images, given, backend, per_frame)
+        if per_frame:
+            raise ValueError(f"per_frame=True is for videos [N, T, C, H, W], got {type(images).__name__}; leave it out")
         one = one_of(images)
         if one is not None:
-            return self._single(images, one, backend, labels=labels, ids=ids, epoch=epoch, occurrence=occurrence)
+            return self._single(images, one, backend, **given)
+        values = [given.get(name) for name in ("labels", "ids", "epoch", "occurrence")]
+        run: Any = self._run
         if torch.compiler.is_compiling():
-            if isinstance(images, Tensor):
-                return torch_compile.call(self, images, labels, ids, epoch, occurrence, backend)
-            return self._eagerly(images, labels, ids, epoch, occurrence, backend)
-        return self._run(images, labels, ids, epoch, occurrence, backend)
+            run = functools.partial(torch_compile.call, self) if isinstance(images, Tensor) else self._eagerly
+        return run(images, *values, backend)
+
+    _video, _views = torch_compile.eagerly(videos.augment), torch_compile.eagerly(several.views)
+
+    @torch_compile.eagerly
+    def views(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        n: int | None = None,
+        ids: Tensor | None = None,
+        epoch: int | Tensor | None = None,
+        occurrence: Tensor | None = None,
+        backend: str = "auto",
+    ) -> Any:
+        """n views of every sample, each with draws of its own, in one call: a list of n times what a call gives; with
+        labels (a list of images, a list of labels).
+
+        View v of a sample is what a call gives for occurrence * n + v, but for the partner of a mix, who is among all
+        views.  n: 2, or as many as the policy has fixed views."""
+        given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
+        return self._views(images, n, given, backend)
 
     def _run(self, images: Any, labels: Any, ids: Any, epoch: Any, occurrence: Any, backend: str) -> Any:
         if isinstance(images, Batch):
@@ -166,8 +207,11 @@ class Policy(Numbered):
     def _single(self, images: Any, one: Tensor | Planar, backend: str, **given: Any) -> Any:
         """A call with one image, or with a Batch of one image, as `batch[0]` gives it."""
         if isinstance(images, Batch):
-            return self.forward(batch_of_one(joined(images, given), one), backend=backend)[0]
-        return alone(self.forward, one, backend=backend, **given)
+            return self._call(batch_of_one(joined(images, given), one), {}, backend)[0]
+        return alone(self._of_one, one, backend=backend, **given)
+
+    def _of_one(self, images: Any, *, backend: str, **given: Any) -> Any:
+        return self._call(images, given, backend)
 
     def augment(
         self,
@@ -193,23 +237,7 @@ class Policy(Numbered):
     ) -> "Policy":
         """The policy, with all compiled and loaded that calls with such batches need.  what: a shape (N, C, H, W), or a
         batch as a call takes it.  progress: told, for a GPU, how many kernels are compiled, and of how many"""
-        batch = what if isinstance(what, Batch) else Batch(blank(what, dtype, device))
-        one = one_of(batch)
-        batch = batch if one is None else batch_of_one(batch, one)
-        images = as_images(batch.images)
-        name = choose(backend, images.device)
-        if name == "triton" and images.device.type != "cpu":
-
-            def run(images: Any, labels: Any, ids: Tensor) -> None:
-                self._prepare(images, labels, ids, 0, None, backend, need_labels=False).go(None)
-
-            load(name).compile_ahead(run, images, batch.labels, progress)
-        ids = torch.arange(len(images), device=images.device) if batch.params is None else None
-        # twice: on a host the second batch of a kind finds its recipe
-        for _ in range(2):
-            self._prepare(
-                images, batch.labels, ids, batch.epoch, None, backend, need_labels=False, drawn=batch.params
-            ).go(None)
+        ahead.warm(self, what if isinstance(what, Batch) else Batch(blank(what, dtype, device)), backend, progress)
         return self
 
     @torch_compile.eagerly
@@ -236,6 +264,13 @@ class Policy(Numbered):
         drawn = self._draw(keys, frame)
         given: Any = {"ids": keys.ids, "epoch": keys.epoch, "occurrence": keys.occurrence, "size": frame.size}
         return Params(drawn, seed=keys.seed, fixed=frame.fixed, **given)
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether what becomes of a sample depends on nothing else in its batch: no mix, and no function of a user's
+        own."""
+        alone = type(self).forward is Policy.forward and not self._mixes
+        return alone and not any(functions_in(t) for t in self.transforms)
 
     @torch_compile.eagerly
     def windows(
@@ -277,26 +312,9 @@ class Policy(Numbered):
         like: of other data the geometry alone.  "image": [N, C, H, W] interpolated as the images; "mask": as masks of a
         Batch; "points": keypoints, gives (points, visible); "boxes": in box_format, gives (boxes, box_valid).  There
         params[:k] stand for the first k transforms."""
-        replays.check(self, params, like is not None)
-        if like is not None:
-            return replays.replay(self, images, params, like, box_format, backend)
-        valid = images.valid if isinstance(images, Batch) else None
-        batch = images if isinstance(images, Batch) and follow.has_targets(images) else None
-        one = one_of(images)
-        if batch is not None and one is not None:
-            return self.replay(batch_of_one(batch, one), params, labels, backend=backend)[0]
-        images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
-        if one is not None:
-            return alone(self.replay, one, labels, params=params, backend=backend)
-        who = params.ids, params.epoch, params.occurrence
-        run = self._prepare(
-            images, labels, *who, backend, need_labels=False, seed=params.seed, batch=batch, valid=valid
-        )
-        replays.same_size(run.frame.size, params.size)
-        out, soft, followed = run.go(params)
-        if batch is not None:
-            return batch.replace(**followed, images=out, labels=soft)
-        return out if labels is None else (out, soft)
+        if like is None:
+            return replays.again(self, images, params, labels, backend)
+        return replays.replay(self, images, params, like, box_format, backend)
 
     @torch_compile.eagerly
     def undo(self, predictions: Any, params: Params, *, backend: str = "auto") -> tuple[Any, Any]:
@@ -305,7 +323,6 @@ class Policy(Numbered):
 
         predictions: [N, C, h, w] or [N, h, w] of that size; integers take the nearest.  Of originals of different sizes
         both are lists.  Raises ValueError that names what cannot be undone."""
-        replays.check(self, params, True)
         return replays.undo(self, predictions, params, backend)
 
     @torch_compile.eagerly
@@ -425,24 +442,7 @@ class Policy(Numbered):
     def _plan(self, keys: rng.Keys, frame: ir.Frame, drawn: Sequence[Drawn]) -> Plan:
         return planned(lowered(self.transforms, drawn, frame, self.memory_format), keys, self.single_resample)
 
-    _moves, _takes_ragged = call.moves, call.takes_ragged
-
-    def _builder(self, backend: str, follows: bool = False) -> Build:
-        """The function that recipes trace: it prepares a call, as `call.prepared` says, from its keys and frame.
-
-        follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known
-        to be gone."""
-        executor = load(backend)
-
-        def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
-            if is_symbolic(keys):
-                check_values(self.transforms)
-            drawn = params or self._draw(keys, frame)
-            made = lowered(self.transforms, drawn, frame, self.memory_format)
-            ready = prepared(planned(made, keys, self.single_resample), executor)
-            return (ready, targets.geometric(made.passes)) if follows else ready
-
-        return build
+    _moves, _takes_ragged, _builder = call.moves, call.takes_ragged, call.builder
 
     # ---- as a value
 

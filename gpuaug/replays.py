@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import fuse, ir, rng, targets
-from gpuaug.arguments import one_of
+from gpuaug import arguments, fuse, ir, rng, targets, videos
 from gpuaug.batch import Batch, Params
-from gpuaug.call import frame_for, frame_of, readable
+from gpuaug.call import alone, batch_of_one, frame_for, frame_of, one_of, readable
 from gpuaug.dtypes import through
 from gpuaug.exec import choose, load
-from gpuaug.follow import masks, shapes
+from gpuaug.follow import has_targets, masks, shapes
 from gpuaug.follow import targets as read
 from gpuaug.images import Ragged, as_images
 from gpuaug.transforms import Transform
@@ -39,9 +38,53 @@ def check(policy: Any, params: Any, prefix: bool) -> None:
             )
 
 
+def again(policy: Any, images: Any, params: Params, labels: Any, backend: str) -> Any:
+    """`Policy.replay` of the images of the call that drew the parameters."""
+    check(policy, params, False)
+    if videos.is_video(images.images if isinstance(images, Batch) else images):
+        return _clips(policy, images, params, labels, backend)
+    batch = images if isinstance(images, Batch) and has_targets(images) else None
+    one = one_of(images)
+    if batch is not None and one is not None:
+        return again(policy, batch_of_one(batch, one), params, labels, backend)[0]
+    valid = images.valid if isinstance(images, Batch) else None
+    images, labels = (images.images, images.labels) if isinstance(images, Batch) else (images, labels)
+    if one is not None:
+        return alone(policy.replay, one, labels, params=params, backend=backend)
+    who = params.ids, params.epoch, params.occurrence
+    run = policy._prepare(images, labels, *who, backend, need_labels=False, seed=params.seed, batch=batch, valid=valid)
+    same_size(run.frame.size, params.size)
+    out, soft, followed = run.go(params)
+    if batch is not None:
+        return batch.replace(**followed, images=out, labels=soft)
+    return out if labels is None else (out, soft)
+
+
+def _clips(policy: Any, images: Any, params: Params, labels: Any, backend: str) -> Any:
+    """`again` of videos."""
+    batch = images if isinstance(images, Batch) else Batch(images, labels)
+
+    def run(frames: Batch) -> Batch:
+        out = again(policy, frames, params, None, backend)
+        if isinstance(out, Batch):
+            return out
+        pixels, soft = out if isinstance(out, tuple) else (out, None)
+        return frames.replace(images=pixels, labels=soft)
+
+    clips = videos.as_clips(batch.images)
+    out = videos.by_place(run, batch.replace(images=clips), clips.shape[1])
+    if has_targets(batch):
+        return out
+    pixels = out.images[0] if videos.is_clip(batch.images) else out.images
+    return pixels if out.labels is None else (pixels, out.labels)
+
+
 def replay(policy: Any, other: Any, params: Params, like: str, box_format: str | None, backend: str) -> Any:
     """`Policy.replay` of other data than the images."""
-    one_of("like", like, LIKE)
+    check(policy, params, True)
+    arguments.one_of("like", like, LIKE)
+    if like in ("image", "mask") and videos.is_video(other):
+        return videos.frame_by_frame(lambda frames: replay(policy, frames, params, like, None, backend), other)
     frame = _frame(params)
     passes = tuple(p for _, made in _geometry(policy, params, frame) for p in made)
     keys = rng.Keys(params.seed, params.epoch, params.ids, params.occurrence)
@@ -80,6 +123,10 @@ def _image(
 
 def undo(policy: Any, predictions: Any, params: Params, backend: str) -> tuple[Any, Any]:
     """`Policy.undo`."""
+    check(policy, params, True)
+    if videos.is_video(predictions):
+        back, seen = videos.frame_by_frame(lambda frames: undo(policy, frames, params, backend), predictions)
+        return back, seen
     frame = _frame(params)
     steps = list(_geometry(policy, params, frame))
     for t, made in steps:

@@ -11,11 +11,9 @@ import torch
 import yaml
 
 from gpuaug import rng
-from gpuaug.transforms import REGISTRY as _REGISTRY
-from gpuaug.transforms import ByClass, Transform
+from gpuaug.transforms import APART, REGISTRY, Transform
 
-# what a file may name: ByClass stands apart from the others because it needs labels
-REGISTRY: dict[str, type[Transform]] = {**_REGISTRY, "ByClass": ByClass}
+_KNOWN = REGISTRY | APART
 # values of a file, its aliases written out; a policy at its largest has fewer
 _MOST = 2**20
 # how people write a number that YAML takes for text, because it has no point before the exponent or no sign in it
@@ -26,7 +24,7 @@ def to_dict(transform: Transform) -> dict[str, Any]:
     """{"name": ..., argument: value, ...}."""
     kind = type(transform)
     name = kind.__name__
-    if REGISTRY.get(name, kind) is not kind:
+    if _KNOWN.get(name, kind) is not kind:
         raise ValueError(
             f"{kind.__module__}.{name} has the name of a transform of gpuaug, which a file would stand for; "
             "give the class another name"
@@ -46,7 +44,7 @@ def from_dict(data: Any, own: Sequence[type[Transform]] = ()) -> Transform:
     """The transform that `to_dict` wrote.  own: classes that the data may name beside gpuaug's."""
     if not isinstance(data, dict) or "name" not in data:
         raise ValueError(f"a transform must be a mapping with a name, got {short(data)}")
-    known = REGISTRY | _named(own)
+    known = _KNOWN | _named(own)
     cls = known.get(data["name"]) if isinstance(data["name"], str) else None
     if cls is None:
         raise ValueError(
@@ -73,7 +71,7 @@ def _named(own: Sequence[type[Transform]]) -> dict[str, type[Transform]]:
                 f"transforms must be classes of gpuaug.Transform that are dataclasses, got {cls!r}; "
                 "pass the class, RandomGain and not RandomGain()"
             )
-        if {**REGISTRY, **out}.get(cls.__name__, cls) is not cls:
+        if {**_KNOWN, **out}.get(cls.__name__, cls) is not cls:
             raise ValueError(
                 f"two transforms are called {cls.__name__}, and a file tells them apart by name; "
                 f"give {cls.__module__}.{cls.__name__} another"

@@ -1,21 +1,29 @@
 """What each pass does to labels, and which passes move what lies among the pixels."""
 
 from dataclasses import replace
-from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from gpuaug import ir
+from gpuaug import ir, mixing
 from gpuaug.batch import bounds
 
 
-def follow(passes: ir.Sequence, labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> Tensor:
-    """Labels after the passes: class numbers become soft rows at the first mix.  Soft rows of samples that are not
-    valid, [N] bool, are zeros; class numbers without a mix stay as they are."""
-    if not any(isinstance(p, ir.Mix) for p in ir.walk(passes)):
+def follow(
+    passes: ir.Sequence,
+    labels: Tensor,
+    num_classes: int | None,
+    valid: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Labels after passes as `mixing.for_labels` gives them: class numbers become soft rows, which are smoothed and
+    mixed.  Soft rows of samples that are not valid, [N] bool, are zeros; without a mix labels stay as they are."""
+    if not passes:
         return _weightless(labels, valid)
-    return mixed_labels(passes, _weightless(soft(labels, num_classes, valid), valid))
+    rows = soft(labels, num_classes, valid)
+    if smoothing:
+        rows = ((1 - smoothing) * rows.double() + smoothing / rows.shape[1]).to(rows.dtype)
+    return mixed_labels(passes, _weightless(rows, valid))
 
 
 def _weightless(labels: Tensor, valid: Tensor | None) -> Tensor:
@@ -28,9 +36,8 @@ def _weightless(labels: Tensor, valid: Tensor | None) -> Tensor:
 def moves(passes: ir.Sequence) -> bool:
     """Whether pixels may change their places, by the types of the passes: a mix takes them from another image, a user's
     function may do anything."""
-    return any(
-        isinstance(p, ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom) for p in ir.walk(passes)
-    )
+    kinds = ir.Resample | ir.Warp | ir.Project | ir.Elastic | ir.Mix | ir.Custom
+    return any(isinstance(p, kinds) and getattr(p, "moves", True) for p in ir.walk(passes))
 
 
 def geometric(passes: ir.Sequence) -> ir.Sequence:
@@ -48,6 +55,8 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
                     "another; take another automatic policy, such as RandAugment"
                 )
         elif isinstance(p, ir.Custom):
+            if not p.moves:
+                continue
             raise ValueError(
                 f"masks, boxes and keypoints cannot follow {p.name}, a function that may move pixels; write a "
                 "gpuaug.Transform, whose passes say what it does, or apply the function in a policy of its own"
@@ -63,10 +72,12 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
 
 
 def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
-    """Soft rows after the passes."""
-    for p in passes:
-        labels = apply(p, labels)
-    return labels
+    """Soft rows after passes as `mixing.for_labels` gives them: those of the samples whose pixels an image is made of,
+    by their shares of it."""
+    out = torch.zeros_like(labels, dtype=torch.float64)
+    for who, share in mixing.shares(passes, len(labels), labels.device):
+        out = out + share[:, None] * labels[who]
+    return out.to(labels.dtype)
 
 
 def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> Tensor:
@@ -97,40 +108,3 @@ def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -
         low, high = bounds(labels if valid is None else whole)
         raise ValueError(f"labels must be in [0, {num_classes}), got {low} to {high}; check num_classes")
     return (whole[:, None] == torch.arange(num_classes, device=labels.device)).float()
-
-
-def mixed(labels: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    """weight * own + (1 - weight) * partner's.  weight: [N] float64"""
-    w = weight[:, None]
-    return (w * labels + (1 - w) * labels[partner]).to(labels.dtype)
-
-
-@singledispatch
-def apply(p: ir.Pass, labels: Tensor) -> Tensor:
-    """Labels after one pass: only a mix changes them."""
-    return labels
-
-
-@apply.register
-def _(p: ir.CutMix, labels: Tensor) -> Tensor:
-    # of a box that somebody drew, what lies in the image counts
-    far = p.size.flip(1)
-    sides = (
-        (torch.minimum(p.box[:, 2:], far) - torch.maximum(p.box[:, :2], torch.zeros_like(far))).clamp(min=0).double()
-    )
-    return mixed(labels, p.partner, 1 - sides.prod(1) / p.size.double().prod(1))
-
-
-@apply.register
-def _(p: ir.MixUp, labels: Tensor) -> Tensor:
-    return mixed(labels, p.partner, p.lam.double())
-
-
-@apply.register
-def _(p: ir.Choice, labels: Tensor) -> Tensor:
-    for step in p.index.unbind(1):
-        # as with images, a branch that mixes pulls what the partner was before this step
-        ways = [mixed_labels(branch, labels) for branch in p.branches]
-        for i, way in enumerate(ways):
-            labels = torch.where((step == i)[:, None], way, labels)
-    return labels

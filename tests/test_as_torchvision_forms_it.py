@@ -83,7 +83,8 @@ def test_an_expanded_image_has_torchvisions_size():
             )
         except RuntimeError:
             continue
-        assert _expanded((h, w), angle, center) == want, (h, w, angle, center)
+        made = _expanded(torch.tensor([[h, w]]), torch.tensor([angle], dtype=torch.float32).double(), center)
+        assert tuple(made[0].tolist()) == want, (h, w, angle, center)
 
 
 @pytest.mark.parametrize("center", [None, (5.5, 8.5), (4.0, 3.0)])

@@ -108,18 +108,19 @@ INVERT = ga.Policy([ga.RandomInvert()])
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        # one image [H, W, C], one that may be either, batches without a channel axis, frames of videos
+        # one image [H, W, C], one that may be either, batches without a channel axis, six axes
         (X[0].permute(1, 2, 0), ("4 dimensions", "(20, 30, 3)", "x.permute(2, 0, 1)")),
         (torch.zeros(3, 20, 4), ("4 dimensions", "(3, 20, 4)", "x[None]", "x.permute(2, 0, 1)[None]")),
         (torch.zeros(60, 28, 28), ("4 dimensions", "(60, 28, 28)", "x[:, None]")),
         (np.zeros((60, 28, 28), np.uint8), ("4 dimensions", "x[:, None]")),
         (torch.zeros(28, 28), ("4 dimensions", "x[None, None]")),
-        (X[None], ("4 dimensions", "(1, 4, 3, 20, 30)", "x.flatten(0, 1)")),
+        (X[None, None], ("4 dimensions", "(1, 1, 4, 3, 20, 30)", "stack images")),
         # [N, H, W, C]
         (X.permute(0, 2, 3, 1), ("(4, 20, 30, 3)", "x.permute(0, 3, 1, 2)")),
         (X[:, :1].permute(0, 2, 3, 1), ("(4, 20, 30, 1)", "x.permute(0, 3, 1, 2)")),
         (np.zeros((4, 20, 30, 4), np.uint8), ("(4, 20, 30, 4)", "x.permute(0, 3, 1, 2)")),
         (tv_tensors.Mask(BYTES), ("images must be pixels", "Mask")),
+        (tv_tensors.Mask(BYTES[None]), ("images must be pixels", "Mask")),
         (torch.tensor(3.0), ("4 dimensions",)),
         (X.int(), ("int32", "convert")),
         (X.long(), ("int64",)),

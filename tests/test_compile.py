@@ -167,6 +167,7 @@ def programs():
         dense,
         flat,
     )
+    yield "either mix", [ga.RandomMix([ga.CutMix(), ga.MixUp()], num_classes=5)], dense, flat
     order, share = torch.tensor([[2, 0, 1]] * 2), torch.tensor([0.2, 0.4])
     yield "points", (ir.PermuteChannels(order), ir.AddBelow(share, share), ir.Finish(torch.float32, flat)), dense, flat
     yield "sharpness", (ir.Sharpness(torch.tensor([0.5, 2.0])), ir.Finish(torch.float32, flat)), dense, flat
@@ -230,7 +231,7 @@ def marshalled(chain, images, layout):
 
     import gpuaug as ga
     from gpuaug import fuse, ir, rng
-    from gpuaug.exec.triton import executor, rules
+    from gpuaug.exec.triton import executor
 
     images = tuple(images) if isinstance(images, list) and images[0].dtype == torch.uint8 else images
     source = executor._source(ga.Ragged(images) if isinstance(images, tuple) else images)
@@ -241,10 +242,11 @@ def marshalled(chain, images, layout):
         policy = ga.Policy(chain, memory_format=layout)
         chain = fuse.fold(policy._lower(frame, policy._draw(keys, frame)))
     made = []
-    for step in executor.steps(fuse.Plan(chain, keys, frame)):
+    plan = fuse.Plan(chain, keys, frame)
+    for step, one in zip(executor.steps(plan), executor.prepare(plan), strict=True):
         assert step.fallback == "", chain
         dtype = step.stores[-1].dtype
-        made.append((rules.prepare(step.passes, step.frame, keys, dtype), source))
+        made.append((one, source))
         # later steps read what the one before has written
         frame = ir.after(step.passes, step.frame)
         shape = (2, frame.channels, *frame.fixed)

@@ -221,3 +221,25 @@ def test_bad_samples_of_a_data_set_of_ones_own():
         batch = next(iter(one))
     assert torch.equal(batch.labels, batch.ids % CLASSES) and batch.valid.all()
     assert np.array_equal(np.flatnonzero(batch.occurrence.numpy()), BAD)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "raise", "substitute"])
+@pytest.mark.parametrize("side", [300, 700])
+def test_a_batch_without_an_image_has_a_size_that_the_policy_takes(side, on_error):
+    large = encoded.encode(encoded.photograph(side + 20, side + 10), "JPEG")
+    data = [(b"", 1), (b"no image", 2), (large, 3), (large, 0)]
+    with loader(data, ga.Policy([ga.RandomCrop(side)]), 2, shuffle=False, on_error=on_error, epochs=1) as one:
+        if on_error == "raise":
+            with pytest.raises(BadImage, match="2 samples have no image"):
+                next(iter(one))
+            return
+        first, second = one
+    assert first.images.shape == second.images.shape == (2, 3, side, side)
+    assert first.valid.tolist() == [on_error == "substitute"] * 2 and second.valid.all() and second.images.any()
+    assert first.images.any() == (on_error == "substitute")
+
+
+def test_statistics_count_images_and_no_padding():
+    with loader(damaged(), batch_size=8, drop_last=False, on_error="skip", shuffle=False) as one:
+        seen = sum(int(b.valid.sum()) for b in one)
+        assert one.stats()["images"] == seen == N - len(BAD)

@@ -101,12 +101,16 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     assert not any(step.fallback for step in steps)
     whole, moved = launch._launch, []  # type: Any, list[tuple[int, int]]
 
+    gathering: list[bool] = []
+
     def watched(
-        source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, one: Any = None
+        source: Any, program: Any, tables: Any, known: Any, size: Any, out: torch.Tensor, layout: Any, *more: Any
     ) -> None:
-        sides = 2 if program.records[codes.RECORD] == codes.MIXUP else 1
+        one, following = (*more, None, None)[:2]
+        sides = 2 if program.records[codes.RECORD] in (codes.MIXUP, codes.MIX_INSIDE) else 1
         moved.append((sides * held(source.owner or source.data), 0 if one else held(out)))
-        whole(source, program, tables, known, size, out, layout, one)
+        gathering.append(bool(one or following))
+        whole(source, program, tables, known, size, out, layout, *more)
 
     with card() as on, mock.patch.object(launch, "interpreted", return_value=False):
         images = batch(dtype, CARD)
@@ -122,9 +126,10 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     assert on.work.count("kernel") == drawing + len(made) - zeros == total - zeros
     assert on.work.count("zeros") == zeros + 1 + bool(policy._mixes)
     assert (
-        sum(what.startswith("gather") for what in made)
+        sum("gather" in what for what in made)
         == sum(what.startswith("finish") for what in made)
-        == sum(not wrote for _, wrote in moved)
+        == sum(gathering)
+        == sum(not wrote for _, wrote in moved) + sum(bool(step.gathers) for step in steps)
     )
     near(sum(step.reads for step in steps), sum(read for read, _ in moved))
     near(sum(step.writes for step in steps), sum(wrote for _, wrote in moved))
@@ -144,7 +149,7 @@ def test_on_a_host_the_compiled_calls_are_those_of_the_steps(name, dtype, monkey
         made = [m for m in asked if m.ndim == 4][-1]
         cast = int(out.dtype != made.dtype)
         # a MixUp reads its partner's pixels beside its own
-        sides = 1 + any(row[layout.OP] == layout.MIXUP for row in step.code)
+        sides = 1 + any(row[layout.OP] in (layout.MIXUP, layout.MIX_INSIDE) for row in step.code)
         moved.append((sides * held(images) + cast * held(made), held(made) + cast * held(out)))
         return out
 

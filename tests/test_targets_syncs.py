@@ -62,3 +62,19 @@ def test_what_comes_later_waits_for_nothing():
         watched(lambda: policy.replay(given["keypoints"], params, like="points"), on)
         watched(lambda: policy.replay(dense(41, 41), params, like="image"), on)
         watched(lambda: policy.undo(dense(9, 12), params), on)
+
+
+def test_views_and_videos_wait_for_nothing():
+    policy = ga.Policy([ga.RandomCrop((9, 12)), ga.RandomHorizontalFlip(), ga.GaussianNoise()])
+    crops, five = ga.MultiCrop(1, 2, (9, 5)), ga.Policy([ga.FiveCrop(7)])
+    mixing = ga.Policy([ga.CutMix(num_classes=5)])
+    with card() as on:
+        video = dense(21, 22)[:, None].expand(-1, 3, -1, -1, -1).contiguous()
+        labels = whole(0)
+        bytes_too = dense(21, 22, dtype=torch.uint8)
+        for x in (dense(21, 22), bytes_too, video):
+            watched(lambda x=x: policy.views(x, n=2, ids=whole(3)), on)
+        watched(lambda: crops(ga.Ragged(ragged()), ids=whole(3)), on)
+        watched(lambda: five(dense(21, 22)), on)
+        watched(lambda: policy(video, ids=whole(3), per_frame=True), on)
+        watched(lambda: mixing(video, labels, ids=whole(3)), on)

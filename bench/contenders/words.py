@@ -70,6 +70,14 @@ def torchvision(transforms: tuple[Any, ...], floats: bool) -> list[Any]:
     return out
 
 
+def _as_torchvision_erases(t: Any, args: dict[str, Any]) -> None:
+    """Take out the arguments that only timm has."""
+    if (t.mode, t.min_count, t.max_count or 1, t.num_splits) != ("const", 1, 1, 0):
+        raise Unsupported("torchvision erases one rectangle, in no mode of timm's")
+    for key in ("mode", "min_count", "max_count", "num_splits"):
+        args.pop(key)
+
+
 def _torchvision(t: Any, floats: bool) -> Any:
     from torchvision.transforms import v2
 
@@ -81,6 +89,8 @@ def _torchvision(t: Any, floats: bool) -> Any:
     if not hasattr(v2, name):
         raise Unsupported(f"torchvision has no {name}")
     args.pop("inplace", None)
+    if name == "RandomErasing":
+        _as_torchvision_erases(t, args)
     if "interpolation" in args:
         args["interpolation"] = v2.InterpolationMode(args["interpolation"])
     if name == "RandomSolarize" and not floats:

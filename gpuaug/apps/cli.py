@@ -130,6 +130,27 @@ def lint(
         raise typer.Exit(1)
 
 
+@app.command()
+def verify(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE.py:NAME", help="A pipeline of torchvision, or a gpuaug.Policy.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images.", show_default="photographs of scikit-image, or waves")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
+    backend: Backend = "auto",
+) -> None:
+    """Compare every transform of a pipeline with torchvision, on the same images with the same parameters.  Exit code 1
+    where one differs by more than its tolerance."""
+    from gpuaug.apps.verify import run
+
+    with _one_sentence():
+        same = run(target, data, images, backend, Console())
+    if not same:
+        raise typer.Exit(1)
+
+
 benches = typer.Typer(
     add_completion=False,
     invoke_without_command=True,

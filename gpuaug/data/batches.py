@@ -13,6 +13,7 @@ from gpuaug.data.child import ChildFeed
 from gpuaug.data.cursor import Pass
 from gpuaug.data.device import handed, own, received, sent
 from gpuaug.data.feed import Feed
+from gpuaug.data.given import augmented
 from gpuaug.data.making import Made
 from gpuaug.data.progress import Line
 from gpuaug.data.targets import given
@@ -22,10 +23,10 @@ from gpuaug.images import Ragged
 PATIENCE = 10.0
 
 
-class Batches(Iterator[Batch]):
+class Batches(Iterator[Any]):
     """An iteration.  It begins with the first `next`: until then it is nothing.
 
-    What goes wrong goes wrong again at the next `next`: a batch is passed over by nobody."""
+    An error is raised again at the next `next`: no batch is skipped."""
 
     def __init__(self, loader: Any):
         self._loader = loader
@@ -34,7 +35,7 @@ class Batches(Iterator[Batch]):
         self._line: Line | None = None
         self._over = False
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Batch | list[Batch]:
         loader = self._loader
         loader.check()
         if self._over:
@@ -70,7 +71,7 @@ class Batches(Iterator[Batch]):
         loader.delivered(made, self._line)
         return batch
 
-    def _augmented(self, made: Made) -> Batch:
+    def _augmented(self, made: Made) -> Batch | list[Batch]:
         loader, step = self._loader, made.step
         policy, device = loader.policy, loader.device
         images, (seen, past) = received(made, device), given(made.targets)
@@ -83,13 +84,12 @@ class Batches(Iterator[Batch]):
             return Batch(self._kept(images), epoch=step.epoch, **keys, **seen, **past)
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
-        out = policy(batch.replace(valid=None) if step.valid.all() else batch)
-        if not isinstance(out, Batch):
-            raise TypeError(
-                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
-                "batch.replace(images=...)"
-            )
-        return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
+        out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
+        if isinstance(out, Batch):
+            return out.replace(images=self._kept(out.images), params=None, epoch=step.epoch, **keys, **past)
+        # views of one batch: each has occurrences of its own
+        keys.pop("occurrence")
+        return [v.replace(images=self._kept(v.images), epoch=step.epoch, **keys, **past) for v in out]
 
     def _kept(self, images: Any) -> Any:
         """Images that stay as they are when the memory of decoded pixels is used again."""

@@ -48,6 +48,8 @@ class Setup:
     device: torch.device
     on_error: str
     target_transform: Any
+    # that the child's threads stay on; none: anywhere
+    cores: frozenset[int] = frozenset()
 
     def maker(self) -> Maker:
         """Reads and decodes, in the process that calls this."""
@@ -223,7 +225,7 @@ class ChildFeed:
         self._retire()
 
     def _retire(self) -> None:
-        """Let the child use again what nobody reads any more."""
+        """Tell the child which memory it may use again, because all reads of it are done."""
         while self._used and self._child is not None:
             done, kept = self._used[0]
             if done is not None and not done.query():
@@ -344,13 +346,14 @@ def serve(pipe: Connection, setup: bytes) -> None:
     Thread(target=_with_parent, daemon=True).start()
     # torch's threads are for the loop
     torch.set_num_threads(1)
-    maker, memory = None, dict[int, Tensor]()
+    given, maker, memory = None, None, dict[int, Tensor]()
     with suppress(EOFError, ConnectionError):
         while (message := pipe.recv())[0] != "close":
             if message[0] == "begin":
                 try:
-                    maker = maker or pickle.loads(setup).maker()
-                    _course(pipe, maker, message[1], message[2], memory)
+                    given = given or pickle.loads(setup)
+                    maker = maker or given.maker()
+                    _course(pipe, maker, message[1], message[2], memory, given.cores)
                 except (EOFError, ConnectionError):
                     raise
                 except Exception as error:
@@ -369,10 +372,17 @@ def _with_parent() -> None:
         os._exit(1)
 
 
-def _course(pipe: Connection, maker: Maker, course: Course, prefetch: int, memory: dict[int, Tensor]) -> None:
+def _course(
+    pipe: Connection,
+    maker: Maker,
+    course: Course,
+    prefetch: int,
+    memory: dict[int, Tensor],
+    cores: frozenset[int] = frozenset(),
+) -> None:
     """Send the batches of a course; what is made ahead waits in the pipe."""
     meter, free = Meter(), deque(range(prefetch + 1))
-    feed = Feed(course, maker, 1, meter)
+    feed = Feed(course, maker, 1, meter, cores=cores)
     try:
         while True:
             made = feed.first()
@@ -391,7 +401,7 @@ def _course(pipe: Connection, maker: Maker, course: Course, prefetch: int, memor
             depths = {**feed.depths(), "decoded": waiting}
             pipe.send(("batch", message, meter.taken(), maker.source.stats(), depths, feed.held()))
             if made.error is not None:
-                # nobody passes over a batch: the end is all that can come
+                # no batch is skipped, so that only the end can come now
                 while pipe.recv()[0] == "free":
                     pass
                 return

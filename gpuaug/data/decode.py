@@ -44,7 +44,8 @@ def decoder(
     others: dict[str, str] = {}
     taken = ""
     for candidate in ORDER:
-        why = missing(candidate) or (f"{taken} is faster" if taken else "")
+        # what is slower than the one that is taken is not loaded: it would cost seconds and hundreds of megabytes
+        why = missing(candidate, load=not taken) or (f"{taken} is faster" if taken else "")
         if why:
             others[candidate] = why
         else:
@@ -74,42 +75,47 @@ def _made(name: str, device: torch.device, num_threads: int | None, max_pixels: 
 # ---- what is there
 
 
-def missing(name: str) -> str:
-    """Why a decoder can't be had; empty if it can."""
-    checks: dict[str, Callable[[], str]] = {
+def missing(name: str, load: bool = True) -> str:
+    """Why a decoder can't be had; empty if it can.  load: import it, which some can't be."""
+    found: dict[str, Callable[[], tuple[str, str]]] = {
         "dali": _dali,
         "torchcodec": _torchcodec,
         "torchvision": _torchvision,
-        "pillow": str,
+        "pillow": lambda: ("", "PIL.Image"),
     }
-    return checks[name]()
+    why, module = found[name]()
+    return why if why or not load else _importing(module)
 
 
-def _dali() -> str:
+def _dali() -> tuple[str, str]:
+    """Why it is not installed as it should be, and what to import."""
     both = [n for n in ("nvidia-dali-cuda120", "nvidia-dali-cuda130") if decode_dali.installed(n)]
+    why = ""
     if len(both) == 2:
-        return (
+        why = (
             "nvidia-dali-cuda120 and nvidia-dali-cuda130 are both installed and overwrite each other; "
             "uninstall both, then install the one for your CUDA"
         )
-    if not both:
-        return "not installed; pip install nvidia-dali-cuda120, or nvidia-dali-cuda130 for CUDA 13"
-    return _importing("nvidia.dali")
+    elif not both:
+        why = "not installed; pip install nvidia-dali-cuda120, or nvidia-dali-cuda130 for CUDA 13"
+    return why, "nvidia.dali"
 
 
-def _torchcodec() -> str:
+def _torchcodec() -> tuple[str, str]:
+    """As `_dali`."""
+    why = ""
     if find_spec("torchcodec") is None:
-        return "not installed; pip install 'torchcodec>=0.17', in the version that goes with your torch"
-    found = metadata.version("torchcodec")
-    if tuple(int(part) for part in found.split("+")[0].split(".")[:2]) < TORCHCODEC:
-        return f"version {found} is too old; 0.17 or newer is needed"
-    return _importing("torchcodec.decoders")
+        why = "not installed; pip install 'torchcodec>=0.17', in the version that goes with your torch"
+    else:
+        found = metadata.version("torchcodec")
+        if tuple(int(part) for part in found.split("+")[0].split(".")[:2]) < TORCHCODEC:
+            why = f"version {found} is too old; 0.17 or newer is needed"
+    return why, "torchcodec.decoders"
 
 
-def _torchvision() -> str:
-    if find_spec("torchvision") is None:
-        return "not installed; pip install torchvision"
-    return _importing("torchvision.io")
+def _torchvision() -> tuple[str, str]:
+    """As `_dali`."""
+    return "" if find_spec("torchvision") else "not installed; pip install torchvision", "torchvision.io"
 
 
 def _importing(module: str) -> str:

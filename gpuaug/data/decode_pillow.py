@@ -43,20 +43,25 @@ def decode(data: Encoded, header: Header) -> Tensor:
         with Image.open(io.BytesIO(data), formats=(READERS[header.kind],)) as image:
             # of a TIFF Pillow shows the upright picture, of all else the stored one
             height, width, orientation = (*header.size, 1) if header.kind == "tiff" else header[1:4]
-            if image.size != (width, height):
-                raise Undecodable(
-                    f"its header says {height} x {width} pixels, Pillow finds {image.height} x {image.width}"
-                )
+            # before Pillow 11 a TIFF that lies on its side has its stored size until it is loaded
+            _check((height, width), image.size[::-1], (header.height, header.width))
             pixels = (
                 _deep(data, image)
                 if header.kind == "png" and header.bits == 16 and image.mode != "I;16"
                 else _pixels(image, header)
             )
+            _check((height, width), pixels.shape[:2])
             return torch.from_numpy(turn(pixels, orientation))
     except Undecodable:
         raise
     except (Image.DecompressionBombError, *DAMAGED) as error:
         raise Undecodable(_reason(error)) from None
+
+
+def _check(said: tuple[int, int], found: tuple[int, ...], *also: tuple[int, int]) -> None:
+    """Raise unless the height and width that Pillow finds are those that the header says, or may be besides."""
+    if found not in (said, *also):
+        raise Undecodable(f"its header says {said[0]} x {said[1]} pixels, Pillow finds {found[0]} x {found[1]}")
 
 
 def _reason(error: BaseException) -> str:

@@ -90,7 +90,8 @@ class Carriers:
     None are needed where images are decoded where they shall be."""
 
     def __init__(self, device: torch.device, decoded_on: torch.device, prefetch: int):
-        self._needed = device.type == "cuda" and decoded_on.type == "cpu"
+        self.on_device = device.type == "cuda"
+        self._needed = self.on_device and decoded_on.type == "cpu"
         self._device, self._places, self._free = device, prefetch + 3, list[Carrier]()
 
     @contextmanager
@@ -136,5 +137,5 @@ def handed(made: Made, device: torch.device) -> Any:
 
 
 def sent(values: Any, device: torch.device) -> Any:
-    """A tensor on its way to the device, from pinned memory; what is none stays."""
+    """Begin to copy a tensor to the device, from pinned memory; anything else is returned as it is."""
     return put(values, device) if isinstance(values, Tensor) else values

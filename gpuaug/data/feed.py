@@ -1,8 +1,9 @@
 """The threads of one pass through the data: one reads, one decodes, both ahead of the loop that takes the batches,
 which stay in order.
 
-At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  The threads
-know the feed, and not who takes from it: an iterator that nobody holds any more ends them."""
+At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  On a host
+the last of them is read and not decoded yet: pixels take several times the memory of files.  The threads know the feed,
+and not who takes from it: an iterator that nobody holds any more ends them."""
 
 import os
 from collections import deque
@@ -16,6 +17,7 @@ from gpuaug.data.course import Course
 from gpuaug.data.device import Carrier, Carriers
 from gpuaug.data.making import Made, Maker, Read
 from gpuaug.data.meter import Meter
+from gpuaug.data.near import staying
 
 
 class Feed:
@@ -24,14 +26,29 @@ class Feed:
     # a batch's pixels are its own
     lends = False
 
-    def __init__(self, course: Course, maker: Maker, prefetch: int, meter: Meter, carriers: Carriers | None = None):
+    def __init__(
+        self,
+        course: Course,
+        maker: Maker,
+        prefetch: int,
+        meter: Meter,
+        carriers: Carriers | None = None,
+        cores: frozenset[int] = frozenset(),
+    ):
+        """cores: that the threads stay on; none: anywhere"""
         self._course, self._maker, self._meter, self._carriers = course, maker, meter, carriers
+        self._cores = cores
         # the one in the loop's hands comes on top
         self._room = prefetch + 1
+        on_host = carriers is None or not carriers.on_device
+        self._decoded = min(self._room, max(2, prefetch - 1)) if on_host else self._room
         self._changed = Condition()
         self._read: deque[Read | Made | None] = deque()
         self._made: deque[Made | None] = deque()
         self._begun = 0
+        # until the loader's first batch is in the loop's hands, whose call loads what later ones have: a draw of
+        # another batch at the same time would take the interpreter from it
+        self._alone = not meter.batches
         self._stopped, self._pid = False, os.getpid()
         # what the loop has done with, while a device may still read it
         self._used: deque[tuple[Any, Made]] = deque()
@@ -63,6 +80,7 @@ class Feed:
         """The loop has this batch.  done: the CUDA event after which nobody reads its pixels"""
         with self._changed:
             if self._made and self._made[0] is made:
+                self._alone = False
                 self._made.popleft()
                 self._begun -= 1
                 if done is not None:
@@ -108,7 +126,8 @@ class Feed:
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
-            work()
+            with staying(self._cores):
+                work()
         except BaseException as error:
             # a fault of the threads themselves: what belongs to a batch is raised in its place
             with self._changed:
@@ -142,8 +161,10 @@ class Feed:
 
     def _decode_all(self, carrier: Carrier | None) -> None:
         while True:
-            begin = perf_counter()
             with self._changed:
+                while len(self._made) >= (1 if self._alone else self._decoded) and not self._stopped:
+                    self._changed.wait()
+                begin = perf_counter()
                 while not self._read and not self._stopped:
                     self._changed.wait()
                 if self._stopped:

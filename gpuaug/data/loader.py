@@ -1,11 +1,9 @@
 """The loader: an epoch's samples in batches, read and decoded ahead, augmented where they are asked for, the same on
 any rank and after any restart."""
 
-import json
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from gpuaug import arguments
@@ -17,13 +15,14 @@ from gpuaug.data.course import Course
 from gpuaug.data.cursor import Cursor, Pass, compare
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
 from gpuaug.data.device import Carriers
-from gpuaug.data.device import place as device_place
 from gpuaug.data.feed import Feed
+from gpuaug.data.given import checked, fingerprint
 from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker, windows_of
 from gpuaug.data.meter import Meter
+from gpuaug.data.near import address, cores_near
 from gpuaug.data.progress import Line
-from gpuaug.data.share import Share, place
-from gpuaug.data.source import Source, digest
+from gpuaug.data.share import Share
+from gpuaug.data.source import Source
 from gpuaug.data.sources import as_source
 from gpuaug.data.storage import Storage
 
@@ -37,10 +36,12 @@ class Loader:
     policy, not of ranks, batch sizes, threads or restarts.
 
     source: what `gpuaug.data.as_source` takes: a folder of class folders, a table, a list, tar shards, a data set.
-    policy: called with a `gpuaug.Batch`, gives one; a `gpuaug.Policy` has windows of large images decoded alone.  None:
-    images come as they were decoded, as a `gpuaug.Ragged`.  batch_size: for each rank.  epochs: None: every iteration
-    is the next epoch; a number: the next so many epochs.  seed: of the order; the policy has its own.
-    drop_last: leave out what is no whole step of all ranks; False: fill it up with samples whose `valid` is False.
+    policy: called with a `gpuaug.Batch`, gives one, or a list of views; a `gpuaug.Policy` has windows of large images
+    decoded alone.  None: images come as they were decoded, as a `gpuaug.Ragged`.  batch_size: for each rank.  epochs:
+    None: every iteration is the next epoch; a number: the next so many epochs.  seed: of the order; the policy has its
+    own.
+    drop_last: leave out the samples that do not fill a batch on every rank; False: fill it up with samples whose
+    `valid` is False.
     weights: the share of each class, as `gpuaug.data.BatchSampler` has it.  order: "samples", or "shards" for tar
     shards: a few are read at a time.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.  decoder: "auto", "dali",
     "torchcodec", "torchvision" or "pillow".
@@ -79,25 +80,23 @@ class Loader:
         progress: bool = False,
         storage: Storage | None = None,
     ):
-        if policy is not None and not callable(policy):
-            raise TypeError(f"policy must be callable with a gpuaug.Batch, or None, got {type(policy).__name__}")
-        if target_transform is not None and not callable(target_transform):
-            raise TypeError(f"target_transform must be callable, or None, got {type(target_transform).__name__}")
+        given = checked(policy, batch_size, epochs, drop_last, device, rank, world_size, target_transform)
         for name, value, known in (("on_error", on_error, ON_ERROR), ("workers", workers, WORKERS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-        self.policy, self.workers, self.on_error = policy, workers, on_error
-        self.batch_size = arguments.integer("batch_size", batch_size, 1)
-        self.epochs = arguments.optional(lambda n, v: arguments.integer(n, v, 1))("epochs", epochs)
-        self.drop_last, self.progress = arguments.flag("drop_last", drop_last), arguments.flag("progress", progress)
+        self._given, self.policy, self.workers, self.on_error = given, policy, workers, on_error
+        self.batch_size, self.epochs, self.drop_last = given.batch_size, given.epochs, given.drop_last
+        self.progress = arguments.flag("progress", progress)
         self.prefetch = arguments.integer("prefetch", prefetch, 1)
         self.max_pixels = arguments.integer("max_pixels", max_pixels, 1)
+        self.device = given.device
+        # threads that decode are started by those of the feed, and stay where those do
+        self._cores = cores_near(address(self.device)) if self.device.type == "cuda" else frozenset[int]()
         self.num_threads = (
-            default_threads() if num_threads is None else arguments.integer("num_threads", num_threads, 1)
+            min(default_threads(), len(self._cores) or default_threads())
+            if num_threads is None
+            else arguments.integer("num_threads", num_threads, 1)
         )
-        self.device = device_place(device)
-        self._place = (rank, world_size)
-        place(rank, world_size)
         self._pid = os.getpid()
         mine = not isinstance(source, Source)
         self.source: Source = as_source(source, storage)
@@ -122,6 +121,7 @@ class Loader:
                     self.device,
                     on_error,
                     target_transform,
+                    self._cores,
                 )
             )
         self.meter = Meter()
@@ -153,7 +153,7 @@ class Loader:
         course = Course(self._cursor.seed, self._cursor.order, run.share, run.start, last)
         if self._children is not None:
             return run, ChildFeed(course, self._children, self.prefetch, self.meter, self.device)
-        return run, Feed(course, self._maker, self.prefetch, self.meter, self._carriers)
+        return run, Feed(course, self._maker, self.prefetch, self.meter, self._carriers, self._cores)
 
     def __len__(self) -> int:
         """Batches of an iteration, the same on all ranks: of a whole epoch, or of all `epochs`."""
@@ -161,7 +161,7 @@ class Loader:
 
     def share(self) -> Share:
         """What this rank takes."""
-        return Share(*place(*self._place), self.batch_size, self.drop_last)
+        return self._given.share()
 
     def check(self) -> None:
         """Raise RuntimeError where the loader can't be used."""
@@ -213,7 +213,7 @@ class Loader:
 
     def delivered(self, made: Made, line: Line | None) -> None:
         """The loop has a batch."""
-        self.meter.delivered(len(made.step.ids))
+        self.meter.delivered(int(made.step.valid.sum()))
         if line is not None:
             report = self.meter.report()
             line.step(made.step.epoch, report["images_per_second"], report["bottleneck"], len(self._bad))
@@ -248,7 +248,13 @@ class Loader:
             if self.policy is not None
             else "whole images"
         )
-        child = "in one child process" if self.workers == "process" else "in threads of this process"
+        child = "in threads of this process"
+        if self.workers == "process":
+            child = (
+                "in one child process, on its CPU: decoded by a GPU there, pixels could not come here without a copy"
+            )
+        elif self._cores:
+            child += f" on the {len(self._cores)} cores near the GPU"
         return "\n".join(
             (
                 f"source: {self.source.describe()}",
@@ -292,13 +298,3 @@ def default_threads() -> int:
     """The cores of this process, divided by the ranks of this machine that share them."""
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, cores() // max(1, int(ranks) if ranks.isdecimal() else 1))
-
-
-def fingerprint(policy: Any) -> str | None:
-    """Sixteen hexadecimal digits of what a policy is; of what can't be written down, its name."""
-    if policy is None:
-        return None
-    # a transform of one's own may not be written down
-    with suppress(TypeError, ValueError, AttributeError):
-        return digest("policy", json.dumps(policy.to_dict(), sort_keys=True))
-    return str(getattr(policy, "__qualname__", type(policy).__qualname__))

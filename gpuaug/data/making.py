@@ -18,8 +18,8 @@ from gpuaug.data.targets import as_targets
 from gpuaug.images import Ragged
 
 ON_ERROR = ("raise", "skip", "substitute")
-# the size of what stands for an image in a batch that has none
-_BLANK = (224, 224)
+# sides of what stands for an image in a batch that has none: the first that the policy takes
+_BLANK = (224, 256, 384, 512, 1024, 2048, 4096)
 
 
 class BadFile(NamedTuple):
@@ -136,9 +136,24 @@ class Maker:
         first that has one."""
         full = np.array([h.size if isinstance(h, Header) else (0, 0) for h in heads], np.int64).reshape(-1, 2)
         there = np.flatnonzero(full[:, 0])
-        full[full[:, 0] == 0] = full[there[0]] if there.size else _BLANK
+        if not there.size and self.on_error != "skip":
+            # nothing of it will be seen
+            return None, self.decoder.decode(items, None, heads), full
+        full[full[:, 0] == 0] = full[there[0]] if there.size else self._blank(step, targets)
         drawn = self._drawn(step, full, targets)
         return drawn, self.decoder.decode(items, None if drawn is None else np.asarray(drawn.windows), heads), full
+
+    def _blank(self, step: Step, targets: Any) -> tuple[int, int]:
+        """A size that the policy takes, of images that nobody will see."""
+        one = step._replace(ids=step.ids[:1], occurrence=step.occurrence[:1])
+        first = None if targets is None else targets[:1]
+        for side in _BLANK[:-1]:
+            try:
+                self._drawn(one, np.array([(side, side)], np.int64), first)
+            except ValueError:
+                continue
+            return side, side
+        return _BLANK[-1], _BLANK[-1]
 
     def _drawn(self, step: Step, full: Ints, targets: Any) -> Any:
         if self.windows is None:
@@ -179,7 +194,7 @@ class Maker:
     def _skipped(
         self, step: Step, decoded: Decoded, full: Ints, drawn: Any, targets: Any, bad: Sequence[BadFile]
     ) -> Made:
-        """Black images where there are none, that count for nothing."""
+        """Black images in place of those that are missing, marked as not valid."""
         boxes = clipped(None if drawn is None else np.asarray(drawn.windows), full)
         images, valid = list(decoded.images), step.valid.copy()
         with self.decoder.here():
@@ -250,7 +265,8 @@ def _refused(bad: Sequence[BadFile], more: str = "") -> BadImage:
 def windows_of(policy: Any, device: torch.device) -> Callable[..., Any] | None:
     """What says which windows of images a policy reads; None where nothing does."""
     windows = getattr(policy, "windows", None)
-    if not callable(windows):
+    # views of one image read different windows of it
+    if not callable(windows) or getattr(policy, "fixed_views", False):
         return None
     # so that what the call needs is prepared there, where it can be
     takes = "device" in inspect.signature(windows).parameters

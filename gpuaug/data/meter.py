@@ -52,7 +52,7 @@ class Meter:
             self._ended = perf_counter()
 
     def paused(self) -> None:
-        """A pass is over: what comes until the next is nobody's time."""
+        """A pass is over: the time until the next one is not counted."""
         with self._lock:
             if self._ended:
                 self._seconds["before"] += self._ended - self._began

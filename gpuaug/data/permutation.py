@@ -59,7 +59,7 @@ class Permutation:
     def __init__(self, seed: int, epoch: int, purpose: int, n: int):
         self.n = n
         if n <= STORED:
-            # two equal words of 64 bits are nobody's luck, and a stable sort has an answer even then
+            # two equal words of 64 bits are next to impossible, and a stable sort orders even those
             self._ids = np.argsort(words(seed, epoch, purpose, n), kind="stable")
             self._positions = np.empty_like(self._ids)
             self._positions[self._ids] = np.arange(n)

@@ -3,9 +3,6 @@
 from time import monotonic
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 # seconds between two looks of the line
 _EVERY = 0.25
 
@@ -14,6 +11,10 @@ class Line:
     """One iteration's.  It is written by the loop itself, and starts no thread."""
 
     def __init__(self, batches: int, epoch: int):
+        # imported where a line is asked for: most loops have their own
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(20),

@@ -1,7 +1,7 @@
 """Threads that read, and are replaced when a read does not come back.
 
 A thread can't be stopped from outside.  So one that is stuck in a file system is left alone: another takes its place,
-its work is given out again or given up, and whatever it brings in the end is nobody's.  All are daemons: none holds up
+its work is given out again or given up, and a result that still comes is discarded.  All are daemons: none holds up
 the end of the process."""
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,24 +1,27 @@
 """A loader for data sets that fit into a device's memory: nothing is read, decoded or sent while it runs, and a batch
 is augmented from where its images lie."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gpuaug import arguments
 from gpuaug.arrays import put
 from gpuaug.batch import Batch
 from gpuaug.data import ordered
 from gpuaug.data.course import Course, Step
 from gpuaug.data.cursor import Cursor, compare
-from gpuaug.data.device import place as device_place
+from gpuaug.data.given import augmented, checked, fingerprint
 from gpuaug.data.held import held
-from gpuaug.data.loader import fingerprint
-from gpuaug.data.share import Share, place
+from gpuaug.data.targets import as_targets
 from gpuaug.gathered import Gathered
+
+# bytes of images that are made in one call of a policy, where that is more than a batch, and how many batches at most
+_BLOCK, _MOST = 8_000_000, 16
 
 
 class ResidentLoader:
@@ -32,9 +35,11 @@ class ResidentLoader:
     class, as `gpuaug.data.BatchSampler` has it.  device: "auto" is the GPU of LOCAL_RANK, or the CPU.
     layout: "hwc" or "chw", where a shape leaves open which axis holds channels.  size: (H, W), or the side of a square,
     that images of other sizes are brought to: the largest part in the middle of that shape, resized.
+    target_transform: called once with every target, when the loader is made; gives a number, or rows of one length.
 
     Batches, order, epochs and states are those of `gpuaug.data.Loader` with order="samples": the same on any rank,
-    device and batch size.  On a host the data set is read where it is: it must not be written to meanwhile."""
+    device and batch size.  On a host the data set is read where it is: it must not be written to meanwhile. Small
+    batches of a policy that is `per_sample` are made some at a time and share memory: clone what is kept for long."""
 
     def __init__(
         self,
@@ -52,16 +57,11 @@ class ResidentLoader:
         *,
         layout: str | None = None,
         size: int | tuple[int, int] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
     ):
-        if policy is not None and not callable(policy):
-            raise TypeError(f"policy must be callable with a gpuaug.Batch, or None, got {type(policy).__name__}")
-        self.policy = policy
-        self.batch_size = arguments.integer("batch_size", batch_size, 1)
-        self.epochs = None if epochs is None else arguments.integer("epochs", epochs, 1)
-        self.drop_last = arguments.flag("drop_last", drop_last)
-        self._place = (rank, world_size)
-        place(rank, world_size)
-        self.device = device_place(device)
+        given = checked(policy, batch_size, epochs, drop_last, device, rank, world_size, target_transform)
+        self._given, self.policy, self.device = given, policy, given.device
+        self.batch_size, self.epochs, self.drop_last = given.batch_size, given.epochs, given.drop_last
         self.source = held(what, layout, size)
         made = ordered.order_of(self.source, shuffle=shuffle, order="samples", weights=weights)
         self._cursor = Cursor(seed, made)
@@ -70,60 +70,103 @@ class ResidentLoader:
             # as kernels read a row by its address alone
             pixels = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         self._images = pixels.to(self.device)
-        labels = self.source.labels
-        self._labels = None if labels is None else torch.from_numpy(labels).to(self.device)
+        labels = as_targets(self.source.labels, target_transform)
+        if not isinstance(labels, Tensor | None):
+            raise TypeError(
+                "target_transform must give a number, or a row of numbers, for every target, got "
+                f"{type(labels[0] if isinstance(labels, list) else labels).__name__}; use gpuaug.data.Loader for others"
+            )
+        self._labels = None if labels is None else labels.to(self.device)
         self._closed, self._seconds, self._samples, self._count = False, 0.0, 0, 0
 
     # ---- batches
 
     def __len__(self) -> int:
         """Batches of an iteration, the same on all ranks: of a whole epoch, or of all `epochs`."""
-        return self._share().steps(self._cursor.order.length) * (self.epochs or 1)
+        return self._given.share().steps(self._cursor.order.length) * (self.epochs or 1)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         self._check()
         return self._run()
 
-    def _run(self) -> Iterator[Batch]:
+    def _run(self) -> Iterator[Any]:
         # runs at the first next(), so that an iterator that nobody uses begins nothing
         self._check()
-        run = self._cursor.begin(self._share())
+        run = self._cursor.begin(self._given.share())
         several = self.epochs or 1
         last = (run.start.epoch // several + 1) * several - 1
         course = Course(self._cursor.seed, self._cursor.order, run.share, run.start, last)
-        for step in course.steps():
-            if step.epoch != run.start.epoch:
+        for epoch, steps in groupby(course.steps(), key=lambda step: step.epoch):
+            if epoch != run.start.epoch:
                 run = run.following()
-            batch = self._batch(step)
-            run.deliver()
-            yield batch
+            # the first alone: it says how large they are
+            count = 1
+            while block := list(islice(steps, count)):
+                begun = perf_counter()
+                made = self._made(block)
+                self._seconds += perf_counter() - begun
+                if len(block) == 1:
+                    count = self._together(made[0])
+                for step, batch in zip(block, made, strict=True):
+                    self._check()
+                    run.deliver()
+                    self._samples, self._count = self._samples + int(step.valid.sum()), self._count + 1
+                    yield batch
+                # nothing of this block is held while the next is made
+                del made, batch
         run.end()
 
-    def _batch(self, step: Step) -> Batch:
+    def _together(self, batch: Batch | list[Batch]) -> int:
+        """How many batches like this one are made in one call."""
+        alone = not getattr(self.policy, "per_sample", self.policy is None)
+        if alone or not isinstance(batch, Batch) or not isinstance(batch.images, Tensor):
+            return 1
+        alike = (batch.images, batch.labels, batch.ids, batch.occurrence)
+        if any(t is not None and len(t) != self.batch_size for t in alike):
+            return 1
+        size = batch.images.numel() * batch.images.element_size()
+        return max(1, min(_MOST, _BLOCK // max(size, 1)))
+
+    def _made(self, steps: Sequence[Step]) -> list[Any]:
+        """Batches of one epoch, or lists of their views, in one call of the policy."""
         self._check()
-        begun = perf_counter()
+        flags = np.stack([s.valid for s in steps])
         # one transfer: a batch costs little else
         ids, occurrence, real = put(
-            torch.from_numpy(np.stack([step.ids, step.occurrence, step.valid.astype(np.int64)])), self.device
+            torch.from_numpy(
+                np.stack(
+                    [
+                        np.concatenate([s.ids for s in steps]),
+                        np.concatenate([s.occurrence for s in steps]),
+                        flags.ravel().astype(np.int64),
+                    ]
+                )
+            ),
+            self.device,
         )
+        valid = real.bool()
         labels = None if self._labels is None else self._labels.index_select(0, ids)
-        batch = Batch(Gathered(self._images, ids), labels, ids, step.epoch, occurrence, valid=real.bool())
-        out = batch.replace(images=batch.images.dense()) if self.policy is None else self.policy(batch)
+        # where all are valid nobody need look
+        seen = None if flags.all() else valid
+        batch = Batch(Gathered(self._images, ids), labels, ids, steps[0].epoch, occurrence, valid=seen)
+        if self.policy is None:
+            out: Any = batch.replace(images=batch.images.dense())
+        else:
+            out = augmented(self.policy, batch)
         if not isinstance(out, Batch):
-            raise TypeError(
-                f"policy must give a gpuaug.Batch for a gpuaug.Batch, got {type(out).__name__}; return "
-                "batch.replace(images=...)"
-            )
-        self._seconds += perf_counter() - begun
-        self._samples, self._count = self._samples + len(ids), self._count + 1
-        return out
+            return [[view.replace(valid=valid) for view in out]]
+        if len(steps) == 1:
+            return [out.replace(valid=valid)]
+        n, several = self.batch_size, len(steps)
+        parts = [
+            [None] * several if value is None else value.split(n)
+            for value in (out.images, out.labels, ids, occurrence, valid)
+        ]
+        return [Batch(images, own, i, steps[0].epoch, o, valid=v) for images, own, i, o, v in zip(*parts, strict=True)]
 
     def _check(self) -> None:
         if self._closed:
             raise RuntimeError("this ResidentLoader is closed; make another")
-
-    def _share(self) -> Share:
-        return Share(*place(*self._place), self.batch_size, self.drop_last)
 
     # ---- where it stands
 
@@ -134,7 +177,7 @@ class ResidentLoader:
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where to go on, after the batches that were delivered: a few numbers, the same on all ranks, which any world,
         batch size and device can load.  batches: after that many of this iteration's epoch instead."""
-        return {**self._cursor.state(self._share(), batches), **self._about()}
+        return {**self._cursor.state(self._given.share(), batches), **self._about()}
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """Go on from a state, with its seed.  Another data set, policy, order or weighting is refused by name, unless

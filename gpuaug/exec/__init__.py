@@ -22,7 +22,7 @@ BACKENDS = ("auto", "reference", "cpu", "triton")
 
 
 def check(backend: str) -> None:
-    """Raise ValueError for what is no backend."""
+    """Raise ValueError unless it is the name of a backend."""
     if backend not in BACKENDS:
         do = ' "triton" runs on CUDA, and "auto" takes it for images there' if backend in ("cuda", "gpu") else ""
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}{do and ';' + do}")

@@ -13,8 +13,9 @@ from torch import Tensor
 from gpuaug import ir, rng, windows
 from gpuaug.exec import bounds
 from gpuaug.exec.jpeg import round_trip
+from gpuaug.exec.stamped import in_box, pixel_normals
 from gpuaug.exec.steps import Step, one_by_one
-from gpuaug.exec.taps import between, weighed
+from gpuaug.exec.taps import between, weighed, weights
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
@@ -124,19 +125,16 @@ def _resample(p: ir.Resample, n: int, image: Tensor, window: list[int], source: 
         ix, iy = (v.floor().long().clamp(first, last - 1) - first for v, first, last in ((px, x0, x1), (py, y0, y1)))
         out = tile[:, iy[:, None], ix]
     else:
-        out = weighed(_weights(py, y0, y1, p.footprint[n, 1]), tile, _weights(px, x0, x1, p.footprint[n, 0]).T)
+        down, across = (
+            weights(v, first, last, p.footprint[n, axis], p.kernel)
+            for v, first, last, axis in ((py, y0, y1, 1), (px, x0, x1, 0))
+        )
+        out = weighed(down, tile, across.T)
+        out = out.clamp(0, 1) if p.clamp else out
     out = out.transpose(1, 2) if turned else out
     lx0, ly0, lx1, ly1 = p.live[n]
     live = (ox >= lx0) & (ox < lx1) & ((oy >= ly0) & (oy < ly1))[:, None]
     return torch.where(live, out, fill)
-
-
-def _weights(position: Tensor, first: int, last: int, footprint: Tensor) -> Tensor:
-    """Weights of the taps first to last - 1 at each position: [positions, taps] float64, rows that sum to 1."""
-    taps = torch.arange(first, last, dtype=torch.float64, device=position.device)
-    w = 1 - (taps - position[:, None]).abs() / footprint
-    w = torch.where(w < ir.NOTHING, 0.0, w)
-    return w / w.sum(1, keepdim=True)
 
 
 def _extended(image: Tensor, window: list[int], source: list[int], extend: str) -> tuple[Tensor, Tensor]:
@@ -398,25 +396,10 @@ def _(p: ir.SaltPepper, images: Tensor, keys: rng.Keys) -> Tensor:
     return torch.where(u < per_sample(p.amount), salt, images)
 
 
-def pixel_normals(keys: rng.Keys, slot: int, images: Tensor) -> Tensor:
-    """N(0, 1) for every value: words 0 and 1 of a block make channels 0 and 1, words 2 and 3 the next two."""
-    _, c, height, width = images.shape
-    w = keys.pixels(slot, height, width, c)
-    z = torch.stack([*rng.gauss(w[..., 0], w[..., 1]), *rng.gauss(w[..., 2], w[..., 3])], -1)
-    return z.flatten(3)[..., :c].permute(0, 3, 1, 2).float()
-
-
 @apply.register
 def _(p: ir.GaussianNoise, images: Tensor, keys: rng.Keys) -> Tensor:
     out = images + per_sample(p.mean) + per_sample(p.sigma) * pixel_normals(keys, p.slot, images)
     return out.clamp(0, 1) if p.clip else out
-
-
-def in_box(box: Tensor, images: Tensor) -> Tensor:
-    """Where a rectangle is: [N, 1, H, W] bool."""
-    y, x = (torch.arange(v, device=images.device) for v in images.shape[2:])
-    x0, y0, x1, y1 = (per_sample(v) for v in box.unbind(1))
-    return (x >= x0) & (x < x1) & (y[:, None] >= y0) & (y[:, None] < y1)
 
 
 @apply.register
@@ -468,11 +451,19 @@ def _(p: ir.MixUp, images: Tensor, keys: rng.Keys) -> Tensor:
 
 
 @apply.register
-def _(p: ir.Choice, images: Tensor, keys: rng.Keys) -> Tensor:
+def _(p: ir.MixInside, images: Tensor, keys: rng.Keys) -> Tensor:
+    mixed: Tensor = apply(ir.MixUp(p.partner, p.lam), images, keys)
+    return torch.where(in_box(p.box, images), mixed, images)
+
+
+@apply.register
+def _(p: ir.Choice, images: Dense, keys: rng.Keys) -> Tensor:
     for step in p.index.unbind(1):
         chosen = per_sample(step)
         # every branch on every sample, so that nothing waits for the host
         ways = [run_passes(branch, images, keys) for branch in p.branches]
+        # where all branches end in another size there is nothing to keep
+        images = images if p.fixed is None else ways[0]
         for i, way in enumerate(ways):
             images = torch.where(chosen == i, way, images)
     return images

@@ -47,6 +47,7 @@ class Step:
     reason: str  # why a new step begins here
     fallback: str = ""  # why the reference runs it; empty where the executor does
     launches: tuple[str, ...] = ()  # of kernels, in order, each by what it does
+    gathers: tuple[str, ...] = ()  # kinds of the statistic that its last launch gathers for the step after it
 
     @property
     def reads(self) -> int:

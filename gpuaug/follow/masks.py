@@ -121,7 +121,7 @@ def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
     if isinstance(p, ir.Choice):
         return replace(p, branches=tuple(tuple(as_nearest(q, fill) for q in branch) for branch in p.branches))
     if isinstance(p, ir.Resample):
-        fill = fill or (0.0,)
+        p, fill = _in_its_box(p), fill or (0.0,)
         if p.integer_shift or p.kernel == "floor":
             return replace(p, fill=fill)
         return replace(p, inverse=nearest_inverse(p), kernel="floor", fill=fill)
@@ -129,13 +129,20 @@ def as_nearest(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
         return replace(p, kernel="nearest", fill=fill)
     if isinstance(p, ir.Project):
         return ir.Warp(p.inverse, p.size, p.fixed, p.window, "nearest", fill)
-    if isinstance(p, ir.MixUp):
+    if isinstance(p, ir.MixUp | ir.MixInside):
         raise ValueError(
-            "masks cannot follow a MixUp by their nearest pixels, for a mean of two class numbers is none; "
+            "masks cannot follow a MixUp by their nearest pixels, for a mean of two class numbers is not a class; "
             'pass float masks and mask_interpolation="bilinear", or use CutMix'
         )
     same: ir.Pass = p
     return same
+
+
+def _in_its_box(p: ir.Resample) -> ir.Resample:
+    """A resample whose window is what is resized, where its kernel reads an edge beyond that; nothing is clamped."""
+    if p.kernel == "cubic":
+        return replace(p, window=p.source, extend="none", clamp=False)
+    return replace(p, clamp=False) if p.clamp else p
 
 
 def nearest_inverse(p: ir.Resample) -> Tensor:
@@ -152,6 +159,7 @@ def as_bilinear(p: Any, fill: tuple[float, ...] | None) -> ir.Pass:
     if isinstance(p, ir.Choice):
         return replace(p, branches=tuple(tuple(as_bilinear(q, fill) for q in branch) for branch in p.branches))
     if isinstance(p, ir.Resample):
+        p = _in_its_box(p)
         if p.integer_shift or p.kernel == "triangle":
             return replace(p, fill=fill or (0.0,))
         scale = torch.diagonal(p.inverse[:, :2, :2], dim1=1, dim2=2)

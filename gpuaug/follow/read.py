@@ -157,7 +157,7 @@ def masks(batch: Any, source: Images) -> Masked:
     mode = arguments.one_of("mask_interpolation", batch.mask_interpolation, MODES)
     if mode == "bilinear" and not dtype.is_floating_point:
         raise TypeError(
-            f'mask_interpolation="bilinear" needs float masks, got {dtype}; a mean of two class numbers is none'
+            f'mask_interpolation="bilinear" needs float masks, got {dtype}; a mean of two class numbers is not a class'
         )
     most = max((len(m) for m in items), default=many.shape[1] if not items and not flat else 1)
     items = [m if len(m) == most else torch.cat([m, m.new_zeros(most - len(m), *m.shape[1:])]) for m in items]

@@ -127,19 +127,38 @@ class Keys:
         high = (self.occurrence << OCCURRENCE_SHIFT)[:, None] | c1
         return torch.stack(philox(self.seed, c0, high, c2[:, None], c3[:, None]), -1)
 
-    def partners(self, slot: int) -> Tensor:
-        """The row of each sample's partner in the mix of a slot: [N] int64, the next in the cycle of the batch sorted
-        by a keyed word.
+    def order(self, slot: int) -> Tensor:
+        """The rows of the batch sorted by a keyed word of a slot: [N] int64.
 
-        Ties go by id, then by occurrence, so the place in the batch does not matter, only its members.  A sample that
-        is not valid, and one that would get such a partner, is its own.
-        """
+        Ties go by id, then by occurrence, so the place in the batch does not matter, only its members."""
         zero = torch.zeros(1, dtype=torch.int64, device=self.ids.device)
         word = self.words(MIX, zero, zero + slot)[:, 0, 0]
         order = self.occurrence.argsort(stable=True)
         for key in (self.ids, word):
             order = order[key[order].argsort(stable=True)]
+        return order
+
+    def partners(self, slot: int) -> Tensor:
+        """The row of each sample's partner in the mix of a slot: [N] int64, the next in the cycle of the batch in its
+        keyed order.
+
+        A sample that is not valid, and one that would get such a partner, is its own.
+        """
+        order = self.order(slot)
         return self.among_valid(torch.empty_like(order).scatter_(0, order, order.roll(-1)))
+
+    def shared(self, slot: int) -> "Keys":
+        """The keys of the first valid sample in the keyed order of a slot for every sample, so that all draw alike,
+        wherever they stand in the batch."""
+        order = self.order(slot)
+        if self.valid is not None:
+            order = order[self.valid[order].long().argsort(descending=True, stable=True)]
+        first, n = order[:1], len(self)
+        return Keys(self.seed, self.epoch, self.ids[first].expand(n), self.occurrence[first].expand(n), self.valid)
+
+    def in_first(self, parts: int) -> Tensor:
+        """Whether a sample stands in the first of so many equal parts of the batch: [N] bool."""
+        return torch.arange(len(self), device=self.ids.device) < len(self) // parts
 
     def among_valid(self, partners: Tensor) -> Tensor:
         """Partners, [N] int64, of which those that are not valid are replaced by the sample itself."""
@@ -213,6 +232,11 @@ class Draw:
     def at(self, slot: int, domain: int = PARAMETERS) -> "Draw":
         """The source of another slot or domain of the same batch."""
         return Draw(self.keys, slot, self._block, domain)
+
+    def shared(self) -> "Draw":
+        """The source that gives all samples of the batch what it gives one of them."""
+        keys = self.keys.shared(self.slot)
+        return Draw(keys, self.slot, Block(keys), self.domain)
 
     def words(self, count: int) -> Tensor:
         """[N, count] int64 in [0, 2^32)."""

@@ -12,7 +12,8 @@ from gpuaug_kernels import codes, draws
 from torch import Tensor
 
 from gpuaug.rng import MIX, Keys, counter_1
-from gpuaug.trace.record import LABELS, REFERS, Table, Trace, needed
+from gpuaug.trace import given
+from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _DTYPES = tuple(draws.BUFFERS)
 # integers from here up to there may be a side of an image, or an area
@@ -28,7 +29,7 @@ class Program(draws.DrawProgram):  # type: ignore[misc]
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
-    """The program of the kernel that fills these tables.  slots: of the mixes, in the order of the rows of partners"""
+    """The program of the kernel that fills these tables.  slots: numbers of the inputs of `given`, in their order"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
     stores, columns = _stores(tables)
@@ -78,7 +79,7 @@ def _in_code(trace: Trace) -> set[int]:
 
 
 def _unlike_a_size(value: int | float) -> bool:
-    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and what is no number."""
+    """Small integers and masks; powers of two up to 2, as scale words to [0, 1), and infinity and NaN."""
     if isinstance(value, int):
         return not _LEAST <= abs(value) < _MOST
     return not isfinite(value) or (abs(value) <= 2.0 and abs(frexp(value)[0]) in (0.0, 0.5))
@@ -107,14 +108,13 @@ def _places(tables: tuple[Table, ...]) -> tuple[tuple[int, tuple[int, ...], tupl
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """The rows of the partners in these mixes, the same as of `Keys.partners`, and for LABELS the classes: [slots, N]
-    int64."""
-    rows = [
-        keys.among_valid(draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, s)))
-        if s != LABELS
-        else keys.classes().contiguous()
-        for s in slots
-    ]
+    """The inputs of these numbers, such as rows of partners: [slots, N] int64, the same as on a host."""
+
+    def found(slot: int) -> Tensor:
+        rows = draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, slot))
+        return keys.among_valid(rows)
+
+    rows = given.find(keys, slots, found)
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
 
 

@@ -12,8 +12,9 @@ from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug.rng import Keys
+from gpuaug.trace import given
 from gpuaug.trace.interpreter import interpret
-from gpuaug.trace.record import KINDS, LABELS, REFERS, Table, Trace, needed
+from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,7 @@ class Bytecode:
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Bytecode:
-    """The bytecode that fills these tables.  slots: of the mixes, in the order of the rows of partners
+    """The bytecode that fills these tables.  slots: numbers of the inputs of `given`, in their order
 
     A register is taken when a value is made and given back after its last use.  It is never the destination of that
     last use, so that no instruction writes what it reads and LLVM may vectorise."""
@@ -71,8 +72,8 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
                 files["i"].give(*(r for lane, r in enumerate(to) if lane not in lanes))
             else:
                 place[n] = files[KINDS[op]].take()
-                given = [place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)]
-                code.append((codes.OPERATIONS[op], place[n], *given, *(0,) * (3 - len(given))))
+                operands = [place[a] if i in REFERS[op] else slots.index(a) for i, a in enumerate(arguments)]
+                code.append((codes.OPERATIONS[op], place[n], *operands, *(0,) * (3 - len(operands))))
         code += [(codes.DTYPES[tables[t].dtype], t, column, place[n], 0) for t, column in stores.get(n, ())]
         for a in {arguments[i] for i in REFERS[op]} | {n}:
             if last.get(a, a) == n and a not in trace.constants:
@@ -103,12 +104,10 @@ class _Registers:
 
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
-    """The rows of the partners in these mixes, by `Keys.partners`, and for LABELS the classes: [slots, N] int64."""
-    return (
-        torch.stack([keys.partners(s) if s != LABELS else keys.classes() for s in slots])
-        if slots
-        else torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
-    )
+    """The inputs of these numbers, such as rows of partners: [slots, N] int64."""
+    if not slots:
+        return torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
+    return torch.stack(given.find(keys, slots, keys.partners))
 
 
 def fill_tables(
@@ -126,7 +125,7 @@ def fill_tables(
         length[t.dtype] += n * len(t.numbers)
     buffers = tuple(torch.empty(length[name], dtype=dtype, device="cpu") for name, dtype in DTYPES.items())
     if n:
-        given = tuple(
+        known = tuple(
             v.contiguous().numpy()
             for v in (keys.ids, keys.occurrence, mates.new_empty((0, 2)) if size is None else size, mates)
         )
@@ -139,7 +138,7 @@ def fill_tables(
             program.registers,
             seed,
             int(keys.epoch),
-            given,
+            known,
             *spans,
             tuple(b.numpy() for b in buffers),
         )

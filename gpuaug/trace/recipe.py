@@ -19,8 +19,8 @@ from torch import Tensor
 from gpuaug import ir
 from gpuaug.rng import Keys
 from gpuaug.symbolic import is_symbolic
-from gpuaug.trace import axes
-from gpuaug.trace.record import LABELS, Table, Trace, needed
+from gpuaug.trace import axes, given
+from gpuaug.trace.record import Table, Trace, needed
 from gpuaug.trace.tensor import (
     HANDLERS,
     SYMBOLIC_BATCH,
@@ -51,8 +51,7 @@ class Recipe:
     tables: tuple[Table, ...] = field(repr=False)
     program: Any = field(repr=False)  # the trace as `runtime` runs it: host.Bytecode, or the constants of a kernel
     runtime: ModuleType  # `trace.host` (the interpreter) or `trace.device` (a compiled kernel)
-    # of the mixes, whose partners are found before the program runs; and LABELS, where it chooses by class
-    slots: tuple[int, ...]
+    slots: tuple[int, ...]  # inputs that are found before the program runs, as `given` numbers them
     make: Maker = field(repr=False)
     required: bool  # whether the last table holds what `symbolic.require` asked for
 
@@ -64,7 +63,7 @@ class Recipe:
     @property
     def kernels(self) -> int:
         """How many a GPU launches to draw: one for all tables, and one for the partners of each mix."""
-        return 1 + sum(s != LABELS for s in self.slots)
+        return 1 + given.of_partners(self.slots)
 
     @property
     def obstacle(self) -> str:
@@ -74,7 +73,7 @@ class Recipe:
     def fill(self, keys: Keys, size: Tensor | None) -> Any:
         """The structure for a batch; None where something that was required does not hold for one of its samples.
 
-        On a GPU nobody looks whether it holds: that would make the host wait for the device.  size: [N, 2] int64, where
+        On a GPU this is not checked: that would make the host wait for the device.  size: [N, 2] int64, where
         images differ in it"""
         partners = self.runtime.partners(keys, self.slots)
         values = self.runtime.fill_tables(self.program, self.tables, keys, size, partners)

@@ -27,9 +27,6 @@ import numpy as np
 
 Number = int | float
 
-# the slot that stands for the classes of samples among those of mixes
-LABELS = -1
-
 # name -> (kind of the result, kinds of the arguments, "#" for a plain integer; how constants are folded, None: never)
 _OPS: dict[str, tuple[str, str, Callable[..., Number] | None]] = {
     "id": ("i", "", None),
@@ -40,7 +37,7 @@ _OPS: dict[str, tuple[str, str, Callable[..., Number] | None]] = {
     "high": ("i", "", None),
     "height": ("i", "", None),
     "width": ("i", "", None),
-    # the row of the partner in the mix of a slot, or for LABELS the class: an input, there before the program runs
+    # an input of a number of `given`, such as the row of the partner in a mix, found before the program runs
     "partner": ("i", "#", None),
     # domain and slot, draw number, lane: one of the four words of that Philox counter
     "word": ("i", "###", None),

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gpuaug.rng import Keys, counter_1
 from gpuaug.symbolic import Symbolic
-from gpuaug.trace.record import LABELS, Table, Trace
+from gpuaug.trace import given
+from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[..., Any]
@@ -75,7 +76,7 @@ class Symbol(Symbolic, Tensor):
         trace = next(a.in_trace for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
             raise Untraceable("pinned memory is asked for, and a symbol is in no memory")
-        there = {"device": "meta"} if "device" in options else {}
+        there = {"device": "cpu"} if "device" in options else {}
         out = _outcome(func, _described(args), _described(options | there), torch.get_default_dtype())
         return handler(
             trace,
@@ -113,8 +114,8 @@ class _Like:
 
 
 def _described(value: Any) -> Hashable:
-    """Arguments as a key, from which `_meta` makes them again.  A number goes with its type, on which dtypes depend: to
-    a dict 1, True and 1.0 are one key."""
+    """Arguments as a key, from which `_filled` makes them again.  A number goes with its type, on which dtypes
+    depend: to a dict 1, True and 1.0 are one key."""
     if isinstance(value, Tensor):
         return _Like(tuple(value.shape), value.stride(), value.dtype)
     if isinstance(value, list | tuple):
@@ -124,14 +125,24 @@ def _described(value: Any) -> Hashable:
     return None, (type(value), value)
 
 
-def _meta(key: Any) -> Any:
-    """Arguments from their key, with every tensor on the meta device."""
+def _filled(key: Any, value: int) -> Any:
+    """Arguments from their key, every tensor on the host and full of one value."""
     if isinstance(key, _Like):
-        return torch.empty_strided(key.shape, key.stride, dtype=key.dtype, device="meta")
+        reach = 1 + sum((n - 1) * s for n, s in zip(key.shape, key.stride, strict=True)) if all(key.shape) else 0
+        return torch.full((reach,), value, dtype=key.dtype, device="cpu").as_strided(key.shape, key.stride)
     kind, parts = key
     if kind is None:
         return parts[1]
-    return {k: _meta(v) for k, v in parts} if kind is dict else kind(_meta(v) for v in parts)
+    if kind is dict:
+        return {k: _filled(v, value) for k, v in parts}
+    return kind(_filled(v, value) for v in parts)
+
+
+def _shapes(made: Any) -> Any:
+    """What an operation made, without its values."""
+    if isinstance(made, Tensor):
+        return torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device="meta")
+    return type(made)(_shapes(m) for m in made) if isinstance(made, list | tuple) else made
 
 
 # the same few hundred come again for every kind of batch, and torch takes up to a millisecond for each
@@ -139,8 +150,13 @@ def _meta(key: Any) -> Any:
 def _outcome(func: Any, args: Any, options: Any, default: torch.dtype) -> Any:
     """What an operation makes, on the meta device: shapes, strides and dtypes; never written to.
 
-    default: torch's default dtype, on which the result may depend"""
-    return func(*_meta(args), **_meta(options))
+    It is done on the host: torch's own rules for the meta device load its compiler, which takes seconds and 100 MB.
+    Zeros are indices wherever one may stand, and ones divide.  default: torch's default dtype, on which the result may
+    depend"""
+    try:
+        return _shapes(func(*_filled(args, 0), **_filled(options, 0)))
+    except RuntimeError:
+        return _shapes(func(*_filled(args, 1), **_filled(options, 1)))
 
 
 def collapsed(shape: Any) -> tuple[int, ...]:
@@ -242,10 +258,37 @@ class SymbolicKeys(Symbolic, Keys):
 
     def partners(self, slot: int) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", slot)], torch.int64)
+        return symbol(trace, [trace.add("partner", given.partner(slot))], torch.int64)
+
+    def shared(self, slot: int) -> Keys:
+        return SharedKeys(self.trace, slot)  # type: ignore[attr-defined]
+
+    def in_first(self, parts: int) -> Tensor:
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", given.first(parts))], torch.int64) == 1
+
+
+class SharedKeys(SymbolicKeys):
+    """`Keys.shared` of a batch that is not there: its words are inputs of the program too."""
+
+    def __init__(self, trace: Trace, leader: int):
+        super().__init__(trace)
+        object.__setattr__(self, "leader", leader)
+
+    def words(self, domain: int, c0: Tensor, slot: Tensor) -> Tensor:
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        leader: int = self.leader  # type: ignore[attr-defined]
+        counters = zip(slot.tolist(), c0.tolist(), strict=True)
+        found = [
+            trace.add("partner", given.word(given.Word(leader, domain, s, c, lane)))
+            for s, c in counters
+            for lane in range(4)
+        ]
+        return symbol(trace, found, torch.int64, len(c0), 4)
 
     def classes(self) -> Tensor:
-        return self.partners(LABELS)
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", given.CLASSES)], torch.int64)
 
 
 def sizes(trace: Trace) -> Symbol:

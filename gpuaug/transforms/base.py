@@ -162,7 +162,7 @@ def lower_each(
 def _fit(passes: ir.Sequence, frame: ir.Frame) -> bool:
     """Whether what needs images of one size stands behind what fixes it."""
     for p in passes:
-        if frame.fixed is None and not isinstance(p, ir.Resample):
+        if frame.fixed is None and not ir.takes_sizes(p):
             return False
         frame = ir.after((p,), frame)
     return True
@@ -173,10 +173,10 @@ def when(apply: Tensor, *passes: ir.Pass) -> ir.Sequence:
     return (ir.Choice(apply.long()[:, None], ((), passes)),)
 
 
-def painted(name: str, value: float | tuple[float, ...], frame: ir.Frame) -> tuple[float, ...]:
+def painted(name: str, value: float | tuple[float, ...] | None, frame: ir.Frame) -> tuple[float, ...]:
     """One value or one per channel to paint with, refused where it looks like 0 to 255 on images that are still
-    uint8."""
-    values = value if isinstance(value, tuple) else (float(value),)
+    uint8.  None: black."""
+    values = value if isinstance(value, tuple) else (float(value or 0),)
     if len(values) not in (1, frame.channels):
         raise ValueError(
             f"{name} must be one number or one per channel, got {len(values)} for {frame.channels} channels"

@@ -15,6 +15,18 @@ from gpuaug.transforms.base import Drawn, Transform
 __all__ = ["Custom", "Lambda"]
 
 
+def wrapping(value: Any) -> str:
+    """What to do with a function or module where a transform is expected; empty for anything else."""
+    if isinstance(value, type) or not callable(value):
+        return ""
+    if type(value).__module__.split(".")[0] == "torchvision":
+        return "gpuaug.from_torchvision takes a pipeline of torchvision's"
+    return (
+        "write gpuaug.Custom(function) for a function or module of the whole batch, gpuaug.Lambda(function) for one of "
+        "an image"
+    )
+
+
 def _callable(name: str, value: Any) -> Callable[..., Any]:
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{name} must be a function or a torch module, got {value!r}")
@@ -76,3 +88,9 @@ class Lambda(Transform):
             return torch.stack(out) if out else images
 
         return (ir.Custom(each, name),)
+
+
+def functions_in(transform: Transform) -> list[Transform]:
+    """The functions of a user's own that a transform is or holds."""
+    own: list[Transform] = [transform] if isinstance(transform, Custom | Lambda) else []
+    return own + [f for c in transform.children for f in functions_in(c)]

@@ -24,10 +24,17 @@ __all__ = [
     "Resize",
 ]
 
-_INTERPOLATION = partial(arguments.interpolation, allowed=("bilinear", "nearest", "nearest-exact"))
+INTERPOLATION = partial(arguments.interpolation, allowed=tuple(arguments.KERNELS))
 NUDGE = 2.0**-14
+_FAR = 2**24
+# half the width in pixels of what weighs them
+_REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 _PADDING_MODE = partial(arguments.one_of, allowed=tuple(b for b in ir.BORDERS if b != "none"))
-_FILL = partial(arguments.fill, none=False)
+
+
+def painting(name: str, value: Any) -> float | tuple[float, ...] | None:
+    """None paints with 0, as in torchvision."""
+    return 0.0 if value is None else arguments.fill(name, value, none=False)
 
 
 def antialiases(name: str, value: Any) -> bool:
@@ -36,11 +43,11 @@ def antialiases(name: str, value: Any) -> bool:
 
 
 def _padding(name: str, value: Any) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom)."""
+    """(left, top, right, bottom); what is below 0 crops."""
     items = list(value) if isinstance(value, list | tuple) else [value]
     if len(items) not in (1, 2, 4):
         raise ValueError(f"{name} must have 1, 2 or 4 values, got {len(items)}")
-    a = [arguments.integer(name, v, 0) for v in items]
+    a = [arguments.integer(name, v, -_FAR) for v in items]
     left, top, right, bottom = a * 4 if len(a) == 1 else a * 2 if len(a) == 2 else a
     return left, top, right, bottom
 
@@ -54,18 +61,35 @@ def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> 
 
 
 def resize(frame: ir.Frame, box: Tensor, out: ir.Frame, interpolation: str, antialias: bool) -> ir.Resample:
-    """The box, [N, 4] int64, at the size of `out`."""
+    """The box, [N, 4] int64, at the size of `out`.
+
+    Kernels are torch's: a cubic of a = -1/2, as Pillow's, with antialias; one of a = -3/4 that repeats the edge
+    without.  What they leave of [0, 1] is clamped where images are still uint8, as it is in torchvision."""
     x0, y0, x1, y1 = box.double().unbind(1)
     height, width = out.size.double().unbind(1)
     sx, sy = (x1 - x0) / width, (y1 - y0) / height
     # nearest takes floor(x * scale), nearest-exact floor((x + 0.5) * scale), the triangle is centred on (x + 0.5) *
     # scale - 0.5; the nudge keeps an integer whole through rounding, and is below the 1 / (2 * width) that any
     # other position is off
-    before, after = {"nearest": (0.0, NUDGE), "nearest-exact": (0.5, NUDGE), "bilinear": (0.5, -0.5)}[interpolation]
+    before, after = {"nearest": (0.0, NUDGE), "nearest-exact": (0.5, NUDGE)}.get(interpolation, (0.5, -0.5))
     inverse = matrix(sx, 0.0, x0 + before * sx + after, 0.0, sy, y0 + before * sy + after, frame.size)
     wide = torch.stack([sx, sy], 1).clamp(min=1.0) if antialias else torch.ones_like(inverse[:, 0, :2])
-    kernel = "triangle" if interpolation == "bilinear" else "floor"
-    return ir.Resample(inverse, wide, box, frame.whole(), out.whole(), out.size, out.fixed, kernel)
+    wide = wide * _REACH.get(interpolation, 1.0)
+    if interpolation == "bicubic" and not antialias:
+        beyond = box + ir.rows((-2, -2, 2, 2), box)
+        kernel, window, source, extend = "cubic", beyond, box, "edge"
+    else:
+        kernel = {"bilinear": "triangle", "bicubic": "catmull_rom", "lanczos": "lanczos"}.get(interpolation, "floor")
+        window, source, extend = box, frame.whole(), "none"
+    clamp = kernel not in ("triangle", "floor") and frame.dtype == torch.uint8
+    size, fixed = out.size, out.fixed
+    return ir.Resample(inverse, wide, window, source, out.whole(), size, fixed, kernel, extend, clamp=clamp)
+
+
+def antialiased(transform: Any) -> None:
+    """Lanczos is no interpolation without antialias: torch and Pillow have none."""
+    if transform.interpolation == "lanczos" and not transform.antialias:
+        raise ValueError("antialias must be True with interpolation 'lanczos', got False; leave antialias out")
 
 
 def flip(frame: ir.Frame, apply: Tensor, axis: int) -> ir.Resample:
@@ -135,9 +159,13 @@ class RandomResizedCrop(Transform):
         "size": arguments.size,
         "scale": partial(arguments.interval, low=0.0),
         "ratio": partial(arguments.interval, low=1e-9),
-        "interpolation": _INTERPOLATION,
+        "interpolation": INTERPOLATION,
         "antialias": antialiases,
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        antialiased(self)
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         height, width = frame.size.unbind(1)
@@ -180,10 +208,11 @@ class Resize(Transform):
     max_size: int | None = None
     antialias: bool = True
     example = {"size": (9, 12)}
-    checks = {"interpolation": _INTERPOLATION, "antialias": antialiases}
+    checks = {"interpolation": INTERPOLATION, "antialias": antialiases}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        antialiased(self)
         size = self.size
         if size is None and self.max_size is None:
             raise ValueError(
@@ -256,18 +285,25 @@ class CenterCrop(Transform):
 
 @dataclass(frozen=True)
 class Pad(Transform):
-    """Pad by `padding`: one number, (left and right, top and bottom), or (left, top, right, bottom)."""
+    """Pad by `padding`: one number, (left and right, top and bottom), or (left, top, right, bottom); a negative number
+    crops."""
 
     padding: int | tuple[int, ...]
-    fill: float | tuple[float, ...] = 0
+    fill: float | tuple[float, ...] | None = 0
     padding_mode: str = "constant"
     example = {"padding": (1, 2, 3, 0), "fill": 0.5}
-    checks = {"padding": _padding, "fill": _FILL, "padding_mode": _PADDING_MODE}
+    checks = {"padding": _padding, "fill": painting, "padding_mode": _PADDING_MODE}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_fill(self.fill, self.padding_mode)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
-        left, top, _, _ = self.padding  # type: ignore[misc]
-        zero = torch.zeros_like(frame.size[:, 0])
-        _check_reflect(frame, self.padding, self.padding_mode)
+        left, top, right, bottom = self.padding  # type: ignore[misc]
+        zero, known = torch.zeros_like(frame.size[:, 0]), _known(frame)
+        _leaves_something(known, self.padding, self.padding_mode)
+        near, far = (ir.rows(v, known.size) for v in ((top, left), (bottom, right)))
+        _check_border(known, near, far, self.padding_mode)
         return (
             crop(
                 frame,
@@ -291,29 +327,38 @@ class RandomCrop(Transform):
     size: int | tuple[int, int]
     padding: int | tuple[int, ...] | None = None
     pad_if_needed: bool = False
-    fill: float | tuple[float, ...] = 0
+    fill: float | tuple[float, ...] | None = 0
     padding_mode: str = "constant"
     example = {"size": (8, 11), "padding": 2}
     checks = {
         "size": arguments.size,
         "padding": arguments.optional(_padding),
         "pad_if_needed": arguments.flag,
-        "fill": _FILL,
+        "fill": painting,
         "padding_mode": _PADDING_MODE,
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.padding is not None or self.pad_if_needed:
+            _one_fill(self.fill, self.padding_mode)
+
+    def _pads(self, frame: ir.Frame) -> tuple[Tensor, Tensor, ir.Frame]:
+        """Padding before and after the image, each [N, 2] (y, x), and the frame after `padding` alone."""
+        assert isinstance(self.size, tuple)
+        left, top, right, bottom = self.padding or (0, 0, 0, 0)  # type: ignore[misc]
+        padded = _padded(frame, self.padding or (0, 0, 0, 0))
+        # torchvision pads a side that is too short by the whole difference on both ends
+        extra = (ir.rows(self.size, frame.size) - padded.size).clamp(min=0)
+        return extra + ir.rows((top, left), extra), extra + ir.rows((bottom, right), extra), padded
 
     def _room(self, frame: ir.Frame) -> tuple[Tensor, Tensor]:
         """First offset of the crop and number of places, each [N, 2] (y, x)."""
         assert isinstance(self.size, tuple)
-        left, top, _, _ = self.padding or (0, 0, 0, 0)  # type: ignore[misc]
-        padded = _padded(frame, self.padding or (0, 0, 0, 0))
-        need = frame.resized(self.size).size - padded.size
+        near, far, padded = self._pads(frame)
         if not self.pad_if_needed:
             self._fits(padded)
-        # torchvision pads a side that is too short by the whole difference on both ends
-        extra = need.clamp(min=0)
-        first = -extra - ir.rows((top, left), extra)
-        return first, padded.size + 2 * extra - frame.resized(self.size).size + 1
+        return -near, frame.size + near + far - ir.rows(self.size, near) + 1
 
     def _fits(self, padded: ir.Frame) -> None:
         """Sizes on a GPU are not looked at, for that would wait for the device."""
@@ -339,8 +384,10 @@ class RandomCrop(Transform):
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         first, _ = self._room(frame)
         pads = self.padding is not None or self.pad_if_needed
-        if self.padding is not None:
-            _check_reflect(frame, self.padding, self.padding_mode)
+        if pads:
+            known = _known(frame)
+            near, far, _ = self._pads(known)
+            _check_border(known, near, far, self.padding_mode)
         left, top = first[:, 1] + params["left"], first[:, 0] + params["top"]
         return (
             crop(
@@ -416,13 +463,50 @@ def _padded(frame: ir.Frame, padding: Any) -> ir.Frame:
     return replace(frame, size=frame.size + ir.rows((top + bottom, left + right), frame.size))
 
 
-def _check_reflect(frame: ir.Frame, padding: Any, mode: str) -> None:
-    """A reflection reaches no further than the image."""
+def _leaves_something(frame: ir.Frame, padding: Any, mode: str) -> None:
+    """A negative padding leaves a pixel of every image.  frame: as far as the host knows it"""
     left, top, right, bottom = padding
-    if mode in ("reflect", "symmetric") and frame.fixed is not None:
-        limit = [side - (mode == "reflect") for side in frame.fixed]
-        if max(top, bottom) > limit[0] or max(left, right) > limit[1]:
-            raise ValueError(
-                f"padding_mode {mode!r} must not pad further than the image, got padding {padding} for size "
-                f"{frame.fixed}"
-            )
+    stays = (frame.size + ir.rows((top + bottom, left + right), frame.size) > 0).all(1)
+    if mode == "constant":
+        # torchvision crops before it paints, and cannot crop more than there is
+        crops = (min(top, 0) + min(bottom, 0), min(left, 0) + min(right, 0))
+        stays = stays & (frame.size + ir.rows(crops, frame.size) >= 0).all(1)
+
+    def refuse() -> ValueError:
+        return ValueError(
+            f"padding must leave a pixel of every image, got {padding}, left, top, right and bottom, for one of "
+            f"{tuple(frame.size[~stays][0].tolist())}; crop less, or Resize first"
+        )
+
+    require(stays, refuse)
+
+
+def _one_fill(fill: Any, mode: str) -> None:
+    """Borders that are made of the image are not painted, and torchvision refuses a colour there."""
+    if mode != "constant" and isinstance(fill, tuple) and len(fill) > 1:
+        raise ValueError(f"fill must be one number with padding_mode {mode!r}, got {fill}; leave fill out")
+
+
+def _known(frame: ir.Frame) -> ir.Frame:
+    """The frame as far as the host knows it: of images of one size a row, which is looked at on every device."""
+    if frame.fixed is None:
+        return frame
+    return replace(frame, size=torch.tensor([frame.fixed], device="cpu"))
+
+
+def _check_border(frame: ir.Frame, near: Tensor, far: Tensor, mode: str) -> None:
+    """A reflection reaches no further than the image.  near, far: [N, 2] int64 (y, x) of padding"""
+    if mode not in ("reflect", "symmetric"):
+        return
+    # torchvision crops before it makes a symmetric border
+    limit = frame.size - 1 if mode == "reflect" else frame.size + near.clamp(max=0) + far.clamp(max=0)
+    fits = ((near <= limit) & (far <= limit)).all(1)
+
+    def refuse() -> ValueError:
+        (top, left), (bottom, right), size = (v[~fits][0].tolist() for v in (near, far, frame.size))
+        return ValueError(
+            f"padding_mode {mode!r} must not pad further than the image, got padding {(left, top, right, bottom)} for "
+            f"size {tuple(size)}; pad less, or Resize first"
+        )
+
+    require(fits, refuse)

@@ -11,11 +11,9 @@ from torch import Tensor
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
-from gpuaug.transforms.geometry import antialiases, crop, resize
+from gpuaug.transforms.geometry import INTERPOLATION, antialiased, antialiases, crop, painting, resize
 
 __all__ = ["RandomResize", "RandomShortestSize", "RandomZoomOut", "ScaleJitter"]
-
-_INTERPOLATION = partial(arguments.interpolation, allowed=("bilinear", "nearest", "nearest-exact"))
 
 
 def _sides(name: str, value: Any) -> tuple[int, ...]:
@@ -31,7 +29,11 @@ class _Resized(Transform):
 
     interpolation: str
     antialias: bool
-    checks = {"interpolation": _INTERPOLATION, "antialias": antialiases}
+    checks = {"interpolation": INTERPOLATION, "antialias": antialiases}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        antialiased(self)
 
     def _common(self, fixed: tuple[int, int]) -> tuple[int, int] | None:
         """The one size that can come out of images of one size; None where sizes differ."""
@@ -157,11 +159,11 @@ class RandomZoomOut(WithProbability):
     """Put the image at a random place of a canvas whose sides are larger by a random factor, with probability p (Liu et
     al., SSD, 2016)."""
 
-    fill: float | tuple[float, ...] = 0
+    fill: float | tuple[float, ...] | None = 0
     side_range: tuple[float, float] = (1.0, 4.0)
     p: float = 0.5
     example = {"side_range": (1.5, 1.5), "p": 1.0}
-    checks = {"fill": partial(arguments.fill, none=False), "side_range": partial(arguments.interval, low=1.0)}
+    checks = {"fill": painting, "side_range": partial(arguments.interval, low=1.0)}
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         apply = super().sample(draw, frame)["apply"]

@@ -1,11 +1,10 @@
 """Transforms that turn, shear, scale, shift and tilt.  All lower to one `ir.Warp`, or `ir.Elastic`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,8 +134,8 @@ class RandomAffine(Transform):
 class RandomRotation(Transform):
     """Turn by a random angle in degrees; positive is counter-clockwise.
 
-    `expand=True` enlarges the image to hold the turned one.  Samples then differ in size, so it is accepted only where
-    every angle of the range is the same, which leaves the batch rectangular."""
+    `expand=True` enlarges the image to hold the turned one.  Samples of a range of angles then differ in size: a later
+    step must fix it.  Until then they lie in the corner of canvases as large as the largest."""
 
     degrees: float | tuple[float, float]
     interpolation: str = "nearest"
@@ -152,15 +151,6 @@ class RandomRotation(Transform):
         "fill": arguments.fill,
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        low, high = self.degrees  # type: ignore[misc]
-        if self.expand and low != high:
-            raise ValueError(
-                f"expand=True needs one angle for all samples, got degrees {self.degrees}; the batch would not be "
-                "rectangular"
-            )
-
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         return {"angle": draw.uniform(*self.degrees).float()}  # type: ignore[misc]
 
@@ -169,45 +159,71 @@ class RandomRotation(Transform):
         inverse = affine_inverse(about(frame, self.center), angle, (0.0, 0.0), 1.0, (0.0, 0.0))
         if not self.expand:
             return (warp(frame, frame, inverse, self.interpolation, self.fill),)
+        if frame.fixed is None:
+            # the caller refuses it, and names the transform
+            return (warp(frame, frame, inverse, self.interpolation, self.fill),)
         out = self.after(frame, params)
         # the larger frame keeps the image in its middle
         spare = (out.size - frame.size).double() / 2
         shift = matrix(1.0, 0.0, -spare[:, 1], 0.0, 1.0, -spare[:, 0], frame.size)
-        return (warp(frame, out, ir.product(inverse, shift), self.interpolation, self.fill),)
+        canvas = out if out.fixed is not None else frame.resized(_canvas(frame.fixed, self.degrees))
+        return (warp(frame, canvas, ir.product(inverse, shift), self.interpolation, self.fill),)
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
         if not self.expand or frame.fixed is None:
             return frame
-        return frame.resized(_expanded(frame.fixed, self.degrees[0], self.center))  # type: ignore[index]
+        low, high = self.degrees  # type: ignore[misc]
+        if low != high:
+            return replace(frame, size=_expanded(frame.size, params["angle"].double(), self.center), fixed=None)
+        # an angle is drawn as float32, and so is the one angle of a range without width
+        angle = torch.tensor([low], dtype=torch.float32, device="cpu").double()
+        height, width = _expanded(torch.tensor([frame.fixed], device="cpu"), angle, self.center)[0].tolist()
+        return frame.resized((height, width))
 
 
-def _expanded(size: tuple[int, int], degrees: float, center: tuple[float, float] | None) -> tuple[int, int]:
-    """(H, W) of the hull of a turned image (torchvision.transforms.v2.functional.rotate, its transposition by quarter
-    turns included)."""
+def _expanded(size: Tensor, degrees: Tensor, center: tuple[float, float] | None) -> Tensor:
+    """(H, W) of the hulls of turned images, [N, 2] int64 (torchvision.transforms.v2.functional.rotate, its
+    transposition by quarter turns included).  degrees: [N] float64"""
+    height, width = size.double().unbind(1)
+    turn = torch.deg2rad(degrees)
+    cos, sin = (_clean(smooth(name, turn)) for name in ("cos", "sin"))
+    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32
+    shift_x = shift_y = torch.zeros_like(cos)
+    if center is not None:
+        cx, cy = center[0] - width * 0.5, center[1] - height * 0.5
+        shift_x, shift_y = (cx - cos * cx) + sin * cy, (cy - sin * cx) - cos * cy
+    across, down, cos, sin, shift_x, shift_y = (v.float() for v in (width / 2, height / 2, cos, sin, shift_x, shift_y))
+    out = []
+    for reach, shift, middle in (
+        ((cos * across).abs() + (sin * down).abs(), shift_x, across),
+        ((sin * across).abs() + (cos * down).abs(), shift_y, down),
+    ):
+        low, high = (shift - reach) + middle, (shift + reach) + middle
+        # the far ends are rounded outwards, to a tolerance of 1e-4
+        near, far = ((v * (1 / _TOLERANCE)).trunc() * _TOLERANCE for v in (low, high))
+        out.append(-(-far).floor().long() - near.floor().long())
+    if center is not None:
+        return torch.stack([out[1], out[0]], 1)
+    # a turn by quarters is a transposition there
+    whole = (cos == 0) | (sin == 0)
+    exact = torch.where((cos == 0)[:, None], size.flip(1), size)
+    return torch.where(whole[:, None], exact, torch.stack([out[1], out[0]], 1))
+
+
+def _canvas(size: tuple[int, int], degrees: Any) -> tuple[int, int]:
+    """(H, W) that holds the hull of an image turned by any angle of a range."""
+    low, high = degrees
     height, width = size
-    # an angle is drawn as float32, and so is the one angle of a range without width
-    degrees = float(np.float32(degrees)) % 360
-    if center is None and degrees % 90 == 0:
-        return size if degrees % 180 == 0 else (width, height)
-    turn = math.radians(degrees)
-    cos, sin = math.cos(turn), math.sin(turn)
-    cx, cy = (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
-    # torchvision moves the corners by the inverse map, the turn about `center` included, in float32, where a quarter
-    # turn's are integers again
-    inverse = torch.tensor(
-        [[cos, -sin, cx - (cos * cx - sin * cy)], [sin, cos, cy - (sin * cx + cos * cy)]],
-        dtype=torch.float32,
-        device="cpu",
-    )
-    middle = torch.tensor([width / 2, height / 2], dtype=torch.float32, device="cpu")
-    signs = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]], dtype=torch.float32, device="cpu")
-    corners = torch.cat([signs * middle, torch.ones_like(signs[:, :1])], 1) @ inverse.T
-    low, high = (corners.amin(0) + middle, corners.amax(0) + middle)
-    # the far ends are rounded outwards, to a tolerance of 1e-4
-    wide, high_side = ((high * (1 / _TOLERANCE)).trunc() * _TOLERANCE).ceil() - (
-        (low * (1 / _TOLERANCE)).trunc() * _TOLERANCE
-    ).floor()
-    return int(high_side), int(wide)
+    found = []
+    for far, near in ((height, width), (width, height)):
+        # far |cos| + near |sin| is largest where the diagonal is upright, and once more in every half turn
+        tops = [s * math.degrees(math.atan2(near, far)) + 180.0 * k for s in (-1, 1) for k in range(-3, 4)]
+        turned = [low % 360.0, low % 360.0 + (high - low)]
+        inner = [t for t in tops if any(turned[0] <= t + 360.0 * k <= turned[1] for k in range(4))]
+        longest = max(far * abs(math.cos(a)) + near * abs(math.sin(a)) for a in map(math.radians, turned + inner))
+        # each end is rounded outwards
+        found.append(math.ceil(longest) + 2)
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ PARTNER = "partners of a mix"
 def specialisations() -> list[dict[str, Any]]:
     """What to compile, one dictionary a kernel; its "name" tells them apart.
 
-    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged), "program" and
-    "reduction" (fields of chain.ChainProgram and chain.Reduction), "widths" (columns of the tables), "size" and "out"
-    (of the images written), "trips" and "chances" (how often loops and branches run, for kernels/tools/sass.py)."""
+    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged), "program", "reduction"
+    and "following" (fields of chain.ChainProgram, and of the chain.Reduction that the launch is for and that it gathers
+    for the next), "widths" (columns of the tables), "cells" (columns of the cells), "size" and "out" (of the images
+    written), "trips" and "chances" (how often loops and branches run, for kernels/tools/sass.py)."""
     found: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
@@ -54,6 +55,14 @@ def reduction_of(entry: dict[str, Any]) -> Any:
     from gpuaug_kernels.chain import Reduction
 
     return Reduction(program=chain_of(entry), **_frozen(entry["reduction"])) if entry["reduction"] else None
+
+
+def following_of(entry: dict[str, Any]) -> Any:
+    """The reduction that an entry gathers for the launch after it; None where it gathers none."""
+    from gpuaug_kernels.chain import Reduction
+
+    given = entry["following"]
+    return given and Reduction(**_frozen(given | {"program": chain_of(given)}))
 
 
 def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
     from gpuaug_kernels import launch
     from gpuaug_kernels.chain import Tables
 
-    source, program = source_of(entry), chain_of(entry)
+    source, program, following = source_of(entry), chain_of(entry), following_of(entry)
     *tables, statistics = (torch.empty(1, width, device="cpu") for width in entry["widths"])
     out = entry["out"]
     made = launch.ahead(
@@ -99,8 +108,11 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
         getattr(torch, out["dtype"]),
         out["channels_last"],
         reduction_of(entry),
+        following,
+        entry["cells"],
     )
-    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=launch.options(program, target))
+    options = launch.options(program, target, following)
+    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=options)
 
 
 def draw_names() -> list[str]:

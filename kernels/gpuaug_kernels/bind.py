@@ -3,7 +3,7 @@
 `JITFunction.run` types every argument, hashes all compile-time constants and compares every global that the kernel
 reads, each time.  Here that happens once for what a compiled kernel depends on: the card, the dtype and the alignment
 of every tensor, and the class of every number.  What a launch then takes is the way that Triton's tutorials take, the
-same from 3.6 on: `compiled[grid](*arguments)`, which reads the current stream and calls whoever watches launches."""
+same from 3.6 on: `compiled[grid](*arguments)`, which reads the current stream and calls the hooks of profilers."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext

@@ -2,12 +2,13 @@
 
 It must read each input value that the chain needs once (twice where a tile crosses the edge of a cut), and write each
 output value once: for a crop of a 375 x 500 uint8 image to 3 x 224 x 224 bfloat16 at most 562 + 301 kB.  A statistic
-costs a launch of the same body that reads again, for the samples that have one, and writes what statistics.py says."""
+of what a launch writes for another is gathered on the way, for the samples that have one, and costs what statistics.py
+says; of anything else it costs a launch of the same body that reads again."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -15,9 +16,20 @@ import triton.language as tl
 from torch import Tensor
 
 from gpuaug_kernels import codes
-from gpuaug_kernels.constants import ALONE, CUTMIX, MIXUP, PITCH, PIXELS16, RECORD
+from gpuaug_kernels.constants import (
+    ALONE,
+    CUTMIX,
+    MIX_INSIDE,
+    MIX_LAM,
+    MIX_PARTNER,
+    MIXUP,
+    PITCH,
+    PIXELS16,
+    RECORD,
+)
 from gpuaug_kernels.point import inside, run_stages
 from gpuaug_kernels.read import read
+from gpuaug_kernels.source import stored
 from gpuaug_kernels.store import store_tile
 from gpuaug_kernels.tuples import Image, Row, Tile
 
@@ -52,6 +64,13 @@ class Reduction:
     kinds: tuple[int, ...]  # that some sample may need
     kind_column: int  # in the integers, of the kind that each sample needs, 0 for none; -1 where all need the only one
     width: int  # columns of a statistic in a row of cells and of statistics, the same for every number of a launch
+
+
+class NextStatistic(NamedTuple):
+    """A statistic of what a launch writes, gathered on the way for the launch after it."""
+
+    reduction: Reduction  # of the launch after it: its program reads the pixel itself, and nothing is before it
+    cells: Tensor  # [N, columns] int64, zero at first
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,12 @@ def add_mix_side(MIX: tl.constexpr, side, old, new, box, lam, at):
     elif MIX == MIXUP:
         share = tl.load(lam)
         out = old + tl.where(side == 0, share, 1.0 - share) * new
+    elif MIX == MIX_INSIDE:
+        share = tl.load(lam)
+        weight = tl.where(side == 0, share, 1.0 - share)
+        # what has no weight is not multiplied
+        both = old + tl.where(weight == 0.0, 0.0, weight * new)
+        out = tl.where(inside(box, at), both, tl.where(side == 0, new, old))
     else:
         out = new
     return out
@@ -113,13 +138,29 @@ def mix_sides(MIX: tl.constexpr, box, lam, y0, x0, y1, x1):
         # a side without weight is not multiplied
         first = (tl.load(lam) == 0.0).to(tl.int32)
         last = 2 - (tl.load(lam) == 1.0).to(tl.int32)
-    elif MIX == CUTMIX:
+    elif MIX == CUTMIX or MIX == MIX_INSIDE:
         bx0, by0, bx1, by1 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
         within = (bx0 <= x0) & (bx1 >= x1) & (by0 <= y0) & (by1 >= y1)
         touches = (bx0 < x1) & (bx1 > x0) & (by0 < y1) & (by1 > y0) & (bx0 < bx1) & (by0 < by1)
+        if MIX == MIX_INSIDE:
+            within = within & (tl.load(lam) == 0.0)
+            touches = touches & (tl.load(lam) != 1.0)
         first = within.to(tl.int32)
         last = 1 + touches.to(tl.int32)
     return first, last
+
+
+@triton.jit
+def gather_following(
+    FOLLOW: tl.constexpr, FOLLOWING: tl.constexpr, r, g, b, kind, row, at, FORMAT: tl.constexpr, LAYOUT: tl.constexpr
+):
+    """Add a tile that was written to the statistic of the launch after this one, as that would read it again.
+
+    kind: of the statistic that the sample needs, 0 for none"""
+    if kind != 0:
+        r, g, b = stored(r, LAYOUT.form), stored(g, LAYOUT.form), stored(b, LAYOUT.form)
+        none = tl.full((), 0, tl.int32)
+        run_stages(FOLLOW, 2, FOLLOWING.end, r, g, b, none, row, at, FORMAT, 0)
 
 
 @triton.jit
@@ -129,7 +170,8 @@ def chain(
     integers,  # [N, WIDTHS.integers] int32
     doubles,  # [N, WIDTHS.doubles] float64
     statistics,  # [N, WIDTHS.statistics] float32, see statistics.py
-    out,  # [N, LAYOUT.written, height, width] of any dtype; to reduce: cells, [N, WIDTHS.statistics] int64
+    out,  # [N, LAYOUT.written, height, width] of any dtype; not written where the launch reduces
+    cells,  # [N, WIDTHS.cells] int64, of the statistic that is gathered; anything where there is none
     stride_n,  # strides of the source in elements
     stride_c,
     stride_y,  # unused where images are ragged: each has its own in the integers
@@ -144,6 +186,8 @@ def chain(
     RAGGED: tl.constexpr,  # 0; 1 for images of uint8, 2 of float32
     REDUCE: tl.constexpr,  # the number of the statistic that this launch reduces; -1 where it writes images
     KIND_COLUMN: tl.constexpr,  # in the integers, 0 where a sample has no such statistic; -1 where every one has it
+    FOLLOW: tl.constexpr,  # records of the launch after this one, up to the statistic that this one gathers for it
+    FOLLOWING: tl.constexpr,  # see tuples.py
     TILE: tl.constexpr,
 ):
     """One tile of one sample.
@@ -162,14 +206,19 @@ def chain(
     if KIND_COLUMN >= 0:
         if tl.load(mine + KIND_COLUMN) == 0:
             return
-    lam, box = floats + n * WIDTHS.floats + PROGRAM[RECORD + 1], mine + PROGRAM[RECORD + 2] + 1
-    cells = out + n * WIDTHS.statistics
+    kind = tl.full((), 1, tl.int32)
+    if FOLLOWING.kind_column >= 0:
+        # long before it is asked for
+        kind = tl.load(mine + FOLLOWING.kind_column)
+    lam = floats + n * WIDTHS.floats + PROGRAM[RECORD + MIX_LAM]
+    box = mine + PROGRAM[RECORD + MIX_PARTNER] + 1
+    cells += n * WIDTHS.cells
     # a statistic after the mix is reduced there: before it this launch reduces none
     BEFORE: tl.constexpr = REDUCE if MIX == ALONE else -1
     partner = n
     if MIX != ALONE:
         partner = tl.load(box - 1).to(tl.int64)
-        # a row that the batch does not have is nobody's memory: the sample is its own partner then
+        # a row beyond the batch must not be read: the sample is its own partner then
         partner = tl.where((partner >= 0) & (partner < tl.num_programs(0) // FORMAT.groups), partner, n)
     first, last = mix_sides(MIX, box, lam, top, left, tl.minimum(top + TILE, height), tl.minimum(left + TILE, width))
     r = tl.zeros((TILE * TILE,), tl.float32)
@@ -202,3 +251,6 @@ def chain(
         r, g, b, _ = run_stages(PROGRAM, PARTS.before, PARTS.end, r, g, b, first_after, row, at, FORMAT, REDUCE)
     if REDUCE < 0:
         store_tile(out, n, r, g, b, at, (height, width), mask, LAYOUT)
+        if FOLLOWING.end > 0:
+            row = Row(floats + n * WIDTHS.floats, mine, statistics, cells, mask)
+            gather_following(FOLLOW, FOLLOWING, r, g, b, kind, row, at, FORMAT, LAYOUT)

@@ -11,12 +11,14 @@ and what choices point to.  The fields of a record, by its code:
                      has one of several sources
     CUTMIX           code, 0, column of partner and box in the integers, 0, 0
     MIXUP            code, column of lam in the floats, column of the partner in the integers, 0, 0
+    MIX_INSIDE       code, column of lam in the floats, column of partner and box in the integers, 0, 0
     AFFINE           code, column of the scales and column of the biases, both in the floats; whether to clamp; 0
     NORMALIZE        code, column of the means and column of 1 / std, both in the floats; 0, 0
     CONTRAST         code, column of the factor in the floats, channels, whether there is one channel, floats that a
                      statistic takes in a row; AUTOCONTRAST and EQUALIZE the same without a factor
     any other stage  code, column in the floats, column in the integers, flag, slot of its noise
-    CHOICE           code, column of the index in the integers, steps, first record of its branches, number of branches
+    CHOICE           code, first column of its words in the integers, steps, first record of its branches, number of
+                     branches: a word holds as many indices of `choice_bits` as fit 31, the first step's lowest
     a branch         first record, last record + 1, 0, 0, 0
 """
 
@@ -27,6 +29,11 @@ def _named(first: str, last: str) -> dict[str, int]:
     return {n.lower(): globals()[n] for n in names[names.index(first) : names.index(last) + 1]}
 
 
+def choice_bits(branches: int) -> int:
+    """Bits of an index into branches, in the words of a CHOICE."""
+    return 4 if branches <= 16 else 8 if branches <= 256 else 16
+
+
 # integers a record
 RECORD = 5
 # rows and columns of the square of pixels that a program of the grid makes
@@ -34,16 +41,29 @@ TILE = 32
 # a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
 NOTHING = 2.0**-15
 
+# where a field lies in its record, by the kind of record; field 0 is the code
+SOURCE_OPTION, SOURCE_FLOATS, SOURCE_INTEGERS, SOURCE_DOUBLES = range(1, 5)
+SWITCH_COUNT, SWITCH_FIRST, SWITCH_INDEX = range(1, 4)
+MIX_LAM, MIX_PARTNER = range(1, 3)
+STAGE_FLOATS, STAGE_INTEGERS, STAGE_FLAG, STAGE_SLOT = range(1, 5)
+STATISTIC_FLOATS, STATISTIC_CHANNELS, STATISTIC_MONO, STATISTIC_WIDTH = range(1, 5)
+CHOICE_INDEX, CHOICE_STEPS, CHOICE_FIRST, CHOICE_COUNT = range(1, 5)
+# a branch has no code
+BRANCH_FIRST, BRANCH_LAST = range(2)
+
 # ---- what a chain is made of
 # sources
 PIXEL, TRIANGLE, FLOOR, BILINEAR, NEAREST, SHARPEN, SWITCH, BLUR_ROWS, BLUR_COLUMNS, PROJECT = range(10)
-SOURCES = _named("PIXEL", "PROJECT")
+# resamples whose weights are a cubic of a = -1/2, one of a = -3/4, and Lanczos's of three lobes
+CATMULL_ROM, CUBIC, LANCZOS = range(10, 13)
+SOURCES = _named("PIXEL", "LANCZOS")
+RESAMPLES = (TRIANGLE, FLOOR, CATMULL_ROM, CUBIC, LANCZOS)
 # what a resample reads beyond its source; "none": it never reads there
 NONE, CONSTANT, EDGE, REFLECT, SYMMETRIC = range(5)
 BORDERS = _named("NONE", "SYMMETRIC")
 # mixes
-ALONE, CUTMIX, MIXUP = range(3)
-MIXES = _named("ALONE", "MIXUP")
+ALONE, CUTMIX, MIXUP, MIX_INSIDE = range(4)
+MIXES = _named("ALONE", "MIX_INSIDE")
 # stages
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
 SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE, PERMUTE, ADD_BELOW = range(8, 17)

@@ -11,9 +11,9 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from gpuaug_kernels import codes
 from gpuaug_kernels.bind import Bound
-from gpuaug_kernels.chain import TILE, ChainProgram, Reduction, Source, Tables, chain
+from gpuaug_kernels.chain import TILE, ChainProgram, NextStatistic, Reduction, Source, Tables, chain
 from gpuaug_kernels.statistics import finish
-from gpuaug_kernels.tuples import Format, Kinds, Layout, Parts, Widths
+from gpuaug_kernels.tuples import Following, Format, Kinds, Layout, Parts, Widths
 
 # stages of long polynomials
 HEAVY = {codes.GAUSSIAN, codes.ERASE}
@@ -37,10 +37,12 @@ def images(
     dtype: torch.dtype,
     channels_last: bool,
     out: Tensor | None = None,
+    following: NextStatistic | None = None,
 ) -> Tensor:
     """Run the chain in one launch: [N, C, H, W] of a dtype, into `out` where it is given.
 
-    statistics: what `reduce_statistics` gives"""
+    statistics: what `reduce_statistics` gives; following: what to gather of the images, which are then in no more than
+    16 bits of [0, 1] or in float32"""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     shape = (tables.integers.shape[0], program.written, *size)
     if out is not None and (out.shape != shape or out.dtype != dtype or not out.is_contiguous(memory_format=layout)):
@@ -59,7 +61,7 @@ def images(
     kind = (source.place, channels_last, size[1], written.dtype, written.data_ptr() & 15)
     if kind not in program.bound:
         program.bound[kind] = output_layout(source, program, *kind[1:])
-    _launch(source, program, tables, statistics, size, written, program.bound[kind])
+    _launch(source, program, tables, statistics, size, written, program.bound[kind], None, following)
     return written.to(dtype) if out is None else out.copy_(written) if rounded else out
 
 
@@ -77,16 +79,21 @@ def reduce_statistics(
     tables: Tables,
     size: tuple[int, int],
     cells: Tensor | None = None,
+    gathered: bool = False,
 ) -> Tensor:
     """All statistics of samples, [N, columns] float32: for each number a launch over the images and one that finishes
-    it.  cells: zeros to gather them in, [N, columns] int64, written to; None: made here"""
+    it.
+
+    cells: zeros to gather them in, [N, columns] int64, written to; None: made here; gathered: they hold the first
+    statistic already, of the launch that wrote the source"""
     statistics = statistics_table(reductions, tables.integers.shape[0], tables.integers.device)
     if not reductions:
         return statistics
-    if cells is None or cells.shape != statistics.shape:
-        cells = torch.zeros(statistics.shape, dtype=torch.int64, device=statistics.device)
+    if cells is None:
+        cells = cells_table(reductions, tables.integers.shape[0], tables.integers.device)
     for reduction in reductions:
-        _launch(source, reduction.program, tables, statistics, size, cells, Layout(), reduction)
+        if reduction.number or not gathered:
+            _launch(source, reduction.program, tables, statistics, size, cells, Layout(), reduction)
         if statistics.shape[0]:
             _bound_finish(reduction, tables, statistics)(
                 statistics.device,
@@ -99,6 +106,11 @@ def reduce_statistics(
 def statistics_table(reductions: Sequence[Reduction], n: int, device: torch.device) -> Tensor:
     """An empty table for the statistics of n samples; without any it has one column, which nothing reads."""
     return torch.empty((n, max(1, sum(r.width for r in reductions))), dtype=torch.float32, device=device)
+
+
+def cells_table(reductions: Sequence[Reduction], n: int, device: torch.device) -> Tensor:
+    """Zeros to gather the statistics of n samples in."""
+    return torch.zeros((n, max(1, sum(r.width for r in reductions))), dtype=torch.int64, device=device)
 
 
 def statistic_channels(reduction: Reduction) -> int:
@@ -133,15 +145,15 @@ def interpreted() -> bool:
     return isinstance(chain, InterpretedFunction)
 
 
-def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
+def options(program: ChainProgram, target: int = 90, following: Reduction | None = None) -> dict[str, int]:
     """How a program is compiled: registers enough to spill none, and no more, since what runs at once hides what is
     waited for.  target: compute capability times ten"""
     source, mix = program.records[0], program.records[codes.RECORD]
     # a normal is a long polynomial for every pixel that a thread holds
-    heavy = bool(_stage_codes(program.records, 2, program.end) & HEAVY)
+    heavy = any(_stage_codes(p.records, 2, p.end) & HEAVY for p in (program, following and following.program) if p)
     # the compiler takes more for the same on later cards
     later = target >= 100
-    if source == codes.TRIANGLE:
+    if source in codes.RESAMPLES and source != codes.FLOOR:
         return {"num_warps": 8, "maxnreg": 168 if heavy or mix != codes.ALONE else 128 if later else 80}
     if source in (codes.PIXEL, codes.FLOOR):
         if heavy or mix != codes.ALONE:
@@ -149,8 +161,10 @@ def options(program: ChainProgram, target: int = 90) -> dict[str, int]:
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
     if source == codes.SWITCH:
-        # each source has its own needs: fewer pixels a thread spill none of them
-        return {"num_warps": 8, "maxnreg": 128}
+        # each source has its own needs, and few pixels a thread spill none of them; four programs at once then hide
+        # what each waits for
+        many = _ways(program.records) & (MANY_REGISTERS - {codes.NEAREST})
+        return {"num_warps": 8, "maxnreg": 128 if many or heavy or mix != codes.ALONE else 64}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 
@@ -171,6 +185,12 @@ def _stage_codes(records: tuple[int, ...], first: int, last: int) -> set[int]:
         for j in range(branch, branch + count) if code == codes.CHOICE else ():
             found |= _stage_codes(records, *records[codes.RECORD * j : codes.RECORD * j + 2])
     return found
+
+
+def _ways(records: tuple[int, ...]) -> set[int]:
+    """The codes of the sources that a SWITCH picks from."""
+    _, count, first, _, _ = records[: codes.RECORD]
+    return {records[codes.RECORD * k] for k in range(first, first + count)}
 
 
 def source_form(source: Source, program: ChainProgram) -> int:
@@ -198,8 +218,10 @@ def chain_constants(
     statistics: Tensor,
     layout: Layout,
     reduction: Reduction | None,
+    following: Reduction | None = None,
+    cells: int = 0,
 ) -> dict[str, object]:
-    """The compile-time constants of `chain`."""
+    """The compile-time constants of `chain`.  cells: columns"""
     # a stride that is known when compiling saves an instruction for each address
     step = 3 if source.strides()[3] == 3 else 0
     form = source_form(source, program)
@@ -208,12 +230,14 @@ def chain_constants(
     return {
         "PROGRAM": program.records,
         "PARTS": Parts(program.end_before, program.end, program.statistics_before),
-        "WIDTHS": Widths(*(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, statistics))),
+        "WIDTHS": Widths(*(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, statistics)), cells),
         "FORMAT": Format(program.channels, program.blocks, program.groups, form, aligned, step),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "REDUCE": reduction.number if reduction else -1,
         "KIND_COLUMN": reduction.kind_column if reduction else -1,
+        "FOLLOW": following.program.records if following else (0,),
+        "FOLLOWING": Following(following.program.end, following.kind_column) if following else Following(),
         "TILE": TILE,
     }
 
@@ -242,20 +266,26 @@ def _launch(
     out: Tensor,
     layout: Layout,
     reduction: Reduction | None = None,
+    following: NextStatistic | None = None,
 ) -> None:
     n, device = tables.integers.shape[0], out.device
     table = (tables.floats, tables.integers, tables.doubles, statistics)
-    kind = (source.place, layout, reduction and reduction.number, *(t.shape[1] for t in table), device)
+    # a launch that reduces writes its cells alone
+    cells = out if reduction else following.cells if following else statistics
+    after = following.reduction if following else None
+    which = reduction.number if reduction else -2 if following else -1
+    kind = (source.place, layout, which, *(t.shape[1] for t in (*table, cells)), device)
     bound = program.bound.get(kind)
     if bound is None or source.data.shape[0] != n or source.data.device != device:
-        # whoever launches a program again does so with tables that were made in the same way
+        # a program that is launched again has tables that were made in the same way
         _check(source, tables, statistics, out)
         target = target_of(out.device.index) if out.is_cuda else 90
-        constants = chain_constants(source, program, tables, statistics, layout, reduction)
-        bound = program.bound[kind] = Bound(chain, constants, options(program, target))
+        width = cells.shape[1] if reduction or following else 0
+        constants = chain_constants(source, program, tables, statistics, layout, reduction, after, width)
+        bound = program.bound[kind] = Bound(chain, constants, options(program, target, after))
     grid = (n * program.groups, -(-size[1] // TILE), -(-size[0] // TILE))
     if n:
-        bound(device, grid, source.data, *table, out, *source.strides(), *size)
+        bound(device, grid, source.data, *table, out, cells, *source.strides(), *size)
 
 
 def _check(source: Source, tables: Tables, statistics: Tensor, out: Tensor) -> None:
@@ -299,13 +329,17 @@ def ahead(
     dtype: torch.dtype,
     channels_last: bool,
     reduction: Reduction | None = None,
+    following: Reduction | None = None,
+    cells: int = 0,
 ) -> ASTSource:
-    """The kernel that a launch would compile, for triton.compile and any target.  reduction: the one that it is for"""
+    """The kernel that a launch would compile, for triton.compile and any target.  reduction: the one that it is for;
+    following: the one that it gathers; cells: columns of their cells"""
     table = {"floats": "*fp32", "integers": "*i32", "doubles": "*fp64", "statistics": "*fp32"}
     pointers = {
         "source": "*i64" if source.ragged else _TYPES[source.dtype],
         **table,
         "out": "*i64" if reduction else _TYPES[dtype],
+        "cells": "*i64" if reduction or following else "*fp32",
     }
     numbers = dict(
         zip(
@@ -314,7 +348,7 @@ def ahead(
     )
     layout = Layout() if reduction else output_layout(source, program, channels_last, size[1], dtype)
     # as a launch specialises arguments: a 1 is a constant, and a multiple of 16 allows wider loads
-    constant = chain_constants(source, program, tables, statistics, layout, reduction)
+    constant = chain_constants(source, program, tables, statistics, layout, reduction, following, cells)
     constant |= {k: 1 for k, v in numbers.items() if v == 1}
     signature = {k: "constexpr" if k in constant else pointers.get(k, "i32") for k in chain.arg_names}
     aligned = [*pointers, *(k for k, v in numbers.items() if v % 16 == 0)]

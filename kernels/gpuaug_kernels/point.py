@@ -18,7 +18,13 @@ from gpuaug_kernels.constants import (
     ADD_BELOW,
     AFFINE,
     AUTOCONTRAST,
+    BRANCH_FIRST,
+    BRANCH_LAST,
     CHOICE,
+    CHOICE_COUNT,
+    CHOICE_FIRST,
+    CHOICE_INDEX,
+    CHOICE_STEPS,
     CONTRAST,
     EQUALIZE,
     ERASE,
@@ -33,6 +39,14 @@ from gpuaug_kernels.constants import (
     SALT_PEPPER,
     SATURATION,
     SOLARIZE,
+    STAGE_FLAG,
+    STAGE_FLOATS,
+    STAGE_INTEGERS,
+    STAGE_SLOT,
+    STATISTIC_CHANNELS,
+    STATISTIC_FLOATS,
+    STATISTIC_MONO,
+    STATISTIC_WIDTH,
 )
 from gpuaug_kernels.noise import noise_words, normals, pick_word, uniform
 from gpuaug_kernels.statistics import add_histogram, add_mean, add_range, histogram_bin
@@ -258,14 +272,18 @@ def statistic_stage(
     PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, number, row, at, FORMAT: tl.constexpr, REDUCE: tl.constexpr
 ):
     """A stage with a statistic, which an earlier launch has reduced, or which this launch reduces."""
-    f, statistics = row.floats + PROGRAM[K + 1], row.statistics + number * PROGRAM[K + 4]
+    CODE: tl.constexpr = PROGRAM[K]
+    CHANNELS: tl.constexpr = PROGRAM[K + STATISTIC_CHANNELS]
+    MONO: tl.constexpr = PROGRAM[K + STATISTIC_MONO]
+    f = row.floats + PROGRAM[K + STATISTIC_FLOATS]
+    statistics = row.statistics + number * PROGRAM[K + STATISTIC_WIDTH]
     if REDUCE < 0:
-        r, g, b = apply_statistic(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, statistics, at, FORMAT)
+        r, g, b = apply_statistic(CODE, CHANNELS, r, g, b, f, statistics, at, FORMAT)
     elif number == REDUCE:
-        cells = row.cells + REDUCE * PROGRAM[K + 4]
-        reduce_tile(PROGRAM[K], PROGRAM[K + 2], PROGRAM[K + 3], r, g, b, cells, row.mask, at, FORMAT)
+        cells = row.cells + REDUCE * PROGRAM[K + STATISTIC_WIDTH]
+        reduce_tile(CODE, CHANNELS, MONO, r, g, b, cells, row.mask, at, FORMAT)
     elif REDUCE > 0:
-        r, g, b = apply_statistic(PROGRAM[K], PROGRAM[K + 2], r, g, b, f, statistics, at, FORMAT)
+        r, g, b = apply_statistic(CODE, CHANNELS, r, g, b, f, statistics, at, FORMAT)
     return r, g, b
 
 
@@ -275,19 +293,24 @@ def run_stage(
 ):
     """One record.  What follows the statistic that this launch reduces is passed over."""
     CODE: tl.constexpr = PROGRAM[K]
-    f = row.floats + PROGRAM[K + 1]
+    # the column of floats and that of integers; or two of floats, as codes.py says
+    FIRST: tl.constexpr = PROGRAM[K + STAGE_FLOATS]
+    SECOND: tl.constexpr = PROGRAM[K + STAGE_INTEGERS]
+    FLAG: tl.constexpr = PROGRAM[K + STAGE_FLAG]
+    SLOT: tl.constexpr = PROGRAM[K + STAGE_SLOT]
+    f = row.floats + FIRST
     if (REDUCE < 0) | (number <= REDUCE):
         if (CODE == CONTRAST) | (CODE == AUTOCONTRAST) | (CODE == EQUALIZE):
             r, g, b = statistic_stage(PROGRAM, K, r, g, b, number, row, at, FORMAT, REDUCE)
             number += 1
         elif CODE == SALT_PEPPER:
-            r, g, b = salt_pepper(r, g, b, f, row, at, PROGRAM[K + 4], PROGRAM[K + 3], FORMAT)
+            r, g, b = salt_pepper(r, g, b, f, row, at, SLOT, FLAG, FORMAT)
         elif CODE == GAUSSIAN:
-            r, g, b = gaussian(r, g, b, f, row, at, PROGRAM[K + 4], PROGRAM[K + 3], FORMAT)
+            r, g, b = gaussian(r, g, b, f, row, at, SLOT, FLAG, FORMAT)
         elif CODE == ERASE:
-            r, g, b = erase(r, g, b, f, row.integers + PROGRAM[K + 2], row, at, PROGRAM[K + 4], FORMAT)
+            r, g, b = erase(r, g, b, f, row.integers + SECOND, row, at, SLOT, FORMAT)
         else:
-            r, g, b = point_stage(CODE, PROGRAM[K + 1], PROGRAM[K + 2], PROGRAM[K + 3], r, g, b, row, at, FORMAT)
+            r, g, b = point_stage(CODE, FIRST, SECOND, FLAG, r, g, b, row, at, FORMAT)
     return r, g, b, number
 
 
@@ -296,13 +319,20 @@ def run_choice(
     PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, number, row, at, FORMAT: tl.constexpr, REDUCE: tl.constexpr
 ):
     """Step by step the sample's branch, chosen at run time: a tile has one sample, so that no warp diverges."""
-    for step in range(PROGRAM[K + 2]):
-        index = tl.load(row.integers + PROGRAM[K + 1] + step)
-        for k in tl.static_range(tl.constexpr(PROGRAM[K + 4])):
+    COUNT: tl.constexpr = PROGRAM[K + CHOICE_COUNT]
+    BITS: tl.constexpr = 4 if COUNT <= 16 else (8 if COUNT <= 256 else 16)
+    HELD: tl.constexpr = 31 // BITS
+    # loaded before the steps, none of which then waits for it
+    word = tl.load(row.integers + PROGRAM[K + CHOICE_INDEX])
+    for step in range(PROGRAM[K + CHOICE_STEPS]):
+        if PROGRAM[K + CHOICE_STEPS] > HELD:
+            word = tl.load(row.integers + PROGRAM[K + CHOICE_INDEX] + step // HELD)
+        index = (word >> (BITS * (step % HELD))) & ((1 << BITS) - 1)
+        for k in tl.static_range(COUNT):
             if index == k:
                 # triton 3.6 cannot slice a tuple: a record is named by its place in PROGRAM
                 r, g, b, number = run_branch(
-                    PROGRAM, RECORD * (PROGRAM[K + 3] + k), r, g, b, number, row, at, FORMAT, REDUCE
+                    PROGRAM, RECORD * (PROGRAM[K + CHOICE_FIRST] + k), r, g, b, number, row, at, FORMAT, REDUCE
                 )
     return r, g, b, number
 
@@ -312,7 +342,9 @@ def run_branch(
     PROGRAM: tl.constexpr, K: tl.constexpr, r, g, b, number, row, at, FORMAT: tl.constexpr, REDUCE: tl.constexpr
 ):
     """The records that a branch points to."""
-    return run_stages(PROGRAM, PROGRAM[K], PROGRAM[K + 1], r, g, b, number, row, at, FORMAT, REDUCE)
+    return run_stages(
+        PROGRAM, PROGRAM[K + BRANCH_FIRST], PROGRAM[K + BRANCH_LAST], r, g, b, number, row, at, FORMAT, REDUCE
+    )
 
 
 @triton.jit

@@ -11,7 +11,7 @@ What the functions here are handed (see tuples.py):
              rectangle (4 to 7), rectangle of the output that is not filled (8 to 11), each x0 y0 x1 y1; of other
              sources height and width of the input
     d        pointer to the source's doubles of the sample, [columns] float64.  Of a resample: two rows of the map from
-             output to input (0 to 5), half widths of the triangle along x and y (6, 7)
+             output to input (0 to 5), half widths of the kernel along x and y (6, 7)
     fill     pointer to [FORMAT.channels] float32
     at       the tile
 """
@@ -26,14 +26,25 @@ from gpuaug_kernels.constants import (
     NONE,
     PIXELS16,
     REFLECT,
+    SHORTS,
     SYMMETRIC,
     TILE,
+    TRIANGLE,
     WORDS,
 )
 from gpuaug_kernels.point import blend, inside, load_channels
 from gpuaug_kernels.taps import axis_taps, byte_means, heaviest_tap, inverse_weight, tap_weight, to_int32
 from gpuaug_kernels.tuples import Axis
-from gpuaug_kernels.words import join8, load_eight, load_pixel, magic_float, unpack_bytes, unpack_shorts, word_base
+from gpuaug_kernels.words import (
+    join8,
+    load_eight,
+    load_pixel,
+    magic_float,
+    short_bits,
+    unpack_bytes,
+    unpack_shorts,
+    word_base,
+)
 
 
 @triton.jit
@@ -94,6 +105,14 @@ def to_unit(x, one):
 
 
 @triton.jit
+def stored(x, FORM: tl.constexpr):
+    """What a later launch reads of a value that is written for it.  FORM: of the layout"""
+    if FORM == SHORTS:
+        x = to_unit(magic_float(short_bits(x)), 65535.0)
+    return x
+
+
+@triton.jit
 def read_pixel(image, at, mask, height, FORMAT: tl.constexpr):
     """The pixel itself."""
     if FORMAT.form == WORDS:
@@ -120,9 +139,10 @@ def sharpen(image, factor, i, at, mask, FORMAT: tl.constexpr):
     inner = mask & (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
     r, g, b = gather(image, y, x, at.channel, mask, FORMAT)
     sr, sg, sb = 4.0 * r, 4.0 * g, 4.0 * b
-    for dy in tl.static_range(-1, 2):
+    # a loop, so that no more than a row is held in registers at once
+    for j in range(3):
         for dx in tl.static_range(-1, 2):
-            vr, vg, vb = gather(image, y + dy, x + dx, at.channel, inner, FORMAT)
+            vr, vg, vb = gather(image, y + (j - 1), x + dx, at.channel, inner, FORMAT)
             sr, sg, sb = sr + vr, sg + vg, sb + vb
     one = unit_scale(image, FORMAT)
     r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
@@ -206,8 +226,10 @@ def fill_border(r, g, b, valid, fills, EXTEND: tl.constexpr):
 
 
 @triton.jit
-def triangle_taps(image, fills, i, d, down, across, channel, FORMAT: tl.constexpr, EXTEND: tl.constexpr):
-    """A mean of taps: one row of taps after the other.
+def triangle_taps(
+    image, fills, i, d, down, across, channel, FORMAT: tl.constexpr, KIND: tl.constexpr, EXTEND: tl.constexpr
+):
+    """A mean of taps, under any kernel: one row of taps after the other.
 
     A tap beyond the window weighs nothing and is read at its edge, so that no load needs a mask."""
     x1, y1 = tl.load(i + 2), tl.load(i + 3)
@@ -219,18 +241,18 @@ def triangle_taps(image, fills, i, d, down, across, channel, FORMAT: tl.constexp
     g, b, total_x, total_y = r, r, r, r
     one = unit_scale(image, FORMAT)
     for j in range(taps_y):
-        wy = tap_weight(first_y, beyond_y, slope_y, j, y1)
+        wy = tap_weight(first_y, beyond_y, slope_y, j, y1, KIND)
         iy, valid_y = border_tap(tl.minimum(first_y + j, y1 - 1), sy0, sy1, EXTEND)
         total_y += wy
         total_x = tl.zeros_like(r)
         for k in range(taps_x):
-            wx = tap_weight(first_x, beyond_x, slope_x, k, x1)
+            wx = tap_weight(first_x, beyond_x, slope_x, k, x1, KIND)
             ix, valid_x = border_tap(tl.minimum(first_x + k, x1 - 1), sx0, sx1, EXTEND)
             valid, w = valid_y & valid_x, wy * wx
             # floats that weigh nothing are not read, since 0 times NaN is NaN; an integer is never NaN
             wanted = valid
             if one == 1.0:
-                wanted = valid & (w > 0.0)
+                wanted = valid & (w != 0.0)
             vr, vg, vb = gather(image, iy, ix, channel, wanted, FORMAT)
             vr, vg, vb = fill_border(vr, vg, vb, valid, fills, EXTEND)
             r, g, b, total_x = r + w * vr, g + w * vg, b + w * vb, total_x + wx
@@ -303,10 +325,10 @@ def resample(image, fill, i, d, at, FORMAT: tl.constexpr, KIND: tl.constexpr, EX
     if KIND == FLOOR:
         r, g, b = nearest_taps(image, fills, i, down, across, at.channel, FORMAT, EXTEND)
         r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
-    elif (FORMAT.form == WORDS) & (EXTEND == NONE):
+    elif (KIND == TRIANGLE) & (FORMAT.form == WORDS) & (EXTEND == NONE):
         r, g, b = triangle_words(image, i, d, down, across, FORMAT)
     else:
-        r, g, b = triangle_taps(image, fills, i, d, down, across, at.channel, FORMAT, EXTEND)
+        r, g, b = triangle_taps(image, fills, i, d, down, across, at.channel, FORMAT, KIND, EXTEND)
     if turned:
         r, g, b = transpose(r), transpose(g), transpose(b)
     partly = tl.minimum(margin(at.left, TILE, i + 8), margin(at.top, TILE, i + 9)) < 0

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import NOTHING
+from gpuaug_kernels.constants import CUBIC, LANCZOS, NOTHING, TRIANGLE
 from gpuaug_kernels.words import level_bits, level_float, load_taps, word_base
 
 
@@ -39,10 +39,23 @@ def axis_taps(axis, footprint, first, last, index):
 
 
 @triton.jit
-def tap_weight(tap, beyond, slope, k, last):
+def tap_weight(tap, beyond, slope, k, last, KIND: tl.constexpr = TRIANGLE):
     """The weight of every position's tap number k; 0 beyond the window."""
-    w = 1.0 - tl.abs(k - beyond) * slope
-    return tl.where((tap + k < last) & (w > NOTHING), w, 0.0)
+    u = tl.abs(k - beyond) * slope
+    near = 1.0 - u
+    w = near
+    if KIND == LANCZOS:
+        # sinc(3 u) sinc(u), since sin(3 t) = sin(t) (3 - 4 sin(t)^2)
+        t = 3.1415926535897931 * tl.maximum(u, 1e-6)
+        sine = tl.sin(t)
+        share = sine / t
+        w = share * share * (1.0 - 1.3333333333333333 * sine * sine)
+    elif KIND != TRIANGLE:
+        a: tl.constexpr = -0.75 if KIND == CUBIC else -0.5
+        x = 2.0 * u
+        w = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+        w = tl.where(x < 1.0, w, a * (((x - 5.0) * x + 8.0) * x - 4.0))
+    return tl.where((tap + k < last) & (near > NOTHING) & (tl.abs(w) > NOTHING), w, 0.0)
 
 
 @triton.jit

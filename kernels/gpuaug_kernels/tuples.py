@@ -104,6 +104,7 @@ class Widths(NamedTuple):
     integers: int
     doubles: int
     statistics: int
+    cells: int
 
 
 class Parts(NamedTuple):
@@ -112,6 +113,13 @@ class Parts(NamedTuple):
     before: int  # the record after the last stage before the mix
     end: int  # the record after the last stage of all
     statistics: int  # the most that a sample has before the mix
+
+
+class Following(NamedTuple):
+    """Where the statistic begins and ends that a launch gathers of what it writes, for the launch after it."""
+
+    end: int = 0  # the record after the last stage before it; 0 where there is none
+    kind_column: int = -1  # in the integers, 0 where a sample has no such statistic; -1 where every one has it
 
 
 class Kinds(NamedTuple):

@@ -69,8 +69,9 @@ def arguments(
     if ragged:
         source = memory.place(images + size * step * np.arange(samples, dtype=np.int64), "addresses")
     written = entry["program"]["written"]
+    cells = memory.place(np.zeros(samples * max(entry["cells"], 1), np.int64), "cells")
     if entry["reduction"]:
-        out = memory.place(np.zeros(samples * entry["widths"][3], np.int64), "cells")
+        out = cells
     else:
         bytes_ = {"uint8": 1, "bfloat16": 2, "float16": 2, "uint16": 2}.get(entry["out"]["dtype"], 4)
         out = memory.place(np.zeros(samples * 4 * max(written, 1) * height * width * bytes_, np.uint8), "out")
@@ -83,6 +84,7 @@ def arguments(
         "doubles": memory.place(tables[2], "doubles"),
         "statistics": memory.place(statistics, "statistics"),
         "out": out,
+        "cells": cells,
         "stride_n": n,
         "stride_c": c,
         "stride_y": y,
@@ -90,7 +92,7 @@ def arguments(
         "height": height,
         "width": width,
     }
-    pointers = ("source", "floats", "integers", "doubles", "statistics", "out")
+    pointers = ("source", "floats", "integers", "doubles", "statistics", "out", "cells")
     return {k: np.int64(v) if k in pointers else int(v) for k, v in found.items()}, (
         images,
         images + samples * step * size,

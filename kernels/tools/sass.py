@@ -40,7 +40,7 @@ class Instruction:
 
     @property
     def kind(self) -> str:
-        """The operation without its modifiers; a call of what is no function is a branch."""
+        """The operation without its modifiers; a CALL whose target is not a function is a branch."""
         name = self.opcode.split(".")[0]
         return "BRA" if name == "CALL" and "$" not in self.operands else name
 
@@ -208,8 +208,8 @@ def _within(frames: tuple[Frame, ...]) -> tuple[Region, ...]:
 
 
 def _source_loop(graph: list[Block], body: set[int], outer: set[str]) -> str:
-    """The loop of the source that a loop of the machine code is.  outer: those that it lies in,
-    and those that are none"""
+    """The loop of the source that a loop of the machine code is.  outer: loops of the source that it cannot be: those
+    around it, and those that run once"""
     within: Counter[Region] = Counter()
     without: Counter[Region] = Counter()
     for k, block in enumerate(graph):

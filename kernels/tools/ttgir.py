@@ -2,7 +2,7 @@
 
 A layout is taken apart into the coordinates that a set bit of a register's, a lane's and a warp's number adds, as
 Triton's own linear layouts are (Zhou et al., 2025, arXiv 2505.23819): a coordinate is the exclusive or of them.  An
-encoding that is none of those below is refused, so that nothing is judged that is not understood."""
+encoding that is not one of those below is refused rather than guessed at."""
 
 import re
 from dataclasses import dataclass, field

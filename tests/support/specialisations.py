@@ -90,8 +90,8 @@ def _entries(
         plan = policy._plan(KEYS, frame, policy._draw(KEYS, frame))
     else:
         plan = fuse.Plan(chain, KEYS, frame)
-    for number, step in enumerate(executor.steps(plan)):
-        made = rules.prepare(step.passes, step.frame, KEYS, step.stores[-1].dtype)
+    gathered, prepared = False, executor.prepare(plan)
+    for number, (step, made) in enumerate(zip(executor.steps(plan), prepared, strict=True)):
         source = {
             "dtype": str(dtype).removeprefix("torch."),
             "shape": [2, *shape],
@@ -99,8 +99,12 @@ def _entries(
         }
         work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
         label = f"{name}, launch {number}" if number else name
-        for reduction in (None, *made.reductions):
-            yield _entry(label, made, reduction, source, work), kept_rows(made, reduction)
+        for reduction in (None, *made.reductions[int(gathered) :]):
+            # of this launch, or of the next, for which it gathers one
+            reductions = made.reductions if reduction else prepared[number + 1].reductions if made.following else ()
+            cells = sum(r.width for r in reductions)
+            yield _entry(label, made, reduction, source, work) | {"cells": cells}, kept_rows(made, reduction)
+        gathered = made.following is not None
         # later steps read what the one before has written
         dtype, shape = made.dtype, (step.frame.channels, *made.size)
         if dtype == torch.uint16:
@@ -113,6 +117,7 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
     """One kernel."""
     program = reduction.program if reduction else made.program
     statistics = launch.statistics_table(made.reductions, 1, torch.device("cpu"))
+    following = None if reduction else made.following
     # samples without the statistic leave at once, and are not counted
     some = reduction is not None and reduction.kind_column >= 0
     return {
@@ -124,7 +129,8 @@ def _entry(label: str, made: rules.Prepared, reduction: Any, source: dict[str, A
         "size": list(made.size),
         "out": {"dtype": str(made.dtype).removeprefix("torch."), "channels_last": made.channels_last},
         "reduction": reduction and {k: v for k, v in vars(reduction).items() if k != "program"},
-        **workload(program, made.tables, made.size, some, source),
+        "following": following and {k: vars(v) if k == "program" else v for k, v in vars(following).items()},
+        **workload(program, made.tables, made.size, some, source, following),
     }
 
 
@@ -146,16 +152,18 @@ def kept_rows(made: rules.Prepared, reduction: Any) -> list[list[list[float]]]:
     return [floats[rows].tolist(), integers.tolist(), doubles[rows].tolist()]
 
 
-def workload(program: Any, tables: Any, size: tuple[int, int], some: bool, source: dict[str, Any]) -> dict[str, Any]:
+def workload(
+    program: Any, tables: Any, size: tuple[int, int], some: bool, source: dict[str, Any], following: Any
+) -> dict[str, Any]:
     """How often loops run, and the bodies of ifs that do not always.
 
-    some: counted for the samples that have the statistic, where not all do"""
-    records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
+    some: counted for the samples that have the statistic, where not all do; following: what the launch gathers"""
+    records, after = rows_of(program), rows_of(following.program) if following else []
     trips = {"chain.side": sides(records[1], tables.integers, size)}
     # photographs lie in rows of three channels, but for those in planes
     words = source["dtype"] == "uint8" and (source["strides"] is None or source["strides"][1] == 1)
     trips |= taps(records[0], tables.doubles, words)
-    choices = [r for r in records[2:] if r[0] == codes.CHOICE and r[3] > 0]
+    choices = [(r, rows) for rows in (records, after) for r in rows[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
         "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
         PROJECTIVE: 0.0,
@@ -166,17 +174,26 @@ def workload(program: Any, tables: Any, size: tuple[int, int], some: bool, sourc
     }
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn
-        trips["run_choice.step"] = sum(r[2] for r in choices) / len(choices)
-        branches = [records[r[3] : r[3] + r[4]] for r in choices]
+        trips["run_choice.step"] = sum(r[2] for r, _ in choices) / len(choices)
+        branches = [rows[r[3] : r[3] + r[4]] for r, rows in choices]
         chances["run_choice: index == k"] = len(choices) / sum(
             len([r for r in row if r[0] < r[1] or not some]) for row in branches
         )
+    if following and following.kind_column >= 0:
+        some_have = (tables.integers[:, following.kind_column] != 0).double().mean().item()
+        chances["gather_following: kind != 0"] = round(some_have, 3)
     if records[0][0] == codes.TRIANGLE and words:
         two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
         chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
     if records[0][0] == codes.SWITCH:
+        trips["sharpen.j"] = 3
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
     return {"trips": trips, "chances": chances}
+
+
+def rows_of(program: Any) -> list[tuple[int, ...]]:
+    """The records of a program, one by one."""
+    return [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
 
 
 def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float]:
@@ -195,7 +212,7 @@ def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -
     """Sides of a mix that a tile needs, on average."""
     if mix[0] == codes.ALONE:
         return 1.0
-    if mix[0] == codes.MIXUP:
+    if mix[0] in (codes.MIXUP, codes.MIX_INSIDE):
         return 2.0
     x0, y0, x1, y1 = integers[:, mix[2] + 1 : mix[2] + 5].unbind(1)
     need = []

@@ -119,6 +119,8 @@ def _(p: ir.Resample, out: Instructions) -> None:
         fills=len(p.fill),
         is_copy=int(p.kernel == "floor" or p.integer_shift),
         border=codes.BORDERS[p.extend],
+        filter=codes.FLOOR if p.integer_shift else codes.SOURCES[p.kernel],
+        is_clamped=int(p.clamp),
     )
 
 
@@ -168,6 +170,12 @@ def _(p: ir.CutMix, out: Instructions) -> None:
 @emit.register
 def _(p: ir.MixUp, out: Instructions) -> None:
     out.add(layout.MIXUP, int_column=out.column("ints", p.partner), float_column=out.column("floats", p.lam))
+
+
+@emit.register
+def _(p: ir.MixInside, out: Instructions) -> None:
+    ints, floats = out.column("ints", p.partner, p.box), out.column("floats", p.lam)
+    out.add(layout.MIX_INSIDE, int_column=ints, float_column=floats)
 
 
 @emit.register

@@ -18,6 +18,7 @@ from gpuaug.exec.cpu.layout import (
     LENGTH,
     MADE_HEIGHT,
     MADE_WIDTH,
+    MIX_INSIDE,
     MIXUP,
     OP,
     OUT_HEIGHT,
@@ -36,7 +37,7 @@ from gpuaug.exec.cpu.layout import (
 )
 from gpuaug.exec.cpu.memory import double_field, field, get, put
 from gpuaug.exec.cpu.resample import run_most, taps_most
-from gpuaug.exec.cpu.vectors import LANES, ROWS
+from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS, settle_streams
 from gpuaug.exec.cpu.walk import sample
 from gpuaug.numba_cache import kernel, njit
 
@@ -55,7 +56,8 @@ def _raise(most, h, w):
 def _measure(t, first, last, most):
     """The most that any sample needs: floats of a plane, width, window columns, columns read, taps, rows of weights.
 
-    Gives -1, or the first sample whose partner is none of them: there is no other look at an address before it is read.
+    Gives -1, or the first sample whose partner is not one of these samples: nothing else checks the partner before its
+    pixels are read.
     """
     for n in range(first, last):
         source = get(t, m.SOURCES) + _IMAGE * n
@@ -66,7 +68,7 @@ def _measure(t, first, last, most):
             op = field(code, OP)
             if op == WARP:
                 _raise(most, field(code, MADE_HEIGHT), field(code, MADE_WIDTH))
-            elif op == CUTMIX or op == MIXUP:
+            elif op == CUTMIX or op == MIXUP or op == MIX_INSIDE:
                 if not first <= field(ints, field(code, INT_COLUMN) + PARTNER) < last:
                     return n
             elif op == PROJECT:
@@ -75,7 +77,7 @@ def _measure(t, first, last, most):
                 fx, fy = double_field(at, PROJECT_FOOTPRINT_X), double_field(at, PROJECT_FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
             elif op == BLUR:
-                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // LANES + 1)
+                most[_BAND] = max(most[_BAND], (field(code, TAPS_X) + field(code, TAPS_Y)) // BAND + 1)
             elif op == RESAMPLE:
                 at, d = ints + 8 * field(code, INT_COLUMN), reals + 8 * field(code, DOUBLE_COLUMN)
                 h, w, columns = field(at, OUT_HEIGHT), field(at, OUT_WIDTH), field(at, RIGHT) - field(at, LEFT)
@@ -85,7 +87,7 @@ def _measure(t, first, last, most):
                 fx, fy = double_field(d, FOOTPRINT_X), double_field(d, FOOTPRINT_Y)
                 most[_TAPS] = max(most[_TAPS], max(taps_most(fx), taps_most(fy)))
                 step = max(abs(double_field(d, STEP_XX)), abs(double_field(d, STEP_XY)))
-                most[_BAND] = max(most[_BAND], (max(h, w) + LANES - 1) // LANES * min(run_most(step, fx), columns + 1))
+                most[_BAND] = max(most[_BAND], (max(h, w) + BAND - 1) // BAND * min(run_most(step, fx), columns + 1))
     return -1
 
 
@@ -108,8 +110,8 @@ def _lay_out(t, most):
     size = _take(t, m.TILE, size, 4 * ROWS * c * wide)
     size = _take(t, m.MIDDLE, size, 4 * ROWS * c * most[_COLUMNS])
     size = _take(t, m.WIDE, size, 4 * c * most[_SOURCE])
-    size = _take(t, m.RUNS, size, 24 * (wide // LANES))
-    size = _take(t, m.WEIGHTS, size, 4 * LANES * (most[_BAND] + 1))
+    size = _take(t, m.RUNS, size, 24 * (wide // BAND))
+    size = _take(t, m.WEIGHTS, size, 4 * BAND * (most[_BAND] + 1))
     size = _take(t, m.SCRATCH, size, 4 * taps)
     size = _take(t, m.ROW_WEIGHTS, size, 4 * taps)
     size = _take(t, m.ADDRESSES, size, 8 * taps)
@@ -137,7 +139,7 @@ def lay_out(inputs, samples):
     """Fill in the places of the workspace, counted from 0; gives the bytes that one thread needs for any of the
     samples.
 
-    Where the partner of sample n is none of them, it gives -1 - n.
+    Gives -1 - n instead where the partner of sample n is not one of the samples.
 
     inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
     """
@@ -167,5 +169,6 @@ def run_samples(first, last, inputs, memory):
         put(t, m.DOUBLE_ROW, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
         put(t, m.KEY, get(t, m.KEYS) + n * _KEY)
         sample(t, n)
+    settle_streams()
     # the table lives until here
     return table[0]

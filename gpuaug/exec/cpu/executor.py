@@ -147,7 +147,7 @@ def _traffic(
     loads, stores = [Stored(frame, dtype)], [Stored(after, made)]
     if dtype not in _TAKEN:
         loads, stores = [*loads, Stored(frame, torch.float32)], [Stored(frame, torch.float32), *stores]
-    if any(isinstance(p, ir.MixUp) for p in passes):
+    if any(isinstance(p, ir.MixUp | ir.MixInside) for p in passes):
         # the partner's pixels beside its own
         loads.append(Stored(frame, dtype if dtype in _TAKEN else torch.float32))
     if ends != made:
@@ -213,7 +213,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
                 columns[2].strides[0],
             ),
             *(sources, kind, key, *step.channels, step.longest),
-            *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), int(dtype == torch.uint8)),
+            *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), _goes_out(out)),
         )
         pixels = n * step.shape[1] * step.shape[2]
         size = int(lay_out(inputs, n))
@@ -227,6 +227,15 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
         workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
         _share_out(workers, n, -(-n * _WORTH_A_THREAD // pixels))
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
+
+
+def _goes_out(out: Tensor) -> int:
+    """How the compiled rows write to an output."""
+    from gpuaug.exec.cpu import memory
+
+    if out.dtype == torch.uint8:
+        return memory.BYTE_OUT
+    return memory.STREAMED_OUT if out.numel() * out.element_size() >= _LARGE else memory.FLOAT_OUT
 
 
 @dataclass(frozen=True)

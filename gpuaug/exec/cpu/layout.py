@@ -13,7 +13,7 @@ HALT, RETURN, JUMP = range(len(codes.STAGES), len(codes.STAGES) + 3)
 PRODUCERS, MIXES = 32, 64
 RESAMPLE, WARP, SHARPNESS = PRODUCERS + codes.TRIANGLE, PRODUCERS + codes.BILINEAR, PRODUCERS + codes.SHARPEN
 BLUR, PROJECT = PRODUCERS + codes.BLUR_ROWS, PRODUCERS + codes.PROJECT
-CUTMIX, MIXUP = MIXES + codes.CUTMIX, MIXES + codes.MIXUP
+CUTMIX, MIXUP, MIX_INSIDE = MIXES + codes.CUTMIX, MIXES + codes.MIXUP, MIXES + codes.MIX_INSIDE
 
 # ---- fields of an instruction: its code, its first column in each table of parameters and its first constant, how many
 # there are of what it has several of, a flag, two more, and the slot of its noise
@@ -22,6 +22,7 @@ LENGTH = 10
 # what they hold in one instruction or another, where that is not their own name
 FILLS = COUNT  # RESAMPLE, WARP, PROJECT: values of the fill, which are constants; 0 without one
 IS_COPY, BORDER = FLAG, A  # RESAMPLE: whether each pixel is one of the source, and the code of what lies beyond it
+FILTER, IS_CLAMPED = B, SLOT  # RESAMPLE: what weighs its taps, by the kernels' code, and whether to clamp what it makes
 IS_NEAREST = FLAG  # WARP
 MADE_HEIGHT, MADE_WIDTH = A, B  # WARP, PROJECT
 TAPS_X, TAPS_Y = A, B  # BLUR
@@ -46,7 +47,7 @@ MATRIX = 9
 PROJECT_FOOTPRINT_X, PROJECT_FOOTPRINT_Y = MATRIX, MATRIX + 1
 # BLUR, floats
 SIGMA_X, SIGMA_Y = range(2)
-# CUTMIX and MIXUP, integers; CUTMIX: the rectangle too
+# CUTMIX, MIXUP and MIX_INSIDE, integers; but for MIXUP the rectangle too
 PARTNER, BOX = range(2)
 
 # ---- an image: where it lies, its size, and bytes from one row, column and channel to the next

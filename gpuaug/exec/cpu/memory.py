@@ -61,7 +61,9 @@ floats, doubles, longs, words, bytes_ = (
 load_float, load_double, load_long, load_byte = (
     _load(e) for e in (types.float32, types.float64, types.int64, types.uint8)
 )
-store_long, store_double, store_float = _store(types.int64), _store(types.float64), _store(types.float32)
+store_long, store_double, store_float, store_byte = (
+    _store(e) for e in (types.int64, types.float64, types.float32, types.uint8)
+)
 
 
 def _field(element):
@@ -99,19 +101,40 @@ def _parameters(slot, column, size):
     return parameters
 
 
+def _copy(size):
+    @intrinsic
+    def copy(typingctx, to, source, count):
+        """Copy numbers of `size` bytes between addresses; the two may be the same."""
+
+        def codegen(context, builder, signature, args):
+            to, source = (builder.inttoptr(a, _POINTER) for a in args[:2])
+            length = builder.mul(args[2], ir.Constant(_I64, size))
+            kind = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, ir.IntType(1)])
+            move = builder.module.declare_intrinsic("llvm.memmove", [_POINTER, _POINTER, _I64], kind)
+            builder.call(move, [to, source, length, ir.Constant(ir.IntType(1), 0)])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), codegen
+
+    return copy
+
+
+copy_floats, copy_bytes = _copy(4), _copy(1)
+
+
 @intrinsic
-def copy_floats(typingctx, to, source, count):
-    """Copy float32 numbers between addresses; the two may be the same."""
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, which need not be one that can be read."""
 
     def codegen(context, builder, signature, args):
-        to, source = (builder.inttoptr(a, _POINTER) for a in args[:2])
-        size = builder.mul(args[2], ir.Constant(ir.IntType(64), 4))
-        kind = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, ir.IntType(64), ir.IntType(1)])
-        move = builder.module.declare_intrinsic("llvm.memmove", [_POINTER, _POINTER, ir.IntType(64)], kind)
-        builder.call(move, [to, source, size, ir.Constant(ir.IntType(1), 0)])
+        kinds = [_POINTER, *[ir.IntType(32)] * 3]
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [_POINTER], ir.FunctionType(ir.VoidType(), kinds))
+        # to read, to be kept in all caches, data
+        more = [ir.Constant(ir.IntType(32), v) for v in (0, 3, 1)]
+        builder.call(ask, [builder.inttoptr(args[0], _POINTER), *more])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64), codegen
+    return types.void(types.int64), codegen
 
 
 # ---- the table: what the host fills in,
@@ -133,17 +156,22 @@ INPUTS = (
     LONGEST,
 ) = range(15)
 TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)
+# what TARGET_KIND says goes out: floats, bytes, or floats past the caches, which could not hold them all
+FLOAT_OUT, BYTE_OUT, STREAMED_OUT = range(3)
 # the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and
 # channel, whether bytes, and which buffer (0: none, it is the source)
 INT_ROW, FLOAT_ROW, DOUBLE_ROW, KEY, ADDRESS, HEIGHT, WIDTH, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
 # a resample at work: window, source and live rectangle (as in `layout`), how pixels lie, columns that are read, whether
 # columns are mapped, and the address of its doubles
 X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
+# a move at work: the columns of the output that follow one another in the source, where in a row of it the first one
+# is, and bytes from each to the next
+RUN_FIRST, RUN_LAST, RUN_START, RUN_STEP = range(50, 54)
 # addresses in the workspace of the thread
 BUFFER_A, BUFFER_B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(
-    50, 62
+    54, 66
 )
-PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, SLOTS = range(62, 79)
+PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, SLOTS = range(66, 83)
 
 
 # not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew

@@ -3,7 +3,7 @@ resample)."""
 
 from numba import float32, int64
 
-from gpuaug.exec.cpu import points, project, warp
+from gpuaug.exec.cpu import moves, points, project, warp
 from gpuaug.exec.cpu.layout import (
     BLUR,
     BOTTOM,
@@ -20,6 +20,7 @@ from gpuaug.exec.cpu.layout import (
     MADE_HEIGHT,
     MADE_WIDTH,
     MATRIX,
+    MIX_INSIDE,
     MIXUP,
     OP,
     OUT_HEIGHT,
@@ -58,9 +59,7 @@ from gpuaug.exec.cpu.memory import (
     SOURCES,
     WEIGHTS,
     WIDTH,
-    bytes_,
     constants_of,
-    copy_floats,
     double_field,
     doubles,
     doubles_of,
@@ -75,7 +74,7 @@ from gpuaug.exec.cpu.memory import (
 )
 from gpuaug.numba_cache import njit
 
-_255, _IMAGE = float32(255.0), 8 * IMAGE_LENGTH
+_IMAGE = 8 * IMAGE_LENGTH
 
 
 @njit
@@ -117,41 +116,19 @@ def produce_row(t, code, row, pitch, y, h, w, c):
         _stencil(t, code, row, pitch, y, h, w, c)
     else:
         at, step, channel, kind = get(t, ADDRESS) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
-        for k in range(c):
-            read(at + k * channel, step, kind, w, row + k * pitch)
-        if op == CUTMIX or op == MIXUP:
+        moves.read_row(at, step, channel, kind, w, c, row, pitch)
+        if op == CUTMIX or op == MIXUP or op == MIX_INSIDE:
             _mix(t, code, row, pitch, y, w, c)
-
-
-@njit
-def read(at, step, kind, count, to):
-    """Pixels `step` bytes apart as floats at an address, bytes divided by 255."""
-    out = floats(to, count)
-    if kind:
-        pixels = bytes_(at, count * step)
-        if step == 1:
-            for x in range(count):
-                out[x] = float32(pixels[x]) / _255
-        elif step == 3:
-            for x in range(count):
-                out[x] = float32(pixels[3 * x]) / _255
-        else:
-            for x in range(count):
-                out[x] = float32(pixels[step * x]) / _255
-    elif step == 4:
-        copy_floats(to, at, count)
-    else:
-        for x in range(count):
-            out[x] = load_float(at + x * step)
 
 
 @njit
 def _mix(t, code, row, pitch, y, w, c):
     ints = ints_of(t, code)
     other = get(t, SOURCES) + _IMAGE * field(ints, PARTNER)
-    both = field(code, OP) == MIXUP
+    op = field(code, OP)
+    both = op == MIXUP or (op == MIX_INSIDE and load_float(floats_of(t, code)) != float32(0.0))
     first, last = int64(0), w
-    if not both:
+    if op != MIXUP:
         first = min(max(field(ints, BOX + LEFT), 0), w)
         last = min(max(field(ints, BOX + RIGHT), 0), w)
         if y < field(ints, BOX + TOP) or y >= field(ints, BOX + BOTTOM) or first >= last:
@@ -162,7 +139,7 @@ def _mix(t, code, row, pitch, y, w, c):
         x = row + k * pitch + 4 * first
         to = get(t, COSINE) if both else x
         at = other_address + y * field(other, IMAGE_ROW) + k * field(other, IMAGE_CHANNEL)
-        read(at, field(other, IMAGE_COLUMN), get(t, SOURCE_KIND), count, to)
+        moves.read(at, field(other, IMAGE_COLUMN), get(t, SOURCE_KIND), count, to)
         if both:
             points.blend(floats(x, count), floats(to, count), count, load_float(floats_of(t, code)))
 

@@ -2,11 +2,21 @@
 
 import math
 
-from gpuaug_kernels.codes import EDGE, NOTHING, REFLECT, SYMMETRIC
+from gpuaug_kernels.codes import CUBIC, EDGE, FLOOR, LANCZOS, NOTHING, REFLECT, SYMMETRIC, TRIANGLE
 from numba import float32, int32, int64
 
-from gpuaug.exec.cpu.memory import field, float_field, load_byte, load_float, store_float
-from gpuaug.exec.cpu.vectors import LANES, band_1, band_3, vertical_f32, vertical_f32_one, vertical_u8, vertical_u8_one
+from gpuaug.exec.cpu.memory import field, float_field, floats, load_byte, load_float, store_float
+from gpuaug.exec.cpu.vectors import (
+    BAND,
+    LANES,
+    band_1,
+    band_3,
+    band_pixels,
+    vertical_f32,
+    vertical_f32_one,
+    vertical_u8,
+    vertical_u8_one,
+)
 from gpuaug.numba_cache import njit
 
 _0 = float32(0.0)
@@ -34,12 +44,31 @@ def reach(i, low, high, extend):
 
 
 @njit
-def taps_at(position, footprint, first, last, floor, out):
-    """Normalised float32 weights around a position: writes out[0 .. count), gives (first tap, count)."""
-    if floor:
+def weight_at(u, kind):
+    """The weight of a tap by its distance as a part of the half width."""
+    if u >= 1.0 - NOTHING:
+        return 0.0
+    if kind == TRIANGLE:
+        return 1.0 - u
+    if kind == LANCZOS:
+        # sinc(3 u) sinc(u), since sin(3 t) = sin(t) (3 - 4 sin(t)^2)
+        t = math.pi * u
+        sine = math.sin(t)
+        w = (sine / t) ** 2 * (1.0 - 4.0 / 3.0 * sine * sine) if t > 1e-9 else 1.0
+    else:
+        a, x = -0.75 if kind == CUBIC else -0.5, 2.0 * u
+        w = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0 if x < 1.0 else a * (((x - 5.0) * x + 8.0) * x - 4.0)
+    return w if abs(w) >= NOTHING else 0.0
+
+
+@njit
+def taps_at(position, footprint, first, last, kind, out):
+    """Normalised float32 weights around a position: writes out[0 .. count), gives (first tap, count).  kind: the
+    kernels' code of what weighs them"""
+    if kind == FLOOR:
         out[0] = float32(1.0)
         return min(max(int64(math.floor(position)), first), last - 1), int64(1)
-    # a tap that weighs next to nothing is none: the others are all that is multiplied
+    # taps whose weight is below NOTHING are left out, and the others normalised without them
     half = footprint * (1.0 - NOTHING)
     low = max(int64(math.floor(position - half)) + 1, first)
     high = min(int64(math.ceil(position + half)), last)
@@ -47,11 +76,11 @@ def taps_at(position, footprint, first, last, floor, out):
     total = 0.0
     inverse = 1.0 / footprint
     for k in range(count):
-        total += max(0.0, 1.0 - abs(low + k - position) * inverse)
-    # outside the live part there may be no tap at all
+        total += weight_at(abs(low + k - position) * inverse, kind)
+    # where a position lies beyond the part that is read there may be no tap at all
     scale = 1.0 / total if total > 0.0 else 0.0
     for k in range(count):
-        out[k] = float32(max(0.0, 1.0 - abs(low + k - position) * inverse) * scale)
+        out[k] = float32(weight_at(abs(low + k - position) * inverse, kind) * scale)
     return low, count
 
 
@@ -63,32 +92,36 @@ def taps_most(footprint):
 
 @njit
 def run_most(step, footprint):
-    """The most input columns that 16 neighbouring outputs read."""
-    return int64(math.ceil((LANES - 1) * abs(step) + 2.0 * footprint)) + 3
+    """The most input columns that BAND neighbouring outputs read."""
+    return int64(math.ceil((BAND - 1) * abs(step) + 2.0 * footprint)) + 3
 
 
 @njit
-def band_table(step, offset, footprint, first, last, live_first, live_last, floor, groups, runs, weights, scratch):
-    """Weights of all output columns in groups of 16.  runs: 3 numbers a group; weights: [rows, 16]; input columns count
-    from `first`."""
-    row = 0
+def band_table(step, offset, footprint, first, last, live_first, live_last, kind, groups, runs, weights, scratch):
+    """Weights of all output columns in groups of BAND.  runs: 3 numbers a group; weights: [rows, BAND]; input columns
+    count from `first`."""
+    # the taps of `taps_at`, which no group needs to exceed
+    row, half = 0, 0.0 if kind == FLOOR else footprint * (1.0 - NOTHING)
     for g in range(groups):
-        x0, x1 = max(g * LANES, live_first), min(g * LANES + LANES, live_last)
+        x0, x1 = max(g * BAND, live_first), min(g * BAND + BAND, live_last)
         if x1 <= x0:
             runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = 0, 0, row
             continue
         a, b = step * x0 + offset, step * (x1 - 1) + offset
         near, far = min(a, b), max(a, b)
-        low = min(max(int64(math.floor(near - footprint)), first), last - 1)
-        high = max(min(int64(math.ceil(far + footprint)) + 1, last), low + 1)
+        begin, end = int64(math.floor(near - half)) + 1, int64(math.ceil(far + half))
+        if kind == FLOOR:
+            begin, end = begin - 1, int64(math.floor(far)) + 1
+        low = min(max(begin, first), last - 1)
+        high = max(min(end, last), low + 1)
         runs[3 * g], runs[3 * g + 1], runs[3 * g + 2] = low - first, high - low, row
-        for i in range(row * LANES, (row + high - low) * LANES):
+        for i in range(row * BAND, (row + high - low) * BAND):
             weights[i] = _0
         for x in range(x0, x1):
-            tap, count = taps_at(step * x + offset, footprint, first, last, floor, scratch)
-            at = (row + tap - low) * LANES + x - g * LANES
+            tap, count = taps_at(step * x + offset, footprint, first, last, kind, scratch)
+            at = (row + tap - low) * BAND + x - g * BAND
             for k in range(count):
-                weights[at + k * LANES] = scratch[k]
+                weights[at + k * BAND] = scratch[k]
         row += high - low
 
 
@@ -145,6 +178,14 @@ def settle_columns(to, source, places, first, last):
 
 
 @njit
+def clamp(at, count):
+    """A row of floats kept in [0, 1]."""
+    row = floats(at, count)
+    for x in range(count):
+        row[x] = min(max(row[x], _0), float32(1.0))
+
+
+@njit
 def all_finite(at, count):
     """Whether floats in a row are numbers, all of them."""
     lost = int32(0)
@@ -154,14 +195,15 @@ def all_finite(at, count):
 
 
 @njit
-def columns_of_few(to, source, column, step, offset, footprint, first, last, live_first, live_last, scratch):
+def columns_of_few(to, source, column, step, offset, footprint, first, last, live_first, live_last, kind, scratch):
     """A row of outputs one at a time, by the taps that weigh something only: what a band multiplies by 0 may be
     NaN."""
     for x in range(live_first, live_last):
-        tap, count = taps_at(step * x + offset, footprint, first, last, 0, scratch)
+        tap, count = taps_at(step * x + offset, footprint, first, last, kind, scratch)
         total = _0
         for k in range(count):
-            total += scratch[k] * load_float(source + (tap - first + k) * column)
+            if scratch[k] != _0:
+                total += scratch[k] * load_float(source + (tap - first + k) * column)
         store_float(to + 4 * x, total)
 
 
@@ -170,6 +212,11 @@ def band_rows(to, across, down, source, row, column, channel, runs, weights, gro
     """Output rows from rows of column sums.  across, down: bytes between channels and rows of the output; row, column,
     channel: of the sums"""
     c = 0
+    while channel == 4 and channels - c >= 3:
+        band_pixels(
+            to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor
+        )
+        c += 3
     while channels - c >= 3:
         band_3(
             to + c * across, down, across, source + c * channel, row, column, channel, runs, weights, groups, divisor

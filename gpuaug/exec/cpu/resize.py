@@ -5,19 +5,19 @@ import math
 from gpuaug_kernels.codes import CONSTANT, NONE
 from numba import float32, int64
 
+from gpuaug.exec.cpu import moves
 from gpuaug.exec.cpu.layout import (
     BORDER,
     FILLS,
+    FILTER,
     FOOTPRINT_X,
     FOOTPRINT_Y,
+    IS_CLAMPED,
     IS_COPY,
     LIVE,
     OFFSET_X,
-    OFFSET_Y,
     STEP_XX,
     STEP_XY,
-    STEP_YX,
-    STEP_YY,
 )
 from gpuaug.exec.cpu.memory import (
     ADDRESS,
@@ -25,6 +25,7 @@ from gpuaug.exec.cpu.memory import (
     AT,
     BYTES,
     CHANNEL,
+    CHANNELS,
     COLUMN,
     FIRST,
     LAST,
@@ -61,6 +62,7 @@ from gpuaug.exec.cpu.memory import (
     ints_of,
     load_float,
     longs,
+    prefetch,
     put,
     store_float,
     store_long,
@@ -70,6 +72,7 @@ from gpuaug.exec.cpu.resample import (
     all_finite,
     band_rows,
     band_table,
+    clamp,
     columns_of_few,
     reach,
     settle,
@@ -78,9 +81,12 @@ from gpuaug.exec.cpu.resample import (
     weigh_rows,
     weigh_strided,
 )
+from gpuaug.exec.cpu.vectors import BAND
 from gpuaug.numba_cache import njit
 
 PLANES, PIXELS, STRIDED = 0, 1, 2
+# bytes of a cache line, and how many rows of output ahead of their use input rows are asked for
+_LINE, _AHEAD = 64, 4
 _255 = float32(255.0)
 
 
@@ -111,14 +117,15 @@ def prepare(t, code, c):
     # of the steps along x one is 0: that of output y, or, with a quarter turn, that of output x
     reals = doubles_of(t, code)
     put(t, PLACE, reals)
-    along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + 15) // 16
+    along, groups = double_field(reals, STEP_XY if turned else STEP_XX), (w + BAND - 1) // BAND
+    if field(code, IS_COPY):
+        moves.place_columns(t, code, along, double_field(reals, OFFSET_X), w)
+        return
     if not get(t, BYTES):
-        _places(t, code, along, double_field(reals, OFFSET_X), w, c)
-        if field(code, IS_COPY):
-            return
+        _places(t, along, double_field(reals, OFFSET_X), w, c)
     runs, weights = longs(get(t, RUNS), 3 * groups), floats(get(t, WEIGHTS), 1 << 40)
     scratch = floats(get(t, SCRATCH), get(t, SCRATCH_LONG))
-    x0, x1, low, high, floor = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, IS_COPY)
+    x0, x1, low, high, kind = get(t, X0), get(t, X1), get(t, LX0), get(t, LX1), field(code, FILTER)
     band_table(
         along,
         double_field(reals, OFFSET_X),
@@ -127,7 +134,7 @@ def prepare(t, code, c):
         x1,
         low,
         high,
-        floor,
+        kind,
         groups,
         runs,
         weights,
@@ -136,58 +143,28 @@ def prepare(t, code, c):
 
 
 @njit
-def _places(t, code, step, offset, w, c):
-    """Where floats are, in bytes: of what is moved, each column in a row of the source, or -1 for fill; else the
-    nearest column among the sums."""
-    table, moves, extend = longs(get(t, AT), w), field(code, IS_COPY), field(code, BORDER)
-    x0, x1, low, high = get(t, X0), get(t, X1), get(t, SX0), get(t, SX1)
+def _places(t, step, offset, w, c):
+    """Where the nearest column of each is among sums of floats, in bytes."""
+    table, x0, x1 = longs(get(t, AT), w), get(t, X0), get(t, X1)
     for x in range(w):
-        position = step * x + offset
-        i = min(max(int64(math.floor(position if moves else position + 0.5)), x0), x1 - 1)
-        if moves:
-            j = reach(i, low, high, extend)
-            table[x] = j * get(t, COLUMN) if j >= 0 else int64(-1)
-        else:
-            table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
-
-
-@njit
-def _row_position(reals, y):
-    """The position of output row y among input rows."""
-    turned = double_field(reals, STEP_XX) == 0.0
-    return double_field(reals, STEP_YX if turned else STEP_YY) * y + double_field(reals, OFFSET_Y)
-
-
-@njit
-def _move_row(t, code, row, pitch, y, w, c, fill, fills):
-    """A row of floats that are only moved: each is copied, whatever it is."""
-    first, last = min(get(t, LX0), w), min(get(t, LX1), w)
-    i = min(max(int64(math.floor(_row_position(get(t, PLACE), y))), get(t, Y0)), get(t, Y1) - 1)
-    j = reach(i, get(t, SY0), get(t, SY1), field(code, BORDER))
-    if not get(t, LY0) <= y < get(t, LY1) or last <= first or j < 0:
-        first, last = w, w
-    table = longs(get(t, AT), w)
-    for k in range(c):
-        at, value = get(t, ADDRESS) + j * get(t, ROW) + k * get(t, CHANNEL), float_field(fill, min(k, fills - 1))
-        for x in range(first, last):
-            store_float(row + k * pitch + 4 * x, load_float(at + table[x]) if table[x] >= 0 else value)
-    if first > 0 or last < w:
-        _outside(row, pitch, c, w, first, last, fill, fills)
+        i = min(max(int64(math.floor(step * x + offset + 0.5)), x0), x1 - 1)
+        table[x] = (i - x0) * (4 * c if get(t, LAYOUT) == PIXELS and not get(t, MAPPED) else 4)
 
 
 @njit
 def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
     """Rows y0 to y0 + count - 1, at `tile`, planes `pitch` and rows `down` bytes apart."""
     fill, fills = constants_of(t, code), field(code, FILLS)
-    if field(code, IS_COPY) and not get(t, BYTES):
+    if field(code, IS_COPY):
         for r in range(count):
-            _move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
+            moves.move_row(t, code, tile + r * down, pitch, y0 + r, w, c, fill, fills)
         return
     columns, live = get(t, X1) - get(t, X0), False
     middle, mapped = get(t, MIDDLE), get(t, MAPPED)
     for r in range(count):
         if get(t, LY0) <= y0 + r < get(t, LY1):
             live = True
+            _fetch(t, y0 + r + _AHEAD)
             to = middle + 4 * r * columns * c
             _weigh(t, code, get(t, WIDE) if mapped else to, y0 + r, c, fill, fills)
             if mapped:
@@ -196,14 +173,20 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
         together = get(t, LAYOUT) == PIXELS and not mapped
         column, channel = (4 * c, int64(4)) if together else (int64(4), 4 * columns)
         divisor = _255 if get(t, BYTES) else float32(1.0)
-        weights, groups = get(t, WEIGHTS), (w + 15) // 16
+        weights, groups = get(t, WEIGHTS), (w + BAND - 1) // BAND
         band_rows(
             tile, pitch, down, middle, 4 * columns * c, column, channel, get(t, RUNS), weights, groups, c, divisor
         )
         if not get(t, BYTES):
             for r in range(count):
                 if get(t, LY0) <= y0 + r < get(t, LY1):
-                    _settle_row(t, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c)
+                    _settle_row(
+                        t, code, tile + r * down, pitch, middle + 4 * r * columns * c, column, channel, columns, w, c
+                    )
+        if field(code, IS_CLAMPED):
+            for r in range(count):
+                for k in range(c):
+                    clamp(tile + r * down + k * pitch, w)
     for r in range(count):
         inside = get(t, LY0) <= y0 + r < get(t, LY1)
         first, last = (get(t, LX0), get(t, LX1)) if inside else (w, w)
@@ -212,7 +195,25 @@ def resample_rows(t, code, tile, pitch, down, y0, count, w, c):
 
 
 @njit
-def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
+def _fetch(t, y):
+    """Ask for the input rows that output row y is the first to read: they arrive while the rows before it are made."""
+    reals = get(t, PLACE)
+    reach = double_field(reals, FOOTPRINT_Y)
+    here, before = moves.row_position(reals, y), moves.row_position(reals, y - 1)
+    first, last = int64(math.ceil(before + reach)), int64(math.ceil(here + reach))
+    if here < before:
+        first, last = int64(math.floor(here - reach)) + 1, int64(math.floor(before - reach)) + 1
+    first, last = max(first, max(get(t, Y0), get(t, SY0))), min(last, min(get(t, Y1), get(t, SY1)))
+    wide, planes = (get(t, LAST) - get(t, FIRST)) * get(t, COLUMN), 1 if get(t, LAYOUT) == PIXELS else get(t, CHANNELS)
+    for j in range(first, last):
+        for k in range(planes):
+            at = get(t, ADDRESS) + j * get(t, ROW) + get(t, FIRST) * get(t, COLUMN) + k * get(t, CHANNEL)
+            for x in range(0, wide, _LINE):
+                prefetch(at + x)
+
+
+@njit
+def _settle_row(t, code, row, pitch, sums, column, channel, columns, w, c):
     """Columns of a row of floats from sums that are not finite, and of sums that are all the same."""
     reals, first, last = get(t, PLACE), min(get(t, LX0), w), min(get(t, LX1), w)
     finite = all_finite(sums, columns * c)
@@ -225,7 +226,8 @@ def _settle_row(t, row, pitch, sums, column, channel, columns, w, c):
                 floats(get(t, SCRATCH), get(t, SCRATCH_LONG)),
             )
             footprint, offset = double_field(reals, FOOTPRINT_X), double_field(reals, OFFSET_X)
-            columns_of_few(to, at, column, along, offset, footprint, get(t, X0), get(t, X1), first, last, scratch)
+            x0, x1, kind = get(t, X0), get(t, X1), field(code, FILTER)
+            columns_of_few(to, at, column, along, offset, footprint, x0, x1, first, last, kind, scratch)
         settle_columns(to, at, longs(get(t, AT), w), first, last)
 
 
@@ -244,15 +246,17 @@ def _outside(row, pitch, c, w, first, last, fill, fills):
 def _taps(t, code, y):
     """Addresses and weights of the input rows of output row y: (number, weight of the rows that are fill)."""
     reals = get(t, PLACE)
-    position = _row_position(reals, y)
+    position = moves.row_position(reals, y)
     most = get(t, SCRATCH_LONG)
     weights, addresses = floats(get(t, ROW_WEIGHTS), most), longs(get(t, ADDRESSES), most)
     low, count = taps_at(
-        position, double_field(reals, FOOTPRINT_Y), get(t, Y0), get(t, Y1), field(code, IS_COPY), weights
+        position, double_field(reals, FOOTPRINT_Y), get(t, Y0), get(t, Y1), field(code, FILTER), weights
     )
     found, missing = 0, float32(0.0)
     start, step = get(t, ADDRESS) + get(t, FIRST) * get(t, COLUMN), get(t, ROW)
     for k in range(count):
+        if weights[k] == float32(0.0):
+            continue
         j = reach(low + k, get(t, SY0), get(t, SY1), field(code, BORDER))
         if j < 0:
             missing += weights[k]

@@ -4,13 +4,14 @@ go."""
 from gpuaug_kernels.codes import CHOICE
 from numba import float32, int64
 
-from gpuaug.exec.cpu import points, produce, resize, stages
+from gpuaug.exec.cpu import moves, points, produce, resize, stages
 from gpuaug.exec.cpu.layout import (
     BLUR,
     BRANCHES,
     HALT,
     IMAGE_LENGTH,
     INT_COLUMN,
+    IS_COPY,
     LENGTH,
     NEXT,
     OP,
@@ -26,6 +27,7 @@ from gpuaug.exec.cpu.memory import (
     BUFFER,
     BUFFER_A,
     BUFFER_B,
+    BYTE_OUT,
     BYTES,
     CHANNEL,
     CHANNELS,
@@ -39,6 +41,7 @@ from gpuaug.exec.cpu.memory import (
     SOURCE_KIND,
     SOURCES,
     STACK,
+    STREAMED_OUT,
     TARGET,
     TARGET_CHANNEL,
     TARGET_COLUMN,
@@ -56,10 +59,11 @@ from gpuaug.exec.cpu.memory import (
     put,
     store_float,
 )
-from gpuaug.exec.cpu.vectors import ROWS
+from gpuaug.exec.cpu.vectors import LANES, ROWS, stream
 from gpuaug.numba_cache import njit
 
 NOWHERE, IMAGE, OUT = 0, 1, 2
+_LINE = 64
 _INSTRUCTION, _SOURCE = 8 * LENGTH, 8 * IMAGE_LENGTH
 
 
@@ -116,7 +120,10 @@ def sample(t, n):
     order = longs(get(t, ORDER), 1 << 40)
     m = linearise(get(t, CODE), get(t, INT_ROW), order, longs(get(t, STACK), 1 << 40))
     start(t, n)
-    # a HALT of which nothing is asked but to be no producer
+    if _only_moves(t, order, m):
+        _move(t, n, order, m)
+        return
+    # stands for "no producer": the HALT at the end of the code makes no pixels
     none = get(t, CODE) + _INSTRUCTION * (get(t, 1) - 1)
     c, i, ready = get(t, CHANNELS), int64(0), False
     while True:
@@ -149,6 +156,34 @@ def sample(t, n):
             return
         ready = stages.is_statistic(following)
         i = j
+
+
+@njit
+def _only_moves(t, order, m):
+    """Whether a sample is its source moved, as bytes or floats that go out as such."""
+    if (get(t, SOURCE_KIND) == 1) != (get(t, TARGET_KIND) == BYTE_OUT) or m > 1:
+        return False
+    return m == 0 or (
+        field(order[0], OP) == RESAMPLE and field(order[0], IS_COPY) and not produce.is_turned(t, order[0])
+    )
+
+
+@njit
+def _move(t, n, order, m):
+    """Sample n to its output, by its one move if it has one."""
+    c = get(t, CHANNELS)
+    if m:
+        h, w = produce.size(t, order[0])
+        resize.prepare(t, order[0], c)
+        moves.straight(t, n, order[0], h, w, c)
+        return
+    h, w, kind = get(t, HEIGHT), get(t, WIDTH), get(t, BYTES)
+    for y in range(h):
+        to = get(t, TARGET) + n * get(t, TARGET_SAMPLE) + y * get(t, TARGET_ROW)
+        at = get(t, ADDRESS) + y * get(t, ROW)
+        moves.copy_run(
+            kind, to, get(t, TARGET_COLUMN), get(t, TARGET_CHANNEL), at, get(t, COLUMN), get(t, CHANNEL), w, c
+        )
 
 
 @njit
@@ -240,17 +275,31 @@ def _write_out(t, n, row, pitch, c, y, w):
     """A row to the output: planes or interleaved pixels, float32 or bytes."""
     at = get(t, TARGET) + n * get(t, TARGET_SAMPLE) + y * get(t, TARGET_ROW)
     channel, step = get(t, TARGET_CHANNEL), get(t, TARGET_COLUMN)
-    if not get(t, TARGET_KIND) and c == 3 and step == 12:
+    kind = get(t, TARGET_KIND)
+    if kind != BYTE_OUT and c == 3 and step == 12:
         points.interleave(floats(row, w), floats(row + pitch, w), floats(row + 2 * pitch, w), w, floats(at, 3 * w))
         return
     for k in range(c):
         x = floats(row + k * pitch, w)
-        if get(t, TARGET_KIND):
+        if kind == BYTE_OUT:
             if step == 1:
                 points.to_bytes(x, w, bytes_(at + k * channel, w))
             else:
                 points.to_strided_bytes(x, w, bytes_(at + k * channel, w * step), step)
+        elif step == 4 and kind == STREAMED_OUT:
+            _stream(at + k * channel, row + k * pitch, w)
         elif step == 4:
             copy_floats(at + k * channel, row + k * pitch, w)
         else:
             points.to_strided(x, w, floats(at + k * channel, w * step // 4), step // 4)
+
+
+@njit
+def _stream(to, source, count):
+    """Copy floats to an output that nobody reads before it is whole."""
+    before = min((-to % _LINE) // 4, count)
+    runs = (count - before) // LANES
+    copy_floats(to, source, before)
+    stream(to + 4 * before, source + 4 * before, runs)
+    done = before + runs * LANES
+    copy_floats(to + 4 * done, source + 4 * done, count - done)

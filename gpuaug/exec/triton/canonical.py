@@ -8,12 +8,12 @@ pointwise passes."""
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpuaug import fuse, ir
+from gpuaug.mixing import chose_one_of, chosen, merged_mix
 from gpuaug.symbolic import smooth
 
 
@@ -58,6 +58,14 @@ def rewrite(p: ir.Pass) -> ir.Sequence:
 
 
 @rewrite.register
+def _(p: ir.Resample) -> tuple[ir.Pass, ...]:
+    if not p.clamp or p.fixed is None:
+        return (p,)
+    one = ir.rows((1.0,), p.size, torch.float32)
+    return replace(p, clamp=False), ir.Affine(one, torch.zeros_like(one))
+
+
+@rewrite.register
 def _(p: ir.GaussianBlur) -> tuple[ir.Pass, ...]:
     wide, high = (gaussian(size, sigma) for size, sigma in zip(p.kernel_size, p.sigma.unbind(1), strict=True))
     return BlurRows(wide), BlurColumns(high)
@@ -87,7 +95,7 @@ def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     rows = [_split_at_sources(branch) for branch in branches]
     if why_not_canonical(replace(p, branches=tuple(branches))):
         return (p,)
-    return tuple(q for index in p.index.unbind(1) for q in _one_step_choices(index, rows))
+    return tuple(q for index in p.index.unbind(1) for q in _one_step_choices(index, rows, p.fixed))
 
 
 def _fold_branch(branch: ir.Sequence) -> ir.Sequence:
@@ -104,10 +112,10 @@ def why_not_canonical(p: ir.Choice) -> str:
             return f"a choice holds {type(q).__name__}"
     mixes = [q for q in inner if isinstance(q, ir.Mix)]
     first = [branch[0] for branch in p.branches if branch and isinstance(branch[0], ir.Mix)]
-    if len({type(q) for q in mixes}) > 1:
-        return "a choice holds mixes of two kinds"
     if len(first) < len(mixes):
         return f"a choice holds {type(mixes[0]).__name__} after another pass"
+    if p.fixed is not None and not all(branch and is_source(branch[0]) for branch in p.branches):
+        return "the images of a choice change their size behind other passes"
     if len({q.fixed for q in inner if isinstance(q, ir.Resample | ir.Warp | ir.Project)}) > 1:
         return "the images of a choice change their size within a branch"
     if len({q.channels for q in inner if isinstance(q, ir.Gray)}) > 1:
@@ -125,60 +133,20 @@ def _split_at_sources(branch: ir.Sequence) -> list[list[ir.Pass]]:
     return parts if parts[0] else parts[1:]
 
 
-def _one_step_choices(index: Tensor, rows: list[list[list[ir.Pass]]]) -> Iterator[ir.Pass]:
+def _one_step_choices(
+    index: Tensor, rows: list[list[list[ir.Pass]]], fixed: tuple[int, int] | None
+) -> Iterator[ir.Pass]:
     """Passes one after the other that do what each sample's branch does.
 
-    index: [N] int64, the branch of each sample; rows: of each branch its parts"""
+    index: [N] int64, the branch of each sample; rows: of each branch its parts; fixed: of the choice"""
     mixes = {k: row[0][0] for k, row in enumerate(rows) if row and isinstance(row[0][0], ir.Mix)}
     if mixes:
-        yield merge_mixes(next(iter(mixes.values())), index, mixes)
+        yield merged_mix(index, mixes)
     parts = [[row[0][1:], *row[1:]] if k in mixes else row for k, row in enumerate(rows)]
     for j in range(max(len(row) for row in parts)):
         branches = tuple(tuple(row[j]) if j < len(row) else () for row in parts)
         if any(branches):
-            yield ir.Choice(index[:, None], branches)
-
-
-@singledispatch
-def merge_mixes(first: ir.Pass, index: Tensor, mixes: dict[int, Any]) -> ir.Pass:
-    """One mix for those of several branches, which leaves alone the samples of other branches.
-
-    index: [N] int64, the branch of each sample; mixes: by branch"""
-    raise NotImplementedError(f"no {type(first).__name__} leaves a choice")
-
-
-@merge_mixes.register
-def _(first: ir.CutMix, index: Tensor, mixes: dict[int, ir.CutMix]) -> ir.Pass:
-    chosen: ir.CutMix = merge_passes(index, mixes)
-    return replace(chosen, box=torch.where(chose_one_of(index, mixes)[:, None], chosen.box, 0))
-
-
-@merge_mixes.register
-def _(first: ir.MixUp, index: Tensor, mixes: dict[int, ir.MixUp]) -> ir.Pass:
-    chosen: ir.MixUp = merge_passes(index, mixes)
-    return replace(chosen, lam=torch.where(chose_one_of(index, mixes), chosen.lam, 1.0))
-
-
-def chose_one_of(index: Tensor, members: dict[int, Any]) -> Tensor:
-    """Which samples chose one of these: [N] bool."""
-    chosen = torch.zeros_like(index, dtype=torch.bool)
-    for k in members:
-        chosen = chosen | (index == k)
-    return chosen
-
-
-def merge_passes(index: Tensor, members: dict[int, Any]) -> Any:
-    """One pass whose parameters are, for each sample, those of the member that it chose; a sample that chose none has
-    those of any.  index: [N] int64; members: by branch, all of one type"""
-    (_, out), *rest = members.items()
-    for k, p in rest if out is not None else ():
-        merged = {}
-        for name, value in vars(p).items():
-            before = getattr(out, name)
-            if isinstance(value, Tensor) and value is not before:
-                merged[name] = torch.where((index == k).view(-1, *(1,) * (value.ndim - 1)), value, before)
-        out = replace(out, **merged)
-    return out
+            yield ir.Choice(index[:, None], branches, fixed if j == 0 else None)
 
 
 # ---- a choice in canonical form as a source and pointwise passes
@@ -205,7 +173,7 @@ def _(p: ir.Choice) -> tuple[ir.Pass, ...]:
     index = torch.zeros_like(leaf)
     for j, members in list(enumerate(groups.values()))[1:]:
         index = torch.where(chose_one_of(leaf, members), j, index)
-    found = tuple(merge_passes(leaf, members) for members in groups.values())
+    found = tuple(chosen(leaf, members) for members in groups.values())
     source = found[0] if len(found) == 1 else Pick(index, found, tuple(statistic_follows.values()))
     after = points_after_sources(p)
     return (source, after) if any(after.branches) else (source,)

@@ -6,11 +6,11 @@ has no rule runs by the reference, on the same device, and `describe` says so.""
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gpuaug_kernels import codes, launch
-from gpuaug_kernels.chain import Source, Tables
+from gpuaug_kernels.chain import NextStatistic, Source, Tables
 from torch import Tensor
 
 from gpuaug import ir, windows
@@ -18,7 +18,8 @@ from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
 from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, canonical_form, is_source
-from gpuaug.exec.triton.marshal import FEW_CELLS, Fallback, Prepared, most_channels, width
+from gpuaug.exec.triton.following import gathered_before
+from gpuaug.exec.triton.marshal import FEW_CELLS, Fallback, Marshal, Prepared, most_channels, prepare_together, width
 from gpuaug.exec.triton.ranges import between_launches
 from gpuaug.exec.triton.statistics import kinds, kinds_by_number, split_at_mix
 from gpuaug.fuse import Plan
@@ -38,47 +39,80 @@ def run(plan: Plan, source: Images, out: Tensor | None = None) -> Tensor:
 
 def prepare(plan: Plan) -> tuple[Prepared | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
-    # for a GPU a trace would look at values that nobody reads: the kernels themselves stay inside the batch
+    # for a GPU a trace would compute values only to check them: the kernels themselves stay inside the batch
     if not is_symbolic(plan.keys) and plan.frame.size.device.type == "cpu":
         bounds.check(plan.passes, plan.frame)
-    return tuple(
-        Fallback(s.passes, plan.keys) if s.fallback else rules.prepare(s.passes, s.frame, plan.keys, s.stores[-1].dtype)
-        for s in steps(plan)
-    )
+    made: list[Prepared | Fallback] = []
+    launches: list[Marshal] = []
+    for s in steps(plan):
+        if s.fallback:
+            made.append(Fallback(s.passes, plan.keys))
+        else:
+            before = launches[-1] if launches else None
+            launches.append(rules.marshal(s.passes, s.frame, plan.keys, s.stores[-1].dtype, before))
+            if not s.gathers:
+                made += prepare_together(launches)
+                launches = []
+    return tuple(made)
 
 
 def execute(prepared: Sequence[Prepared | Fallback], source: Images, out: Tensor | None = None) -> Tensor:
     """What `run` gives, from steps that were prepared for images of these sizes."""
     images: Any = source
+    gathered: NextStatistic | None = None
     for number, one in enumerate(prepared, 1):
-        images = perform(one, images, out if number == len(prepared) else None)
+        last = number == len(prepared)
+        following = None if last else _following(one, prepared[number])
+        images = perform(one, images, Beside(gathered, following, out if last else None))
+        gathered = following
     result: Tensor = images
     return result
 
 
+class Beside(NamedTuple):
+    """What a step is given beside its images."""
+
+    gathered: NextStatistic | None  # its first statistic, which the step before has gathered
+    following: NextStatistic | None  # what it gathers for the step after it
+    out: Tensor | None  # where it writes, if that is given
+
+
 @singledispatch
-def perform(one: Any, images: Any, out: Tensor | None) -> Any:
+def perform(one: Any, images: Any, beside: Beside) -> Any:
     """The images after one step."""
     raise NotImplementedError(f"triton executor cannot run {type(one).__name__}")
 
 
 @perform.register
-def _(one: Fallback, images: Any, out: Tensor | None) -> Any:
+def _(one: Fallback, images: Any, beside: Beside) -> Any:
     made = reference.run_passes(one.passes, _floats(images), one.keys)
-    return made if out is None else out.copy_(made)
+    return made if beside.out is None else beside.out.copy_(made)
 
 
 @perform.register
-def _(one: Prepared, images: Any, out: Tensor | None) -> Any:
-    source, tables = _source(images), one.tables
+def _(one: Prepared, images: Any, beside: Beside) -> Any:
+    source, tables, gathered = _source(images), one.tables, beside.gathered
     if isinstance(source.owner, Ragged) and source.owner.windows is not None:
         tables = _within(source.owner, one)
-    statistics = launch.reduce_statistics(source, one.reductions, tables, one.size, _taken(one.cells))
-    return launch.images(source, one.program, tables, statistics, one.size, one.dtype, one.channels_last, out)
+    cells = gathered.cells if gathered else _taken(one.cells)
+    statistics = launch.reduce_statistics(source, one.reductions, tables, one.size, cells, gathered is not None)
+    how = (one.size, one.dtype, one.channels_last, beside.out, beside.following)
+    return launch.images(source, one.program, tables, statistics, *how)
+
+
+def _following(one: Prepared | Fallback, after: Any) -> NextStatistic | None:
+    """What a step gathers for the one after it."""
+    if isinstance(one, Fallback) or one.following is None:
+        return None
+    integers = after.tables.integers
+    cells = _taken(after.cells)
+    if cells is None:
+        cells = launch.cells_table(after.reductions, integers.shape[0], integers.device)
+    return NextStatistic(one.following, cells)
 
 
 def _taken(cells: list[Tensor]) -> Tensor | None:
-    """The zeros that were drawn; None for whoever executes the same again, even at the same time."""
+    """The zeros that were drawn; None for every later execution of the same plan, at the same time too."""
     try:
         return cells.pop()
     except IndexError:
@@ -107,8 +141,14 @@ def steps(plan: Plan) -> tuple[Step, ...]:
             loads, stores = traffic(passes, frame, None if listed else dtype)
             made.append(Step(passes, frame, "torch", loads, stores, reason, fallback))
         else:
-            loads, launches = _launched(passes, source)
+            gathered = bool(made) and bool(made[-1].gathers)
+            loads, launches = _launched(passes, source, gathered)
             copied = (source,) if listed else ()
+            gathers: tuple[str, ...] = ()
+            if number < len(groups) and not fallback_reason(groups[number][0]):
+                gathers = gathered_before(passes, frame, groups[number][0])
+            if gathers:
+                launches = (*launches[:-1], f"{launches[-1]} and gather {' or '.join(gathers)}")
             made.append(
                 Step(
                     passes,
@@ -119,27 +159,31 @@ def steps(plan: Plan) -> tuple[Step, ...]:
                     reason,
                     "",
                     launches,
+                    gathers,
                 )
             )
         frame, dtype = after, torch.float32 if fallback else stored
     return tuple(made)
 
 
-def _launched(passes: ir.Sequence, source: Stored) -> tuple[tuple[Stored, ...], tuple[str, ...]]:
+def _launched(passes: ir.Sequence, source: Stored, gathered: bool) -> tuple[tuple[Stored, ...], tuple[str, ...]]:
     """What the kernels of a step read, and their launches: for each statistic one that reads the images and one that
-    finishes it."""
-    loads, launches, widest = [], [], 0  # type: list[Stored], list[str], int
+    finishes it.  gathered: the step before has gathered the first"""
+    loads, launches, widest, numbers = [], [], 0, 0  # type: list[Stored], list[str], int, int
     channels = most_channels(passes, source.frame.channels)
     # a cut reads one pixel for each of its own, almost everywhere
-    sides = 1 + any(isinstance(p, ir.MixUp) for p in passes)
+    sides = 1 + any(isinstance(p, ir.MixUp | ir.MixInside) for p in passes)
     for mixed, stages in enumerate(split_at_mix(passes)):
         for found in kinds_by_number(stages):
-            loads += [source] * (sides if mixed else 1)
             what = " or ".join(found)
-            launches += [f"gather {what}", f"finish {what}"]
+            if numbers or not gathered:
+                loads += [source] * (sides if mixed else 1)
+                launches.append(f"gather {what}")
+            launches.append(f"finish {what}")
+            numbers += 1
             widest = max(widest, *(width(k, channels) for k in found))
     # few are cleared by the kernel that draws
-    if widest * (len(launches) // 2) > FEW_CELLS:
+    if widest * numbers > FEW_CELLS:
         launches.insert(0, ZEROS)
     return (*loads, *[source] * sides), (*launches, "write images")
 
@@ -206,9 +250,9 @@ def _why_apart(before: ir.Sequence, passes: ir.Sequence) -> str:
         return f"{what} first, and to compute {short(front)} twice would cost more than to store it"
     if sum(isinstance(p, ir.Mix) for p in (*before, *passes)) > 1:
         return f"{short(first)} reads its partner as the mix before leaves it"
-    if isinstance(first, ir.MixUp) and reads_around(front):
+    if isinstance(first, ir.MixUp | ir.MixInside) and reads_around(front):
         return (
-            "MixUp needs every pixel of two images, "
+            f"{short(first)} needs every pixel of two images, "
             f"and to compute {short(front)} twice would cost more than to store it"
         )
     return ""
@@ -237,7 +281,7 @@ def _(p: BlurRows | BlurColumns | ir.Project) -> bool:
 
 @expensive_to_recompute.register
 def _(p: ir.Resample) -> bool:
-    return p.kernel == "triangle" and not p.integer_shift
+    return p.kernel != "floor" and not p.integer_shift
 
 
 @expensive_to_recompute.register
@@ -253,7 +297,7 @@ def _within(images: Ragged, one: Prepared) -> Tables:
     a rounding, and so its rectangles are cut to the windows."""
     code, border, _, first, _ = one.program.records[: codes.RECORD]
     integers = one.tables.integers.clone()
-    if code not in (codes.TRIANGLE, codes.FLOOR, codes.PROJECT):
+    if code not in (*codes.RESAMPLES, codes.PROJECT):
         # by the kind of pass alone, so that nothing waits for a GPU
         windows.check(images, None)
     integers[:, codes.PITCH] = images.pitches

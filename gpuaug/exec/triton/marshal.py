@@ -65,9 +65,11 @@ class Prepared:
     size: tuple[int, int]
     dtype: torch.dtype
     channels_last: bool
-    # one table of zeros to gather statistics in, [N, columns] int64, for whoever executes first; none where zeros are
-    # better written by a kernel of their own
+    # one table of zeros to gather statistics in, [N, columns] int64, taken by the first execution; empty where it is
+    # better to write zeros by a kernel of their own
     cells: list[Tensor] = field(default_factory=list, metadata={"scratch": True})
+    # the first reduction of the launch after it, which this one gathers; both have the same tables
+    following: Reduction | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +105,19 @@ class Columns:
 class Marshal:
     """One launch on its way to the kernel; the rules put passes into it, in order."""
 
-    def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys):
+    def __init__(
+        self, passes: ir.Sequence, frame: ir.Frame, keys: Keys, end: ir.Frame, before: "Marshal | None" = None
+    ):
+        """end: of what it gives; before: the launch whose tables this one shares, as long as none was made of them"""
         self.frame, self.keys = frame, keys
-        self.floats, self.integers, self.doubles = Columns(torch.float32), Columns(torch.int32), Columns(torch.float64)
+        self.floats: Columns = before.floats if before else Columns(torch.float32)
+        self.integers: Columns = before.integers if before else Columns(torch.int32)
+        self.doubles: Columns = before.doubles if before else Columns(torch.float64)
         self.source: Node = PIXEL
         self.sized = 0  # column of the input's height and width, 0 before there is one
         self.mix: Record = ALONE
         self.finish = ir.Finish(torch.float32, torch.contiguous_format)
-        self.end = ir.after(passes, frame)
+        self.end = end
         self.channels = frame.channels  # of the image where the next stage is added
         # of the image anywhere in the chain
         self.most_channels = most_channels(passes, frame.channels)
@@ -118,7 +125,8 @@ class Marshal:
         self.after: list[Node] = []
         # each stage is one record: what stands before the mix and after it
         self.points = tuple(tuple(p for p in part if ir.is_pointwise(p)) for part in statistics.split_at_mix(passes))
-        self._header()
+        if before is None:
+            self._header()
 
     def _header(self) -> None:
         """The columns that every program has."""
@@ -190,17 +198,12 @@ class Marshal:
                 columns.add(torch.zeros_like(self.keys.ids))
         return Tables(self.floats.table(), self.integers.table(), self.doubles.table())
 
-    def prepared(self) -> Prepared:
-        """All of it."""
-        assert self.end.fixed is not None
-        last = self.finish.memory_format == torch.channels_last
-        reductions = self.reductions()
+    def cells(self, reductions: Sequence[Reduction]) -> list[Tensor]:
+        """Zeros that the kernel that draws writes with its tables, if they are few."""
         cells = Columns(torch.int64)
         if 0 < sum(r.width for r in reductions) <= FEW_CELLS:
-            # the kernel that draws writes them with its tables
             cells.add(*(torch.zeros_like(self.keys.ids) for r in reductions for _ in range(r.width)))
-        made = [cells.table()] if cells.width else []
-        return Prepared(self.tables(), self.program(), reductions, self.end.fixed, self.finish.dtype, last, made)
+        return [cells.table()] if cells.width else []
 
     def first_after(self) -> int:
         """The number of the first statistic after the mix: the most that a sample has before it."""
@@ -219,6 +222,20 @@ class Marshal:
                 program = self.program(first + stages[-1] + 1, own=first + stages[-1] == 0)
                 found.append(Reduction(len(found), program, tuple(kinds), column, self.statistic_width()))
         return tuple(found)
+
+
+def prepare_together(launches: Sequence[Marshal]) -> tuple[Prepared, ...]:
+    """Launches that share their tables, all of it; each gathers the first statistic of the one after it."""
+    reductions = [m.reductions() for m in launches]
+    # columns are complete only now
+    tables, made = launches[0].tables(), []
+    for m, mine, after in zip(launches, reductions, (*reductions[1:], ()), strict=True):
+        assert m.end.fixed is not None
+        last, following = m.finish.memory_format == torch.channels_last, after[0] if after else None
+        assert following is None or following.program.records[: 2 * codes.RECORD] == PIXEL + ALONE
+        cells = m.cells(mine)
+        made.append(Prepared(tables, m.program(), mine, m.end.fixed, m.finish.dtype, last, cells, following))
+    return tuple(made)
 
 
 def most_channels(passes: ir.Sequence, channels: int) -> int:

@@ -12,7 +12,9 @@ def between_launches(passes: ir.Sequence, channels: int, unit: bool) -> torch.dt
     """What images are kept as after a launch, for another.  channels: of them; unit: whether they came in [0, 1]
 
     uint16 is round(65535 x), which holds every k / 255 exactly and is wrong by no more than 8e-6."""
-    return torch.uint16 if unit and channels == 3 and all(map(keeps_unit, passes)) else torch.float32
+    for p in passes:
+        unit = (unit and keeps_unit(p)) or (isinstance(p, ir.Affine) and p.clamp)
+    return torch.uint16 if unit and channels == 3 else torch.float32
 
 
 @singledispatch
@@ -52,8 +54,13 @@ def _(p: ir.GaussianNoise) -> bool:
 
 
 @keeps_unit.register
-def _(p: ir.Resample | ir.Warp | ir.Project) -> bool:
+def _(p: ir.Warp | ir.Project) -> bool:
     return p.fill is None or all(0.0 <= v <= 1.0 for v in p.fill)
+
+
+@keeps_unit.register
+def _(p: ir.Resample) -> bool:
+    return (p.kernel in ("triangle", "floor") or p.clamp) and all(0.0 <= v <= 1.0 for v in p.fill)
 
 
 @keeps_unit.register

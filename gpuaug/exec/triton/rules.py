@@ -9,18 +9,32 @@ from gpuaug_kernels import codes
 
 from gpuaug import ir
 from gpuaug.exec.triton.canonical import BlurColumns, BlurRows, Pick, source_and_points, why_not_canonical
-from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepared, SourceSwitch
+from gpuaug.exec.triton.marshal import PIXEL, ChoiceStage, Marshal, Node, Prepared, SourceSwitch, prepare_together
 from gpuaug.rng import Keys
 
 
 def prepare(passes: ir.Sequence, frame: ir.Frame, keys: Keys, stored: torch.dtype = torch.float32) -> Prepared:
-    """One launch, for all of whose passes there are rules.  stored: what it writes where no Finish says so"""
+    """One launch that shares nothing.  Arguments as of `marshal`"""
+    return prepare_together((marshal(passes, frame, keys, stored),))[0]
+
+
+def marshal(
+    passes: ir.Sequence,
+    frame: ir.Frame,
+    keys: Keys,
+    stored: torch.dtype = torch.float32,
+    before: Marshal | None = None,
+) -> Marshal:
+    """One launch, for all of whose passes there are rules.
+
+    stored: what it writes where no Finish says so; before: the launch whose tables it shares"""
+    end = ir.after(passes, frame)
     passes = tuple(q for p in passes for q in source_and_points(p))
-    m = Marshal(passes, frame, keys)
+    m = Marshal(passes, frame, keys, end, before)
     m.finish = ir.Finish(stored, torch.contiguous_format)
     for p in passes:
         m.add(rule(p, m))
-    return m.prepared()
+    return m
 
 
 def fallback_reason(p: ir.Pass) -> str:
@@ -45,8 +59,8 @@ def rule(p: ir.Pass, m: Marshal) -> list[Node]:
 
 @rule.register
 def _(p: ir.Resample, m: Marshal) -> list[Node]:
-    # at integer positions a triangle gives the pixel itself
-    kind = codes.FLOOR if p.integer_shift else {"triangle": codes.TRIANGLE, "floor": codes.FLOOR}[p.kernel]
+    # at integer positions every kernel gives the pixel itself
+    kind = codes.FLOOR if p.integer_shift else codes.SOURCES[p.kernel]
     integers, doubles = (
         m.integers.add(p.window, p.source, p.live),
         m.doubles.add(p.inverse[:, :2].flatten(1), p.footprint),
@@ -190,9 +204,23 @@ def _(p: ir.MixUp, m: Marshal) -> list[Node]:
 
 
 @rule.register
+def _(p: ir.MixInside, m: Marshal) -> list[Node]:
+    m.mix = (codes.MIX_INSIDE, m.floats.add(p.lam), m.integers.add(p.partner, p.box), 0, 0)
+    return []
+
+
+@rule.register
 def _(p: ir.Choice, m: Marshal) -> list[Node]:
     branches = tuple([node for q in branch for node in rule(q, m)] for branch in p.branches)
-    return [ChoiceStage(m.integers.add(p.index), p.index.shape[1], branches)]
+    bits = codes.choice_bits(len(branches))
+    steps, each = p.index.unbind(1), 31 // bits
+    words = []
+    for first in range(0, len(steps), each):
+        word = steps[first]
+        for k, index in enumerate(steps[first + 1 : first + each], 1):
+            word = word + (index << (bits * k))
+        words.append(word)
+    return [ChoiceStage(m.integers.add(*words), len(steps), branches)]
 
 
 @rule.register

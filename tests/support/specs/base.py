@@ -81,6 +81,8 @@ class Spec:
     ours: bool = False
     # arguments of torchvision's that it does not take
     lacks: frozenset[str] = frozenset()
+    # arguments of ours, which stand behind torchvision's
+    adds: frozenset[str] = frozenset()
 
     def kind(self, arguments: Args) -> str:
         """The row of the table of tolerances."""
@@ -112,6 +114,11 @@ NAN, INF = math.nan, math.inf
 BAD_P = refused("p", -0.1, 1.5, NAN, INF, "0.5", True, None)
 BAD_SIZE = refused("size", 0, -3, 2.5, NAN, True, "7", None, (), (3, 0), (1, 2, 3), (5, 2.5), (NAN, 4))
 BAD_INTERPOLATION = refused("interpolation", "bicubic", "cubic", 7, None)
+# of what is resized, which takes those two as well
+BAD_RESAMPLING = (
+    *refused("interpolation", "box", "hamming", "cubic", 7, 4, None, True),
+    Refused({"interpolation": "lanczos", "antialias": False}, shows="False"),
+)
 BAD_FILL = refused("fill", NAN, "0", (), (0.1, NAN), {"image": 0})
 BAD_DEGREES = refused("degrees", -1, NAN, (10, -10), (1, NAN), (1, 2, 3), "10", None, INF)
 BAD_CENTER = refused("center", 3, (1,), (1, 2, 3), (NAN, 0), "ab")

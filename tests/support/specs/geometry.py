@@ -8,10 +8,11 @@ import torchvision.transforms.v2.functional as F
 from oracles import Args, Sample, coin, interpolation, nothing, only_apply, pair, per_image_fill, torchvision, when
 from torch import Tensor
 
-from specs.base import BAD_FILL, BAD_INTERPOLATION, BAD_P, BAD_RANGES, BAD_SIZE, RGB, Refused, Spec, refused, resampled
+from specs.base import BAD_FILL, BAD_P, BAD_RANGES, BAD_RESAMPLING, BAD_SIZE, RGB, Refused, Spec, refused, resampled
 
 MODES = ("constant", "edge", "reflect", "symmetric")
-BAD_PADDING = refused("padding", -1, (1, 2, 3), (), 1.5, (1, -2), (1, 2, 3, float("nan")), "11")
+BAD_PADDING = refused("padding", (1, 2, 3), (), 1.5, (1, 2, 3, float("nan")), "11", True)
+BAD_BORDER = Refused({"padding": 2, "padding_mode": "edge", "fill": RGB})
 BAD_RATIO = refused("ratio", *BAD_RANGES, (0.0, 1.0), (-1.0, 1.0))
 BAD_ANTIALIAS = refused("antialias", "warn", 2)
 
@@ -75,6 +76,9 @@ SPECS = {
             *({"padding": (5, 3), "padding_mode": m} for m in MODES),
             {"padding": (11, 0, 2, 9), "padding_mode": "reflect"},
             {"padding": (37, 41, 1, 0), "padding_mode": "symmetric"},
+            {"padding": (-3, 4, 5, -6), "fill": RGB},
+            {"padding": (-2, -1), "fill": None},
+            *({"padding": (-4, 3, 6, -5), "padding_mode": m} for m in MODES[1:]),
         ),
         tolerance="exact",
         meaning=pad,
@@ -84,14 +88,15 @@ SPECS = {
             *BAD_PADDING,
             *refused("padding", None),
             *BAD_FILL,
-            *refused("fill", None),
+            BAD_BORDER,
             *refused("padding_mode", "wrap", None, 1),
         ),
-        small=lambda a, h, w: extends(a),
+        # nothing is left of a few pixels
+        small=lambda a, h, w: extends(a) and min(tv_padding(a["padding"])) >= 0,
         # the largest of the reflected borders
         image=(41, 38),
         moves=True,
-        anywhere=extends,
+        anywhere=lambda a: extends(a) and min(tv_padding(a["padding"])) >= 0,
     ),
     "RandomCrop": Spec(
         arguments=(
@@ -101,6 +106,9 @@ SPECS = {
             {"size": (60, 30), "pad_if_needed": True, "fill": RGB},
             {"size": (45, 62), "padding": (1, 2), "pad_if_needed": True, "fill": 0.3},
             {"size": (45, 50), "pad_if_needed": True, "padding_mode": "edge"},
+            {"size": (54, 57), "pad_if_needed": True, "padding_mode": "reflect"},
+            {"size": (54, 60), "padding": 2, "pad_if_needed": True, "padding_mode": "symmetric"},
+            {"size": (50, 25), "padding": (-3, 4, 2, -5), "pad_if_needed": True, "fill": None},
         ),
         tolerance="exact",
         meaning=random_crop,
@@ -111,7 +119,7 @@ SPECS = {
             *BAD_PADDING,
             *refused("pad_if_needed", 1, None),
             *BAD_FILL,
-            *refused("fill", None),
+            BAD_BORDER,
             *refused("padding_mode", "wrap"),
         ),
         # what is larger than the padded image is refused
@@ -135,6 +143,9 @@ SPECS = {
             {"size": (17, 23), "interpolation": "nearest"},
             {"size": (19, 9), "interpolation": "nearest-exact"},
             {"size": (15, 16), "scale": (0.9, 1.4), "ratio": (2.0, 3.0)},
+            {"size": (24, 18), "interpolation": "bicubic"},
+            {"size": (21, 26), "scale": (0.1, 0.4), "interpolation": "bicubic", "antialias": False},
+            {"size": (14, 29), "interpolation": "lanczos"},
         ),
         tolerance=resampled("bilinear"),
         meaning=resized_crop,
@@ -144,7 +155,7 @@ SPECS = {
             *BAD_SIZE,
             *refused("scale", *BAD_RANGES, (-0.1, 1.0), 0.5),
             *BAD_RATIO,
-            *BAD_INTERPOLATION,
+            *BAD_RESAMPLING,
             *BAD_ANTIALIAS,
         ),
         # torchvision's crop has no rows there, and fails; ours keeps one
@@ -184,6 +195,9 @@ SPECS = {
             {"size": (20, 30), "antialias": False},
             {"size": (20, 75), "interpolation": "nearest"},
             {"size": 26, "interpolation": "nearest-exact"},
+            {"size": (20, 75), "interpolation": "bicubic"},
+            {"size": 23, "interpolation": "bicubic", "antialias": False},
+            {"size": (61, 30), "interpolation": "lanczos"},
         ),
         tolerance=resampled("bilinear"),
         meaning=resize,
@@ -194,7 +208,7 @@ SPECS = {
             *(Refused({"size": 8, "max_size": v}) for v in (8, 4, 0, 9.5, "12", True)),
             Refused({"size": (8, 9), "max_size": 20}, shows="(8, 9)"),
             Refused({"size": None, "max_size": 0}),
-            *BAD_INTERPOLATION,
+            *BAD_RESAMPLING,
             *BAD_ANTIALIAS,
         ),
         moves=True,

@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as F
 from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill
 from torch import Tensor
 
-from specs.base import BAD_FILL, BAD_INTERPOLATION, BAD_P, INF, NAN, RGB, Spec, refused, resampled
+from specs.base import BAD_FILL, BAD_P, BAD_RESAMPLING, INF, NAN, RGB, Spec, refused, resampled
 
 
 def resized(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
@@ -41,11 +41,15 @@ def drawn_zoom(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator)
     return {"apply": coin(rng, n, a.get("p", 0.5)), **padding}
 
 
-RESIZED = (*BAD_INTERPOLATION, *refused("antialias", 1, "yes"))
+RESIZED = (*BAD_RESAMPLING, *refused("antialias", 1, "yes"))
 
 SPECS = {
     "RandomResize": Spec(
-        arguments=({"min_size": 14, "max_size": 15}, {"min_size": 60, "max_size": 61, "interpolation": "nearest"}),
+        arguments=(
+            {"min_size": 14, "max_size": 15},
+            {"min_size": 60, "max_size": 61, "interpolation": "nearest"},
+            {"min_size": 25, "max_size": 26, "interpolation": "bicubic"},
+        ),
         tolerance=resampled("bilinear"),
         meaning=resized,
         draws=drawn_resize,
@@ -59,7 +63,11 @@ SPECS = {
         moves=True,
     ),
     "RandomShortestSize": Spec(
-        arguments=({"min_size": 14}, {"min_size": (60, 60), "max_size": 50, "antialias": False}),
+        arguments=(
+            {"min_size": 14},
+            {"min_size": (60, 60), "max_size": 50, "antialias": False},
+            {"min_size": 30, "interpolation": "lanczos"},
+        ),
         tolerance=resampled("bilinear"),
         meaning=resized,
         draws=drawn_size(v2.RandomShortestSize),
@@ -75,6 +83,7 @@ SPECS = {
         arguments=(
             {"target_size": (18, 16), "scale_range": (0.8, 0.8)},
             {"target_size": (40, 90), "scale_range": (1.5, 1.5), "interpolation": "nearest-exact"},
+            {"target_size": (30, 90), "scale_range": (0.9, 0.9), "interpolation": "bicubic", "antialias": False},
         ),
         tolerance=resampled("bilinear"),
         meaning=resized,
@@ -96,7 +105,6 @@ SPECS = {
         refuses=(
             *BAD_P,
             *BAD_FILL,
-            *refused("fill", None),
             *refused("side_range", (0.5, 2.0), (3.0, 2.0), (NAN, 2.0), (1.0, INF), (1.0,), 2.0, None, "ab"),
         ),
         moves=True,

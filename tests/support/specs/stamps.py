@@ -27,16 +27,33 @@ def gaussian_noise(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
 
 
 def erase(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
-    i, j, h, w = (int(p[k]) for k in "ijhw")
-    if not p["apply"] or not h or not w:
+    if not p["apply"]:
         return x
-    if a.get("value") == "random":
-        return F.erase(x, i, j, h, w, pixel_normals(s, *x.shape)[:, i : i + h, j : j + w])
-    value = a.get("value", 0.0)
-    return F.erase(x, i, j, h, w, torch.tensor(value if isinstance(value, tuple) else (value,) * len(x))[:, None, None])
+    for k in range(most(a)):
+        i, j, h, w, v = (p[name] if most(a) == 1 else p[name][k] for name in "ijhwv")
+        if not h or not w:
+            continue
+        i, j, h, w = int(i), int(j), int(h), int(w)
+        if a.get("value") == "random" or a.get("mode") == "pixel":
+            x = F.erase(x, i, j, h, w, pixel_normals(s, *x.shape)[:, i : i + h, j : j + w])
+        elif a.get("mode") == "rand":
+            x = F.erase(x, i, j, h, w, v[:, None, None])
+        else:
+            value = a.get("value", 0.0)
+            colour = torch.tensor(value if isinstance(value, tuple) else (value,) * len(x))
+            x = F.erase(x, i, j, h, w, colour[:, None, None])
+    return x
+
+
+def most(a: Args) -> int:
+    """The most rectangles that an image gets."""
+    return a.get("max_count") or a.get("min_count", 1)
 
 
 def drawn_erasing(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    if most(a) > 1 or "mode" in a:
+        return drawn_by_timm(a, n, size, rng)
+
     def read(p: Any) -> dict[str, Any]:
         failed = p["v"] is None
         return {"i": p["i"], "j": p["j"], "h": 0 if failed else p["h"], "w": 0 if failed else p["w"]}
@@ -45,6 +62,31 @@ def drawn_erasing(a: Args, n: int, size: tuple[int, int], rng: np.random.Generat
     box = asked(v2.RandomErasing(**{**a, "value": 0.0}), n, size, rng, read)
     row = (math.nan,) * 3 if value == "random" else value if isinstance(value, tuple) else (value,) * 3
     return {"apply": coin(rng, n, a.get("p", 0.5)), **box, "v": np.tile(np.asarray(row, np.float64), (n, 1))}
+
+
+def drawn_by_timm(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
+    """timm's rule for several rectangles: each of ten tries of a share of the area, over their number."""
+    height, width = size
+    low, high = a.get("scale", (0.02, 0.33))
+    ratio = a.get("ratio", (0.3, 3.3))
+    count = rng.integers(a.get("min_count", 1), most(a) + 1, n)
+    out = {name: np.zeros((n, most(a)), np.int64) for name in "ijhw"}
+    for row in range(n):
+        for k in range(count[row]):
+            area = rng.uniform(low, high, 10) * height * width / count[row]
+            aspect = np.exp(rng.uniform(*np.log(ratio), 10))
+            h, w = np.rint(np.sqrt(area * aspect)).astype(int), np.rint(np.sqrt(area / aspect)).astype(int)
+            fits = np.flatnonzero((h < height) & (w < width))
+            if len(fits):
+                h, w = h[fits[0]], w[fits[0]]
+                at = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+                for name, value in zip("ijhw", (*at, h, w), strict=True):
+                    out[name][row, k] = value
+    v = rng.normal(size=(n, most(a), 3)) if a.get("mode") == "rand" else np.full((n, most(a), 3), a.get("value", 0.0))
+    drawn = {**out, "v": np.full_like(v, math.nan) if a.get("mode") == "pixel" else v}
+    if most(a) == 1:
+        drawn = {name: value[:, 0] for name, value in drawn.items()}
+    return {"apply": coin(rng, n, a.get("p", 0.5)), **drawn}
 
 
 SPECS = {
@@ -67,6 +109,9 @@ SPECS = {
             {"p": 1.0, "value": "random"},
             {"p": 1.0, "scale": (0.3, 1.0), "ratio": (0.1, 0.4), "value": 0.6},
             {},
+            {"p": 1.0, "mode": "rand", "max_count": 3},
+            {"p": 0.8, "mode": "pixel"},
+            {"p": 1.0, "value": 0.7, "min_count": 2},
         ),
         tolerance="colour",
         meaning=erase,
@@ -77,9 +122,15 @@ SPECS = {
             *refused("ratio", *BAD_RANGES, (0.0, 1.0), (-1.0, 1.0)),
             *refused("value", "noise", NAN, (), (0.1, NAN), None, {"a": 1}),
             *refused("inplace", "yes"),
+            *refused("mode", "noise", None, 3, True),
+            *refused("min_count", 0, -1, 2.5, True, "2"),
+            *refused("max_count", 0, -1, 2.5, True, "2"),
+            *refused("num_splits", -1, 2.5, True, None),
         ),
+        # timm's
+        adds=frozenset({"mode", "min_count", "max_count", "num_splits"}),
         # a normal distribution leaves [0, 1]
-        anywhere=lambda a: a.get("value") != "random",
+        anywhere=lambda a: a.get("value") != "random" and "mode" not in a,
     ),
     "SaltAndPepper": Spec(
         arguments=({}, {"amount": 0.3, "salt_vs_pepper": 0.8}, {"amount": 0.5, "per_channel": True}),
