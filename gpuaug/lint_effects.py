@@ -61,7 +61,7 @@ EFFECTS = {
 
 
 # containers of which a sample takes one child
-_EXCLUSIVE = ("RandomChoice", "ByClass")
+_EXCLUSIVE = ("RandomChoice", "RandomMix", "ByClass")
 # what the list of children is called, where that is not `transforms`
 _LISTS = {"ByClass": "rows"}
 
@@ -119,7 +119,7 @@ def _walk(transforms: Sequence[Transform], kind: str, place: tuple[tuple[str, in
         if isinstance(t, ByClass):
             yield from _rows(t, at)
             continue
-        weights = getattr(t, "p", None) if type(t).__name__ == "RandomChoice" else None
+        weights = getattr(t, "p", None) if type(t).__name__ in _EXCLUSIVE else None
         inside = _walk(t.children, type(t).__name__, at)
         yield from (s for s in inside if weights is None or weights[s.place[len(at)][1]])
 
@@ -220,7 +220,7 @@ def _effects(t: Any) -> Iterator[Effect]:
         yield from (("move", {}), ("rotation", {"degrees": 180.0}))
     elif name in ("ToDtype", "ConvertImageDtype") and t.dtype.is_floating_point:
         yield "scaled" if getattr(t, "scale", True) else "unscaled", {}
-    elif isinstance(t, Mixing):
+    elif isinstance(t, Mixing) and not t.children:
         yield from (("cutmix", {}), ("mixup", {}))
     elif type(t).__module__ == "gpuaug.transforms.colour":
         yield "colour", {}
@@ -253,6 +253,8 @@ _FIXED: dict[str, tuple[str, ...]] = {
     "ToTensor": ("scaled",),
     "RGB": (),
     "Normalize": ("normalize",),
+    "FiveCrop": ("move", "crop"),
+    "TenCrop": ("move", "crop", "horizontal_flip"),
     "MixUp": ("mixup",),
     "CutMix": ("cutmix",),
 }
