@@ -97,10 +97,10 @@ class Batches(Iterator[Any]):
         out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)
         more = {**keys, **past, "params": None, "epoch": step.epoch}
         if isinstance(out, Batch):
-            return self._finished(out, more, step.valid.all())
+            return self._finished(out, more, bool(step.valid.all()))
         # each view has occurrences of its own
         more.pop("occurrence")
-        return [self._finished(view, more, step.valid.all()) for view in out]
+        return [self._finished(view, more, bool(step.valid.all())) for view in out]
 
     def _finished(self, batch: Batch, more: dict[str, Any], all_valid: bool) -> Batch:
         marks = {} if all_valid else _marks(batch, more["valid"])
