@@ -22,9 +22,8 @@ HERE = Path(__file__)
 KINDS = {"sources": codes.SOURCES, "extends": codes.BORDERS, "mixes": codes.MIXES, "stages": codes.STAGES}
 
 
-# each time one of them, without the programs that tests/test_aot.py has compiled for it or whose kernels are those of
-# others here; everything in the slow suite
-ELSEWHERE = {"weak", "moderate", "salt and pepper", "one pixel"}
+# each time one of them, without the programs that tests/test_aot.py has compiled for it; everything in the slow suite
+ELSEWHERE = {"weak", "moderate", "salt and pepper"}
 EACH = [
     pytest.param((90, *sorted(ELSEWHERE)), id="sm_90"),
     *(pytest.param((t,), id=f"sm_{t}, all programs", marks=pytest.mark.slow) for t in TARGETS),

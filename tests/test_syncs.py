@@ -113,8 +113,15 @@ def test_what_does_not_wait_is_let_through():
 # ---- a call
 
 
-@pytest.mark.parametrize("recipes", [True, False], ids=["traced", "step by step"])
-@pytest.mark.parametrize(("name", "i"), cases())
+# what is called step by step draws and lowers by the code that is traced: of each transform one way in the fast suite
+EVERY = [p.values for p in cases()]
+WAYS = [pytest.param(name, i, True, id=f"{name}-{i}-traced") for name, i in EVERY] + [
+    pytest.param(name, i, False, id=f"{name}-{i}-step by step", marks=[pytest.mark.slow] if i else [])
+    for name, i in EVERY
+]
+
+
+@pytest.mark.parametrize(("name", "i", "recipes"), WAYS)
 def test_no_transform_makes_the_host_wait(name, i, recipes):
     args = case(name, i)
     policy = ga.Policy([build(name, args)])
