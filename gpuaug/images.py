@@ -146,7 +146,8 @@ class Ragged:
     def shapes(self) -> list[tuple[int, ...]]:
         """(H, W, C) of every image, on the host; of the whole image, where a window of it is here."""
         if self._full is not None:
-            return [(h, w, self.channels) for h, w in self._full.tolist()]
+            channels = self.channels
+            return [(h, w, channels) for h, w in self._full.tolist()]
         return [i.shape for i in self.images]
 
     @property

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from bench import bench_loader, bench_resident, end_to_end, photographs, processes
+from bench import bench_loader, bench_python, bench_resident, end_to_end, photographs, processes
 from bench.contenders import loaders
 from gpuaug.apps.cli import app
 
@@ -184,6 +184,30 @@ def test_no_round_begins_after_the_limit_and_there_is_always_one(checked, monkey
         assert [row["images/s"]["n"] for row in rows] == [rounds, rounds]
         assert sum(what == "epoch" for _, what in asked) == 2 * rounds
     assert said[-1].endswith("moderate: turn 4 of 4, gpuaug loader") and "of 600 s" in said[-1]
+
+
+# ---- Python
+
+
+def test_python_is_what_threads_take_without_native_work(checked):
+    row = bench_python.measure(checked, "weak", 3, 8)
+    native = row["native in these threads, ms a batch"]
+    assert set(native) >= {"kernels", "draws", "files"} and all(ms > 0 for ms in native.values())
+    assert row["Python, ms a batch"] > 0 and row["single batches, ms"]["n"] == 3
+
+
+def test_native_calls_count_once_and_by_the_time_of_their_thread():
+    native = bench_python.Native()
+
+    def busy(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    outer = native.timed("outer", lambda: native.timed("inner", busy)(0.05))
+    outer()
+    native.timed("asleep", time.sleep)(0.05)
+    assert 0.05 <= native.total("outer") < 0.1 and not native.total("inner") and native.total("asleep") < 0.02
 
 
 # ---- small images in memory

@@ -11,7 +11,7 @@ from policies import FLOAT, POLICIES, mixes
 from waits import CARD, card
 
 import gpuaug as ga
-from gpuaug.data import ResidentLoader, order
+from gpuaug.data import ResidentLoader, order, resident
 from gpuaug.gathered import Gathered
 
 N = 53
@@ -230,6 +230,80 @@ def test_weights_draw_the_minority_as_often_and_each_time_otherwise():
 def test_without_a_policy_images_come_as_they_are():
     batch = next(iter(loader(policy=None)))
     assert torch.equal(batch.images, IMAGES[batch.ids])
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+def test_batches_that_are_made_together_are_those_made_one_by_one(count, drop_last, monkeypatch):
+    wanted = rows(loader(epochs=3, drop_last=drop_last))
+    calls = []
+
+    def policy(batch):
+        calls.append(len(batch))
+        return POLICY(batch)
+
+    policy.per_sample, policy.to_dict = True, POLICY.to_dict
+    monkeypatch.setattr(resident, "_MOST", count)
+    together = loader(policy=policy, epochs=3, drop_last=drop_last)
+    found = list(together)
+    assert rows(found) == wanted and max(calls) == 8 * min(count, 6 if not drop_last else 5)
+    assert all(b.valid is not None and len(b) == 8 and b.images.is_contiguous() for b in found)
+    assert together.stats()["images"] == sum(int(b.valid.sum()) for b in found)
+
+
+def test_a_state_counts_what_was_delivered_and_not_what_was_made():
+    one = loader()
+    had = rows(itertools.islice(one, 3))
+    other = loader()
+    other.load_state_dict(one.state_dict())
+    assert had + rows(other) == rows(loader())
+
+
+MIXED = ga.Policy([ga.ToDtype(torch.float32, scale=True), ga.CutMix(num_classes=7)])
+TWICE = ga.Custom(lambda images: images * 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "alone"),
+    [
+        (POLICY, True),
+        (MIXED, False),
+        (ga.Policy([ga.ToDtype(torch.float32, scale=True), TWICE]), False),
+        (ga.Policy([ga.ToDtype(torch.float32, scale=True), ga.RandomApply([TWICE])]), False),
+        (ga.Policy([ga.Lambda(lambda image: image)]), False),
+    ],
+    ids=["draws", "a mix", "a function", "a function inside", "a function of an image"],
+)
+def test_only_policies_of_single_samples_get_several_batches_at_once(policy, alone):
+    assert policy.per_sample == alone
+    sizes = []
+
+    def counted(batch):
+        sizes.append(len(batch))
+        return policy(batch)
+
+    counted.per_sample = policy.per_sample
+    list(loader(policy=counted, batch_size=4))
+    assert set(sizes) == ({4, 48} if alone else {4})
+
+
+def test_what_overrides_the_call_may_look_at_the_whole_batch():
+    class Own(ga.Policy):
+        def forward(self, *args, **options):
+            return super().forward(*args, **options)
+
+    assert not Own(POLICY.transforms).per_sample
+
+
+def test_a_target_transform_makes_the_labels():
+    found = list(loader(target_transform=lambda t: int(t) * 10))
+    assert all(torch.equal(b.labels, b.ids % 7 * 10) for b in found)
+    soft = next(iter(loader(target_transform=lambda t: np.eye(7, dtype=np.float32)[t])))
+    assert torch.equal(soft.labels.argmax(1), soft.ids % 7) and soft.labels.dtype == torch.float32
+    with pytest.raises(TypeError, match="target_transform must give a number"):
+        loader(target_transform=str)
+    with pytest.raises(TypeError, match="target_transform must be callable"):
+        loader(target_transform=3)
 
 
 # ---- going on

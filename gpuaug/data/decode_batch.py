@@ -152,14 +152,18 @@ class Decoder(ABC):
                 "after forking"
             )
         heads = self.inspect(items) if heads is None else heads
-        full = np.array([(0, 0) if isinstance(h, Exception) else h.size for h in heads], np.int64).reshape(-1, 2)
-        boxes = clipped(windows, full)
         images: list[Any] = list(heads)
         mine: list[int] = []
         others: list[int] = []
+        sizes: list[tuple[int, int]] = []
         for i, h in enumerate(heads):
             if isinstance(h, Header):
                 (mine if h.kind != "pixels" and self.takes(h) else others).append(i)
+                sizes.append(h.size)
+            else:
+                sizes.append((0, 0))
+        full = np.array(sizes, np.int64).reshape(-1, 2)
+        boxes = clipped(windows, full)
 
         def each(i: int) -> None:
             images[i] = self._one(items[i], heads[i], boxes[i])

@@ -20,6 +20,9 @@ HEIGHT, WIDTH, CHANNELS, BITS, CODE, COLUMNS = range(6)
 _TAIL = 64
 
 
+_BYTES = (memoryview, bytes, bytearray)
+
+
 @intrinsic
 def _byte(typingctx, address):
     """The byte at an address."""
@@ -79,7 +82,7 @@ def scan(addresses, sizes, out):
 
 def ordinary(items: Sequence[Any]) -> list[Header | None]:
     """The header of every ordinary JPEG among a batch's items; None for all else."""
-    arrays = [np.frombuffer(i, np.uint8) if isinstance(i, memoryview | bytes | bytearray) else None for i in items]
+    arrays = [np.frombuffer(i, np.uint8) if isinstance(i, _BYTES) else None for i in items]
     addresses = np.array([0 if a is None else a.__array_interface__["data"][0] for a in arrays], np.int64)
     sizes = np.array([0 if a is None else a.size for a in arrays], np.int64)
     out = np.zeros((len(items), COLUMNS), np.int64)

@@ -16,6 +16,8 @@ from gpuaug.data.storage import Span, Storage, plain
 # torchvision.datasets.folder.IMG_EXTENSIONS: which files of a folder count decides every id
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+_DRIVES = os.name == "nt"
+
 
 class FileSource(Source):
     """A file for each sample.
@@ -50,7 +52,8 @@ class FileSource(Source):
         return self._placed(self.key(id))
 
     def _placed(self, name: str) -> str:
-        if not self._root or name.startswith("/") or "://" in name or os.path.isabs(name):
+        # a path of Windows begins with its drive
+        if not self._root or name.startswith("/") or "://" in name or (_DRIVES and os.path.isabs(name)):
             return name
         return f"{self._below}{name}"
 
