@@ -216,6 +216,7 @@ _SPECIAL: dict[str, Callable[[Any, bool], list[Transform]]] = {
 }
 # why the others of torchvision's transforms are not here, and what to do
 _REASONS = {
+    **dict.fromkeys(("FiveCrop", "TenCrop"), "it makes several images of one; give each view a policy of its own"),
     "ClampKeyPoints": "keypoints beyond an image are marked in visible and stay where they are; clamp what comes out",
     "ConvertBoundingBoxFormat": "boxes leave in the box_format that they came in; convert what comes out",
     "RandomIoUCrop": "where it crops depends on boxes, and a policy draws before it sees any; use RandomResizedCrop or "

@@ -11,6 +11,7 @@ from torch import Tensor
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
 from gpuaug.symbolic import require, smooth
+from gpuaug.transforms import borders
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
 
 __all__ = [
@@ -26,30 +27,14 @@ __all__ = [
 
 INTERPOLATION = partial(arguments.interpolation, allowed=tuple(arguments.KERNELS))
 NUDGE = 2.0**-14
-_FAR = 2**24
 # half the width in pixels of what weighs them
 _REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 _PADDING_MODE = partial(arguments.one_of, allowed=tuple(b for b in ir.BORDERS if b != "none"))
 
 
-def painting(name: str, value: Any) -> float | tuple[float, ...] | None:
-    """None paints with 0, as in torchvision."""
-    return 0.0 if value is None else arguments.fill(name, value, none=False)
-
-
 def antialiases(name: str, value: Any) -> bool:
     """None is what torchvision's older versions call False."""
     return arguments.flag(name, False if value is None else value)
-
-
-def _padding(name: str, value: Any) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom); what is below 0 crops."""
-    items = list(value) if isinstance(value, list | tuple) else [value]
-    if len(items) not in (1, 2, 4):
-        raise ValueError(f"{name} must have 1, 2 or 4 values, got {len(items)}")
-    a = [arguments.integer(name, v, -_FAR) for v in items]
-    left, top, right, bottom = a * 4 if len(a) == 1 else a * 2 if len(a) == 2 else a
-    return left, top, right, bottom
 
 
 def matrix(xx: Any, xy: Any, x: Any, yx: Any, yy: Any, y: Any, like: Tensor) -> Tensor:
@@ -292,18 +277,18 @@ class Pad(Transform):
     fill: float | tuple[float, ...] | None = 0
     padding_mode: str = "constant"
     example = {"padding": (1, 2, 3, 0), "fill": 0.5}
-    checks = {"padding": _padding, "fill": painting, "padding_mode": _PADDING_MODE}
+    checks = {"padding": borders.padding, "fill": borders.painting, "padding_mode": _PADDING_MODE}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_fill(self.fill, self.padding_mode)
+        borders.one_fill(self.fill, self.padding_mode)
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         left, top, right, bottom = self.padding  # type: ignore[misc]
-        zero, known = torch.zeros_like(frame.size[:, 0]), _known(frame)
-        _leaves_something(known, self.padding, self.padding_mode)
-        near, far = (ir.rows(v, known.size) for v in ((top, left), (bottom, right)))
-        _check_border(known, near, far, self.padding_mode)
+        zero, host = torch.zeros_like(frame.size[:, 0]), borders.known(frame)
+        borders.leaves_something(host, self.padding, self.padding_mode)
+        near, far = (ir.rows(v, host.size) for v in ((top, left), (bottom, right)))
+        borders.check(host, near, far, self.padding_mode)
         return (
             crop(
                 frame,
@@ -316,7 +301,7 @@ class Pad(Transform):
         )
 
     def after(self, frame: ir.Frame, params: Drawn) -> ir.Frame:
-        return _padded(frame, self.padding)
+        return borders.padded(frame, self.padding)
 
 
 @dataclass(frozen=True)
@@ -332,22 +317,22 @@ class RandomCrop(Transform):
     example = {"size": (8, 11), "padding": 2}
     checks = {
         "size": arguments.size,
-        "padding": arguments.optional(_padding),
+        "padding": arguments.optional(borders.padding),
         "pad_if_needed": arguments.flag,
-        "fill": painting,
+        "fill": borders.painting,
         "padding_mode": _PADDING_MODE,
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.padding is not None or self.pad_if_needed:
-            _one_fill(self.fill, self.padding_mode)
+            borders.one_fill(self.fill, self.padding_mode)
 
     def _pads(self, frame: ir.Frame) -> tuple[Tensor, Tensor, ir.Frame]:
         """Padding before and after the image, each [N, 2] (y, x), and the frame after `padding` alone."""
         assert isinstance(self.size, tuple)
         left, top, right, bottom = self.padding or (0, 0, 0, 0)  # type: ignore[misc]
-        padded = _padded(frame, self.padding or (0, 0, 0, 0))
+        padded = borders.padded(frame, self.padding or (0, 0, 0, 0))
         # torchvision pads a side that is too short by the whole difference on both ends
         extra = (ir.rows(self.size, frame.size) - padded.size).clamp(min=0)
         return extra + ir.rows((top, left), extra), extra + ir.rows((bottom, right), extra), padded
@@ -385,9 +370,9 @@ class RandomCrop(Transform):
         first, _ = self._room(frame)
         pads = self.padding is not None or self.pad_if_needed
         if pads:
-            known = _known(frame)
-            near, far, _ = self._pads(known)
-            _check_border(known, near, far, self.padding_mode)
+            host = borders.known(frame)
+            near, far, _ = self._pads(host)
+            borders.check(host, near, far, self.padding_mode)
         left, top = first[:, 1] + params["left"], first[:, 0] + params["top"]
         return (
             crop(
@@ -454,59 +439,3 @@ class RandomRot90(WithProbability):
             return frame
         turned = (params["apply"] & (params["k"] % 2 == 1))[:, None]
         return replace(frame, size=torch.where(turned, frame.size.flip(1), frame.size), fixed=None)
-
-
-def _padded(frame: ir.Frame, padding: Any) -> ir.Frame:
-    left, top, right, bottom = padding
-    if frame.fixed is not None:
-        return frame.resized((frame.fixed[0] + top + bottom, frame.fixed[1] + left + right))
-    return replace(frame, size=frame.size + ir.rows((top + bottom, left + right), frame.size))
-
-
-def _leaves_something(frame: ir.Frame, padding: Any, mode: str) -> None:
-    """A negative padding leaves a pixel of every image.  frame: as far as the host knows it"""
-    left, top, right, bottom = padding
-    stays = (frame.size + ir.rows((top + bottom, left + right), frame.size) > 0).all(1)
-    if mode == "constant":
-        # torchvision crops before it paints, and cannot crop more than there is
-        crops = (min(top, 0) + min(bottom, 0), min(left, 0) + min(right, 0))
-        stays = stays & (frame.size + ir.rows(crops, frame.size) >= 0).all(1)
-
-    def refuse() -> ValueError:
-        return ValueError(
-            f"padding must leave a pixel of every image, got {padding}, left, top, right and bottom, for one of "
-            f"{tuple(frame.size[~stays][0].tolist())}; crop less, or Resize first"
-        )
-
-    require(stays, refuse)
-
-
-def _one_fill(fill: Any, mode: str) -> None:
-    """Borders that are made of the image are not painted, and torchvision refuses a colour there."""
-    if mode != "constant" and isinstance(fill, tuple) and len(fill) > 1:
-        raise ValueError(f"fill must be one number with padding_mode {mode!r}, got {fill}; leave fill out")
-
-
-def _known(frame: ir.Frame) -> ir.Frame:
-    """The frame as far as the host knows it: of images of one size a row, which is looked at on every device."""
-    if frame.fixed is None:
-        return frame
-    return replace(frame, size=torch.tensor([frame.fixed], device="cpu"))
-
-
-def _check_border(frame: ir.Frame, near: Tensor, far: Tensor, mode: str) -> None:
-    """A reflection reaches no further than the image.  near, far: [N, 2] int64 (y, x) of padding"""
-    if mode not in ("reflect", "symmetric"):
-        return
-    # torchvision crops before it makes a symmetric border
-    limit = frame.size - 1 if mode == "reflect" else frame.size + near.clamp(max=0) + far.clamp(max=0)
-    fits = ((near <= limit) & (far <= limit)).all(1)
-
-    def refuse() -> ValueError:
-        (top, left), (bottom, right), size = (v[~fits][0].tolist() for v in (near, far, frame.size))
-        return ValueError(
-            f"padding_mode {mode!r} must not pad further than the image, got padding {(left, top, right, bottom)} for "
-            f"size {tuple(size)}; pad less, or Resize first"
-        )
-
-    require(fits, refuse)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
+from gpuaug.transforms import borders
 from gpuaug.transforms.base import Drawn, Transform, WithProbability, painted
-from gpuaug.transforms.geometry import INTERPOLATION, antialiased, antialiases, crop, painting, resize
+from gpuaug.transforms.geometry import INTERPOLATION, antialiased, antialiases, crop, resize
 
 __all__ = ["RandomResize", "RandomShortestSize", "RandomZoomOut", "ScaleJitter"]
 
@@ -163,7 +164,7 @@ class RandomZoomOut(WithProbability):
     side_range: tuple[float, float] = (1.0, 4.0)
     p: float = 0.5
     example = {"side_range": (1.5, 1.5), "p": 1.0}
-    checks = {"fill": painting, "side_range": partial(arguments.interval, low=1.0)}
+    checks = {"fill": borders.painting, "side_range": partial(arguments.interval, low=1.0)}
 
     def sample(self, draw: Draw, frame: ir.Frame) -> Drawn:
         apply = super().sample(draw, frame)["apply"]

@@ -75,7 +75,7 @@ SPECS = {
             {"padding": 4, "fill": RGB},
             *({"padding": (5, 3), "padding_mode": m} for m in MODES),
             {"padding": (11, 0, 2, 9), "padding_mode": "reflect"},
-            {"padding": (37, 41, 1, 0), "padding_mode": "symmetric"},
+            {"padding": (28, 31, 1, 0), "padding_mode": "symmetric"},
             {"padding": (-3, 4, 5, -6), "fill": RGB},
             {"padding": (-2, -1), "fill": None},
             *({"padding": (-4, 3, 6, -5), "padding_mode": m} for m in MODES[1:]),
@@ -122,6 +122,8 @@ SPECS = {
             BAD_BORDER,
             *refused("padding_mode", "wrap"),
         ),
+        # a reflection reaches no further than the image
+        image=(41, 38),
         # what is larger than the padded image is refused
         small=lambda a, h, w: extends(a) and bool(a.get("pad_if_needed")),
         moves=True,
