@@ -9,6 +9,7 @@ import torch
 
 from gpuaug.policy import Policy
 from gpuaug.transforms import APART, REGISTRY, Custom, Kornia, Lambda, Transform
+from gpuaug.transforms.fixed import FixedViews
 
 # what makes floats of the integers that an image file holds
 _CONVERSIONS = ("ToTensor", "ToDtype", "ConvertImageDtype")
@@ -121,7 +122,14 @@ def _make(name: str, *arguments: Any) -> Transform:
 
 
 def _together(children: Any, integers: bool) -> tuple[Transform, ...]:
-    return tuple(t for child in _flat(children) for t in _converted(child, integers))
+    made = tuple(t for child in _flat(children) for t in _converted(child, integers))
+    several = next((type(t).__name__ for t in made if isinstance(t, FixedViews)), None)
+    if several:
+        raise ValueError(
+            f"{several} of the pipeline has no counterpart in gpuaug inside another transform, for its views are those "
+            "of a policy; put it into the list itself"
+        )
+    return made
 
 
 def _one_each(children: Any, integers: bool) -> tuple[Transform, ...]:
