@@ -1,7 +1,8 @@
-"""The CPU executor against torchvision v2 and albumentations, in one run, turn by turn: python bench/bench_cpu.py
+"""The CPU executor against torchvision v2 and albumentations, in one run, turn by turn: python -m bench.bench_cpu
 [--out FILE].
 
 A call is timed whole: drawing, lowering and running; the others one image at a time, stacked to a batch at the end.
+albumentations takes part where it is installed.
 """
 
 import argparse
@@ -11,8 +12,9 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,18 @@ def photographs(n: int) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
+def squares(n: int, memory_format: torch.memory_format) -> Tensor:
+    """[n, 3, 224, 224] uint8: middles of photographs."""
+    return photographs(n)[:, :, 75:299, 138:362].contiguous(memory_format=memory_format)
+
+
 def digits(n: int) -> Tensor:
     """[n, 1, 28, 28] float32: small crops of a photograph."""
     whole = photographs(1)[0].float().mean(0) / 255
     return torch.stack([whole[i % 300 : i % 300 + 28, i % 400 : i % 400 + 28] for i in range(n)])[:, None].contiguous()
 
 
-# ---- contenders: images -> a function that augments them to a float32 batch
+# ---- contenders: images -> a function that augments them to a batch, of float32 but where they only move
 
 TO_FLOAT = [ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD)]
 WEAK = [ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), *TO_FLOAT]
@@ -62,6 +69,26 @@ RECIPE = [
     ga.RandomVerticalFlip(),
     ga.SaltAndPepper(0.05),
 ]
+STRONG = [*WEAK[:2], ga.RandAugment(2, 9), *TO_FLOAT, ga.RandomErasing(0.25)]
+MIX = ga.CutMix(1.0, num_classes=1000)
+# moves of bytes to bytes, and what torchvision calls them
+MOVES: dict[str, tuple[Any, Any]] = {
+    "flip": (ga.RandomHorizontalFlip(1.0), v2.RandomHorizontalFlip(1.0)),
+    "vertical flip": (ga.RandomVerticalFlip(1.0), v2.RandomVerticalFlip(1.0)),
+    "pad": (ga.Pad(16), v2.Pad(16)),
+    "crop": (ga.RandomCrop(192), v2.RandomCrop(192)),
+    "centre crop": (ga.CenterCrop(192), v2.CenterCrop(192)),
+    "padded crop": (ga.RandomCrop(224, 16), v2.RandomCrop(224, 16)),
+}
+POLICIES: dict[str, list[Any]] = {
+    "weak": WEAK,
+    "moderate": MODERATE,
+    "strong": STRONG,
+    "very strong": [*STRONG[:-1], ga.RandomErasing(0.5), MIX],
+    "blur": [ga.GaussianBlur(23, (0.1, 2.0)), TO_FLOAT[0]],
+    "seed recipe": RECIPE,
+    **{name: [ours] for name, (ours, _) in MOVES.items()},
+}
 
 
 def salt_and_pepper(image: Tensor) -> Tensor:
@@ -78,6 +105,13 @@ def torchvision_steps(name: str) -> Callable[[Tensor], Tensor]:
         return v2.Compose([crop, flip, *to_float])
     if name == "moderate":
         return v2.Compose([crop, flip, v2.ColorJitter(0.2, 0.2, 0.2, 0.05), *to_float, v2.RandomErasing(0.25)])
+    if name in ("strong", "very strong"):
+        erase = v2.RandomErasing(0.25 if name == "strong" else 0.5)
+        return v2.Compose([crop, flip, v2.RandAugment(2, 9), *to_float, erase])
+    if name == "blur":
+        return v2.Compose([v2.GaussianBlur(23, (0.1, 2.0)), to_float[0]])
+    if name in MOVES:
+        return MOVES[name][1]  # type: ignore[no-any-return]
     moves = v2.Compose([v2.RandomAffine(90, (0.3, 0.3), (1, 2)), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
     return lambda image: salt_and_pepper(moves(image))
 
@@ -105,13 +139,21 @@ def albumentations_steps(name: str, threads: int) -> Callable[[np.ndarray], Tens
 
 def contenders(name: str, images: Tensor, threads: int) -> dict[str, Work]:
     """Who augments these images, by name."""
-    policy = ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name])
-    each = torchvision_steps(name)
-    found: dict[str, Work] = {
-        "gpuaug": lambda: policy(images, backend="cpu"),
-        "torchvision": lambda: torch.stack([each(i) for i in images]),
-    }
-    if name != "seed recipe":
+    policy, each = ga.Policy(POLICIES[name]), torchvision_steps(name)
+    labels = torch.arange(len(images)) if name == "very strong" else None
+    # torchvision draws its mix once for the batch, where each sample has its own here
+    mix = v2.CutMix(num_classes=1000)
+
+    def ours() -> Tensor:
+        out: Any = policy(images, labels, backend="cpu")
+        return out if labels is None else out[0]  # type: ignore[no-any-return]
+
+    def theirs() -> Tensor:
+        out = torch.stack([each(i) for i in images])
+        return out if labels is None else mix(out, labels)[0]  # type: ignore[no-any-return]
+
+    found: dict[str, Work] = {"gpuaug": ours, "torchvision": theirs}
+    if name in ("weak", "moderate") and find_spec("albumentations"):
         other, arrays = albumentations_steps(name, threads), [i.permute(1, 2, 0).numpy() for i in images]
         found["albumentations"] = lambda: torch.stack([other(i) for i in arrays])
     return found
@@ -122,22 +164,22 @@ def contenders(name: str, images: Tensor, threads: int) -> dict[str, Work]:
 
 def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
     """Raise unless gpuaug equals its reference, and everybody's images have the same shape, type, mean and spread."""
-    policy, ids = (
-        ga.Policy({"weak": WEAK, "moderate": MODERATE, "seed recipe": RECIPE}[name]),
-        torch.arange(len(images)),
-    )
-    got, want = (policy(images, ids=ids, backend=b) for b in ("cpu", "reference"))
-    wrong = ((got - want).abs() > 5e-4).double().mean().item()
+    policy, ids = ga.Policy(POLICIES[name]), torch.arange(len(images))
+    labels = ids if name == "very strong" else None
+    made: list[Any] = [policy(images, labels, ids=ids, backend=b) for b in ("cpu", "reference")]
+    got, want = made if labels is None else [m[0] for m in made]
+    wrong = ((got.float() - want.float()).abs() > 5e-4).double().mean().item()
     if wrong > 1e-3:
         raise AssertionError(f"{name}: {wrong:.2%} of gpuaug's values differ from its reference")
     for who, work in works.items():
         out = work()
         # everybody draws crops of their own, so that only the gross is compared: range, normalisation, shape
-        close = abs(out.mean() - want.mean()) < 0.4 and abs(out.std() - want.std()) < 0.4
-        if out.shape != want.shape or out.dtype != torch.float32 or not close:
+        (mean, spread), (ours, its) = ((t.float().mean(), t.float().std()) for t in (out, want))
+        unit = 255 if want.dtype == torch.uint8 else 1
+        close = abs(mean - ours) < 0.4 * unit and abs(spread - its) < 0.4 * unit
+        if out.shape != want.shape or out.dtype != want.dtype or not close:
             raise AssertionError(
-                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {out.mean():.3f}, expected "
-                f"{want.mean():.3f}"
+                f"{name}: {who} gives {tuple(out.shape)} {out.dtype} of mean {mean:.3f}, expected {ours:.3f}"
             )
 
 
@@ -170,17 +212,25 @@ def summary(values: np.ndarray) -> dict[str, float]:
     return {"median": float(middle), "low": float(low), "high": float(high), "n": len(values)}
 
 
+def _workloads() -> Iterator[tuple[str, str, Tensor]]:
+    """(policy, how its images lie in memory, images), which both sides take."""
+    for name in ("weak", "moderate", "strong", "very strong"):
+        yield name, "pixels", photographs(32)
+    yield "strong", "planes", photographs(32).contiguous()
+    for name in ("blur", *MOVES):
+        yield name, "planes", squares(32, torch.contiguous_format)
+    for name in MOVES:
+        yield name, "pixels", squares(32, torch.channels_last)
+    for n in (32, 256):
+        yield "seed recipe", "planes", digits(n)
+
+
 def against(rounds: int) -> list[dict[str, Any]]:
     """Every policy against every contender, one thread, then two."""
     rows = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        for name, images in (
-            ("weak", photographs(32)),
-            ("moderate", photographs(32)),
-            ("seed recipe", digits(32)),
-            ("seed recipe", digits(256)),
-        ):
+        for name, memory, images in _workloads():
             works = contenders(name, images, threads)
             check(name, images, works)
             seconds = alternate(works, rounds)
@@ -188,6 +238,7 @@ def against(rounds: int) -> list[dict[str, Any]]:
                 row = {
                     "policy": name,
                     "batch": len(images),
+                    "memory": memory,
                     "threads": threads,
                     "who": who,
                     "ms_per_image": summary(taken / len(images) * 1e3),
@@ -196,7 +247,7 @@ def against(rounds: int) -> list[dict[str, Any]]:
                 rows.append(row)
                 ratio = row["gpuaug_is_faster_by"]
                 print(
-                    f"{name:12} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} "
+                    f"{name:13} {memory:8} x {len(images):3} {threads} thread{'s' * (threads > 1):1} {who:15} "
                     f"{row['ms_per_image']['median']:8.4f} ms an image"
                     f"   {ratio['median']:6.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}, n = {ratio['n']})",
                     flush=True,
@@ -266,7 +317,7 @@ def conditions() -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "commit": commit,
-        "versions": {p: version(p) for p in packages},
+        "versions": {d.name: d.version for d in distributions() if d.name in packages},
     }
 
 
