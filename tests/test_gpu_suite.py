@@ -36,7 +36,7 @@ def test_what_is_not_slow_on_a_card_has_every_transform_policy_and_type():
     for name in ga.REGISTRY:
         assert any(f"test_every_transform_agrees[{name}-0]" in line for line in quick), name
     for dtype in ("uint8", "float16", "bfloat16", "float32"):
-        assert sum(f"{dtype}]" in line for line in quick) > 5, dtype
+        assert sum(f"{dtype}]" in line for line in quick) >= 4, dtype
 
 
 def test_a_card_that_is_not_there_is_a_failure_and_no_skip():

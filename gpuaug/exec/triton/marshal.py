@@ -108,11 +108,9 @@ class Marshal:
     def __init__(self, passes: ir.Sequence, frame: ir.Frame, keys: Keys, before: "Marshal | None" = None):
         """before: the launch whose tables this one shares, as long as none was made of them"""
         self.frame, self.keys = frame, keys
-        self.floats, self.integers, self.doubles = (
-            (before.floats, before.integers, before.doubles)
-            if before
-            else (Columns(torch.float32), Columns(torch.int32), Columns(torch.float64))
-        )
+        self.floats: Columns = before.floats if before else Columns(torch.float32)
+        self.integers: Columns = before.integers if before else Columns(torch.int32)
+        self.doubles: Columns = before.doubles if before else Columns(torch.float64)
         self.source: Node = PIXEL
         self.sized = 0  # column of the input's height and width, 0 before there is one
         self.mix: Record = ALONE
