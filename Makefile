@@ -27,13 +27,13 @@ test-slow: $(STAMP)
 
 # on a machine with a CUDA card.  PY: another python that has torch and the rest, which then need not be installed;
 # PYTHON_MORE: a folder of packages that it lacks; JOBS: processes that share the card, so that kernels are compiled side
-# by side (needs pytest-xdist)
+# by side (needs pytest-xdist); ALL=1: the slow tests too, of the same kinds with kernels of their own
 PY ?= $(BIN)/python
 FROM_HERE := PYTHONPATH=.:kernels$(if $(PYTHON_MORE),:$(PYTHON_MORE))
 ON_CARD := GPUAUG_DEVICE=cuda TRITON_INTERPRET=0 $(FROM_HERE)
 INSTALLED = $(if $(filter $(BIN)/python,$(PY)),$(STAMP))
 test-gpu: $(INSTALLED)
-	$(ON_CARD) $(PY) -m pytest tests/gpu -W default $(if $(JOBS),-n $(JOBS))
+	$(ON_CARD) $(PY) -m pytest tests/gpu -W default -m "$(if $(ALL),slow or not slow,not slow)" $(if $(JOBS),-n $(JOBS))
 
 sanitize-gpu: $(INSTALLED)
 	$(FROM_HERE) $(PY) tests/gpu/sanitize.py

@@ -87,7 +87,7 @@ def test_accesses_are_as_wide_as_addresses_allow(report):
     interleaved = {n for n, e in entries.items() if e["source"]["dtype"] == "uint8" and n != "weak, dense NCHW"}
     between = {n for n, e in entries.items() if e["source"]["dtype"] == "uint16"}
     flat = {n for n, e in entries.items() if not e["out"]["channels_last"] and not e["reduction"]}
-    assert len(interleaved) >= 8 and len(between) >= 6 and len(flat) >= 3, "vacuous"
+    assert len(interleaved) >= 8 and len(between) >= 4 and len(flat) >= 3, "vacuous"
     for r in report:
         name, entry = r["name"], entries[r["name"]]
         moved = entry["program"]["records"][0] in (codes.PIXEL, codes.FLOOR)

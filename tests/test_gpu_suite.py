@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import gpuaug as ga
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -22,6 +24,19 @@ def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_the_suite_is_not_part_of_the_tests_without_a_card():
     done = ran("-m", "pytest", "tests/gpu", "tests/test_gpu_suite.py", "--collect-only", "-q")
     assert "tests/test_gpu_suite.py::" in done.stdout and "tests/gpu/" not in done.stdout, done.stdout
+
+
+def test_what_is_not_slow_on_a_card_has_every_transform_policy_and_type():
+    listed = [
+        ran("-m", "pytest", "tests/gpu", "--collect-only", "-q", "-m", marks, GPUAUG_DEVICE="cpu").stdout
+        for marks in ("not slow", "slow or not slow")
+    ]
+    quick, every = ([line for line in text.splitlines() if "::" in line] for text in listed)
+    assert set(quick) < set(every) and len(quick) < 0.7 * len(every)
+    for name in ga.REGISTRY:
+        assert any(f"test_every_transform_agrees[{name}-0]" in line for line in quick), name
+    for dtype in ("uint8", "float16", "bfloat16", "float32"):
+        assert sum(f"{dtype}]" in line for line in quick) >= 4, dtype
 
 
 def test_a_card_that_is_not_there_is_a_failure_and_no_skip():

@@ -24,9 +24,25 @@ NEEDS = {
 }
 # a step, its share of a quarter of an hour in seconds, and what it runs
 STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "tests": (240, ("-m", "pytest", "tests/gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "-n", "{jobs}")),
+    "tests": (
+        240,
+        (
+            "-m",
+            "pytest",
+            "tests/gpu",
+            "-q",
+            "-W",
+            "default",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not slow",
+            "-n",
+            "{jobs}",
+        ),
+    ),
     "bench": (180, ("-m", "bench.gpu", "--quick")),
-    "sanitizer": (150, ("tests/gpu/sanitize.py", "memcheck")),
+    "sanitizer": (120, ("tests/gpu/sanitize.py", "memcheck")),
 }
 
 

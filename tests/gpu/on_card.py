@@ -5,7 +5,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from build import cases
 from compare import compare
 from torch import Tensor
 
@@ -42,6 +44,17 @@ def between(policy: ga.Policy, size: tuple[int, int]) -> int:
     steps = triton.steps(policy._plan(keys, frame, policy._draw(keys, frame)))
     assert len(steps) < 3, "of two such images the first may be free before the second is made"
     return len(steps) - 1
+
+
+def slow_unless(quick: bool, *values: Any) -> Any:
+    """A set of parameters, which waits for the slow tests unless it is quick: what takes time on a card is to compile
+    the kernels that nothing else needs."""
+    return pytest.param(*values, marks=[] if quick else [pytest.mark.slow], id="-".join(map(str, values)))
+
+
+def first_cases() -> list[Any]:
+    """Every transform with every set of arguments, of which all but the first are slow."""
+    return [slow_unless(c.values[1] == 0, *c.values) for c in cases()]
 
 
 @cache

@@ -4,9 +4,22 @@ from typing import Any
 
 import pytest
 import torch
-from build import build, case, cases, spec
+from build import build, case, spec
 from compare import changed, compare
-from on_card import DEVICE, DTYPES, IDS, MANY, SIZES, agree, images, pictures, put, run
+from on_card import (
+    DEVICE,
+    DTYPES,
+    IDS,
+    MANY,
+    SIZES,
+    agree,
+    first_cases,
+    images,
+    pictures,
+    put,
+    run,
+    slow_unless,
+)
 from policies import FLOAT, POLICIES, STD, mixes, takes_many
 from specs import SPECS
 
@@ -23,7 +36,7 @@ def flat(drawn: Any) -> list[torch.Tensor]:
     return [t for v in (drawn.values() if isinstance(drawn, dict) else drawn) for t in flat(v)]
 
 
-@pytest.mark.parametrize(("name", "i"), cases())
+@pytest.mark.parametrize(("name", "i"), first_cases())
 def test_every_transform_agrees(name, i):
     args = case(name, i)
     labels = None if not spec(name).mixes else torch.arange(5) if "num_classes" in args else torch.eye(5)
@@ -117,14 +130,25 @@ def test_any_dtype_and_any_strides_agree(dtype):
         agree(policy, x[:1].expand(4, -1, -1, -1), "resample", "expanded")
 
 
-@pytest.mark.parametrize("out", DTYPES)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("width", [1, 3, 4, 30, 32, 33])
+# every width where three channels come last and share words, and of planes those that tell vectors from values
+WRITTEN = [
+    slow_unless(
+        width in (3, 32) or (layout == torch.channels_last and out in (torch.uint8, torch.bfloat16)), width, layout, out
+    )
+    for width in (1, 3, 4, 30, 32, 33)
+    for layout in (torch.contiguous_format, torch.channels_last)
+    for out in DTYPES
+]
+
+
+@pytest.mark.parametrize(("width", "layout", "out"), WRITTEN)
 def test_any_width_dtype_and_layout_is_written(width, layout, out):
     policy = ga.Policy(
         [ga.RandomHorizontalFlip(), ga.RandomInvert(), ga.ToDtype(out, scale=True)], memory_format=layout
     )
     agree(policy, images(4, 5, width, dtype=torch.uint8), "colour", f"{width} {out}")
+    if width not in (3, 32):
+        return
     agree(
         ga.Policy([ga.RandomResizedCrop((7, width)), ga.ToDtype(out, scale=True)], memory_format=layout),
         pictures(),
