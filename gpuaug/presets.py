@@ -28,11 +28,11 @@ from gpuaug.transforms import (
     RandAugment,
     RandomAffine,
     RandomApply,
-    RandomChoice,
     RandomCrop,
     RandomErasing,
     RandomGrayscale,
     RandomHorizontalFlip,
+    RandomMix,
     RandomResizedCrop,
     RandomRot90,
     RandomSolarize,
@@ -209,7 +209,8 @@ def deit(size: int = 224, num_classes: int | None = None, *, train: bool = True,
 
     Source: H. Touvron et al., "Training data-efficient image transformers & distillation through attention", ICML 2021,
     table 9; github.com/facebookresearch/deit, main.py; timm.data.create_transform.  It interpolates bicubically, and
-    this bilinearly, which is all that there is here; label smoothing of 0.1 is the loss's."""
+    this bilinearly, which is all that there is here; it chooses a mix for a batch, and this for
+    each sample; label smoothing of 0.1 is the loss's."""
     mixes = _mixes(num_classes, 0.8)
     if not train:
         return _validation(size, IMAGENET, seed)
@@ -348,7 +349,7 @@ def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
     if num_classes is None:
         return []
     classes = arguments.integer("num_classes", num_classes, 1)
-    return [RandomChoice((MixUp(alpha, classes), CutMix(1.0, classes)))]
+    return [RandomMix((MixUp(alpha), CutMix(1.0)), num_classes=classes)]
 
 
 def _checked(num_classes: int | None) -> None:
