@@ -28,11 +28,11 @@ from gpuaug.transforms import (
     RandAugment,
     RandomAffine,
     RandomApply,
-    RandomChoice,
     RandomCrop,
     RandomErasing,
     RandomGrayscale,
     RandomHorizontalFlip,
+    RandomMix,
     RandomResizedCrop,
     RandomRot90,
     RandomSolarize,
@@ -208,12 +208,16 @@ def deit(size: int = 224, num_classes: int | None = None, *, train: bool = True,
     0.8) or CutMix (alpha 1) where num_classes is given.
 
     Source: H. Touvron et al., "Training data-efficient image transformers & distillation through attention", ICML 2021,
-    table 9; github.com/facebookresearch/deit, main.py; timm.data.create_transform.  It interpolates bicubically, and
-    this bilinearly, which is all that there is here; label smoothing of 0.1 is the loss's."""
+    table 9; github.com/facebookresearch/deit, main.py; timm.data.create_transform.  It chooses a mix for a batch,
+    and this for each sample; label smoothing of 0.1 is the loss's."""
     mixes = _mixes(num_classes, 0.8)
     if not train:
-        return _validation(size, IMAGENET, seed)
-    steps = [RandomResizedCrop(_side(size)), RandomHorizontalFlip(), TimmRandAugment("rand-m9-mstd0.5-inc1")]
+        return _validation(size, IMAGENET, seed, interpolation="bicubic")
+    steps = [
+        RandomResizedCrop(_side(size), interpolation="bicubic"),
+        RandomHorizontalFlip(),
+        TimmRandAugment("rand-m9-mstd0.5-inc1"),
+    ]
     return _policy(steps, IMAGENET, [RandomErasing(0.25, value="random"), *mixes], seed)
 
 
@@ -251,18 +255,18 @@ def dino(
     96.  DINO takes one of each global view and eight local ones of each image, by `occurrence`.
 
     Source: M. Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, section 3.2 and
-    appendix; github.com/facebookresearch/dino, main_dino.py.  It interpolates bicubically, and this bilinearly; the
-    kernel of the blur, which Pillow has without a bound, reaches 7 pixels."""
+    appendix; github.com/facebookresearch/dino, main_dino.py.  The kernel of the blur, which Pillow has
+    without a bound, reaches 7 pixels."""
     _checked(num_classes)
     views = {"global_1": (1.0, 0.0), "global_2": (0.1, 0.2), "local": (0.5, 0.0)}
     if view not in views:
         raise ValueError(f"view must be one of {', '.join(views)}, got {view!r}")
     side = _side((96 if view == "local" else 224) if size is None else size)
     if not train:
-        return _validation(side, IMAGENET, seed)
+        return _validation(side, IMAGENET, seed, interpolation="bicubic")
     blurred, solarized = views[view]
     steps: list[Transform] = [
-        RandomResizedCrop(side, (0.05, 0.4) if view == "local" else (0.4, 1.0)),
+        RandomResizedCrop(side, (0.05, 0.4) if view == "local" else (0.4, 1.0), interpolation="bicubic"),
         RandomHorizontalFlip(),
         RandomApply((ColorJitter(0.4, 0.4, 0.2, 0.1),), 0.8),
         RandomGrayscale(0.2),
@@ -337,10 +341,12 @@ def _policy(
     return Policy(made, seed=seed, single_resample=single)
 
 
-def _validation(size: int, statistics: Statistics, seed: int, margin: float = 256 / 224) -> Policy:
+def _validation(
+    size: int, statistics: Statistics, seed: int, margin: float = 256 / 224, interpolation: str = "bilinear"
+) -> Policy:
     """The middle of an image whose shorter side is `margin` times as long: 256 for 224."""
     side = _side(size)
-    return _policy([Resize(round(side * margin)), CenterCrop(side)], statistics, [], seed)
+    return _policy([Resize(round(side * margin), interpolation), CenterCrop(side)], statistics, [], seed)
 
 
 def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
@@ -348,7 +354,7 @@ def _mixes(num_classes: int | None, alpha: float = 0.2) -> list[Transform]:
     if num_classes is None:
         return []
     classes = arguments.integer("num_classes", num_classes, 1)
-    return [RandomChoice((MixUp(alpha, classes), CutMix(1.0, classes)))]
+    return [RandomMix((MixUp(alpha), CutMix(1.0)), num_classes=classes)]
 
 
 def _checked(num_classes: int | None) -> None:

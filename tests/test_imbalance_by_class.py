@@ -27,6 +27,10 @@ ROWS = {
         {(1, 3): [CROP, FLIP, JITTER, FLOAT, NORMAL, ga.RandomErasing(0.7)]},
     ),
     "two crops": ([ga.RandomResizedCrop(18, (0.9, 1.0)), FLIP], {1: [CROP], 3: [FLIP, CROP, ga.RandomRotation(40)]}),
+    "bicubic crops": (
+        [ga.RandomResizedCrop(18, interpolation="bicubic"), FLIP],
+        {1: [ga.RandomResizedCrop(18, (0.1, 0.3), interpolation="bicubic")]},
+    ),
     "flips": ([FLIP], {1: [JITTER, FLIP], 2: [ga.RandomVerticalFlip(1.0)], 3: []}),
     "a crop of pixels": ([ga.RandomCrop(18, padding=3)], {1: [CROP], 2: [ga.CenterCrop(18)]}),
     "nested": ([ga.RandomApply([ga.RandomSolarize(0.3)], 0.8)], {1: [ga.RandAugment(2, 9)], 3: [ga.GaussianBlur(3)]}),

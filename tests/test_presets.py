@@ -67,8 +67,9 @@ def test_there_is_a_mix_where_classes_are_known_and_the_preset_has_one(name, cla
     assert bool(policy._mixes) == (classes is not None and name in MIXED)
     assert not presets.validation(name)._mixes
     if policy._mixes:
-        assert {m.num_classes for m in policy._mixes} == {K}
-        assert {type(m) for m in policy._mixes} == {ga.MixUp, ga.CutMix}
+        mix = policy.transforms[-1]
+        assert isinstance(mix, ga.RandomMix) and mix.num_classes == K
+        assert {type(m) for m in mix.transforms} == {ga.MixUp, ga.CutMix}
 
 
 @pytest.mark.parametrize("name", presets.NAMES)
@@ -88,7 +89,7 @@ def test_noise_and_erasing_stand_where_they_belong(name):
 def test_the_levels_are_what_they_are_called():
     crop = [ga.RandomResizedCrop(160), ga.RandomHorizontalFlip()]
     end = [ga.ToDtype(torch.float32, scale=True), ga.Normalize(*presets.IMAGENET)]
-    mix = [ga.RandomChoice([ga.MixUp(0.2, K), ga.CutMix(1.0, K)])]
+    mix = [ga.RandomMix((ga.MixUp(0.2), ga.CutMix(1.0)), num_classes=K)]
     want = {
         "none": [ga.Resize(183), ga.CenterCrop(160), *end],
         "weak": [*crop, *end],

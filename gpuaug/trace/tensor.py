@@ -267,6 +267,10 @@ class SymbolicKeys(Symbolic, Keys):
         trace: Trace = self.trace  # type: ignore[attr-defined]
         return symbol(trace, [trace.add("partner", given.first(parts))], torch.int64) == 1
 
+    def classes(self) -> Tensor:
+        trace: Trace = self.trace  # type: ignore[attr-defined]
+        return symbol(trace, [trace.add("partner", given.CLASSES)], torch.int64)
+
 
 class SharedKeys(SymbolicKeys):
     """`Keys.shared` of a batch that is not there: its words are inputs of the program too."""
@@ -285,10 +289,6 @@ class SharedKeys(SymbolicKeys):
             for lane in range(4)
         ]
         return symbol(trace, found, torch.int64, len(c0), 4)
-
-    def classes(self) -> Tensor:
-        trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", given.CLASSES)], torch.int64)
 
 
 def sizes(trace: Trace) -> Symbol:

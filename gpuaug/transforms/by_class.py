@@ -230,7 +230,7 @@ def _resampled(index: Tensor, rows: list[ir.Sequence], frame: ir.Frame) -> tuple
     parts = [still if p is None else p for p in heads]
     border = next((p for p in parts if p.extend != "none"), parts[0])
     for p in parts:
-        if (p.fixed, p.kernel) != (border.fixed, border.kernel):
+        if (p.fixed, p.kernel, p.clamp) != (border.fixed, border.kernel, border.clamp):
             return None
         if p.extend != "none" and (p.extend, p.fill) != (border.extend, border.fill):
             return None
