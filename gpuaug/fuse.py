@@ -98,6 +98,8 @@ def _move_then(a: ir.Resample, b: ir.Resample) -> ir.Resample | None:
     # a constant border may cover pixels of the image, where a crop was padded again, so that the source shrinks to what
     # is left; the other borders are made of the pixels of the whole image
     source = intersect(ir.map_rectangle(a.inverse, a.live), a.source) if a.extend in ("none", "constant") else a.source
+    # where a crop shows its border alone nothing is left, and that lies inside the image too
+    source = torch.minimum(source, torch.cat([a.source[:, 2:], a.source[:, 2:]], 1))
     footprint = (a.inverse[:, :2, :2].abs() * b.footprint[:, None, :]).sum(2)
     window = ir.map_rectangle(a.inverse, b.window)
     return replace(

@@ -137,6 +137,9 @@ def programs():
     yield "bilinear", [ga.RandomRotation(30, "bilinear"), normal, half], dense, flat
     yield "nearest", [ga.RandomAffine(30, fill=0.5), ga.ToDtype(torch.float16)], dense.bfloat16(), flat
     yield "floor", [ga.Resize((64, 64), "nearest")], dense.half(), flat
+    yield "bicubic", [ga.RandomResizedCrop(64, interpolation="bicubic")], dense, flat
+    yield "lanczos", [ga.RandomResizedCrop(64, interpolation="lanczos")], dense.half(), flat
+    yield "bicubic without antialias", [ga.Resize((64, 64), "bicubic", antialias=False)], dense, flat
     for mode in ("constant", "edge", "reflect", "symmetric"):
         yield mode, [ga.Pad(16, padding_mode=mode)], bytes_last, flat
     yield (
@@ -323,7 +326,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
 def held(program) -> dict[str, list[int]]:
     """The codes that a program holds."""
     records = [program.records[k : k + 5] for k in range(0, len(program.records), 5)]
-    extends = [records[0][1]] if records[0][0] in (codes.TRIANGLE, codes.FLOOR) else []
+    extends = [records[0][1]] if records[0][0] in codes.RESAMPLES else []
     points = sorted(set(stages(records, 2, program.end)))
     kind, count, first, _, _ = records[0]
     ways = records[first : first + count] if kind == codes.SWITCH else []

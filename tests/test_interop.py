@@ -141,6 +141,7 @@ MADE = {
     "RandomOrder": lambda: v2.RandomOrder([v2.RandomInvert()]),
     "Lambda": lambda: v2.Lambda(lambda x: x),
     "LinearTransformation": lambda: v2.LinearTransformation(torch.eye(12), torch.zeros(12)),
+    "SetClampingMode": lambda: v2.SetClampingMode("soft"),
     "ConvertBoundingBoxFormat": lambda: v2.ConvertBoundingBoxFormat("XYXY"),
     "UniformTemporalSubsample": lambda: v2.UniformTemporalSubsample(4),
     **{

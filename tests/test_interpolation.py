@@ -125,3 +125,13 @@ def test_lanczos_is_antialiased_as_everywhere():
         ga.RandomResizedCrop(8, interpolation="lanczos", antialias=False)
     made = ga.from_torchvision([v2.Resize(8, v2.InterpolationMode.LANCZOS, antialias=False)])
     assert made.transforms == (ga.Resize(8, "lanczos"),)
+
+
+@EACH
+def test_a_crop_of_the_border_alone_can_be_resized(backend):
+    policy = ga.Policy([ga.RandomCrop((4, 15), 6, fill=0.25), ga.Resize((15, 16))])
+    params = policy.draw(torch.arange(2), size=(5, 16), dtype=torch.float32)
+    # below the image, and within it
+    params[0]["top"][:] = torch.tensor([12, 5])
+    out = policy.replay(torch.rand(2, 3, 5, 16), params, backend=backend)
+    assert (out[0] == 0.25).all() and not (out[1] == 0.25).all()

@@ -159,7 +159,8 @@ def _reach(first: int, last: int, low: int, high: int, extend: str, device: torc
     if extend == "symmetric":
         j = (i - low) % (2 * n)
         return low + torch.where(j < n, j, 2 * n - 1 - j), torch.ones_like(inside)
-    return i.clamp(low, low + n - 1), torch.ones_like(inside) if extend == "edge" else inside
+    end = max(high, 1) - 1  # a source without pixels is read somewhere, and counts nowhere
+    return i.clamp(min(low, end), end), torch.ones_like(inside) if extend == "edge" else inside
 
 
 @apply.register
@@ -466,8 +467,7 @@ def _(p: ir.Choice, images: Dense, keys: rng.Keys) -> Tensor:
         images = images if p.fixed is None else ways[0]
         for i, way in enumerate(ways):
             images = torch.where(chosen == i, way, images)
-    out: Tensor = images
-    return out
+    return images  # type: ignore[no-any-return]
 
 
 @apply.register

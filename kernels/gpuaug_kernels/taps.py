@@ -39,6 +39,18 @@ def axis_taps(axis, footprint, first, last, index):
 
 
 @triton.jit
+def sine_of_half_turns(u):
+    """sin(pi u) of u in [0, 1], by its series: the library's reduces angles of any size, and takes memory for it."""
+    v = tl.minimum(u, 1.0 - u)
+    w = v * v
+    p = 0.0821458866 - 0.00737043094 * w
+    p = 0.599264529 - p * w
+    p = 2.55016404 - p * w
+    p = 5.16771278 - p * w
+    return v * (3.1415926535897931 - p * w)
+
+
+@triton.jit
 def tap_weight(tap, beyond, slope, k, last, KIND: tl.constexpr = TRIANGLE):
     """The weight of every position's tap number k; 0 beyond the window."""
     u = tl.abs(k - beyond) * slope
@@ -46,9 +58,9 @@ def tap_weight(tap, beyond, slope, k, last, KIND: tl.constexpr = TRIANGLE):
     w = near
     if KIND == LANCZOS:
         # sinc(3 u) sinc(u), since sin(3 t) = sin(t) (3 - 4 sin(t)^2)
-        t = 3.1415926535897931 * tl.maximum(u, 1e-6)
-        sine = tl.sin(t)
-        share = sine / t
+        sine = sine_of_half_turns(u)
+        share = sine / (3.1415926535897931 * tl.maximum(u, 1e-6))
+        share = tl.where(u > 1e-6, share, 1.0)
         w = share * share * (1.0 - 1.3333333333333333 * sine * sine)
     elif KIND != TRIANGLE:
         a: tl.constexpr = -0.75 if KIND == CUBIC else -0.5
