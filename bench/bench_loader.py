@@ -194,15 +194,23 @@ def measure(order: Order, show: Callable[[str], None] = lambda _: None) -> list[
         end_to_end.write(checked, CHECKED)
         for k, policy in enumerate(order.policies, 1):
             folder = Folder(root, workload(policy, order.batch), order.workers or torch.multiprocessing.cpu_count())
-            rows += _rows(policy, sides, folder, checked, order.rounds, clock, k / len(order.policies))
+            rows += _rows(policy, sides, folder, checked, order.rounds, clock, (k - 1, k, len(order.policies)))
     return rows
 
 
 def _rows(
-    policy: str, sides: Sequence[str], folder: Folder, checked: Path, rounds: int, clock: Clock, share: float
+    policy: str,
+    sides: Sequence[str],
+    folder: Folder,
+    checked: Path,
+    rounds: int,
+    clock: Clock,
+    place: tuple[int, int, int],
 ) -> list[dict[str, Any]]:
-    """share: of the time, after which no round begins"""
-    rows = {name: _alone(name, folder, policy, checked, clock) for name in sides}
+    """place: policies done, done with this one, and all, which share the time: after its share no round begins, and
+    after a third of that nothing is measured twice"""
+    before, after, count = place
+    rows = {name: _alone(name, folder, policy, checked, clock, (before + 1 / 3) / count) for name in sides}
     ready = [name for name in sides if rows[name]["status"] == "ok"]
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     cpu: dict[str, list[float]] = {name: [] for name in ready}
@@ -217,7 +225,7 @@ def _rows(
             # the first epoch starts workers and fills caches
             running[name].ask("first")
         for turn in range(rounds):
-            if turn and clock.over(share):
+            if turn and clock.over(after / count):
                 break
             shift = turn % max(1, len(ready))
             for name in ready[shift:] + ready[:shift]:
@@ -241,14 +249,16 @@ def _rows(
     return list(rows.values())
 
 
-def _alone(name: str, folder: Folder, policy: str, checked: Path, clock: Clock) -> dict[str, Any]:
+def _alone(name: str, folder: Folder, policy: str, checked: Path, clock: Clock, share: float) -> dict[str, Any]:
     """A side by itself: its first batch, and the memory of an epoch, which nobody shares pages with.
 
     In a process of its own: a check would leave its memory behind."""
     row: dict[str, Any] = {"policy": policy, "side": name, "status": "ok", "note": SIDES[name].note}
     clock.say(f"{policy}: {name} alone")
     firsts, peaks = [], []
-    for _ in range(ALONE):
+    for k in range(ALONE):
+        if k and clock.over(share):
+            break
         with Side(name, folder, policy, checked) as side, processes.peak_memory(side.pid) as peak:
             told = side.ask("first")
         if "absent" in told:
