@@ -30,6 +30,9 @@ from gpuaug.images import Images, Ragged
 _WORTH_A_THREAD = 1 << 15
 _CHUNKS_A_THREAD = 4
 _LARGE = 1 << 22
+# instructions that read no key: what only crops, resizes and normalises need not be told who its samples are
+_KEYLESS = {layout.HALT, layout.RESAMPLE, codes.AFFINE, codes.NORMALIZE}
+_NO_KEYS = np.zeros((1, codes.KEY_LENGTH), np.uint32)
 # what the compiled rows read; torch makes float32 of the rest
 _TAKEN = (torch.uint8, torch.float32)
 
@@ -48,6 +51,7 @@ class Rows:
     longest: int  # the most instructions that one sample can run
     shape: tuple[int, int, int]  # (C, H, W) of what comes out
     finish: ir.Finish | None
+    keyless: bool  # whether no instruction takes words of the keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +189,7 @@ def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys)
         encode.longest(passes),
         (after.channels, *after.fixed),
         finish,
+        {row[layout.OP] for row in made.rows} <= _KEYLESS,
     )
 
 
@@ -201,7 +206,7 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
     out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout, device="cpu"))
     if n:
         columns = [t.numpy() for t in (step.ints, step.floats, step.doubles)]
-        tables = [step.code, step.consts, *columns, _sources(images), _keys(step.keys)]
+        tables = [step.code, step.consts, *columns, _sources(images), _NO_KEYS if step.keyless else _keys(step.keys)]
         code, consts, ints, floats, doubles, sources, key = (a.ctypes.data for a in tables)
         inputs = np.zeros(memory.SLOTS, np.int64)
         kind = int(images.dtype == torch.uint8)
