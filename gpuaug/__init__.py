@@ -13,6 +13,7 @@ try:
     from gpuaug.losses import soft_cross_entropy
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
+    from gpuaug.show import show
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
     from gpuaug.version import __version__
@@ -45,6 +46,7 @@ __all__ = [
     "lint",
     "losses",
     "presets",
+    "show",
     "soft_cross_entropy",
     *REGISTRY,
 ]

@@ -76,7 +76,8 @@ ROOMS = [
         "gpuaug.lint_effects",
     },
     {"gpuaug.lint_rules"},
-    {"gpuaug.lint"},
+    {"gpuaug.lint", "gpuaug.pictures", "gpuaug.variants"},
+    {"gpuaug.show", "gpuaug.audit"},
     {"gpuaug.apps"},
     {"gpuaug"},
 ]
