@@ -5,6 +5,7 @@ from pathlib import Path
 
 try:
     from gpuaug import data, functional, imbalance, losses, presets
+    from gpuaug.audit import audit
     from gpuaug.batch import Batch, Params
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
@@ -39,6 +40,7 @@ __all__ = [
     "Transform",
     "Windows",
     "__version__",
+    "audit",
     "data",
     "from_torchvision",
     "functional",

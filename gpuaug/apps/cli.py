@@ -155,6 +155,27 @@ def show(
 
 
 @app.command()
+def audit(
+    data: Annotated[str, typer.Option(help="Folder, table or tar shards, as the loader takes them.")],
+    policy: Annotated[str, typer.Option(help="A YAML file, FILE.py:name, or a preset such as moderate.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="NAME.pt2 that torch.export.save wrote, module:factory, or FILE.py:factory."),
+    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="Boxes of the images, JSON in COCO's form.")] = None,
+    images: Annotated[int, typer.Option(min=2, help="How many, of all classes.")] = 32,
+    draws: Annotated[int, typer.Option(min=1, help="Of each image.")] = 2,
+    out: Annotated[Path, typer.Option(help="The picture: PNG, SVG or PDF.")] = Path("audit.png"),
+) -> None:
+    """Say how far each transform of a policy moves images, at half, all and twice its strength: PSNR and SSIM, what is
+    left of objects, and whether a model still says the same."""
+    from gpuaug.apps.audit import Order, run
+
+    with _one_sentence():
+        run(Order(data, policy, out, model, boxes, images, draws), Console())
+
+
+@app.command()
 def verify(
     target: Annotated[
         str, typer.Argument(metavar="FILE.py:NAME", help="A pipeline of torchvision, or a gpuaug.Policy.")

@@ -42,8 +42,8 @@ class _Store:
         return self._places[data]
 
 
-def page(policy: Policy, found: Samples, epochs: Sequence[int]) -> str:
-    """The page.  epochs: the positions of its slider"""
+def page(policy: Policy, found: Samples, epochs: Sequence[int], numbers: bool = False) -> str:
+    """The page.  epochs: the positions of its slider.  numbers: whether it begins with what was drawn"""
     batch = with_rows(found.batch)
     stand = variants.switchable(policy, batch)
     store = _Store()
@@ -82,6 +82,8 @@ def page(policy: Policy, found: Samples, epochs: Sequence[int]) -> str:
         ),
         "CODE": escape(repr(policy)),
         "NOTES": escape("; ".join([*notes(policy), *_said(list(stand))])),
+        "CHECKED": " checked" if numbers else "",
+        "PLAIN": "" if numbers else ' class="plain"',
         "LAST": str(len(epochs) - 1),
         # so that no text ends the script
         "DATA": json.dumps(data).replace("<", "\\u003c"),

@@ -52,7 +52,7 @@ def run(order: Order, console: Console) -> None:
     epochs = order.epochs or tuple(range(1 if order.per_transform else DRAWS))
     if order.out.suffix.lower() == ".html":
         with console.status("drawing"):
-            data = page.page(policy, found, epochs).encode()
+            data = page.page(policy, found, epochs, order.params).encode()
     else:
         data = _png(order, policy, found, epochs)
     given.written(order.out, data)
