@@ -273,7 +273,8 @@ def _shown(policy: Policy, batch: Batch) -> Tensor:
     # what noise moves a little is still seen
     near = 1e-9
     same = ((made[0] - made[1]).abs() <= near) & ((made[1] - made[2]).abs() <= near)
-    return ~same.all(1)
+    shown: Tensor = ~same.all(1)
+    return shown
 
 
 def _gray(source: Any, value: float) -> Any:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from gpuaug.batch import Batch
+from gpuaug.displayed import Pixels, Statistics, as_bytes, each
 from gpuaug.follow.read import to_xyxy
 from gpuaug.transforms import Normalize, Transform
 
-Pixels = np.ndarray[Any, Any]  # [H, W, 3] uint8
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+__all__ = ["Cell", "Pixels", "as_bytes", "drawn", "each", "label", "numbers", "statistics", "with_targets"]
+
 # of boxes, masks and points, told apart by their place
 COLOURS = ((230, 57, 70), (29, 122, 243), (46, 160, 67), (245, 159, 0), (155, 81, 224), (0, 170, 170))
 # of a mask over its image
@@ -36,41 +37,6 @@ def statistics(transforms: Sequence[Transform]) -> Statistics | None:
     """Mean and standard deviation of the last Normalize, which every sample goes through; None without one."""
     found = [t for t in transforms if isinstance(t, Normalize)]
     return (tuple(found[-1].mean), tuple(found[-1].std)) if found else None
-
-
-def as_bytes(images: Tensor, undone: Statistics | None = None, stretch: bool = False) -> list[Pixels]:
-    """Images [N, C, H, W] as pictures.
-
-    undone: Normalize's mean and standard deviation.  stretch: bring each image whose values leave [0, 1] into it by its
-    least and its greatest; otherwise they are clipped.  One channel is gray; of more than three the first three are
-    shown."""
-    values = images.detach().to("cpu")
-    if values.dtype != torch.uint8:
-        floats = values.is_floating_point() or values.dtype == torch.bool
-        top = 1.0 if floats else float(torch.iinfo(values.dtype).max)
-        values = values.double() / top
-        if undone is not None:
-            mean, std = (torch.tensor(v, dtype=torch.float64, device="cpu").view(-1, 1, 1) for v in undone)
-            values = values * std + mean
-        if stretch:
-            values = torch.stack([_stretched(v) for v in values]) if len(values) else values
-        values = (values.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-    channels = values.shape[1]
-    shown = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
-    return [np.ascontiguousarray(p) for p in shown.permute(0, 2, 3, 1).numpy()]
-
-
-def _stretched(image: Tensor) -> Tensor:
-    low, high = image.min(), image.max()
-    return image if low >= 0 and high <= 1 else (image - low) / (high - low).clamp_min(1e-12)
-
-
-def each(images: Any, undone: Statistics | None = None, stretch: bool = False) -> list[Pixels]:
-    """Pictures of images as a Batch holds them: a tensor, or a Ragged of different sizes."""
-    if isinstance(images, Tensor):
-        return as_bytes(images, undone, stretch)
-    return [as_bytes(images[i].dense() if hasattr(images[i], "dense") else images[i][None], undone, stretch)[0]
-            for i in range(len(images))]  # fmt: skip
 
 
 def with_targets(pixels: Pixels, batch: Batch, i: int) -> Pixels:
@@ -97,7 +63,7 @@ def with_targets(pixels: Pixels, batch: Batch, i: int) -> Pixels:
 def _masked(pixels: Pixels, masks: Tensor) -> Pixels:
     """A mask [H, W] has a colour a value, several [M, H, W] have one each."""
     if masks.ndim == 2:
-        layers = [(int(v), masks == v) for v in masks.unique().tolist() if v]
+        layers = [(int(v), masks == v) for v in np.unique(masks.numpy()).tolist() if v]
     else:
         layers = [(k + 1, m > 0) for k, m in enumerate(masks)]
     out = pixels.astype(np.float64)

@@ -87,7 +87,7 @@ def draws(policy: Policy, batch: Batch, epoch: int) -> Any:
     """What a policy draws for a batch."""
     source = as_images(batch.images)
     n, channels = len(source), _channels(source)
-    size = source.size if isinstance(source, Ragged) else tuple(source.shape[2:])
+    size: Any = source.size if isinstance(source, Ragged) else (int(source.shape[2]), int(source.shape[3]))
     ids = torch.arange(n, device="cpu") if batch.ids is None else torch.as_tensor(batch.ids).cpu()
     labels = batch.labels if policy._by_class else None
     return policy.draw(ids, epoch=epoch, size=size, channels=channels, dtype=source.dtype, labels=labels)

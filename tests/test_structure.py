@@ -42,6 +42,7 @@ ROOMS = [
         "gpuaug.dtypes",
         "gpuaug.gathered",
         "gpuaug.images",
+        "gpuaug.displayed",
         "gpuaug.drawn",
         "gpuaug.batch",
         "gpuaug.symbolic",

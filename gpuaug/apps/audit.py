@@ -126,19 +126,22 @@ def picture(rows: Sequence[Row], kind: str) -> bytes:
     """Bars of every figure, a line a row, as an image file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels: list[tuple[str, list[float], float]] = [
         # what did not change is as long as the axis
         ("PSNR, dB", [min(r.psnr, 60.0) for r in rows], 60.0),
         ("SSIM", [r.ssim for r in rows], 1.0),
     ]
-    for title, values in (
+    for title, shares in (
         ("share of objects in view", [r.in_view for r in rows]),
         ("share of predictions that agree", [r.agreement for r in rows]),
     ):
-        if values[0] is not None:
-            panels.append((title, [1.0 if v is None else v for v in values], 1.0))
-    figure = Figure(figsize=(3.2 * len(panels) + 2.4, 0.3 * len(rows) + 1.4), layout="constrained")
+        if shares[0] is not None:
+            panels.append((title, [1.0 if v is None else v for v in shares], 1.0))
+    figure = Figure(
+        figsize=(3.2 * len(panels) + 2.4, 0.3 * len(rows) + 1.4), layout=ConstrainedLayoutEngine(wspace=0.06)
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     places = range(len(rows))

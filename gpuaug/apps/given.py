@@ -67,7 +67,7 @@ def samples(found: Source, ids: Sequence[int]) -> Samples:
         raise BadImage("; ".join(f"sample {b.id} ({b.path}) has no image: {b.reason}" for b in bad), bad)
     labels = as_targets(targets, None)
     batch = Batch(
-        Ragged.of(tuple(decoded.images)),
+        Ragged.of(tuple(i for i in decoded.images if isinstance(i, torch.Tensor))),
         labels=labels if isinstance(labels, torch.Tensor) else None,
         ids=torch.tensor(list(ids), dtype=torch.int64, device="cpu"),
     )
