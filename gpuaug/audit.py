@@ -109,6 +109,8 @@ def scaled(transform: Transform, factor: float) -> Transform:
     probabilities stay.  Raises ValueError where an argument allows no such value."""
     if not factor >= 0:
         raise ValueError(f"factor must be >= 0, got {factor}")
+    if factor == 1:
+        return transform
     known = _NEUTRAL | _OF_CLASS.get(type(transform).__name__, {})
     changes: dict[str, Any] = {}
     for field in fields(transform):  # type: ignore[arg-type]
@@ -137,7 +139,7 @@ def _strengths(transform: Transform, factors: Sequence[float]) -> Iterator[tuple
     seen: list[Transform] = []
     for factor in sorted(factors, key=lambda f: f != 1.0):
         try:
-            one = transform if factor == 1.0 else scaled(transform, factor)
+            one = scaled(transform, factor)
         except (ValueError, TypeError):
             continue
         if (factor == 1.0 or one != transform) and one not in seen:
@@ -164,7 +166,7 @@ def _compared(plain: Policy, alone: Policy, batch: Batch, points: list[Tensor] |
     if points is not None:
         batch = batch.replace(keypoints=points, visible=None)
     before, after = plain(batch), alone(batch)
-    undone = pictures.statistics(plain.transforms)
+    undone = pictures.statistics(plain.transforms, batch.images.dtype)
     pairs = list(zip(pictures.as_bytes(before.images, undone), pictures.as_bytes(after.images, undone), strict=True))
     if pairs[0][0].shape != pairs[0][1].shape:
         raise ValueError(

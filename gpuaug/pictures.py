@@ -13,7 +13,7 @@ from torch import Tensor
 from gpuaug.batch import Batch
 from gpuaug.displayed import Pixels, Statistics, as_bytes, each
 from gpuaug.follow.read import to_xyxy
-from gpuaug.transforms import Normalize, Transform
+from gpuaug.transforms import Normalize, ToDtype, Transform
 
 __all__ = ["Cell", "Pixels", "as_bytes", "drawn", "each", "label", "numbers", "statistics", "with_targets"]
 
@@ -33,10 +33,15 @@ class Cell:
     lines: tuple[str, ...] = ()
 
 
-def statistics(transforms: Sequence[Transform]) -> Statistics | None:
-    """Mean and standard deviation of the last Normalize, which every sample goes through; None without one."""
+def statistics(transforms: Sequence[Transform], dtype: torch.dtype = torch.uint8) -> Statistics | None:
+    """Mean and standard deviation that bring what these transforms make of images of a dtype back into [0, 1]: of the
+    last Normalize, and of a ToDtype without scale; None where they leave it there."""
     found = [t for t in transforms if isinstance(t, Normalize)]
-    return (tuple(found[-1].mean), tuple(found[-1].std)) if found else None
+    unscaled = any(isinstance(t, ToDtype) and t.dtype.is_floating_point and not t.scale for t in transforms)
+    top = 1.0 if dtype.is_floating_point or not unscaled else float(torch.iinfo(dtype).max)
+    if not found:
+        return None if top == 1.0 else ((0.0,), (1 / top,))
+    return tuple(m / top for m in found[-1].mean), tuple(s / top for s in found[-1].std)
 
 
 def with_targets(pixels: Pixels, batch: Batch, i: int) -> Pixels:

@@ -76,7 +76,7 @@ def show(
 def as_it_is(batch: Batch, policy: Policy | None, classes: Sequence[str] | None) -> Sheet:
     """The samples of a batch, in rows of eight."""
     whole = with_rows(batch)
-    cells = made(whole, None if policy is None else policy.transforms, classes, policy is None)
+    cells = made(whole, None if policy is None else policy.transforms, classes, stretch=policy is None)
     if whole.ids is not None:
         ids = torch.as_tensor(whole.ids).tolist()
         cells = [Cell(c.pixels, (f"id {i}", *c.lines)) for c, i in zip(cells, ids, strict=True)]
@@ -89,7 +89,7 @@ def by_epoch(policy: Policy, batch: Batch, epochs: Sequence[int], params: bool, 
     whole = with_rows(batch)
     columns = [originals(whole, classes)]
     for epoch in epochs:
-        cells = made(policy(whole.replace(epoch=epoch)), policy.transforms, classes)
+        cells = made(policy(whole.replace(epoch=epoch)), policy.transforms, classes, whole.images.dtype)
         if params:
             drawn = variants.draws(policy, whole, epoch)
             cells = [
@@ -113,7 +113,7 @@ def by_transform(policy: Policy, batch: Batch, epoch: int, params: bool, classes
             continue
         cells: list[Cell | None] = []
         for i, one in enumerate(after):
-            cell = made(one, policy.transforms[:k], classes)[0]
+            cell = made(one, policy.transforms[:k], classes, whole.images.dtype)[0]
             more = pictures.numbers(t, drawn[k - 1], i) if drawn is not None else ""
             cells.append(Cell(cell.pixels, (*cell.lines, *([more] if more else []))))
         columns.append(cells)
@@ -139,10 +139,15 @@ def originals(batch: Batch, classes: Sequence[str] | None) -> list[Cell]:
 
 
 def made(
-    batch: Any, transforms: Sequence[Transform] | None, classes: Sequence[str] | None, stretch: bool = False
+    batch: Any,
+    transforms: Sequence[Transform] | None,
+    classes: Sequence[str] | None,
+    dtype: torch.dtype = torch.uint8,
+    stretch: bool = False,
 ) -> list[Cell]:
-    """The samples of a batch with all that it has beside them.  transforms: that made it"""
-    undone = pictures.statistics(transforms) if transforms else None
+    """The samples of a batch with all that it has beside them.  transforms: that made it
+    of images of a dtype.  stretch: where it is not known what made it"""
+    undone = pictures.statistics(transforms, dtype) if transforms else None
     plain = pictures.each(batch.images, undone, stretch)
     cells = []
     for i, pixels in enumerate(plain):

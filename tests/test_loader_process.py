@@ -13,7 +13,7 @@ from pathlib import Path
 import loading
 import pytest
 import torch
-from loading import CLASSES, N, loader, rows, samples, whole
+from loading import CLASSES, loader, rows, samples, whole
 
 from gpuaug.data.making import BadImage
 

@@ -91,15 +91,20 @@ def test_a_crop_that_is_left_out_leaves_the_whole_image_at_the_size_that_it_fixe
     assert torch.equal(left(given).images, ga.Policy([ga.Resize((24, 24)), ga.RandomInvert(1.0)])(given).images)
 
 
-def test_normalize_is_undone(images):
-    given = batch(images)
-    plain = ga.Policy([ga.RandomCrop(24), ga.ToDtype(torch.float32)])
-    normal = ga.Policy([*plain.transforms, ga.Normalize((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))])
-    a, b = (pictures.as_bytes(p(given).images, pictures.statistics(p.transforms)) for p in (plain, normal))
-    assert np.array_equal(a, b)
-    assert holds(
-        np.array(ga.show(given, normal, epochs=[1])), pictures.as_bytes(plain(given.replace(epoch=1)).images)[0]
-    )
+@pytest.mark.parametrize("scale", [True, False])
+def test_normalize_and_a_conversion_without_scale_are_undone(images, scale):
+    given, top = batch(images), 1 if scale else 255
+    crop, floats = ga.RandomCrop(24), ga.ToDtype(torch.float32, scale=scale)
+    normal = ga.Normalize([v * top for v in (0.5, 0.4, 0.3)], [v * top for v in (0.2, 0.25, 0.3)])
+    expected = ga.Policy([crop])(given.replace(epoch=1)).images.permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 20, "vacuous"
+    for policy in (ga.Policy([crop, floats]), ga.Policy([crop, floats, normal])):
+        sheet = np.array(ga.show(given, policy, epochs=[1]))
+        assert all(holds(sheet, picture) for picture in expected)
+        made = policy(given.replace(epoch=1))
+        assert holds(np.array(ga.show(made, policy)), expected[2])
+    as_floats = given.replace(images=given.images / 255)
+    assert holds(np.array(ga.show(as_floats, ga.Policy([crop, floats]), epochs=[1])), expected[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.int16, torch.uint16])

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from gpuaug.apps import given, verify
+from gpuaug.apps import given, programs, verify
 from gpuaug.audit import Row, audit
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -79,12 +79,7 @@ def run(order: Order, console: Console) -> None:
 def load_model(what: str) -> Callable[[Any], Any]:
     """The model of an exported program, NAME.pt2, or what module:factory or FILE.py:factory makes."""
     if what.endswith(".pt2"):
-        if not Path(what).is_file():
-            raise ValueError(f"{what} is no file; pass what torch.export.save wrote")
-        try:
-            return torch.export.load(what).module()
-        except Exception as error:
-            raise ValueError(f"{what} is no exported program: {error}; write it by torch.export.save") from error
+        return programs.load(Path(what))
     name, colon, factory = what.rpartition(":")
     if not colon or not name or not factory:
         raise ValueError(f"--model must be NAME.pt2 or module:factory, got {what!r}")

@@ -55,7 +55,9 @@ def page(policy: Policy, found: Samples, epochs: Sequence[int], numbers: bool = 
     for off in choices(list(stand)):
         try:
             one = variants.without(policy, off, stand)
-            cells = [made(one(batch.replace(epoch=e)), one.transforms, found.classes) for e in epochs]
+            cells = [
+                made(one(batch.replace(epoch=e)), one.transforms, found.classes, batch.images.dtype) for e in epochs
+            ]
         except ValueError:
             if not off:
                 raise
