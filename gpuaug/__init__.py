@@ -5,6 +5,7 @@ from pathlib import Path
 
 try:
     from gpuaug import data, functional, imbalance, losses, presets
+    from gpuaug.audit import audit
     from gpuaug.batch import Batch, Params
     from gpuaug.drawn import Windows
     from gpuaug.images import Ragged
@@ -13,6 +14,7 @@ try:
     from gpuaug.losses import soft_cross_entropy
     from gpuaug.multicrop import MultiCrop
     from gpuaug.policy import Policy
+    from gpuaug.show import show
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
     from gpuaug.version import __version__
@@ -38,6 +40,7 @@ __all__ = [
     "Transform",
     "Windows",
     "__version__",
+    "audit",
     "data",
     "from_torchvision",
     "functional",
@@ -45,6 +48,7 @@ __all__ = [
     "lint",
     "losses",
     "presets",
+    "show",
     "soft_cross_entropy",
     *REGISTRY,
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpuaug import arguments
 from gpuaug.arrays import chosen, from_array, is_tv, put, resolved, short
+from gpuaug.displayed import batch_html
 from gpuaug.drawn import DrawnAhead
 from gpuaug.gathered import Gathered
 from gpuaug.images import Ragged, as_images, single
@@ -76,13 +77,19 @@ class Batch:
         return Batch(**{f.name: _taken(f.name, getattr(self, f.name), index, n) for f in fields(self)})
 
     def __repr__(self) -> str:
+        return f"Batch({', '.join(f'{name}={value}' for name, value in self._told())})"
+
+    def _repr_html_(self) -> str:
+        return batch_html(self.images, self._told())
+
+    def _told(self) -> list[tuple[str, str]]:
+        """What each field holds that is not as usual."""
         shown = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
-        told = (
-            f"{name}={_shown(value)}"
+        return [
+            (name, _shown(value))
             for name, value, usual in shown
             if value is not None and not (isinstance(value, Real | str) and value == usual)
-        )
-        return f"Batch({', '.join(told)})"
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """All of it on another device, lists and arrays as tensors."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from gpuaug import arguments, fuse, ir, mixing, rng, targets
 from gpuaug.arrays import is_tv
 from gpuaug.batch import Batch, as_labels
+from gpuaug.displayed import Text
 from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import check, choose, describe, load
@@ -296,4 +297,4 @@ def described(policy: Any, size: Any, channels: int, dtype: torch.dtype, backend
         recipe = find(frame, policy._builder(name))
     if name == "triton" and not isinstance(recipe, str):
         recipe = recipe.obstacle or recipe
-    return f"{policy!r}\n{describe(plan, name, recipe)}"
+    return Text(f"{policy!r}\n{describe(plan, name, recipe)}")

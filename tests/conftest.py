@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import skimage
 import torch
+from browsers import said
 from interpreted import hasten
 from PIL import Image
 
@@ -21,6 +22,12 @@ if os.environ["TRITON_INTERPRET"] == "1":
     hasten()
 
 torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    """What stands above the results: whether the tests that need a browser are among them."""
+    return said()
+
 
 PHOTOGRAPHS = (
     "astronaut.png",

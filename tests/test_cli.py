@@ -15,7 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gpuaug as ga
-from gpuaug.apps import demo, photographs, show
+from gpuaug.apps import demo, photographs
+from gpuaug.apps import sheet as show
 from gpuaug.apps.cli import app
 
 WITHOUT = """
@@ -307,7 +308,7 @@ def test_what_every_user_needs_imports_no_extra(folder: Path, tmp_path: Path) ->
         "policy = ga.Policy([ga.RandomResizedCrop(24), ga.ColorJitter(0.2, 0.2), ga.RandomErasing(p=1.0)])\n"
         "for backend in ('reference', 'cpu'):\n"
         "    out = policy(torch.zeros(2, 3, 30, 40, dtype=torch.uint8), backend=backend)\n"
-        "import gpuaug.data, gpuaug.apps.photographs, gpuaug.apps.show\n"
+        "import gpuaug.data, gpuaug.apps.photographs, gpuaug.apps.sheet\n"
         "assert ga.data.Sampler(range(9)) and out.shape == (2, 3, 24, 24)\n"
         "assert not {'torchvision', 'matplotlib', 'skimage'} & set(sys.modules)",
     )

@@ -42,6 +42,7 @@ ROOMS = [
         "gpuaug.dtypes",
         "gpuaug.gathered",
         "gpuaug.images",
+        "gpuaug.displayed",
         "gpuaug.drawn",
         "gpuaug.batch",
         "gpuaug.symbolic",
@@ -76,7 +77,8 @@ ROOMS = [
         "gpuaug.lint_effects",
     },
     {"gpuaug.lint_rules"},
-    {"gpuaug.lint"},
+    {"gpuaug.lint", "gpuaug.pictures", "gpuaug.variants"},
+    {"gpuaug.show", "gpuaug.audit"},
     {"gpuaug.apps"},
     {"gpuaug"},
 ]

@@ -131,6 +131,51 @@ def lint(
 
 
 @app.command()
+def show(
+    data: Annotated[str, typer.Option(help="Folder, table or tar shards, as the loader takes them.")],
+    policy: Annotated[str, typer.Option(help="A YAML file, FILE.py:name, or a preset such as moderate.")],
+    out: Annotated[Path, typer.Option(help="PNG, or HTML with a slider over epochs and a switch per transform.")],
+    epoch: Annotated[str, typer.Option(help="One, or several: 0,3,7.", show_default="the first five")] = "",
+    ids: Annotated[
+        str,
+        typer.Option(help="The loader's numbers of samples: 123, or 4,8,15.", show_default="six of all classes"),
+    ] = "",
+    per_transform: Annotated[
+        bool, typer.Option("--per-transform", help="A column a transform, with the draws of the whole policy.")
+    ] = False,
+    params: Annotated[bool, typer.Option("--params", help="Write what was drawn under each picture.")] = False,
+    boxes: Annotated[Path | None, typer.Option(help="Boxes of the images, JSON in COCO's form.")] = None,
+) -> None:
+    """Draw what training sees: samples of a data set in rows, the policy's draws of each epoch in columns."""
+    from gpuaug.apps.show import Order, run
+
+    with _one_sentence():
+        epochs, samples = _numbers("--epoch", epoch), _numbers("--ids", ids)
+        run(Order(data, policy, out, epochs, samples, per_transform, params, boxes), Console())
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Option(help="Folder, table or tar shards, as the loader takes them.")],
+    policy: Annotated[str, typer.Option(help="A YAML file, FILE.py:name, or a preset such as moderate.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="NAME.pt2 that torch.export.save wrote, module:factory, or FILE.py:factory."),
+    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="Boxes of the images, JSON in COCO's form.")] = None,
+    images: Annotated[int, typer.Option(min=2, help="How many, of all classes.")] = 32,
+    draws: Annotated[int, typer.Option(min=1, help="Of each image.")] = 2,
+    out: Annotated[Path, typer.Option(help="The picture: PNG, SVG or PDF.")] = Path("audit.png"),
+) -> None:
+    """Say how far each transform of a policy moves images, at half, all and twice its strength: PSNR and SSIM, what is
+    left of objects, and whether a model still says the same."""
+    from gpuaug.apps.audit import Order, run
+
+    with _one_sentence():
+        run(Order(data, policy, out, model, boxes, images, draws), Console())
+
+
+@app.command()
 def verify(
     target: Annotated[
         str, typer.Argument(metavar="FILE.py:NAME", help="A pipeline of torchvision, or a gpuaug.Policy.")
@@ -298,6 +343,13 @@ def _size(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(p.isdecimal() for p in parts):
         raise ValueError(f"size must be height x width, such as 375x500, got {text!r}")
     return int(parts[0]), int(parts[1])
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{name} must be numbers with commas between them, such as 4,8,15, got {text!r}")
+    return tuple(map(int, parts))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gpuaug import transforms as T
-from gpuaug.apps import photographs, show
+from gpuaug.apps import photographs, sheet
 from gpuaug.apps.photographs import Folder
 from gpuaug.exec import check, choose, load
 from gpuaug.policy import Policy
@@ -261,18 +261,20 @@ def _sheet(demo: Demo, policy: Policy, folder: Folder, skipped: Collection[int],
     ids = folder.varied(ROWS, skipped)
     originals = [photographs.decode(folder.paths[i]) for i in ids]
     draws = [
-        show.pictures(_augment(policy, originals, ids, epoch, device, demo.backend), MEAN, STD)
+        sheet.pictures(_augment(policy, originals, ids, epoch, device, demo.backend), MEAN, STD)
         for epoch in range(DRAWS)
     ]
     rows = []
     for r, (i, original) in enumerate(zip(ids, originals, strict=True)):
         height, width = original.shape[:2]
         rows.append(
-            show.Row(f"{folder.paths[i].relative_to(folder.root)}, {width} x {height}", original, [d[r] for d in draws])
+            sheet.Row(
+                f"{folder.paths[i].relative_to(folder.root)}, {width} x {height}", original, [d[r] for d in draws]
+            )
         )
     steps = " - ".join(type(t).__name__ for t in policy.transforms)
     subtitle = f"{steps} (shown without Normalize), seed {demo.seed}, keyed by image and epoch"
-    page = show.sheet(
+    page = sheet.sheet(
         "One policy, drawn anew for every image in every epoch", subtitle, [f"epoch {e}" for e in range(DRAWS)], rows
     )
     page.save(demo.output)

@@ -1,82 +1,75 @@
-"""Contact sheets: photographs beside what became of them."""
+"""The command `gpuaug show`: a contact sheet of a policy as PNG, or as one HTML page."""
 
-from collections.abc import Sequence
+import io
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from rich.console import Console
 
-CELL, GAP, MARGIN, HEAD, FOOT = (
-    176,
-    6,
-    18,
-    92,
-    24,
-)  # pixels: side of a picture, between pictures, around all, above and below the pictures
-WIDE = CELL * 3 // 2  # room of an original, whose aspect ratio is kept
-INK, PALE, PAPER = (32, 33, 36), (112, 117, 122), (255, 255, 255)
+from gpuaug.apps import given, page
+from gpuaug.data.source import Source
+from gpuaug.policy import Policy
+from gpuaug.rng import MAX_EPOCH
+from gpuaug.show import by_epoch, by_transform, picture
+
+# samples and draws that are shown where nothing else is asked for
+ROWS, DRAWS = 6, 5
+ENDINGS = (".png", ".html")
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One photograph and its draws."""
+@dataclass(frozen=True)
+class Order:
+    """What is asked for."""
 
-    caption: str
-    original: np.ndarray[Any, Any]  # [H, W, 3] uint8
-    draws: Sequence[np.ndarray[Any, Any]]  # each [h, w, 3] uint8
+    data: str
+    policy: str
+    out: Path
+    epochs: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    per_transform: bool = False
+    params: bool = False
+    boxes: Path | None = None
 
-
-def pictures(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> list[np.ndarray[Any, Any]]:
-    """Normalised images [N, 3, H, W] back as [H, W, 3] uint8."""
-    m, s = (torch.tensor(v, device="cpu").view(-1, 1, 1) for v in (mean, std))
-    values = (images.detach().float().cpu() * s + m).clamp(0, 1)
-    return list((values * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-
-
-def sheet(title: str, subtitle: str, headings: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """A picture with one row per photograph: the original, then its draws.  headings: of the draws."""
-    width = _left(len(headings)) - GAP + MARGIN
-    page = Image.new("RGB", (width, HEAD + len(rows) * (CELL + FOOT) + MARGIN), PAPER)
-    pen = ImageDraw.Draw(page)
-    pen.text((MARGIN, 14), title, INK, _font(20))
-    pen.text((MARGIN, 42), _fitted(subtitle, 13, width - 2 * MARGIN), PALE, _font(13))
-    pen.text((MARGIN + WIDE / 2, HEAD - 6), "original", INK, _font(14), anchor="md")
-    for k, heading in enumerate(headings):
-        pen.text((_left(k) + CELL / 2, HEAD - 6), heading, INK, _font(14), anchor="md")
-    for r, row in enumerate(rows):
-        top = HEAD + r * (CELL + FOOT)
-        _paste(page, row.original, (MARGIN, top, WIDE, CELL))
-        pen.text((MARGIN + WIDE / 2, top + CELL + 3), _fitted(row.caption, 13, WIDE), PALE, _font(13), anchor="ma")
-        for k, draw in enumerate(row.draws):
-            _paste(page, draw, (_left(k), top, CELL, CELL))
-    return page
+    def check(self) -> None:
+        """Raise ValueError for what no run could do."""
+        if self.out.suffix.lower() not in ENDINGS:
+            raise ValueError(f"--out must end in {' or '.join(ENDINGS)}, got {self.out}")
+        if not self.out.absolute().parent.is_dir():
+            raise ValueError(f"{self.out.absolute().parent} is no folder; make it first, or pass another --out")
+        for epoch in self.epochs:
+            if not 0 <= epoch < MAX_EPOCH:
+                raise ValueError(f"--epoch must be in [0, {MAX_EPOCH}), got {epoch}")
+        if self.per_transform and self.out.suffix.lower() == ".html":
+            raise ValueError("--per-transform is for a PNG; the page has a switch for each transform")
 
 
-def _left(k: int) -> int:
-    """Where the k-th column of draws begins."""
-    return MARGIN + WIDE + GAP + k * (CELL + GAP)
+def run(order: Order, console: Console) -> None:
+    """Write the picture or the page."""
+    order.check()
+    policy = given.policy(order.policy)
+    with given.source(order.data) as source:
+        found = _samples(order, source)
+    epochs = order.epochs or tuple(range(1 if order.per_transform else DRAWS))
+    if order.out.suffix.lower() == ".html":
+        with console.status("drawing"):
+            data = page.page(policy, found, epochs, order.params).encode()
+    else:
+        data = _png(order, policy, found, epochs)
+    given.written(order.out, data)
+    what = f"{len(found.keys)} samples, {'epoch' if len(epochs) == 1 else 'epochs'} {', '.join(map(str, epochs))}"
+    console.print(f"{order.out}: {what}, {len(data) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
-def _paste(page: Image.Image, pixels: np.ndarray[Any, Any], room: tuple[int, int, int, int]) -> None:
-    """A picture as large as its room (left, top, width, height) lets it be, in the middle of it."""
-    left, top, width, height = room
-    scale = min(width / pixels.shape[1], height / pixels.shape[0])
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    page.paste(small, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+def _samples(order: Order, source: Source) -> given.Samples:
+    found = given.samples(source, order.ids or given.spread(source, ROWS))
+    return found if order.boxes is None else given.with_boxes(found, order.boxes)
 
 
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def _fitted(text: str, size: int, width: int) -> str:
-    """The text, cut where it is too wide."""
-    if _font(size).getlength(text) <= width:
-        return text
-    while text and _font(size).getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+def _png(order: Order, policy: Policy, found: given.Samples, epochs: tuple[int, ...]) -> bytes:
+    if order.per_transform:
+        sheet = by_transform(policy, found.batch, epochs[0], order.params, found.classes)
+    else:
+        sheet = by_epoch(policy, found.batch, epochs, order.params, found.classes)
+    file = io.BytesIO()
+    picture(sheet).save(file, "PNG")
+    return file.getvalue()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,29 +51,35 @@ def load(target: str) -> Policy:
         raise ValueError(
             f"TARGET must be FILE.py:name, got {target!r}; name the pipeline in the file, such as train.py:augment"
         )
+    loaded = module(path)
+    if not hasattr(loaded, name):
+        known = sorted(n for n, v in vars(loaded).items() if not n.startswith("_") and not inspect.ismodule(v))
+        raise ValueError(f"{path} has no {name}; it has {', '.join(known) or 'nothing'}")
+    found = getattr(loaded, name)
+    if inspect.isfunction(found):
+        found = found()
+    return found if isinstance(found, Policy) else from_torchvision(found)
+
+
+def module(path: str) -> ModuleType:
+    """The module that a Python file is.  It is run."""
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{path} is no file; pass the Python file that makes the pipeline")
     spec = importlib.util.spec_from_file_location("_verified", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
+    found = importlib.util.module_from_spec(spec)
     # as when the file is run: it may import its neighbours, and pickle by its name
     sys.path.insert(0, str(file.parent.resolve()))
-    sys.modules["_verified"] = module
+    sys.modules["_verified"] = found
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(found)
     except Exception as error:
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(file.parent.resolve()))
-    if not hasattr(module, name):
-        known = sorted(n for n, v in vars(module).items() if not n.startswith("_") and not inspect.ismodule(v))
-        raise ValueError(f"{path} has no {name}; it has {', '.join(known) or 'nothing'}")
-    found = getattr(module, name)
-    if inspect.isfunction(found):
-        found = found()
-    return found if isinstance(found, Policy) else from_torchvision(found)
+    return found
 
 
 def images(data: Path | None, count: int) -> Iterator[Tensor]:
