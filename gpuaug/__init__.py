@@ -15,6 +15,7 @@ try:
     from gpuaug.policy import Policy
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
+    from gpuaug.tta import tta
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -46,5 +47,6 @@ __all__ = [
     "losses",
     "presets",
     "soft_cross_entropy",
+    "tta",
     *REGISTRY,
 ]

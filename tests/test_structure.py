@@ -74,6 +74,7 @@ ROOMS = [
         "gpuaug.losses",
         "gpuaug.imbalance",
         "gpuaug.lint_effects",
+        "gpuaug.tta",
     },
     {"gpuaug.lint_rules"},
     {"gpuaug.lint"},
