@@ -75,6 +75,7 @@ ROOMS = [
         "gpuaug.imbalance",
         "gpuaug.lint_effects",
         "gpuaug.tta",
+        "gpuaug.expand",
     },
     {"gpuaug.lint_rules"},
     {"gpuaug.lint"},
