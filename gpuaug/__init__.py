@@ -17,6 +17,7 @@ try:
     from gpuaug.show import show
     from gpuaug.transforms import *
     from gpuaug.transforms import REGISTRY, ByClass, Custom, FiveCrop, Flips, Kornia, Lambda, TenCrop, Transform
+    from gpuaug.tta import tta
     from gpuaug.version import __version__
 except KeyboardInterrupt:
     # torch takes seconds to import: who stops the command meanwhile gets what a stopped command gives, and no traceback
@@ -50,5 +51,6 @@ __all__ = [
     "presets",
     "show",
     "soft_cross_entropy",
+    "tta",
     *REGISTRY,
 ]

@@ -75,6 +75,8 @@ ROOMS = [
         "gpuaug.losses",
         "gpuaug.imbalance",
         "gpuaug.lint_effects",
+        "gpuaug.tta",
+        "gpuaug.expand",
     },
     {"gpuaug.lint_rules"},
     {"gpuaug.lint", "gpuaug.pictures", "gpuaug.variants"},

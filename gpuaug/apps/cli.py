@@ -24,6 +24,20 @@ Backend = Annotated[str, typer.Option(help="auto, reference, cpu or triton")]
 Preset = Annotated[str | None, typer.Option(help="Instead of a file: a name of gpuaug.presets, such as moderate.")]
 
 
+# paragraphs, which the help shows as lines
+_FACTORS = "\n\n".join(
+    (
+        "Different copies that a method gives of one image, the largest --factor that adds any:",
+        "a flip: 2; both flips: 4; quarter turns: 4, with a flip 8",
+        "five or ten crops: 5 or 10",
+        "rotation, affine, perspective, random crop: any",
+        "colour, blur, noise, erasing: any",
+        "RandAugment, TrivialAugment, AutoAugment, AugMix: any",
+        "MixUp, CutMix: none, for they mix a batch in training",
+    )
+)
+
+
 @contextmanager
 def _one_sentence(code: int = 1) -> Iterator[None]:
     """What a user can put right ends in one sentence and an exit code, not in a traceback."""
@@ -310,6 +324,39 @@ def prepare(
     with _one_sentence():
         side = int(size) if size.isdecimal() else _size(size)
         run(Order(source, target, side, fit, on_error, decoder, threads), Console())
+
+
+@app.command(epilog=_FACTORS)
+def expand(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder, table or tar shards, as the loader takes them.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the copies and manifest.parquet.")],
+    policy: Annotated[Path | None, typer.Option(help="A policy that Policy.save wrote.")] = None,
+    preset: Preset = None,
+    factor: Annotated[int, typer.Option(help="Copies of each image; the images themselves are not among them.")] = 2,
+    output: Annotated[str, typer.Option("--format", help="jpeg, png or webdataset (tar shards of JPEGs)")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="Of JPEGs, 1 to 100.")] = 95,
+    engine: Annotated[str, typer.Option(help="local, or ray: Ray Data, an actor for each GPU or core")] = "local",
+    actors: Annotated[int | None, typer.Option(min=1, help="Of Ray.", show_default="one a GPU, or a core")] = None,
+    on_error: Annotated[
+        str, typer.Option(help="raise: stop at an image that can't be decoded; skip: leave it out.")
+    ] = "raise",
+    decoder: Annotated[str, typer.Option(help="auto, dali, torchcodec, torchvision or pillow")] = "auto",
+    backend: Backend = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="That decode and encode.", show_default="all cores")
+    ] = None,
+) -> None:
+    """Write augmented copies of a data set, and a manifest from which gpuaug.expand.remake makes each again.  The same
+    command goes on where it was stopped."""
+    from gpuaug.apps.expand import Order, run
+
+    with _one_sentence():
+        found = _policy(policy, preset)
+        rest = engine, actors, on_error, decoder, backend, device, threads
+        run(Order(source, target, found, factor, output, quality, *rest), Console())
 
 
 def _bench(module: str) -> Any:

@@ -3,14 +3,11 @@
 Pixels are written under another name, piece by piece, each noted in a journal once it is on the disk.  A run that was
 stopped, or killed, goes on after the last piece that is noted; only when all is there do the files get their names."""
 
-import errno
-import fcntl
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +16,10 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gpuaug.apps.disk import alone, bar, full, lines, note, size
 from gpuaug.data.decode import decoder
-from gpuaug.data.decoding import Fit, Part, every
+from gpuaug.data.decoding import Fit, Part, every, plain_label
 from gpuaug.data.source import Source
 from gpuaug.data.sources import as_source
 from gpuaug.data.sources_prepared import ABOUT, Places, PreparedSource, is_prepared, places, pyarrow
@@ -121,16 +118,16 @@ def _write(order: Order, source: Source, fit: Fit, at: Places, job: dict[str, An
     image = fit.height * fit.width * CHANNELS
     needed = len(source) * image
     at.images.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(at) as book:
+    with alone(at.journal, at.images) as book:
         journal = _read(book, at, job)
         _room(order, at, needed, journal, image, console)
-        with _full(order.target), open(at.part, "r+b" if at.part.exists() else "w+b") as file:
+        with full(order.target), open(at.part, "r+b" if at.part.exists() else "w+b") as file:
             begin = file.write(_head(len(source), fit))
             file.truncate(begin + len(journal.rows) * image)
             if not journal.size:
-                journal.size = _note(book, 0, job)
-            with _bar(console) as bar, ExitStack() as stack:
-                task = bar.add_task("decoding", total=len(source), completed=journal.done)
+                journal.size = note(book, 0, job)
+            with bar(console) as shown, ExitStack() as stack:
+                task = shown.add_task("decoding", total=len(source), completed=journal.done)
                 parts = every(source, fit, start=journal.done, num_threads=order.threads, name=order.decoder)
                 stack.enter_context(closing(parts))
                 for part in parts:
@@ -138,11 +135,11 @@ def _write(order: Order, source: Source, fit: Fit, at: Places, job: dict[str, An
                     _refuse(order, source, part, journal)
                     rows = [[i, *full] for i, full in zip(part.ids, part.full, strict=True)]
                     bad = [[i, str(reason)] for i, reason in part.bad.items()]
-                    journal.size = _note(book, journal.size, {"rows": rows, "bad": bad, "targets": _plain(part)})
+                    journal.size = note(book, journal.size, {"rows": rows, "bad": bad, "targets": _plain(part)})
                     journal.rows += rows
                     journal.bad += bad
                     journal.done += len(rows) + len(bad)
-                    bar.update(task, completed=journal.done)
+                    shown.update(task, completed=journal.done)
             if not journal.rows:
                 _remove(order, at)
                 raise ValueError(
@@ -183,14 +180,14 @@ def _room(order: Order, at: Places, needed: int, journal: Journal, image: int, c
     free = shutil.disk_usage(at.images.parent).free
     on = f", {journal.done} of them done" if journal.done else ""
     console.print(
-        f"{needed // image} images of {image / 1e3:.0f} kB{on}: {_size(needed)} of disk, {_size(free)} are free"
+        f"{needed // image} images of {image / 1e3:.0f} kB{on}: {size(needed)} of disk, {size(free)} are free"
     )
     left = needed - len(journal.rows) * image
     if left + _SPARE > free:
         if not journal.done:
             _remove(order, at)
         raise ValueError(
-            f"the disk of {order.target} has {_size(free)} left, and this takes {_size(left)} more; free some, choose "
+            f"the disk of {order.target} has {size(free)} left, and this takes {size(left)} more; free some, choose "
             "a smaller --size, or another place"
         )
 
@@ -205,47 +202,10 @@ def _remove(order: Order, at: Places) -> None:
             at.images.parent.rmdir()
 
 
-def _size(count: int) -> str:
-    return next(
-        f"{count / 10**power:.1f} {unit}"
-        for power, unit in ((9, "GB"), (6, "MB"), (3, "kB"))
-        if count >= 10**power or power == 3
-    )
-
-
-@contextmanager
-def _full(target: Path) -> Iterator[None]:
-    """A disk that fills up, or a quota that ends, in a sentence that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise ValueError(
-            f"the disk of {target} is full ({error.strerror}); free some and run the same command again: it goes on "
-            "from there"
-        ) from error
-
-
-@contextmanager
-def _alone(at: Places) -> Iterator[BinaryIO]:
-    """The journal, which one process at a time writes."""
-    with open(at.journal, "a+b") as book:
-        try:
-            fcntl.flock(book, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{at.images} is being written by another process; wait for it") from None
-        yield book
-
-
 def _read(book: BinaryIO, at: Places, job: dict[str, Any]) -> Journal:
     """What a journal says; a last line that was cut off counts for nothing."""
-    book.seek(0)
     journal, first = Journal([], []), True
-    for line in book:
-        if not line.endswith(b"\n"):
-            break
-        told = json.loads(line)
+    for told, count in lines(book):
         if first and told != job:
             raise ValueError(
                 f"{at.images} was begun with other samples or another size; remove {at.journal} to begin anew"
@@ -253,23 +213,13 @@ def _read(book: BinaryIO, at: Places, job: dict[str, Any]) -> Journal:
         if not first:
             journal.rows += told["rows"]
             journal.bad += told["bad"]
-        first, journal.size = False, journal.size + len(line)
+        first, journal.size = False, journal.size + count
     image = job["size"][0] * job["size"][1] * CHANNELS
     there = at.part.stat().st_size if at.part.exists() else 0
     if journal.rows and there < len(_head(0, Fit(*job["size"]))) + len(journal.rows) * image:
         raise ValueError(f"{at.part} has lost images that {at.journal} names; remove both to begin anew")
     journal.done = len(journal.rows) + len(journal.bad)
     return journal
-
-
-def _note(book: BinaryIO, at: int, told: dict[str, Any]) -> int:
-    """Add a line and see it to the disk."""
-    book.truncate(at)
-    line = json.dumps(told).encode() + b"\n"
-    book.write(line)
-    book.flush()
-    os.fsync(book.fileno())
-    return at + len(line)
 
 
 def _piece(part: Part, file: BinaryIO, at: int, image: int) -> None:
@@ -332,16 +282,4 @@ def _finish(file: BinaryIO, source: Source, fit: Fit, at: Places, book: BinaryIO
 
 def _plain(part: Part) -> list[Any]:
     """Labels as JSON holds them, one for each image; what is none, such as boxes, is left out."""
-    return [None] * len(part.ids) if part.targets is None else [_label(t) for t in part.targets]
-
-
-def _label(target: Any) -> Any:
-    value = target.tolist() if hasattr(target, "tolist") else target
-    flat = value if isinstance(value, list) else [value]
-    return value if all(isinstance(v, int | float | str) for v in flat) else None
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
+    return [None] * len(part.ids) if part.targets is None else [plain_label(t) for t in part.targets]

@@ -89,8 +89,19 @@ def every(
         decoder.close()
 
 
+def some(source: Source, ids: Sequence[int], decoder: Decoder) -> Part:
+    """These samples, as they are."""
+    items, targets = source.samples(ids)
+    return _part(list(ids), items, targets, decoder, None, None)
+
+
 def _part(
-    ids: list[int], items: Sequence[Any], targets: Any, decoder: Decoder, fit: Fit | None, pool: ThreadPoolExecutor
+    ids: list[int],
+    items: Sequence[Any],
+    targets: Any,
+    decoder: Decoder,
+    fit: Fit | None,
+    pool: ThreadPoolExecutor | None,
 ) -> Part:
     bad = {k: item for k, item in enumerate(items) if isinstance(item, Exception)}
     if all(isinstance(item, Tensor | Exception) for item in items):
@@ -107,7 +118,7 @@ def _part(
         images, bad = list(done.images), done.bad
     good = [k for k in range(len(ids)) if k not in bad]
     shown = [images[k] for k in good]
-    if fit is not None:
+    if fit is not None and pool is not None:
         shown = list(pool.map(fit.resized, shown))
     return Part(
         [ids[k] for k in good],
@@ -123,3 +134,10 @@ def _seen(image: Tensor, fit: Fit | None) -> Tensor:
         return image
     top, left, height, width = fit.window(*image.shape[:2])
     return image[top : top + height, left : left + width]
+
+
+def plain_label(target: Any) -> Any:
+    """A label as JSON holds it; None for what is none, such as boxes."""
+    value = target.tolist() if hasattr(target, "tolist") else target
+    flat = value if isinstance(value, list) else [value]
+    return value if all(isinstance(v, int | float | str) for v in flat) else None

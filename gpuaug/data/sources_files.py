@@ -100,9 +100,9 @@ class FileSource(Source):
 # ---- class folders
 
 
-def folder(root: str, storage: Storage, allow_empty: bool = False) -> FileSource:
+def folder(root: str, storage: Storage, allow_empty: bool = False, without: str = "") -> FileSource:
     """A folder of class folders, in the order and with the labels of torchvision's ImageFolder; one that holds images
-    and no folders has no labels."""
+    and no folders has no labels.  without: the real path of a folder in it that does not count."""
     if not storage.is_local(root):
         return _remote_folder(root, storage, allow_empty)
     root = os.path.expanduser(plain(root))
@@ -110,7 +110,9 @@ def folder(root: str, storage: Storage, allow_empty: bool = False) -> FileSource
         raise ValueError(
             f"{root} is not a folder; pass a folder of class folders, a table, a list of (path, label) or tar shards"
         )
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    classes = sorted(
+        entry.name for entry in os.scandir(root) if entry.is_dir() and os.path.realpath(entry.path) != without
+    )
     if not classes:
         names = sorted(
             entry.name for entry in os.scandir(root) if entry.is_file() and entry.name.lower().endswith(EXTENSIONS)
@@ -124,6 +126,8 @@ def folder(root: str, storage: Storage, allow_empty: bool = False) -> FileSource
     for name in classes:
         before = len(names)
         for place, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
+            if without and f"{os.path.realpath(place)}{os.sep}".startswith(f"{without}{os.sep}"):
+                continue
             below = os.path.relpath(place, root).replace(os.sep, "/")
             names += [f"{below}/{file}" for file in sorted(files) if file.lower().endswith(EXTENSIONS)]
         counts.append(len(names) - before)
