@@ -73,10 +73,10 @@ def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
     return Plan(fuse.fold(made.passes, single_resample), keys, made.frame, made.through, mixes)
 
 
-def prepared(plan: Plan, executor: Any) -> tuple[Any, ir.Sequence, Through | None]:
-    """All of a call that needs no image: what an executor prepares of a plan, the passes that labels follow, and how
+def prepared(plan: Plan, executor: Any) -> tuple[Any, mixing.Mixes, Through | None]:
+    """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
     images go through it."""
-    return executor.prepare(plan), plan.mixes, plan.through
+    return executor.prepare(plan), mixing.accounted(plan.mixes), plan.through
 
 
 class Done(NamedTuple):
@@ -117,7 +117,8 @@ class Call:
         out = out if how is None else how.after(out)
         if self.labels is None:
             return Done(out, None, followed)
-        soft = targets.follow(mixes, self.labels, self.policy._classes, self.keys.valid, self.policy._smoothing)
+        about = (self.policy._classes, self.keys.valid, self.policy._smoothing)
+        soft = load(name).follow_labels(mixes, self.labels, *about)
         return Done(out, soft, followed)
 
     def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:

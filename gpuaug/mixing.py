@@ -117,6 +117,25 @@ def _(p: ir.CutMix | ir.MixInside) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Pair:
+    """What one mix makes of labels: nothing of it depends on what another sample drew, so that it is drawn with the
+    mix."""
+
+    partner: Tensor  # [N] int64, rows of the batch
+    own: Tensor  # [N] float64, the share that a sample keeps; the rest is its partner's
+
+
+Mixes = ir.Sequence | Pair
+
+
+def accounted(passes: ir.Sequence) -> Mixes:
+    """Passes as `for_labels` gives them; a mix that is the only one as its account."""
+    if len(passes) == 1 and isinstance(passes[0], ir.Mix):
+        return Pair(passes[0].partner, left(passes[0]))
+    return passes
+
+
+@dataclass(frozen=True, eq=False)
 class Trail:
     """What the final images take from one sample each: parts of its pixels, whatever mixes came before, and a number of
     pixels that are its own.

@@ -10,13 +10,13 @@ from gpuaug.batch import bounds
 
 
 def follow(
-    passes: ir.Sequence,
+    passes: mixing.Mixes,
     labels: Tensor,
     num_classes: int | None,
     valid: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Labels after passes as `mixing.for_labels` gives them: class numbers become soft rows, which are smoothed and
+    """Labels after passes as `mixing.accounted` gives them: class numbers become soft rows, which are smoothed and
     mixed.  Soft rows of samples that are not valid, [N] bool, are zeros; without a mix labels stay as they are."""
     if not passes:
         return _weightless(labels, valid)
@@ -71,13 +71,13 @@ def geometric(passes: ir.Sequence) -> ir.Sequence:
     return tuple(kept)
 
 
-def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
-    """Soft rows after passes as `mixing.for_labels` gives them: those of the samples whose pixels an image is made of,
+def mixed_labels(passes: mixing.Mixes, labels: Tensor) -> Tensor:
+    """Soft rows after passes as `mixing.accounted` gives them: those of the samples whose pixels an image is made of,
     by their shares of it."""
-    if len(passes) == 1 and isinstance(passes[0], ir.Mix):
+    if isinstance(passes, mixing.Pair):
         # by far the most policies, and a third of the operations
-        own = mixing.left(passes[0])[:, None]
-        return (own * labels + (1 - own) * labels[passes[0].partner]).to(labels.dtype)
+        own = passes.own[:, None]
+        return (own * labels + (1 - own) * labels[passes.partner]).to(labels.dtype)
     out = torch.zeros_like(labels, dtype=torch.float64)
     for who, share in mixing.shares(passes, len(labels), labels.device):
         out = out + share[:, None] * labels[who]
@@ -87,12 +87,24 @@ def mixed_labels(passes: ir.Sequence, labels: Tensor) -> Tensor:
 def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> Tensor:
     """[N, K] float rows: one-hot float32 from class numbers [N], or the rows that came.  valid: whose numbers must be
     classes, [N] bool; None: all of them"""
+    classes = classes_of(labels, num_classes, valid)
+    if labels.ndim == 2:
+        return labels
+    # what is out of range on a GPU, where nothing can be refused, gives an all-zero row
+    whole = labels.long()
+    if valid is not None:
+        whole = torch.where(valid, whole, 0)
+    return (whole[:, None] == torch.arange(classes, device=labels.device)).float()
+
+
+def classes_of(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -> int:
+    """How many columns the soft rows of labels have; raises where they cannot be mixed.  As `soft`"""
     if labels.ndim == 2 and labels.dtype.is_floating_point:
         if num_classes is not None and labels.shape[1] != num_classes:
             raise ValueError(
                 f"soft labels must have {num_classes} columns, the mix's num_classes, got shape {tuple(labels.shape)}"
             )
-        return labels
+        return labels.shape[1]
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise TypeError(
             "labels to mix must be [N] integers or [N, classes] floats, "
@@ -103,12 +115,11 @@ def soft(labels: Tensor, num_classes: int | None, valid: Tensor | None = None) -
             "num_classes is needed to mix class numbers, got None; "
             "pass it to the mix, or labels as soft rows [N, classes]"
         )
-    # torch cannot sort or compare unsigned integers
-    whole = labels.long()
-    if valid is not None:
-        whole = torch.where(valid, whole, 0)
-    # on a GPU the check would wait for the device, so that a label out of range gives an all-zero row there
-    if labels.device.type == "cpu" and len(labels) and not 0 <= int(whole.min()) <= int(whole.max()) < num_classes:
-        low, high = bounds(labels if valid is None else whole)
-        raise ValueError(f"labels must be in [0, {num_classes}), got {low} to {high}; check num_classes")
-    return (whole[:, None] == torch.arange(num_classes, device=labels.device)).float()
+    # on a GPU the check would wait for the device
+    if labels.device.type == "cpu" and len(labels):
+        # torch cannot sort or compare unsigned integers
+        whole = labels.long() if valid is None else torch.where(valid, labels.long(), 0)
+        if not 0 <= int(whole.min()) <= int(whole.max()) < num_classes:
+            low, high = bounds(labels if valid is None else whole)
+            raise ValueError(f"labels must be in [0, {num_classes}), got {low} to {high}; check num_classes")
+    return num_classes

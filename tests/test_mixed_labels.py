@@ -169,7 +169,7 @@ def random_passes(rng: np.random.Generator, depth: int) -> ir.Sequence:
 def test_any_composition_counts_what_it_draws(seed):
     passes = random_passes(np.random.default_rng(seed), 1)
     images = reference.run_passes(passes, COLOURS, None)
-    labels = targets.mixed_labels(mixing.for_labels(passes), torch.eye(N).double())
+    labels = targets.mixed_labels(mixing.accounted(mixing.for_labels(passes)), torch.eye(N).double())
     assert torch.allclose(counted(images), labels), f"{passes}"
 
 
@@ -193,7 +193,9 @@ def test_what_one_mix_leaves_is_what_the_whole_account_leaves(seed):
     for p in mixes:
         # a choice that nobody takes behind it makes it a row of two
         nobody = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((), (p,)))
-        one, both = (targets.mixed_labels(passes, torch.eye(N).double()) for passes in ((p,), (p, nobody)))
+        one, both = (
+            targets.mixed_labels(mixing.accounted(passes), torch.eye(N).double()) for passes in ((p,), (p, nobody))
+        )
         assert torch.allclose(one, both, atol=1e-12)
 
 

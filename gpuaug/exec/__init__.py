@@ -2,7 +2,7 @@
 
 Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
-source)`; and `run(plan, source)`, the two together."""
+source)`; `run(plan, source)`, the two together; and `follow_labels`, as `targets.follow`."""
 
 import sys
 from collections.abc import Iterator

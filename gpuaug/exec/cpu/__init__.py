@@ -2,5 +2,6 @@
 the row stays in the cache."""
 
 from gpuaug.exec.cpu.executor import execute, prepare, run, steps
+from gpuaug.targets import follow as follow_labels
 
-__all__ = ["execute", "prepare", "run", "steps"]
+__all__ = ["execute", "follow_labels", "prepare", "run", "steps"]

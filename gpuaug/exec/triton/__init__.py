@@ -3,5 +3,6 @@ arithmetic of its own."""
 
 from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
+from gpuaug.exec.triton.labels import follow_labels
 
-__all__ = ["compile_ahead", "compile_for", "execute", "prepare", "run", "steps"]
+__all__ = ["compile_ahead", "compile_for", "execute", "follow_labels", "prepare", "run", "steps"]
