@@ -262,10 +262,10 @@ def test_more_instructions_are_a_regression_and_other_versions_compare_nothing()
 
 
 def test_readme_shows_the_stored_results():
-    pages = readme.pages()
-    assert {"README.md", "speed.md", "accuracy.md"} == {p.name for p in pages}
-    for page, text in pages.items():
-        assert page.read_text(encoding="utf-8") == text, f"{page.name}: run make readme"
+    made = readme.pages()
+    assert {"README.md", "speed.md", "accuracy.md"} == {p.name for p in made}
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run make readme"
         assert list(readme.claims(text)) == []
     for path in readme.files():
         data = results.load(path)

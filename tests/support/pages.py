@@ -1,5 +1,6 @@
 """Pages in Markdown whose examples run: README.md, and those of docs/."""
 
+import linecache
 import re
 import warnings
 from importlib.util import find_spec
@@ -68,7 +69,10 @@ def run(page: str) -> tuple[dict[str, object], int]:
     for number, block in enumerate(blocks(page)):
         if block.language != "python":
             continue
-        code = compile(block.code, f"{page}, block {number + 1}", "exec")
+        name = f"{page}, block {number + 1}"
+        # where tracebacks, and libraries that read the source of what they are given, find it
+        linecache.cache[name] = (len(block.code), None, block.code.splitlines(keepends=True), name)
+        code = compile(block.code, name, "exec")
         if block.title in OTHERS:
             if there(OTHERS[block.title]):
                 # what others leave open, or warn of, is theirs
