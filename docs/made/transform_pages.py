@@ -177,9 +177,10 @@ def _arguments(name: str, spec: Spec) -> str:
     rows = ["| name | type | default |", "|---|---|---|"]
     found = fields(ga.REGISTRY[name])
     for f in found:
-        kind = str(f.type).replace("|", "\\|")
+        # a bar would end the cell
+        kind = inspect.formatannotation(f.type).replace(" | ", " or ").replace("gpuaug.transforms.base.", "")
         default = "-" if f.default is MISSING else f"`{f.default!r}`"
-        rows.append(f"| `{f.name}` | {escaped(kind) if '`' in kind else f'`{kind}`'} | {default} |")
+        rows.append(f"| `{f.name}` | `{kind}` | {default} |")
     whose = (
         "torchvision has no transform of this name." if spec.ours else "Names, order and defaults are torchvision's."
     )
@@ -237,9 +238,9 @@ def _formula(name: str) -> str:
     every = dict.fromkeys(type(p) for p in ir.walk(passes))
     if not every:
         return "Nothing: values and places stay as they are."
-    rows = [f"| `{p.__name__}` | {escaped(_first(p))} |" for p in every]
-    return "\n".join(["| pass | meaning |", "|---|---|", *rows]) + (
-        "\n\n`gpuaug/exec/reference.py` defines them in plain torch; `policy.describe()` says how they run."
+    meanings = [f"**{p.__name__}**: {escaped(inspect.getdoc(p) or '')}" for p in every]
+    return "\n\n".join(
+        [*meanings, "`gpuaug/exec/reference.py` defines it in plain torch; `policy.describe()` says how it runs."]
     )
 
 
