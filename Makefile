@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # who has nothing left to do takes half of what the other has
 TEST := $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-slow test-gpu sanitize-gpu on-card check bench bench-check bench-gpu readme install clean distclean
+.PHONY: demo test test-slow test-gpu sanitize-gpu on-card check bench bench-check bench-gpu readme docs install clean distclean
 
 demo: $(STAMP)
 	$(BIN)/gpuaug demo
@@ -67,6 +67,16 @@ bench-check: $(BENCH)
 readme: $(STAMP)
 	$(BIN)/python -m bench.report.readme
 
+# mkdocs imports gpuaug and the Specs of the tests, from which it makes a page for each transform; --strict: a warning,
+# such as a link that leads nowhere, is an error
+DOCS := $(VENV)/.installed-docs
+$(DOCS): $(STAMP)
+	$(PIP) --no-build-isolation --editable '.[dali,demo,test,check,docs]'
+	@touch $@
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 install: $(STAMP)
 
 # the build tools come first, so that the versions in constraints.txt hold for the build too
@@ -79,7 +89,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf build dist bench_report demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site bench_report demo_data demo_data.part demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean

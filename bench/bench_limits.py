@@ -1,4 +1,4 @@
-"""The figures of README's Limits: how far pixels are from torchvision's where they are not the same, and why.
+"""The figures of docs/semantics.md: how far pixels are from torchvision's where they are not the same, and why.
 
 python -m bench.bench_limits [--out FILE].  Nothing is timed, so the figures do not depend on the machine."""
 

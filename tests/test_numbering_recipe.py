@@ -1,21 +1,17 @@
-"""The README's recipe for ids and epochs through a loader, with workers of every kind."""
+"""The recipe of docs/numbering.md for ids and epochs through a loader, with workers of every kind."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pages
 import pytest
 
 import gpuaug as ga
 
 ROOT = Path(ga.__file__).parent.parent
-(EXAMPLE,) = [
-    e
-    for e in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    if "persistent_workers" in e
-]
+(EXAMPLE,) = [b.code for b in pages.blocks("docs/numbering.md") if "persistent_workers" in b.code]
 
 BEFORE = """
 import sys, torch, gpuaug as ga

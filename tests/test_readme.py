@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pages
 import pytest
 import torch
 from PIL import Image
@@ -14,25 +15,36 @@ PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
 }
 TEXT = PAGES["README.md"]
-EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
 
 
 def test_every_example_runs_after_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages.world(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert len(EXAMPLES) >= 4, "vacuous"
-    assert TEXT.count("```") == 2 * len(EXAMPLES), "a block that no test runs"
-    names: dict[str, object] = {"__name__": "readme"}
+    assert TEXT.count("```") == 2 * len(pages.blocks("README.md")), "a block that no test runs"
     with torch.random.fork_rng(devices=[]):
-        for number, example in enumerate(EXAMPLES):
-            exec(compile(example, f"README.md, example {number + 1}", "exec"), names)
+        names, count = pages.run("README.md")
+    assert count >= 3, "vacuous"
     assert isinstance(names["policy"], ga.Policy)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 150
+
+
+def test_every_command_shown_is_one() -> None:
+    from typer.main import get_command
+
+    from gpuaug.apps.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    named = {c for page in pages.PAGES for c in re.findall(r"(?:^ {4}|`)gpuaug ([a-z]+)", pages.text(page), re.M)}
+    assert {"demo", "verify", "bench", "lint", "describe", "prepare"} <= named <= set(commands)
 
 
 def test_every_make_target_named_exists() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"^ {4}make ([a-z-]+)|`make ([a-z-]+)`", TEXT, re.M))
-    named = {a or b for a, b in named}
-    assert {"demo", "test", "test-slow", "check", "clean"} <= named <= targets
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", "".join(map(pages.text, pages.PAGES)), re.M))
+    assert {"docs", "demo", "test", "test-slow", "check", "clean"} <= named <= targets
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -57,11 +69,6 @@ def test_files_that_the_architecture_follows_a_batch_through_exist() -> None:
     rooms = ("gpuaug", "kernels", "tests", "bench")
     places = {p.relative_to(ROOT).as_posix() for room in rooms for p in (ROOT / room).rglob("*.py")}
     assert not [f for f in files if not any(k == f or k.endswith(f"/{f}") for k in places)]
-
-
-def test_the_transforms_listed_are_those_that_exist() -> None:
-    section = TEXT.split("## Transforms\n")[1].split("\n## ")[0]
-    assert sorted(re.findall(r"`(\w+)`", section)) == sorted(ga.REGISTRY)
 
 
 def test_the_table_of_kornia_is_what_the_reference_calls() -> None:

@@ -1,5 +1,5 @@
-"""README's tables and pictures, rendered from bench/results/*.json between markers; and the rule that no other number
-stands there."""
+"""README's table and the documentation's, rendered from bench/results/*.json; and the rule that no other number stands
+there."""
 
 import re
 import sys
@@ -36,20 +36,98 @@ def cards() -> list[Path]:
 
 
 def section() -> str:
-    """Everything between the markers."""
+    """Everything between the markers: one table of all machines, and where it comes from."""
+    rows, places = [], []
+    for path in files():
+        data = load(path)
+        c = data["conditions"]
+        rows += [
+            _row(f"{results.place(data)}: {m.workload}", _rates(m)) for m in _shown(data) if m.group != "end to end"
+        ]
+        machine = f"{c['device']} with {c['cores']} cores, {c['date']}"
+        places.append(f"{results.place(data)}: {machine}, `{path.relative_to(README.parent)}`.")
+    for path in cards():
+        data = load(path)
+        c = data["conditions"]
+        name = c["device"].removeprefix("NVIDIA ")
+        rows += [_row(f"{name}: {job}, batch {v['batch']}", _card_rates(v)) for job, v in data["jobs"].items()]
+        places.append(f"{name}: {c['device']}, {c['date']}, commit {c['commit']}, `{path.relative_to(README.parent)}`.")
+    if not rows:
+        return NOTHING
+    head = ["| images/s | gpuaug | " + " | ".join(FEW) + " |", "|---|" + "---:|" * (1 + len(FEW))]
+    tail = "A dash: not measured, or its work is not equal; [docs/speed.md](docs/speed.md) says which, with quartiles."
+    return "\n".join(head + rows) + "\n\n" + " ".join([*places, tail])
+
+
+FEW = ("torchvision", "Kornia", "albumentations", "DALI")
+
+
+def _shown(data: dict[str, Any]) -> list[Measured]:
+    return [
+        m for m in from_json(data) if m.group in ("policy", "recipe", "end to end") and ", batch 256" not in m.workload
+    ]
+
+
+def _rates(m: Measured) -> list[float | None]:
+    """Images a second: of ours, then of `FEW`."""
+    return [s.median if (s := m.rate(name)) else None for name in (m.base, *FEW)]
+
+
+def _card_rates(job: dict[str, Any]) -> list[float | None]:
+    times = [job["speeds"]["whole call"], *(job["rivals"].get(name, {}) for name in FEW)]
+    # a rival whose work is lighter than ours is marked in the full table, and is no number here
+    return [1e3 * job["batch"] / t["ms"]["median"] if "ms" in t and "what" not in t else None for t in times]
+
+
+def _row(title: str, rates: list[float | None]) -> str:
+    own, *others = [number(r) if r else "-" for r in rates]
+    return f"| {title} | **{own}** | {' | '.join(others)} |"
+
+
+def details() -> str:
+    """Every machine with its conditions, quartiles and pictures, for docs/speed.md."""
     parts = [_machine(path, load(path)) for path in files()]
     parts += [_card(path, load(path)) for path in cards()]
-    return "\n\n".join(parts) if parts else "No results are stored yet: `make bench` makes them."
+    return "\n\n".join(parts) if parts else NOTHING
+
+
+NOTHING = "No results are stored yet: `make bench` makes them."
+
+
+def accuracies() -> str:
+    """The rows of bench_accuracy, for docs/accuracy.md."""
+    parts = []
+    for path in sorted(results.RESULTS.glob("accuracy_*.json")):
+        data = load(path)
+        about, rows = data["about"], data["rows"]
+        versions = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "torchvision"))
+        lines = ["| | accuracy, % | standard deviation | each seed |", "|---|---:|---:|---|"]
+        lines += [
+            f"| {r['variant']} | **{100 * r['mean']:.2f}** | {100 * r['std']:.2f} | "
+            f"{', '.join(f'{100 * a:.2f}' for a in r['accuracies'])} |"
+            for r in rows
+        ]
+        head = (
+            f"{about['dataset']}, {about['seeds']} seeds of {about['epochs']} epochs, {about['device']}, {versions}, "
+            f"commit {about['commit']}, {about['date']}; from `bench/results/{path.name}`."
+        )
+        folder = f"../bench/results/{path.stem}"
+        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{folder}_dark.png">'
+        alt = f"Accuracy on {about['dataset']} by augmentation, each seed a dot"
+        parts += [f'<picture>{dark}<img alt="{alt}" src="{folder}_light.png"></picture>', "\n".join(lines), head]
+    return "\n\n".join(parts) if parts else NOTHING
+
+
+def pages() -> dict[Path, str]:
+    """What `main` writes: README, and the pages of docs/ that show results."""
+    docs = README.parent / "docs"
+    made = {README: section(), docs / "speed.md": details(), docs / "accuracy.md": accuracies()}
+    return {page: rendered(page.read_text(encoding="utf-8"), text) for page, text in made.items()}
 
 
 def _machine(path: Path, data: dict[str, Any]) -> str:
     c = data["conditions"]
-    measured = {m.workload: m for m in from_json(data)}
-    shown = [
-        m
-        for m in measured.values()
-        if m.group in ("policy", "recipe", "end to end") and ", batch 256" not in m.workload
-    ]
+    shown = _shown(data)
     places = (
         f"`{path.relative_to(README.parent)}`, every workload in `{path.with_suffix('.md').relative_to(README.parent)}`"
     )
@@ -64,7 +142,7 @@ def _machine(path: Path, data: dict[str, Any]) -> str:
 
 
 def _picture(path: Path, name: str, alt: str) -> str:
-    folder = f"bench/results/{path.stem}"
+    folder = f"../bench/results/{path.stem}"
     dark = f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/{name}_dark.png">'
     return f'<picture>{dark}<img alt="{alt}" src="{folder}/{name}_light.png"></picture>'
 
@@ -142,12 +220,13 @@ def _card(path: Path, data: dict[str, Any]) -> str:
     return "\n\n".join([f"**{c['device']}**", head, "\n".join(lines), tail.strip()])
 
 
-def rendered(text: str) -> str:
-    """README with its section made anew; raises ValueError where the markers are missing."""
+def rendered(text: str, made: str | None = None) -> str:
+    """A page with what is between its markers made anew, README's by default; raises ValueError where the markers are
+    missing."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md must hold {BEGIN} and {END} once each")
+        raise ValueError(f"the page must hold {BEGIN} and {END} once each")
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n\n{section() if made is None else made}\n\n{END}{rest.split(END)[1]}"
 
 
 def claims(text: str) -> Iterator[str]:
@@ -178,11 +257,13 @@ def _value(file: str, path: str) -> float | None:
 
 
 def main() -> int:
-    """Write README's section and the pictures it shows."""
+    """Write the tables of README and of docs/, and the pictures that they show."""
     for path in files():
         plots.write(load(path), path.with_suffix(""))
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
-    found = list(claims(README.read_text(encoding="utf-8")))
+    found = []
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
+        found += list(claims(text))
     for claim in found:
         print(f"no result backs {claim}", file=sys.stderr)
     return int(bool(found))
