@@ -86,11 +86,21 @@ def without(policy: Policy, places: Collection[int], stand: dict[int, Instead]) 
 def draws(policy: Policy, batch: Batch, epoch: int) -> Any:
     """What a policy draws for a batch."""
     source = as_images(batch.images)
-    n, channels = len(source), _channels(source)
+    n = len(source)
     size: Any = source.size if isinstance(source, Ragged) else (int(source.shape[2]), int(source.shape[3]))
-    ids = torch.arange(n, device="cpu") if batch.ids is None else torch.as_tensor(batch.ids).cpu()
-    labels = batch.labels if policy._by_class else None
-    return policy.draw(ids, epoch=epoch, size=size, channels=channels, dtype=source.dtype, labels=labels)
+    who = {name: None if value is None else torch.as_tensor(value).to(source.device) for name, value in (
+        ("occurrence", batch.occurrence), ("valid", batch.valid), ("labels", batch.labels if policy._by_class else None)
+    )}  # fmt: skip
+    ids = torch.arange(n, device="cpu") if batch.ids is None else torch.as_tensor(batch.ids)
+    return policy.draw(
+        ids.to(source.device),
+        epoch=epoch,
+        size=size,
+        channels=_channels(source),
+        dtype=source.dtype,
+        key=batch.key,
+        **who,
+    )
 
 
 def prefixes(policy: Policy, batch: Batch, epoch: int) -> Iterator[tuple[int, list[Batch] | None]]:

@@ -168,6 +168,16 @@ def test_the_numbers_that_are_written_are_those_drawn():
     assert len({inv for _, inv, _ in lines}) == 2, "vacuous"
 
 
+def test_the_draws_of_a_batch_are_those_of_its_key_and_its_occurrences(images):
+    given = batch(images, 8, occurrence=torch.arange(8) % 3, key=12345, valid=torch.arange(8) < 7)
+    policy = ga.Policy([ga.RandomCrop(24), ga.ColorJitter(0.5)], seed=1)
+    drawn = variants.draws(policy, given, 3)
+    whole = policy(given.replace(epoch=3)).images
+    assert torch.equal(policy.replay(given.images, drawn), whole)
+    plain = variants.draws(policy, given.replace(occurrence=None, key=None), 3)
+    assert not torch.equal(plain[0]["top"], drawn[0]["top"])
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
