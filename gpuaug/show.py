@@ -13,6 +13,7 @@ import torch
 
 from gpuaug import arguments, pictures, variants
 from gpuaug.batch import Batch
+from gpuaug.call import batch_of_one, one_of
 from gpuaug.images import as_images
 from gpuaug.pictures import Cell
 from gpuaug.policy import Policy
@@ -49,10 +50,15 @@ def show(
 ) -> "Image":
     """A picture of a batch, with its labels, boxes, masks and keypoints.
 
-    batch: a Batch, or images as a policy takes them.  policy: that made it, whose Normalize is undone; without one,
-    images whose values leave [0, 1] are stretched into it.  epochs: show what `policy` makes of the batch instead, a
-    row a sample, a column an epoch.  per_transform: a column a transform of the first of `epochs`, with the draws of
-    the whole policy.  params: write what was drawn below.  classes: names of the class numbers."""
+    batch: a Batch, or images as a policy takes them; of a list of views, as a loader gives them, a column each.
+    policy: that made it, whose Normalize is undone; without one, images whose values leave [0, 1] are stretched into
+    it.  epochs: show what `policy` makes of the batch instead, a row a sample, a column an epoch.  per_transform: a
+    column a transform of the first of `epochs`, with the draws of the whole policy.  params: write what was drawn
+    below.  classes: names of the class numbers."""
+    if isinstance(batch, list | tuple) and batch and all(isinstance(b, Batch) for b in batch):
+        if epochs is not None:
+            raise ValueError("these are views that a policy made already; leave epochs out, or pass one batch")
+        return picture(_side_by_side(batch, policy, classes))
     given = batch if isinstance(batch, Batch) else Batch(batch)
     if policy is not None and not isinstance(policy, Policy):
         raise TypeError(f"policy must be a gpuaug.Policy, got {type(policy).__name__}")
@@ -88,15 +94,21 @@ def by_epoch(policy: Policy, batch: Batch, epochs: Sequence[int], params: bool, 
     """A row a sample: the original, then what the policy makes of it in each epoch."""
     whole = with_rows(batch)
     columns = [originals(whole, classes)]
+    headings = ["original"]
     for epoch in epochs:
-        cells = made(policy(whole.replace(epoch=epoch)), policy.transforms, classes, whole.images.dtype)
-        if params:
-            drawn = variants.draws(policy, whole, epoch)
-            cells = [
-                Cell(c.pixels, (*c.lines, *pictures.drawn(policy.transforms, drawn, i))) for i, c in enumerate(cells)
-            ]
-        columns.append(cells)
-    return _sheet(policy, ["original", *(f"epoch {e}" for e in epochs)], columns, f"seed {policy.seed}")
+        out = policy(whole.replace(epoch=epoch))
+        # fixed views, as of FiveCrop, are as many batches
+        for number, view in enumerate(out if isinstance(out, list) else [out]):
+            cells = made(view, policy.transforms, classes, whole.images.dtype)
+            if params:
+                drawn = variants.draws(policy, whole, epoch)
+                cells = [
+                    Cell(c.pixels, (*c.lines, *pictures.drawn(policy.transforms, drawn, i)))
+                    for i, c in enumerate(cells)
+                ]
+            columns.append(cells)
+            headings.append(f"epoch {epoch}, view {number}" if isinstance(out, list) else f"epoch {epoch}")
+    return _sheet(policy, headings, columns, f"seed {policy.seed}")
 
 
 def by_transform(policy: Policy, batch: Batch, epoch: int, params: bool, classes: Sequence[str] | None) -> Sheet:
@@ -120,8 +132,18 @@ def by_transform(policy: Policy, batch: Batch, epoch: int, params: bool, classes
     return _sheet(policy, headings, columns, f"seed {policy.seed}, epoch {epoch}")
 
 
+def _side_by_side(views: Sequence[Batch], policy: Policy | None, classes: Sequence[str] | None) -> Sheet:
+    """A row a sample, a column a view."""
+    transforms = None if policy is None else policy.transforms
+    columns = [made(with_rows(v), transforms, classes, stretch=policy is None) for v in views]
+    return Sheet("", (), tuple(f"view {k}" for k in range(len(views))), tuple(zip(*columns, strict=True)))
+
+
 def with_rows(batch: Batch) -> Batch:
-    """The batch with images as a policy takes them, and with ids, so that all that is made of it draws alike."""
+    """The batch with images as a policy takes them, and with ids, so that all that is made of it draws alike; of one
+    image a batch of one."""
+    one = one_of(batch)
+    batch = batch if one is None else batch_of_one(batch, one)
     images = as_images(batch.images)
     if not len(images):
         raise ValueError("there is nothing to show: the batch has no samples")

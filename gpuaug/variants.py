@@ -49,9 +49,19 @@ def of(policy: Policy, transforms: Any) -> Policy:
     )
 
 
+def one_view(policy: Policy, what: str) -> None:
+    """Raise ValueError for a policy of several fixed views, of which `what` would have to be said one by one."""
+    if policy.fixed_views:
+        raise ValueError(
+            f"{what} is of one view, and this policy has {policy.fixed_views} fixed ones; leave out what makes them, "
+            "such as FiveCrop"
+        )
+
+
 def switchable(policy: Policy, batch: Batch) -> dict[int, Instead]:
     """Place of each transform that can be left out, and what stands for it: all but those that convert values, number
     the channels otherwise, or only resize."""
+    one_view(policy, "what a transform does")
     source = as_images(batch.images)
     params = draws(policy, batch, 0)
     frame = ir.Frame(params.size[:1], params.fixed, _channels(source), source.dtype)
@@ -86,16 +96,27 @@ def without(policy: Policy, places: Collection[int], stand: dict[int, Instead]) 
 def draws(policy: Policy, batch: Batch, epoch: int) -> Any:
     """What a policy draws for a batch."""
     source = as_images(batch.images)
-    n, channels = len(source), _channels(source)
+    n = len(source)
     size: Any = source.size if isinstance(source, Ragged) else (int(source.shape[2]), int(source.shape[3]))
-    ids = torch.arange(n, device="cpu") if batch.ids is None else torch.as_tensor(batch.ids).cpu()
-    labels = batch.labels if policy._by_class else None
-    return policy.draw(ids, epoch=epoch, size=size, channels=channels, dtype=source.dtype, labels=labels)
+    who = {name: None if value is None else torch.as_tensor(value).to(source.device) for name, value in (
+        ("occurrence", batch.occurrence), ("valid", batch.valid), ("labels", batch.labels if policy._by_class else None)
+    )}  # fmt: skip
+    ids = torch.arange(n, device="cpu") if batch.ids is None else torch.as_tensor(batch.ids)
+    return policy.draw(
+        ids.to(source.device),
+        epoch=epoch,
+        size=size,
+        channels=_channels(source),
+        dtype=source.dtype,
+        key=batch.key,
+        **who,
+    )
 
 
 def prefixes(policy: Policy, batch: Batch, epoch: int) -> Iterator[tuple[int, list[Batch] | None]]:
     """(k, what the first k transforms make of each sample, a Batch of one each), from 1 on; None while they leave
     images of a size that nothing fixes."""
+    one_view(policy, "a column a transform")
     whole = batch.replace(epoch=epoch)
     for k in range(1, len(policy.transforms) + 1):
         first = of(policy, policy.transforms[:k])

@@ -168,6 +168,33 @@ def test_the_numbers_that_are_written_are_those_drawn():
     assert len({inv for _, inv, _ in lines}) == 2, "vacuous"
 
 
+def test_one_image_fixed_views_and_views_of_a_loader_are_shown(images):
+    given = batch(images, 2)
+    for one in (given.images[0], given[0]):
+        sheet = np.array(ga.show(one, POLICY, epochs=[1]))
+        ids = torch.tensor([10 if isinstance(one, ga.Batch) else 0])
+        out = POLICY(ga.Batch(given.images[:1], ids=ids, epoch=1))
+        assert holds(sheet, out.images[0].permute(1, 2, 0).numpy())
+    five = ga.Policy([ga.FiveCrop(20)])
+    views = five(given)
+    for sheet in (ga.show(given, five, epochs=[0]), ga.show(views)):
+        for view in views:
+            assert all(holds(np.array(sheet), p.permute(1, 2, 0).numpy()) for p in view.images)
+    for refuse in (lambda: ga.show(given, five, epochs=[0], per_transform=True), lambda: ga.audit(five, given)):
+        with pytest.raises(ValueError, match="5 fixed ones"):
+            refuse()
+
+
+def test_the_draws_of_a_batch_are_those_of_its_key_and_its_occurrences(images):
+    given = batch(images, 8, occurrence=torch.arange(8) % 3, key=12345, valid=torch.arange(8) < 7)
+    policy = ga.Policy([ga.RandomCrop(24), ga.ColorJitter(0.5)], seed=1)
+    drawn = variants.draws(policy, given, 3)
+    whole = policy(given.replace(epoch=3)).images
+    assert torch.equal(policy.replay(given.images, drawn), whole)
+    plain = variants.draws(policy, given.replace(occurrence=None, key=None), 3)
+    assert not torch.equal(plain[0]["top"], drawn[0]["top"])
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -68,7 +68,8 @@ def run(order: Order, console: Console) -> None:
     given.written(order.out, picture(rows, order.out.suffix[1:].lower()))
     console.print(table(rows))
     console.print(
-        f"{len(found.keys)} images, {order.draws} draws each; of the samples that a transform changed, against the "
+        f"{len(found.keys)} images, each drawn {'once' if order.draws == 1 else f'{order.draws} times'}; of the "
+        "samples that a transform changed, against the "
         "same images without it, resized where it fixed the size",
         markup=False,
         highlight=False,

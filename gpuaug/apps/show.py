@@ -56,7 +56,8 @@ def run(order: Order, console: Console) -> None:
     else:
         data = _png(order, policy, found, epochs)
     given.written(order.out, data)
-    what = f"{len(found.keys)} samples, {'epoch' if len(epochs) == 1 else 'epochs'} {', '.join(map(str, epochs))}"
+    many = len(found.keys)
+    what = f"{many} sample{'s' * (many > 1)}, epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
     console.print(f"{order.out}: {what}, {len(data) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)
 
 
