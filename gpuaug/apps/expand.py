@@ -104,6 +104,7 @@ def run(order: Order, console: Console) -> Path:
         _device(order),
         order.on_error,
         without,
+        decoding.CHUNK,
     )
     with job.open() as source:
         about = json.loads(json.dumps(job.about(source) | {"versions": versions(job)}))
@@ -191,7 +192,7 @@ def _write(order: Order, job: Job, source: Source, manifest: Path, about: dict[s
                     gone = sum(len(t["bad"]) for t in journal.told.values()) * job.factor
                     total = len(source) * job.factor
                     task = shown.add_task("writing copies", total=total, completed=journal.done + gone)
-                    left = [k for k in range(pieces(source)) if k not in journal.told]
+                    left = [k for k in range(pieces(job, source)) if k not in journal.told]
                     with closing(_lines(order, job, maker, left)) as made:
                         for told in made:
                             journal.size = note(book, journal.size, told)
