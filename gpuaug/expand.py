@@ -44,7 +44,7 @@ def writable(policy: Policy) -> tuple[Policy, list[str]]:
     Raises ValueError for what can't be left out."""
     if policy.fixed_views:
         raise ValueError("a policy of fixed views gives several images of one; expand by a policy that gives one")
-    kept, notes, normalized = [], list[str](), False
+    kept, notes, normalized = list[Transform](), list[str](), False
     for t in policy.transforms:
         why = _unwritable(t)
         if normalized and not why:
@@ -95,6 +95,7 @@ class Job:
     device: str = "cpu"
     on_error: str = "raise"
     without: str = ""
+    chunk: int = decoding.CHUNK  # samples of a piece of work, and of a shard
 
     def open(self) -> Source:
         """The samples."""
@@ -112,9 +113,9 @@ class Job:
         }
 
 
-def pieces(source: Source) -> int:
+def pieces(job: Job, source: Source) -> int:
     """How many pieces of work the samples are."""
-    return -(-len(source) // decoding.CHUNK)
+    return -(-len(source) // job.chunk)
 
 
 class Maker:
@@ -134,8 +135,8 @@ class Maker:
 
     def read(self, piece: int) -> Part:
         """The samples of a piece, decoded."""
-        first = piece * decoding.CHUNK
-        return decoding.some(self.source, range(first, min(first + decoding.CHUNK, len(self.source))), self.decoder)
+        first = piece * self.job.chunk
+        return decoding.some(self.source, range(first, min(first + self.job.chunk, len(self.source))), self.decoder)
 
     def made(self, piece: int, part: Part | None = None) -> dict[str, Any]:
         """Write a piece's files; what the manifest says of them, and which samples can't be decoded.
@@ -143,15 +144,15 @@ class Maker:
         Raises ValueError for those, and OSError, and leaves none of the piece's files then."""
         part = self.read(piece) if part is None else part
         if part.bad and self.job.on_error == "raise":
-            files = [f"{self.source.key(i)}: {reason}" for i, reason in part.bad.items()]
+            bad = [f"{self.source.key(i)}: {reason}" for i, reason in part.bad.items()]
             raise ValueError(
-                f"{len(files)} images can't be decoded: {'; '.join(files[:5])}{' ...' if files[5:] else ''}. Mend "
+                f"{len(bad)} images can't be decoded: {'; '.join(bad[:5])}{' ...' if bad[5:] else ''}. Mend "
                 "them, or leave them out by --on-error skip; the same command goes on from there"
             )
         found = self.copies(part, range(self.job.factor))
         if self.job.format == "webdataset":
             name = f"shard-{piece:06d}.tar"
-            files = {name: _tar(found)} if found else {}
+            files: dict[str, bytes] = {name: _tar(found)} if found else {}
             for row, _ in found:
                 row["file"] = f"{name}/{row['file']}"
         else:
@@ -187,8 +188,12 @@ class Maker:
         """Copies of images of one size."""
         ids = torch.tensor([part.ids[k] for k in members], device=self.job.device)
         images = torch.stack([part.images[k] for k in members]).permute(0, 3, 1, 2)[:, :3].to(self.job.device)
-        labels = [None if part.targets is None else part.targets[k] for k in members]
-        numbers = torch.as_tensor([int(v) for v in labels], device=self.job.device) if self.policy._by_class else None
+        labels: list[Any] = [None if part.targets is None else part.targets[k] for k in members]
+        numbers = None
+        if self.policy._by_class:
+            if not all(isinstance(plain_label(v), int) for v in labels):
+                raise ValueError("ByClass chooses by class numbers, and this source has none; leave it out")
+            numbers = torch.as_tensor([int(v) for v in labels], device=self.job.device)
         given: dict[str, Any] = {"ids": ids, "epoch": epoch}
         out = self.policy(images, numbers, **given, backend=self.job.backend)
         out = out if numbers is None else out[0]

@@ -182,7 +182,7 @@ class _Clock:
         self._begin, self._end = time.perf_counter(), 0.0
         if device.type == "cuda":
             stream = torch.cuda.current_stream(device)
-            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
             self._events[0].record(stream)
             self._stream = stream
 
@@ -307,17 +307,17 @@ def _asked(
     differ; seen is None where scores are not dense.  passes: told how many images each forward pass had"""
     pixels = [_made(v, source, ids, backend) for v in views]
     kinds: dict[Any, list[int]] = {}
-    for k, view in enumerate(pixels):
-        kinds.setdefault((view.shape, view.dtype), []).append(k)
+    for k, made in enumerate(pixels):
+        kinds.setdefault((made.shape, made.dtype), []).append(k)
     scores: dict[int, Tensor] = {}
     for members in kinds.values():
         together = torch.cat([pixels[k] for k in members]) if len(members) > 1 else pixels[members[0]]
         out = []
-        for piece in together.split(most):
+        for piece in torch.split(together, most):
             passes.append(len(piece))
             out.append(_checked(model(piece), piece))
         every = torch.cat(out) if len(out) > 1 else out[0]
-        scores.update(zip(members, every.split(len(ids)), strict=True))
+        scores.update(zip(members, torch.split(every, len(ids)), strict=True))
     shapes = {(*s.shape[1:2], s.ndim) for s in scores.values()}
     if len(shapes) > 1:
         raise ValueError(f"model must give as many classes for every view, got {sorted(shapes)}")

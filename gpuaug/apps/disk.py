@@ -7,17 +7,19 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
-def alone(journal: Path, target: Path) -> Iterator[BinaryIO]:
+def alone(journal: Path, target: Path) -> Iterator[FileIO]:
     """The journal of a target, which one process at a time writes."""
-    with open(journal, "a+b") as book:
+    # without a buffer: what a full disk refused would be tried again, and refused, when the file is closed
+    with open(journal, "ab", buffering=0) as book:
         try:
             fcntl.flock(book, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -25,23 +27,24 @@ def alone(journal: Path, target: Path) -> Iterator[BinaryIO]:
         yield book
 
 
-def note(book: BinaryIO, at: int, told: dict[str, Any]) -> int:
+def note(book: FileIO, at: int, told: dict[str, Any]) -> int:
     """Add a line and see it to the disk."""
     book.truncate(at)
     line = json.dumps(told).encode() + b"\n"
-    book.write(line)
-    book.flush()
+    left = memoryview(line)
+    while left:
+        left = left[book.write(left) :]
     os.fsync(book.fileno())
     return at + len(line)
 
 
-def lines(book: BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:
+def lines(journal: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """What a journal says, with the bytes of each line; a last line that was cut off counts for nothing."""
-    book.seek(0)
-    for line in book:
-        if not line.endswith(b"\n"):
-            return
-        yield json.loads(line), len(line)
+    with open(journal, "rb") as book:
+        for line in book:
+            if not line.endswith(b"\n"):
+                return
+            yield json.loads(line), len(line)
 
 
 @contextmanager

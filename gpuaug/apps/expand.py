@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -104,6 +104,7 @@ def run(order: Order, console: Console) -> Path:
         _device(order),
         order.on_error,
         without,
+        decoding.CHUNK,
     )
     with job.open() as source:
         about = json.loads(json.dumps(job.about(source) | {"versions": versions(job)}))
@@ -177,51 +178,47 @@ def _whole(manifest: Path, about: dict[str, Any], console: Console) -> None:
 def _write(order: Order, job: Job, source: Source, manifest: Path, about: dict[str, Any], console: Console) -> None:
     place, book_at = manifest.parent, _journal(manifest)
     maker = Maker(job, place, order.threads, source)
-    new = not place.exists(), not book_at.exists()
+    new = not place.exists()
     try:
-        each = _foreseen(maker)
-        _room(order, job, source, each, book_at, console)
+        _room(order, job, source, _foreseen(maker), book_at, console)
         place.mkdir(parents=True, exist_ok=True)
         with alone(book_at, place) as book:
-            journal = _read(book, about, book_at)
-            _sweep(place, journal)
-            total = len(source) * job.factor
-            with full(order.target), bar(console) as shown:
-                if not journal.size:
-                    journal.size = note(book, 0, about)
-                gone = sum(len(t["bad"]) for t in journal.told.values()) * job.factor
-                task = shown.add_task("writing copies", total=total, completed=journal.done + gone)
-                left = [k for k in range(pieces(source)) if k not in journal.told]
-                with closing(_lines(order, job, maker, left)) as made:
-                    for told in made:
-                        journal.size = note(book, journal.size, told)
-                        journal.told[told["piece"]] = told
-                        shown.update(task, advance=len(told["rows"]) + len(told["bad"]) * job.factor)
-            _finish(manifest, source, journal, about)
+            try:
+                journal = _read(about, book_at)
+                _sweep(place, journal)
+                with full(order.target), bar(console) as shown:
+                    if not journal.size:
+                        journal.size = note(book, 0, about)
+                    gone = sum(len(t["bad"]) for t in journal.told.values()) * job.factor
+                    total = len(source) * job.factor
+                    task = shown.add_task("writing copies", total=total, completed=journal.done + gone)
+                    left = [k for k in range(pieces(job, source)) if k not in journal.told]
+                    with closing(_lines(order, job, maker, left)) as made:
+                        for told in made:
+                            journal.size = note(book, journal.size, told)
+                            journal.told[told["piece"]] = told
+                            shown.update(task, advance=len(told["rows"]) + len(told["bad"]) * job.factor)
+                _finish(manifest, source, journal, about)
+            except BaseException:
+                _leave(place, book_at, new)
+                raise
             book_at.unlink()
-    except BaseException:
-        if book_at.exists() and not _told(book_at):
-            # nothing is kept of what was begun in vain
-            book_at.unlink()
-        if new[0] and place.is_dir():
-            for folder in sorted((p for p in place.rglob("*") if p.is_dir()), reverse=True):
-                with suppress(OSError):
-                    folder.rmdir()
-            with suppress(OSError):
-                place.rmdir()
-        raise
     finally:
         maker.close()
     _say(source, manifest, journal, job, console)
 
 
-def _told(book_at: Path) -> bool:
-    """Whether a journal names a piece."""
-    with open(book_at, "rb") as book:
-        return sum(1 for _ in lines(book)) > 1
+def _leave(place: Path, book_at: Path, new: bool) -> None:
+    """Leave nothing of what was begun in vain: neither a journal of no copies, nor empty folders."""
+    if any(p.is_file() and p != book_at for p in place.rglob("*")):
+        return
+    book_at.unlink(missing_ok=True)
+    for folder in [*sorted((p for p in place.rglob("*") if p.is_dir()), reverse=True), *([place] if new else ())]:
+        with suppress(OSError):
+            folder.rmdir()
 
 
-def _lines(order: Order, job: Job, maker: Maker, left: list[int]) -> Iterator[dict[str, Any]]:
+def _lines(order: Order, job: Job, maker: Maker, left: list[int]) -> Generator[dict[str, Any], None, None]:
     """Pieces as they are made."""
     if order.engine == "ray":
         from gpuaug.apps import expand_ray
@@ -237,10 +234,10 @@ def _lines(order: Order, job: Job, maker: Maker, left: list[int]) -> Iterator[di
             yield maker.made(k, part)
 
 
-def _read(book: Any, about: dict[str, Any], book_at: Path) -> Journal:
+def _read(about: dict[str, Any], book_at: Path) -> Journal:
     """What a journal says."""
     journal = Journal({})
-    for k, (told, count) in enumerate(lines(book)):
+    for k, (told, count) in enumerate(lines(book_at)):
         if k == 0 and not _same(told, about):
             raise ValueError(
                 f"{book_at.parent} was begun with other samples, another policy, other options or other versions; "
@@ -290,8 +287,7 @@ def _room(order: Order, job: Job, source: Source, each: float, book_at: Path, co
     needed = count * (each + 2 * _ROW)
     done = 0
     if book_at.exists():
-        with open(book_at, "rb") as book:
-            done = sum(len(told.get("rows", ())) for told, _ in lines(book))
+        done = sum(len(told.get("rows", ())) for told, _ in lines(book_at))
     near = next(p for p in (book_at.parent, *book_at.parent.resolve().parents) if p.exists())
     free = shutil.disk_usage(near).free
     tell = partial(console.print, markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from inspect import signature
 from io import BytesIO
 from typing import Any
 
@@ -78,7 +79,14 @@ def _tool(t: Transform) -> Any:
     cls = getattr(v2, type(t).__name__, None)
     if cls is None:
         raise NotComparedError("torchvision has none")
-    arguments = {f.name: getattr(t, f.name) for f in fields(t)}  # type: ignore[arg-type]
+    known = signature(cls).parameters
+    arguments = {}
+    for f in fields(t):  # type: ignore[arg-type]
+        value = getattr(t, f.name)
+        if f.name in known:
+            arguments[f.name] = value
+        elif value != f.default:
+            raise NotComparedError(f"torchvision's has no {f.name}, which is {value!r}")
     for name, value in arguments.items():
         if name == "interpolation":
             arguments[name] = v2.InterpolationMode(value)

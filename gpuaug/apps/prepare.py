@@ -119,7 +119,7 @@ def _write(order: Order, source: Source, fit: Fit, at: Places, job: dict[str, An
     needed = len(source) * image
     at.images.parent.mkdir(parents=True, exist_ok=True)
     with alone(at.journal, at.images) as book:
-        journal = _read(book, at, job)
+        journal = _read(at, job)
         _room(order, at, needed, journal, image, console)
         with full(order.target), open(at.part, "r+b" if at.part.exists() else "w+b") as file:
             begin = file.write(_head(len(source), fit))
@@ -146,7 +146,7 @@ def _write(order: Order, source: Source, fit: Fit, at: Places, job: dict[str, An
                     f"not one of {len(journal.bad)} images can be decoded, such as "
                     f"{source.key(journal.bad[0][0])}: {journal.bad[0][1]}"
                 )
-            _finish(file, source, fit, at, book, job)
+            _finish(file, source, fit, at, job)
         at.journal.unlink()
     _say(source, at, journal, console)
 
@@ -202,10 +202,10 @@ def _remove(order: Order, at: Places) -> None:
             at.images.parent.rmdir()
 
 
-def _read(book: BinaryIO, at: Places, job: dict[str, Any]) -> Journal:
+def _read(at: Places, job: dict[str, Any]) -> Journal:
     """What a journal says; a last line that was cut off counts for nothing."""
     journal, first = Journal([], []), True
-    for told, count in lines(book):
+    for told, count in lines(at.journal):
         if first and told != job:
             raise ValueError(
                 f"{at.images} was begun with other samples or another size; remove {at.journal} to begin anew"
@@ -250,12 +250,10 @@ def _head(count: int, fit: Fit) -> bytes:
 # ---- the end
 
 
-def _finish(file: BinaryIO, source: Source, fit: Fit, at: Places, book: BinaryIO, job: dict[str, Any]) -> None:
+def _finish(file: BinaryIO, source: Source, fit: Fit, at: Places, job: dict[str, Any]) -> None:
     """Write the index and give the files their names: the images last, for they are what says that all is there."""
-    book.seek(0)
     rows, targets = [], list[Any]()
-    for line in list(book)[1:]:
-        told = json.loads(line)
+    for told, _ in list(lines(at.journal))[1:]:
         rows += told["rows"]
         targets += told["targets"]
     file.seek(0)
