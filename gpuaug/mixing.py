@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -130,9 +130,12 @@ Mixes = ir.Sequence | Pair
 
 def accounted(passes: ir.Sequence) -> Mixes:
     """Passes as `for_labels` gives them; a mix that is the only one as its account."""
-    if len(passes) == 1 and isinstance(passes[0], ir.Mix):
-        return Pair(passes[0].partner, left(passes[0]))
-    return passes
+    return Pair(passes[0].partner, left(passes[0])) if is_single(passes) else passes
+
+
+def is_single(passes: ir.Sequence) -> TypeGuard[tuple[ir.Mix]]:
+    """Whether passes as `for_labels` gives them are one mix."""
+    return len(passes) == 1 and isinstance(passes[0], ir.Mix)
 
 
 @dataclass(frozen=True, eq=False)

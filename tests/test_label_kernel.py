@@ -1,5 +1,9 @@
 """The kernel that mixes labels gives what operations of torch give, to the bit, in the only launch that labels take."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +114,30 @@ def test_the_launcher_refuses_what_it_would_misread(wrong):
     given = {"partners": PAIR.partner, "shares": PAIR.own, "valid": VALID} | wrong
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be contiguous"):
         kernels.mixed(numbers(5), 5, **given, smoothing=0.0)
+
+
+COMPILED = """
+import torch, triton
+from gpuaug_kernels import labels
+from triton.backends.compiler import GPUTarget
+
+for target in 80, 90:
+    for dtype in None, *labels.FLOATS:
+        for classes, smoothing, valid in (10, 0.0, False), (1000, 0.1, True):
+            kernel = labels.ahead(classes, smoothing, dtype, valid)
+            options = labels.options(labels.block(classes))
+            made = triton.compile(kernel, target=GPUTarget("cuda", target, 32), options=options)
+            print(made.asm["ptx"].count("mul.rn.f64"), made.asm["ptx"].count("fma.rn.f64"))
+"""
+
+
+def test_on_a_card_every_dtype_compiles_to_a_product_and_a_sum_apart():
+    env = os.environ | {"PYTHONPATH": str(Path(kernels.__file__).parents[1]), "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(counts) == 2 * 2 * (1 + len(kernels.FLOATS))
+    assert all(products >= 2 and fused == 0 for products, fused in counts), counts
 
 
 # ---- of a policy

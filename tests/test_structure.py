@@ -152,6 +152,7 @@ def test_nothing_knows_what_it_must_not(name):
             may = {
                 "gpuaug.exec.triton.ahead",
                 "gpuaug.exec.triton.executor",
+                "gpuaug.exec.triton.labels",
                 "gpuaug.exec.triton.marshal",
                 "gpuaug.exec.triton.rules",
                 "gpuaug.trace.device",

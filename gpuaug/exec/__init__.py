@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gpuaug import ir
+from gpuaug import ir, mixing
 from gpuaug.exec.steps import Step, Stored
 from gpuaug.exec.steps import name as words
 from gpuaug.fuse import Plan
@@ -51,7 +51,7 @@ def load(name: str) -> ModuleType:
 def describe(plan: Plan, name: str, recipe: Any) -> str:
     """What an executor really runs of a plan, as text.  recipe: by which it draws, or why there is none"""
     made = load(name).steps(plan)
-    lines = [f"backend {name}: {_count(len(made), 'step')}{_head(name, made, recipe)}"]
+    lines = [f"backend {name}: {_count(len(made), 'step')}{_head(name, made, recipe, plan)}"]
     for number, step in enumerate(made, 1):
         lines.append(f"  {number}. {' -> '.join(map(words, step.passes))}")
         lines += [f"     {line}" for line in _about(step, name, number)]
@@ -60,12 +60,16 @@ def describe(plan: Plan, name: str, recipe: Any) -> str:
     return "\n".join([*lines, f"  {_kilobytes(total)} an image in all{about}", f"  {_drawn(name, recipe)}"])
 
 
-def _head(name: str, made: tuple[Step, ...], recipe: Any) -> str:
+def _head(name: str, made: tuple[Step, ...], recipe: Any, plan: Plan) -> str:
     """What the steps come to."""
     if name == "triton":
         drawing = 0 if isinstance(recipe, str) else recipe.kernels
-        return f", {_count(drawing + sum(len(step.launches) for step in made), 'kernel')}" + (
-            f", {drawing} of them to draw" if drawing else ""
+        labels = int(mixing.is_single(plan.mixes))
+        total = drawing + labels + sum(len(step.launches) for step in made)
+        return (
+            f", {_count(total, 'kernel')}"
+            + (f", {drawing} of them to draw" if drawing else "")
+            + (f", {labels} for labels" if labels else "")
         )
     return ", one pass after the other by torch operations" if name == "reference" else ""
 

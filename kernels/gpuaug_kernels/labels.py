@@ -26,14 +26,16 @@ def rounded(x, DTYPE: tl.constexpr):
     """Float64 values as a dtype holds them, by way of float32 as torch rounds them to 16 bits: in float32, or float64
     where the dtype is that."""
     if DTYPE == tl.float64:
-        return x
-    x = x.to(tl.float32)
-    if DTYPE == tl.bfloat16:
+        out = x
+    elif DTYPE == tl.bfloat16:
         # by its bits to the nearest, ties to even, which the interpreter's own conversion does not
-        bits = x.to(tl.int32, bitcast=True)
+        single = x.to(tl.float32)
+        bits = single.to(tl.int32, bitcast=True)
         near = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
-        return tl.where(x == x, near.to(tl.float32, bitcast=True), x)
-    return x.to(DTYPE).to(tl.float32)
+        out = tl.where(single == single, near.to(tl.float32, bitcast=True), single)
+    else:
+        out = x.to(tl.float32).to(DTYPE).to(tl.float32)
+    return out
 
 
 @triton.jit
