@@ -11,9 +11,12 @@ for folder in ("tests", "tests/support", "kernels", ".", "docs/made"):
 import links  # noqa: E402
 import reference_pages  # noqa: E402
 import stored_pages  # noqa: E402
+import torch  # noqa: E402
 import transform_pages  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
+# pictures are small: threads would wait for each other longer than they work
+torch.set_num_threads(1)
 # uri of a page or picture -> what it holds; filled once a build
 made: dict[str, str | bytes] = {}
 
@@ -42,4 +45,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn paths within the repository into paths within the site."""
+    if page.file.src_uri.startswith("migrate/"):
+        # two columns of code need the room of the table of contents
+        page.meta.setdefault("hide", ["toc"])
     return links.in_site(markdown, page.file.src_uri)
