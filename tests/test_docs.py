@@ -59,7 +59,8 @@ def test_a_guide_sets_each_library_beside_gpuaug(page):
 def test_every_page_is_in_the_navigation():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     named = set(re.findall(r"[\w/]+\.md", str(nav)))
-    assert {p.removeprefix("docs/") for p in DOCS} <= named
+    missing = {p.removeprefix("docs/") for p in DOCS} - named
+    assert not missing, f"add {sorted(missing)} to nav in mkdocs.yml"
 
 
 def test_what_the_page_says_of_accuracy_follows_from_the_seeds():
