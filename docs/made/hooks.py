@@ -22,12 +22,16 @@ made: dict[str, str | bytes] = {}
 
 
 def on_config(config: Any) -> Any:
-    """Make the pages, and put those that mkdocs.yml cannot know into the navigation."""
+    """Make the pages, and put those that mkdocs.yml does not name into the navigation."""
     made.clear()
     made.update(transform_pages.pages())
     made.update(reference_pages.pages())
     made.update(stored_pages.pages())
     sections = {title: entry for item in config["nav"] for title, entry in item.items()}
+    named = str(config["nav"])
+    docs = Path(config["docs_dir"])
+    more = [p.relative_to(docs).as_posix() for p in sorted(docs.rglob("*.md"))]
+    sections["Training"] += [uri for uri in more if f"'{uri}'" not in named]
     sections["Transforms"] += transform_pages.navigation()
     sections["API"] += reference_pages.navigation()
     sections["Speed"] += stored_pages.navigation()
