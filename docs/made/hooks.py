@@ -11,20 +11,27 @@ for folder in ("tests", "tests/support", "kernels", ".", "docs/made"):
 import links  # noqa: E402
 import reference_pages  # noqa: E402
 import stored_pages  # noqa: E402
+import torch  # noqa: E402
 import transform_pages  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
+# pictures are small: threads would wait for each other longer than they work
+torch.set_num_threads(1)
 # uri of a page or picture -> what it holds; filled once a build
 made: dict[str, str | bytes] = {}
 
 
 def on_config(config: Any) -> Any:
-    """Make the pages, and put those that mkdocs.yml cannot know into the navigation."""
+    """Make the pages, and put those that mkdocs.yml does not name into the navigation."""
     made.clear()
     made.update(transform_pages.pages())
     made.update(reference_pages.pages())
     made.update(stored_pages.pages())
     sections = {title: entry for item in config["nav"] for title, entry in item.items()}
+    named = str(config["nav"])
+    docs = Path(config["docs_dir"])
+    more = [p.relative_to(docs).as_posix() for p in sorted(docs.rglob("*.md"))]
+    sections["Training"] += [uri for uri in more if f"'{uri}'" not in named]
     sections["Transforms"] += transform_pages.navigation()
     sections["API"] += reference_pages.navigation()
     sections["Speed"] += stored_pages.navigation()
@@ -42,4 +49,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn paths within the repository into paths within the site."""
+    if page.file.src_uri.startswith("migrate/"):
+        # two columns of code need the room of the table of contents
+        page.meta.setdefault("hide", ["toc"])
     return links.in_site(markdown, page.file.src_uri)

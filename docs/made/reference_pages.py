@@ -9,6 +9,8 @@ import gpuaug as ga
 
 # the names at the top that are no transform of the registry, which have pages of their own
 TOP = [n for n in ga.__all__ if n not in ga.REGISTRY and not inspect.ismodule(getattr(ga, n)) and n != "__version__"]
+# characters of a signature in one line
+WIDTH = 84
 MODULES = [n for n in ga.__all__ if inspect.ismodule(getattr(ga, n))]
 
 
@@ -54,17 +56,30 @@ def escaped(text: str) -> str:
 
 
 def _signature(name: str, value: Any) -> str:
+    """A call as it is written, an argument a line where one line would be too long."""
     try:
-        return f"{name}{inspect.signature(value)}"
+        found = inspect.signature(value)
     except (TypeError, ValueError):
         return name
+    whole = f"{name}{found}"
+    if len(whole) <= WIDTH or not found.parameters:
+        return whole
+    parts, kinds = [], [p.kind for p in found.parameters.values()]
+    for i, p in enumerate(found.parameters.values()):
+        if p.kind is p.KEYWORD_ONLY and p.KEYWORD_ONLY not in kinds[:i] and p.VAR_POSITIONAL not in kinds:
+            parts.append("    *,")
+        parts.append(f"    {p},")
+    given = found.return_annotation
+    end = "" if given is found.empty else f" -> {inspect.formatannotation(given)}"
+    return "\n".join([f"{name}(", *parts, f"){end}"])
 
 
 def _entry(name: str, value: Any) -> str:
     """A class with its public methods, or a function."""
     kind = "class " if inspect.isclass(value) else ""
     parts = [f"## {name}", f"```python\n{kind}{_signature(name, value)}\n```", _doc(value)]
-    if inspect.isclass(value):
+    # what a transform has beside its arguments is for executors
+    if inspect.isclass(value) and not issubclass(value, ga.Transform):
         for method, found in vars(value).items():
             if method.startswith("_") or not (text := inspect.getdoc(found)):
                 continue

@@ -63,7 +63,7 @@ def index() -> str:
     ]
     for family, names in families():
         rows = [f"| [{n}]({n}.md) | {escaped(_first(ga.REGISTRY[n]))} |" for n in names]
-        parts += [f"## {family}", "\n".join(["| | |", "|---|---|", *rows])]
+        parts += [f"## {family}", "\n".join(["| transform | what it does |", "|---|---|", *rows])]
     return "\n\n".join(parts) + "\n"
 
 
