@@ -1,5 +1,6 @@
 """The work of `gpuaug expand` on Ray Data: actors that make pieces, one for each GPU, or for each core."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,6 @@ class Actor:
         return {"told": np.array([self._told(int(k)) for k in batch["piece"]], object)}
 
     def _told(self, piece: int) -> str:
-        import json
-
         try:
             return json.dumps(self.maker.made(piece))
         except (ValueError, TypeError, OSError, RuntimeError) as error:
@@ -54,8 +53,6 @@ class Actor:
 
 def lines(job: Job, target: Path, left: Sequence[int], actors: int | None) -> Iterator[dict[str, Any]]:
     """Pieces as they are made, in any order."""
-    import json
-
     if not left:
         return
     ray = started()
