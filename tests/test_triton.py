@@ -358,13 +358,13 @@ def test_sharpness_and_points_are_one_launch(channels, size, dtype, images, laun
 
 def test_describe_counts_the_steps_and_kernels_that_are_made():
     text = moderate().describe(backend="triton")
-    # one draws, one finds partners, one crops and gathers a mean; one finishes it, and one does the rest
-    assert "backend triton: 2 steps, 5 kernels, 2 of them to draw\n" in text
+    # one draws, one finds partners, one crops and gathers a mean; one finishes it, one does the rest, one mixes labels
+    assert "backend triton: 2 steps, 6 kernels, 2 of them to draw, 1 for labels\n" in text
     assert "1 kernel: write images and gather mean" in text and "2 kernels: finish mean, write images" in text
     assert "Contrast needs the mean of the whole image first" in text
     assert "backend triton: 3 steps" in moderate(ga.RandomRotation(9)).describe(backend="triton")
     without = ga.Policy([t for t in moderate().transforms if not isinstance(t, ga.ColorJitter)])
-    assert "backend triton: 1 step, 3 kernels" in without.describe(backend="triton")
+    assert "backend triton: 1 step, 4 kernels, 2 of them to draw, 1 for labels" in without.describe(backend="triton")
 
 
 def test_a_pass_without_a_rule_is_named():
