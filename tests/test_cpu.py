@@ -195,7 +195,8 @@ def test_choices_nest_and_hold_anything_but_a_mix():
     )
     out = agree((outer, ir.Saturation(f), outer), x, "resample, jump", "nested")
     assert changed(out, x) > 0.5, "vacuous"
-    mixed = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((ir.MixUp(torch.arange(N), f),),))
+    # a mix alone in its branch is a mix like another: beside more it is none
+    mixed = ir.Choice(torch.zeros(N, 1, dtype=torch.int64), ((ir.MixUp(torch.arange(N), f), ir.Hue(f - 1.0)),))
     plan = launched((ir.Solarize(f), mixed), x)
     reasons = [step.fallback for step in cpu.steps(plan)]
     assert any("mix inside a choice" in r for r in reasons)

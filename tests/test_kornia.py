@@ -280,7 +280,7 @@ DIFFERS = [
 ]
 # passes for which Kornia has no function of tensors: what is random there comes from torch's generator, batch by batch
 # (see below), and is not keyed
-KEYED = (ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp)
+KEYED = (ir.PermuteChannels, ir.SaltPepper, ir.GaussianNoise, ir.Erase, ir.CutMix, ir.MixUp, ir.MixInside)
 # the chain's own: an affine map of values with a factor per sample, branches, chains that are added up, a user's
 # function, the rounding at the end
 OWN = (ir.Affine, ir.Choice, ir.Blend, ir.Custom, ir.Finish)

@@ -36,9 +36,9 @@ def ragged() -> list[torch.Tensor]:
 
 def calls_of(run) -> int:
     """How many plans an executor runs meanwhile."""
-    with mock.patch.object(call, "load", wraps=call.load) as load:
+    with mock.patch.object(call.Call, "go", autospec=True, side_effect=call.Call.go) as go:
         run()
-    return load.call_count
+    return go.call_count
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -51,7 +51,7 @@ def test_a_warmup_counts_no_samples_and_changes_no_pixel():
     assert warm.next_id == cold.next_id == 2
 
 
-@pytest.mark.parametrize("shape", [(3, 20, 30), (2, 3, 20, 0), (1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3, 20, 30), (2, 3, 20, 0), (1, 1, 2, 3, 4, 5)])
 def test_a_shape_that_is_none_is_refused_by_name(shape):
     with pytest.raises(ValueError, match=r"shape must be \(N, C, H, W\).*got"):
         ga.Policy(STEPS).warmup(shape)

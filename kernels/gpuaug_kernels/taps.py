@@ -67,7 +67,10 @@ def tap_weight(tap, beyond, slope, k, last, KIND: tl.constexpr = TRIANGLE):
         x = 2.0 * u
         w = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
         w = tl.where(x < 1.0, w, a * (((x - 5.0) * x + 8.0) * x - 4.0))
-    return tl.where((tap + k < last) & (near > NOTHING) & (tl.abs(w) > NOTHING), w, 0.0)
+    kept = (tap + k < last) & (near > NOTHING)
+    if KIND != TRIANGLE:
+        kept = kept & (tl.abs(w) > NOTHING)
+    return tl.where(kept, w, 0.0)
 
 
 @triton.jit

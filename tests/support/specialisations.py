@@ -55,6 +55,10 @@ def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, tor
     yield "strong", [crop, flip, ga.RandAugment(2, 9), *ends], None, LAST
     sigma = ga.rng.Draw(KEYS, 0).uniform(0.1, 2.0, count=2).float()
     yield "blur", (ir.GaussianBlur(sigma, (23, 23)), ir.Finish(torch.float32, FLAT)), (torch.float32, small, FLAT), FLAT
+    for name in ("bicubic", "lanczos"):
+        yield name, [ga.RandomResizedCrop(224, interpolation=name), flip, *ends], None, LAST
+    yield "bicubic, no antialias", [ga.Resize(224, "bicubic", antialias=False), ga.CenterCrop(224), *ends], None, LAST
+    yield "RandomMix", [ga.RandomMix([ga.CutMix(), ga.MixUp()], num_classes=5)], (torch.float32, small, FLAT), FLAT
     yield "single resample", [crop, ga.RandomRotation(30, "bilinear"), *ends], None, LAST
     yield (
         "points, NCHW float32",

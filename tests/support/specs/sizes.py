@@ -83,7 +83,7 @@ SPECS = {
         arguments=(
             {"target_size": (18, 16), "scale_range": (0.8, 0.8)},
             {"target_size": (40, 90), "scale_range": (1.5, 1.5), "interpolation": "nearest-exact"},
-            {"target_size": (30, 90), "scale_range": (0.9, 0.9), "interpolation": "bicubic", "antialias": False},
+            {"target_size": (30, 90), "scale_range": (0.875, 0.875), "interpolation": "bicubic", "antialias": False},
         ),
         tolerance=resampled("bilinear"),
         meaning=resized,
