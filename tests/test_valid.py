@@ -181,7 +181,7 @@ def test_a_card_must_be_told_beforehand_who_is_valid_and_nobody_waits():
     [
         [ga.RandomCrop(20)],
         [ga.RandomCrop(30, 9, padding_mode="reflect")],
-        [ga.Pad(30, padding_mode="reflect"), ga.CenterCrop(30)],
+        [ga.Pad(24, padding_mode="reflect"), ga.CenterCrop(30)],
         [ga.Resize(24), ga.RandomCrop(20)],
         [ga.RandomResizedCrop(12)],
     ],

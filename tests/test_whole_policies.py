@@ -100,7 +100,12 @@ def test_a_whole_policy_on_images_of_different_sizes_is_torchvisions(name, backe
 
 
 # name -> the sets of arguments with which it may stand anywhere
-ANYWHERE = {name: [a for a in s.arguments if s.anywhere(a)] for name, s in sorted(SPECS.items())}
+# floats that a cubic or Lanczos kernel makes leave [0, 1], beyond which torchvision's colours are not defined
+OVERSHOOTS = ("bicubic", "lanczos")
+ANYWHERE = {
+    name: [a for a in s.arguments if s.anywhere(a) and a.get("interpolation") not in OVERSHOOTS]
+    for name, s in sorted(SPECS.items())
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

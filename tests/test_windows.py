@@ -110,7 +110,7 @@ WAYS: dict[str, list[ga.Transform]] = {
     **{
         # reflections reach no further than the image
         f"far beyond, {mode}": [ga.RandomCrop(size, None, True, 0.25, mode)]
-        for mode, size in (("edge", (90, 70)), ("reflect", (61, 70)), ("symmetric", (62, 70)))
+        for mode, size in (("edge", (90, 70)), ("reflect", (49, 64)), ("symmetric", (50, 65)))
     },
     "all of it padding": [ga.Pad(30, fill=0.5), ga.RandomCrop(12)],
     "nearest": [ga.Resize((50, 60), "nearest"), ga.RandomCrop(12), ga.RandomRot90()],

@@ -53,4 +53,6 @@ def test_partners_are_those_of_the_definition(n):
     # every id twice, over all that an id may be
     ids = torch.arange(n) % half * (rng.MAX_ID // half)
     there = rng.Keys(SEED, 9, put(ids), put(torch.zeros_like(ids)))
-    assert torch.equal(device.partners(there, (given.partner(4),))[0].cpu(), rng.Keys(SEED, 9, ids, torch.zeros_like(ids)).partners(4))
+    assert torch.equal(
+        device.partners(there, (given.partner(4),))[0].cpu(), rng.Keys(SEED, 9, ids, torch.zeros_like(ids)).partners(4)
+    )

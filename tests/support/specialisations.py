@@ -57,7 +57,7 @@ def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, tor
     yield "blur", (ir.GaussianBlur(sigma, (23, 23)), ir.Finish(torch.float32, FLAT)), (torch.float32, small, FLAT), FLAT
     for name in ("bicubic", "lanczos"):
         yield name, [ga.RandomResizedCrop(224, interpolation=name), flip, *ends], None, LAST
-    yield "bicubic, no antialias", [ga.Resize(224, "bicubic", antialias=False), ga.CenterCrop(224), *ends], None, LAST
+    yield "bicubic, no antialias", [ga.Resize((224, 224), "bicubic", antialias=False), *ends], None, LAST
     yield "RandomMix", [ga.RandomMix([ga.CutMix(), ga.MixUp()], num_classes=5)], (torch.float32, small, FLAT), FLAT
     yield "single resample", [crop, ga.RandomRotation(30, "bilinear"), *ends], None, LAST
     yield (
@@ -234,8 +234,9 @@ def taps(source: tuple[int, ...], doubles: torch.Tensor, words: bool) -> dict[st
     kind, flag, _, _, at = source
     if kind in (codes.BLUR_ROWS, codes.BLUR_COLUMNS):
         return {"blur.k": flag}
+    kernels = (codes.TRIANGLE, codes.CATMULL_ROM, codes.CUBIC, codes.LANCZOS)
     found = {
-        codes.TRIANGLE: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()),
+        **{k: ("triangle_taps", (2.0 * doubles[:, at + 6 : at + 8]).ceil()) for k in kernels},
         codes.PROJECT: ("project", (2.0 * doubles[:, at + 9 : at + 11]).floor() + 1),
     }
     if kind not in found:
