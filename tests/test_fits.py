@@ -63,8 +63,8 @@ def report(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
-# a process for each framework, of which two stand for all in the fast suite beside the plain loop
-SLOW = {"accelerate_loop", "timm_loop"}
+# a process for each framework, of which one stands for all in the fast suite beside the plain loop
+SLOW = {"accelerate_loop", "timm_loop", "huggingface_trainer"}
 EXAMPLES = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in PARTS]
 )

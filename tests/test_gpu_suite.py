@@ -26,6 +26,7 @@ def test_the_suite_is_not_part_of_the_tests_without_a_card():
     assert "tests/test_gpu_suite.py::" in done.stdout and "tests/gpu/" not in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_not_slow_on_a_card_has_every_transform_policy_and_type():
     listed = [
         ran("-m", "pytest", "tests/gpu", "--collect-only", "-q", "-m", marks, GPUAUG_DEVICE="cpu").stdout

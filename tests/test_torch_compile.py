@@ -301,7 +301,11 @@ EAGER = {
 }
 
 
-@pytest.mark.parametrize("name", EAGER)
+# each compiles anew: one of every kind stands for the others in the fast suite
+QUICK = {"a Batch", "a list of arrays", "draw", "replay", "cutmix", "normalize"}
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EAGER])
 def test_what_is_no_tensor_runs_in_a_break_of_the_graph(name):
     graphs: list[Any] = []
     torch._dynamo.reset()
