@@ -220,27 +220,34 @@ def test_any_number_of_policies_are_compiled_into_few_graphs(name, way):
     assert 1 <= len(graphs) <= 3
 
 
-@pytest.mark.parametrize("name", sorted(SPECS))
-def test_the_shape_of_every_transform_is_foreseen(name):
+# each set of arguments compiles anew: the first of a transform stands for it in the fast suite
+SHAPES = [
+    pytest.param(name, args, id=f"{name}-{k}", marks=[pytest.mark.slow] if k else [])
+    for name in sorted(SPECS)
+    for k, args in enumerate(SPECS[name].arguments)
+]
+
+
+@pytest.mark.parametrize(("name", "args"), SHAPES)
+def test_the_shape_of_every_transform_is_foreseen(name, args):
     """A graph is made for what is foreseen: another shape, dtype or stride of the pixels would break what follows."""
-    for args in SPECS[name].arguments:
-        labels = None if "Mix" not in name else torch.arange(4) if "num_classes" in args else torch.eye(4)
-        policy, images, seen = (
-            ga.Policy([build(name, args)], memory_format=torch.channels_last),
-            torch.full((4, 3, 48, 48), 0.5),
-            [],
-        )
+    labels = None if "Mix" not in name else torch.arange(4) if "num_classes" in args else torch.eye(4)
+    policy, images, seen = (
+        ga.Policy([build(name, args)], memory_format=torch.channels_last),
+        torch.full((4, 3, 48, 48), 0.5),
+        [],
+    )
 
-        def watch(images, labels, policy=policy, seen=seen):
-            out = policy(images * 1, labels, ids=IDS, backend="reference")
-            seen.append([(tuple(o.shape), o.dtype, o.stride()) for o in (out if labels is not None else (out,))])
-            return out
+    def watch(images, labels, policy=policy, seen=seen):
+        out = policy(images * 1, labels, ids=IDS, backend="reference")
+        seen.append([(tuple(o.shape), o.dtype, o.stride()) for o in (out if labels is not None else (out,))])
+        return out
 
-        torch._dynamo.reset()
-        got = torch.compile(watch, backend="eager", fullgraph=True)(images, labels)
-        real = got if labels is not None else (got,)
-        assert seen == [[(tuple(o.shape), o.dtype, o.stride()) for o in real]], f"{name}({args})"
-        assert same(got, policy(images, labels, ids=IDS, backend="reference"))
+    torch._dynamo.reset()
+    got = torch.compile(watch, backend="eager", fullgraph=True)(images, labels)
+    real = got if labels is not None else (got,)
+    assert seen == [[(tuple(o.shape), o.dtype, o.stride()) for o in real]], f"{name}({args})"
+    assert same(got, policy(images, labels, ids=IDS, backend="reference"))
 
 
 def test_a_size_that_was_not_foreseen_is_said():
