@@ -26,8 +26,6 @@ from gpuaug import arguments, rng
 from gpuaug.batch import Batch
 from gpuaug.data import BatchSampler, Sampler
 from gpuaug.data.balanced import Balanced
-from gpuaug.data.cursor import Cursor
-from gpuaug.data.share import place
 from gpuaug.data.weights import as_classes
 from gpuaug.transforms import ByClass
 
@@ -371,12 +369,8 @@ class BalancedBatchSampler(BatchSampler):
         rank: int | None = None,
         world_size: int | None = None,
     ):
-        self.batch_size = arguments.integer("batch_size", batch_size, 1)
-        self.drop_last = arguments.flag("drop_last", drop_last)
-        self._place = (rank, world_size)
-        place(rank, world_size)
         labels = labels_of(data)
         n = len(labels)
         length = n if num_samples is None else arguments.integer("num_samples", num_samples, 1, rng.MAX_ID)
         views = arguments.integer("views", views, 1, rng.MAX_OCCURRENCE)
-        self._cursor = Cursor(seed, Balanced(labels, n, length, views))
+        self._keep(Balanced(labels, n, length, views), batch_size, seed, drop_last, rank, world_size)

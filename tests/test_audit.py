@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import gpuaug, refused
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from test_cli import folder, gpuaug, refused  # noqa: F401
+from test_cli import folder  # noqa: F401
 
 import gpuaug as ga
 from gpuaug import variants

@@ -4,20 +4,17 @@ import re
 import subprocess
 import sys
 import tomllib
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import gpuaug, refused
 from PIL import Image
-from typer.testing import CliRunner
 
 import gpuaug as ga
 from gpuaug.apps import demo, photographs
 from gpuaug.apps import sheet as show
-from gpuaug.apps.cli import app
 
 WITHOUT = """
 import sys
@@ -46,14 +43,6 @@ SIZES = {
 }  # (H, W)
 
 
-# click before 8.2 keeps stderr apart only if asked to; later versions always do
-APART: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
-
-
-def gpuaug(*args: object) -> Any:
-    return CliRunner(**APART).invoke(app, [str(a) for a in args])
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Five small pictures in two classes, each a gradient of its own."""
@@ -74,16 +63,6 @@ def without(packages: tuple[str, ...], *commands: tuple[str, ...], where: Path) 
     found = re.findall(r"(.*?)^status (\d+)\n", done.stderr, re.M | re.S)
     assert len(found) == len(commands), done.stderr
     return [(int(status), text) for text, status in found]
-
-
-def refused(result: Any, *words: str) -> None:
-    """The command ended in one sentence that holds these words."""
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.stderr.startswith("gpuaug: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    for word in words:
-        assert word in result.stderr, (word, result.stderr)
 
 
 def test_demo_prints_device_backend_plan_and_speeds_whose_ratio_is_right(folder: Path, tmp_path: Path) -> None:

@@ -253,6 +253,11 @@ def marshalled(chain, images, layout):
     return made
 
 
+def code(text: str) -> str:
+    """A program without the places of its source: what another checkout has compiled is found in the cache."""
+    return re.sub(r"(?m)^#loc.*\n| loc\([^\n]*?\)(?=$|[,) {])", "", text)
+
+
 def launched(one, source, statistics, reduction, target: int) -> str:
     """The first stage of what a launch on a card of this kind would compile."""
     import torch
@@ -313,7 +318,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
                         *([f"statistic {reduction.number}"] if reduction else []),
                     ]
                 )
-                same = kernel.asm["ttir"] == launched(one, source, statistics, reduction, target)
+                same = code(kernel.asm["ttir"]) == code(launched(one, source, statistics, reduction, target))
                 out[label] = inspect(kernel) | held(program) | {"as launched": same}
                 if reduction:
                     made = launch.finish_ahead(reduction, one.tables, statistics)

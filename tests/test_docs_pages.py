@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import gpuaug
 from PIL import Image
-from test_cli import gpuaug
 
 import gpuaug as ga
 

@@ -11,35 +11,15 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from commands import gpuaug, refused, write_gradient
 from PIL import Image
-from typer.testing import CliRunner
 
 import gpuaug as ga
 from gpuaug.apps import expand as command
-from gpuaug.apps.cli import app
 from gpuaug.data import as_source, decoding
 from gpuaug.expand import remake, writable
 
 COUNT, FACTOR = 11, 3
-
-
-def gpuaug(*args: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in args])
-
-
-def refused(result: Any, *words: str) -> None:
-    """The command ended in one sentence that holds these words."""
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.stderr.startswith("gpuaug: ") and result.stderr.count("\n") == 1, result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-
-
-def write(path: Path, height: int, width: int, colour: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    y, x = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
-    Image.fromarray(np.stack([x, y, np.full_like(x, colour)], 2).astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -47,7 +27,7 @@ def source(tmp_path: Path, monkeypatch) -> Path:
     """Eleven pictures of several sizes in two classes; pieces of four, so that there are several."""
     monkeypatch.setattr(decoding, "CHUNK", 4)
     for k in range(COUNT):
-        write(tmp_path / "src" / ("one" if k < 6 else "two") / f"{k:02d}.png", 20 + 3 * (k // 2), 40, 20 * k)
+        write_gradient(tmp_path / "src" / ("one" if k < 6 else "two") / f"{k:02d}.png", 20 + 3 * (k // 2), 40, 20 * k)
     return tmp_path / "src"
 
 
@@ -155,7 +135,7 @@ def test_making_again_refuses_what_it_cannot(source, policy, tmp_path):
         remake(tmp_path / "out", ["x.jpg"], into=tmp_path / "again")
     with pytest.raises(ValueError, match=r"there is no .*manifest\.parquet"):
         remake(tmp_path / "nowhere", into=tmp_path / "again")
-    write(source / "one" / "00.png", 20, 40, 255)
+    write_gradient(source / "one" / "00.png", 20, 40, 255)
     with pytest.raises(ValueError, match="other bytes: its source has changed"):
         remake(tmp_path / "out", [name], into=tmp_path / "again")
     (source / "one" / "00.png").unlink()
@@ -177,7 +157,7 @@ def test_a_policy_by_class_gets_the_labels(source, tmp_path):
 
 def test_a_flat_folder_and_names_that_differ_in_their_ending_alone_lose_nothing(policy, tmp_path):
     for name in ("a.png", "a.jpg", "a_1.png"):
-        write(tmp_path / "src" / name, 20, 24, 9)
+        write_gradient(tmp_path / "src" / name, 20, 24, 9)
     expanded(tmp_path / "src", tmp_path / "out", policy)
     found = rows(tmp_path / "out")
     assert len({r["file"] for r in found}) == 9 == len(list((tmp_path / "out").glob("*.jpg")))

@@ -6,7 +6,8 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from test_expand import COUNT, FACTOR, expanded, gpuaug, policy, refused, rows, source, tree
+from commands import gpuaug, refused
+from test_expand import COUNT, FACTOR, expanded, policy, rows, source, tree
 
 __all__ = ["policy", "source"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from test_expand import COUNT, FACTOR, expanded, gpuaug, policy, refused, rows, source, tree, write
+from commands import gpuaug, refused, write_gradient
+from test_expand import COUNT, FACTOR, expanded, policy, rows, source, tree
 
 from gpuaug.apps import expand as command
 from gpuaug.expand import remake
@@ -268,7 +269,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, spoilt):
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", stop)
-    write(tmp_path / "a.png", 4, 4, 0)
+    write_gradient(tmp_path / "a.png", 4, 4, 0)
     before = (tmp_path / "a.png").read_bytes()
     with pytest.raises(Stopped):
         write_whole(tmp_path / "a.png", b"new")

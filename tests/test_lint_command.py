@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_cli import APART
+from commands import APART
 from typer.testing import CliRunner
 
 import gpuaug as ga

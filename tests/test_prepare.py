@@ -14,35 +14,15 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from commands import gpuaug, refused, write_gradient
 from PIL import Image
-from typer.testing import CliRunner
 
 import gpuaug as ga
 from gpuaug.apps import prepare
-from gpuaug.apps.cli import app
 from gpuaug.data import as_source, decoding
 from gpuaug.data.sources_prepared import PreparedSource
 
 COUNT = 11
-
-
-def gpuaug(*args: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in args])
-
-
-def refused(result: Any, *words: str) -> None:
-    """The command ended in one sentence that holds these words."""
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.stderr.startswith("gpuaug: ") and result.stderr.count("\n") == 1, result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-
-
-def write(path: Path, height: int, width: int, colour: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    y, x = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
-    Image.fromarray(np.stack([x, y, np.full_like(x, colour)], 2).astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -50,7 +30,7 @@ def photographs(tmp_path: Path, monkeypatch) -> Path:
     """Eleven pictures of many sizes in two classes; pieces of four, so that there are several."""
     monkeypatch.setattr(decoding, "CHUNK", 4)
     for k in range(COUNT):
-        write(tmp_path / "src" / ("one" if k < 6 else "two") / f"{k:02d}.png", 20 + 3 * k, 41 - 2 * k, 20 * k)
+        write_gradient(tmp_path / "src" / ("one" if k < 6 else "two") / f"{k:02d}.png", 20 + 3 * k, 41 - 2 * k, 20 * k)
     return tmp_path / "src"
 
 
@@ -145,7 +125,7 @@ def test_a_second_run_finds_all_done_and_another_size_is_refused(photographs, tm
     assert again.exit_code == 0 and "prepared already: 11 images" in again.output
     assert (tmp_path / "out" / "images.npy").stat().st_mtime_ns == before
     refused(gpuaug("prepare", photographs, tmp_path / "out", "--size", 17), "another size")
-    write(photographs / "two" / "new.png", 9, 9, 9)
+    write_gradient(photographs / "two" / "new.png", 9, 9, 9)
     refused(gpuaug("prepare", photographs, tmp_path / "out", "--size", 16), "other samples")
 
 

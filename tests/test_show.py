@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import gpuaug, refused
 from PIL import Image
-from test_cli import folder, gpuaug, refused  # noqa: F401
+from test_cli import folder  # noqa: F401
 
 import gpuaug as ga
 from gpuaug import pictures, variants

@@ -80,10 +80,6 @@ class BatchSampler:
         rank: int | None = None,
         world_size: int | None = None,
     ):
-        self.batch_size = arguments.integer("batch_size", batch_size, 1)
-        self.drop_last = arguments.flag("drop_last", drop_last)
-        self._place = (rank, world_size)
-        place(rank, world_size)
         made = orders.make(
             samples,
             shuffle=shuffle,
@@ -96,7 +92,17 @@ class BatchSampler:
             num_samples=num_samples,
             views=views,
         )
-        self._cursor = Cursor(seed, made)
+        self._keep(made, batch_size, seed, drop_last, rank, world_size)
+
+    def _keep(
+        self, order: Any, batch_size: int, seed: int, drop_last: bool, rank: int | None, world_size: int | None
+    ) -> None:
+        """Go through an order, in batches of a rank."""
+        self.batch_size = arguments.integer("batch_size", batch_size, 1)
+        self.drop_last = arguments.flag("drop_last", drop_last)
+        self._place = (rank, world_size)
+        place(rank, world_size)
+        self._cursor = Cursor(seed, order)
 
     def _share(self) -> Share:
         return Share(*place(*self._place), self.batch_size, self.drop_last)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import gpuaug
 from PIL import Image
-from test_cli import gpuaug
 
 PAPER = {"light": 255, "dark": 22}
 
