@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpuaug.data import BatchSampler, Key, Sampler
@@ -116,6 +116,7 @@ def test_every_point_of_an_epoch_resumes_with_another_world_and_batch_size(order
 
 
 @settings(max_examples=40, deadline=None)
+@example(order="not shuffled", worlds=[(5, 11, 1), (6, 8, 1)], epoch=2**18 - 1)
 @given(
     order=st.sampled_from(sorted(ORDERS)),
     worlds=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 17), st.integers(0, 4)), min_size=1, max_size=5),
@@ -132,7 +133,8 @@ def test_any_history_of_worlds_goes_through_one_sequence(order, worlds, epoch):
         got += sorted(k for b in seen for k in real(b))
         state = all_ranks[-1].state_dict()
         assert (state["epoch"], state["consumed"]) == (epoch, N - left + count * world * batch_size) or left == 0
-    rest = steps(ranks(2, 8, order, state, drop_last=False))
+    # of an epoch that is over nothing is left: the pass after it is the next epoch's
+    rest = steps(ranks(2, 8, order, state, drop_last=False)) if state["consumed"] < N else []
     assert sorted(got + [k for b in rest for k in real(b)]) == sorted(sequence(order, epoch))
 
 

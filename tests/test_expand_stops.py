@@ -27,7 +27,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("form", ["png", "webdataset"])
+@pytest.mark.parametrize("form", ["png", pytest.param("webdataset", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(source, policy, tmp_path, form):
     whole, out = tmp_path / "whole", tmp_path / "out"
     expanded(source, whole, policy, "--format", form)

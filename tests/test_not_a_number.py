@@ -42,7 +42,7 @@ def passes_of(transform: ga.Transform) -> list[ir.Pass]:
 
 
 def every_case():
-    for one in cases():
+    for one in cases(quick=2):
         name, args = one.values[0], case(*one.values)
         passes = passes_of(build(name, args))
         # a statistic is of all pixels, what is blurred is computed with, and colour mixes channels
@@ -50,7 +50,7 @@ def every_case():
             isinstance(p, ir.Stencil | ir.Saturation | ir.Hue | ir.Gray) or getattr(p, "statistic", None)
             for p in passes
         ):
-            yield pytest.param(name, args, id=one.id)
+            yield pytest.param(name, args, id=one.id, marks=one.marks)
 
 
 CASES = list(every_case())

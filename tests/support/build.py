@@ -34,11 +34,11 @@ def spec(name: str) -> Spec:
     return SPECS[name]
 
 
-def cases() -> list[Any]:
+def cases(quick: int | None = None) -> list[Any]:
     """Every transform of the registry with every set of arguments; one without a Spec is there too, so that a test
-    names it."""
+    names it.  quick: of a dear test, how many sets of a transform the fast suite takes; the others are slow."""
     return [
-        pytest.param(name, i, id=f"{name}-{i}")
+        pytest.param(name, i, id=f"{name}-{i}", marks=[pytest.mark.slow] if quick is not None and i >= quick else [])
         for name in sorted(ga.REGISTRY)
         for i in range(len(SPECS[name].arguments) if name in SPECS else 1)
     ]
