@@ -1,3 +1,4 @@
+import gc
 import os
 
 # before anything imports triton: its kernels run on CPU tensors here
@@ -22,6 +23,12 @@ if os.environ["TRITON_INTERPRET"] == "1":
     hasten()
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: no collection of garbage looks at those millions of objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -26,9 +26,10 @@ EPOCHS = 3
 EVERYWHERE = [
     (place, "fork", persistent) for place in ("data set", "stream", "collate") for persistent in (False, True)
 ]
-# spawned anew for every epoch: seconds for each process; of the others one kind lives on, one starts from a server
+# spawned anew for every epoch: seconds for each process; of the others one kind lives on
 SPAWNED_ANEW = pytest.param("collate", "spawn", False, marks=pytest.mark.slow)
-SPAWNED = [SPAWNED_ANEW, ("data set", "spawn", True), ("collate", "forkserver", False)]
+FROM_A_SERVER = pytest.param("collate", "forkserver", False, marks=pytest.mark.slow)
+SPAWNED = [SPAWNED_ANEW, ("data set", "spawn", True), FROM_A_SERVER]
 
 
 def epochs(

@@ -64,7 +64,7 @@ def without_partner(drawn: Any) -> Any:
     return [without_partner(v) for v in drawn] if isinstance(drawn, list) else drawn
 
 
-@pytest.mark.parametrize(("name", "i"), cases(quick=2))
+@pytest.mark.parametrize(("name", "i"), cases(quick=1))
 def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
     args = case(name, i)
     size = ((41, 53), (48, 37), (12, 33))[i % 3] if "padding" not in args else (41, 53)

@@ -3,6 +3,7 @@ would have found."""
 
 import pytest
 import torch
+from build import quick
 from compare import changed
 from executed import FINISH, IDS, plan_of, watched
 
@@ -66,7 +67,7 @@ def runs(monkeypatch, call):
     return found
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("dtype", quick([torch.uint8, torch.float32], torch.uint8))
 @pytest.mark.parametrize("name", AFTER)
 def test_a_statistic_gathered_on_the_way_is_that_of_a_launch_of_its_own(name, dtype, images, monkeypatch):
     x = images(N, 70, 60, dtype=dtype)
@@ -109,7 +110,7 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["ragged", "dense", "windows"])
+@pytest.mark.parametrize("kind", quick(["ragged", "dense", "windows"], "ragged"))
 @pytest.mark.parametrize("name", CHAINS)
 def test_policies_gather_on_the_way(name, kind, images, pictures, monkeypatch):
     policy = ga.Policy(CHAINS[name], seed=4, memory_format=torch.channels_last)

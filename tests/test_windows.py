@@ -76,7 +76,7 @@ def policies(name: str, i: int) -> list[list[ga.Transform]]:
     return [*filter(takes, first), *filter(takes, ([*crop, *b] for b in behind))]
 
 
-@pytest.mark.parametrize(("name", "i"), cases(quick=2))
+@pytest.mark.parametrize(("name", "i"), cases(quick=1))
 def test_windows_give_what_whole_images_give(name, i):
     found = policies(name, i)
     assert found, "vacuous: there is no policy of this transform"

@@ -1,5 +1,6 @@
 """Transforms made from the Specs of tests/support/specs/, which doesn't know gpuaug."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -42,6 +43,13 @@ def cases(quick: int | None = None) -> list[Any]:
         for name in sorted(ga.REGISTRY)
         for i in range(len(SPECS[name].arguments) if name in SPECS else 1)
     ]
+
+
+def quick(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """The arguments of a dear test: `kept` stand for the others in the fast suite, which are slow."""
+    values = list(values)
+    assert kept and all(k in values for k in kept), "vacuous"
+    return [v if v in kept else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def case(name: str, i: int) -> dict[str, Any]:
