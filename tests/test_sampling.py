@@ -186,3 +186,27 @@ def test_chosen_operations_and_signs_are_independent_between_the_slots_of_a_poli
     for i, j in itertools.combinations(range(4), 2):
         counts = torch.bincount(op[:, i] * 14 + op[:, j], minlength=196).numpy()
         assert stats.chisquare(counts).pvalue > P, (i, j)
+
+
+def test_an_elastic_field_is_distributed_as_torchvisions_at_every_pixel():
+    """On a ramp a displaced pixel's value says by how much it was displaced."""
+    from torchvision.transforms import v2
+
+    n, height, width, args = 1500, 19, 23, {"alpha": (3.0, 2.0), "sigma": (1.2, 0.8)}
+    y, x = torch.meshgrid(torch.arange(height) / 32, torch.arange(width) / 32, indexing="ij")
+    ramp = torch.stack([x, y, x])[None].expand(n, 3, height, width)
+    moved = 32 * (ga.Policy([ga.ElasticTransform(**args)], seed=8)(ramp, ids=torch.arange(n)) - ramp)[:, :2]
+    oracle, image = v2.ElasticTransform(**args), torch.zeros(3, height, width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        theirs = torch.cat([oracle.make_params([image])["displacement"] for _ in range(n)]).permute(0, 3, 1, 2)
+    theirs = theirs * (torch.tensor([width, height]) / 2)[:, None, None]
+    # near a corner, where the field is reflected, near an edge, and inside; a pixel and its neighbours
+    for i, j in ((2, 2), (2, 11), (9, 20), (9, 11)):
+        for axis in (0, 1):
+            a, b = (v[:, axis].double() for v in (moved, theirs))
+            assert b[:, i, j].std() > 0.05, "vacuous: nothing moves"
+            alike(a[:, i, j].numpy(), b[:, i, j].numpy(), f"{axis} at {i}, {j}")
+            for down, right in ((0, 1), (1, 0), (-1, 1)):
+                both = [(v[:, i, j] - v[:, i + down, j + right]).numpy() for v in (a, b)]
+                alike(*both, f"{axis} at {i}, {j} less {down}, {right}")
