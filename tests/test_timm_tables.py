@@ -1,6 +1,7 @@
 """timm's own tables, row by row."""
 
 import pytest
+import torch
 from timm.data import auto_augment as timm
 
 import gpuaug as ga
@@ -32,3 +33,12 @@ def test_a_string_means_to_timm_what_it_means_here(config):
         weights = list(ours.values())
         assert theirs.choice_weights == pytest.approx([w / sum(weights) for w in weights])
     assert ga.RandAugment.from_timm(config).config == config
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("make", [lambda: ga.TimmRandAugment("rand-m6-n4-t3aw-p0.9"), lambda: ga.GaussianBlur(13)])
+def test_an_image_that_is_too_small_for_a_blur_is_refused_in_words(make, backend):
+    policy = ga.Policy([ga.ToDtype(torch.float32, scale=True), make()])
+    with pytest.raises(ValueError, match=r"kernel_size \(13, 13\) of .*GaussianBlur reaches beyond .* \(3, 9\)"):
+        policy(torch.rand(2, 3, 3, 9), backend=backend)
+    assert policy(torch.rand(2, 3, 7, 9), backend=backend).shape == (2, 3, 7, 9)

@@ -4,7 +4,7 @@ would have found."""
 import pytest
 import torch
 from build import quick
-from compare import changed
+from compare import changed, compare
 from executed import FINISH, IDS, plan_of, watched
 
 import gpuaug as ga
@@ -127,3 +127,16 @@ def test_policies_gather_on_the_way(name, kind, images, pictures, monkeypatch):
     (got, made), (want, apart) = runs(monkeypatch, call)
     assert torch.equal(got, want)
     assert "statistic" not in made and apart.count("statistic") == (2 if name == "strong" else 1)
+
+
+SOURCES = (ga.GaussianBlur(3), ga.RandomHorizontalFlip(1.0), ga.RandomRotation((20, 40)), ga.RandomInvert(1.0))
+
+
+@pytest.mark.parametrize("crop", [[], CROP], ids=["alone", "after a crop"])
+@pytest.mark.parametrize("pair", [(0, 1), (0, 3), (1, 2), (2, 3)])
+def test_a_statistic_after_a_choice_that_has_none_is_of_what_each_sample_read(pair, crop, images):
+    """The step before the choice writes other pixels than those that the statistic is of."""
+    chain = [*crop, ga.RandomChoice([SOURCES[k] for k in pair]), ga.RandomEqualize(0.9), ga.RandomAutocontrast(0.5)]
+    policy, x = ga.Policy(chain, seed=6), images(N, 41, 41)
+    got, want = (policy(x, ids=IDS[:N], backend=b) for b in ("triton", "reference"))
+    compare(got, want, "resample, jump", f"{pair}")

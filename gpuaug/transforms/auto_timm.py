@@ -18,6 +18,7 @@ from gpuaug.rng import Draw
 from gpuaug.transforms.auto_tables import TIMM_AUTOAUGMENT, TIMM_RANDAUGMENT
 from gpuaug.transforms.base import Drawn, Transform, colour_channels, looked_up
 from gpuaug.transforms.colour import brightness, invert
+from gpuaug.transforms.filters import blur
 from gpuaug.transforms.geometry import matrix
 from gpuaug.transforms.warps import about, affine_inverse, warp
 
@@ -122,7 +123,7 @@ def _operations(
             place[k] = 1
         else:
             place[k] = len(branches)
-            branches.append(_passes(name, level, signed))
+            branches.append(_passes(name, level, signed, frame))
     return ir.Choice(torch.where(apply, looked_up(place, op, torch.int64), 0)[:, None], tuple(branches))
 
 
@@ -162,7 +163,7 @@ _FACTORS: dict[str, Callable[[Tensor], ir.Pass]] = {
 }
 
 
-def _passes(name: str, level: Tensor, signed: Tensor) -> ir.Sequence:
+def _passes(name: str, level: Tensor, signed: Tensor, frame: ir.Frame) -> ir.Sequence:
     """What an operation that moves no pixels becomes."""
     base = name.removesuffix("Increasing")
     if base in _FACTORS:
@@ -180,7 +181,7 @@ def _passes(name: str, level: Tensor, signed: Tensor) -> ir.Sequence:
         return (ir.Saturation((0.5 - 0.5 * level).clamp(min=0.0).float()),)
     if name == "GaussianBlur":
         sigma = (0.1 + 1.9 * level).clamp(max=2.0).float()
-        return (ir.GaussianBlur(torch.stack([sigma, sigma], 1), (_BLUR, _BLUR)),)
+        return (blur(torch.stack([sigma, sigma], 1), (_BLUR, _BLUR), frame, "timm's GaussianBlur"),)
     return {"AutoContrast": (ir.Autocontrast(),), "Equalize": (ir.Equalize(),), "Invert": (invert(rows),)}[name]
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpuaug import arguments, ir
 from gpuaug.rng import Draw
@@ -50,14 +51,20 @@ class GaussianBlur(Transform):
 
     def lower(self, params: Drawn, frame: ir.Frame, slot: int) -> ir.Sequence:
         assert isinstance(self.kernel_size, tuple)
-        if frame.fixed is not None and any(
-            k // 2 >= side for k, side in zip(self.kernel_size, reversed(frame.fixed), strict=True)
-        ):
-            raise ValueError(
-                f"kernel_size {self.kernel_size} of GaussianBlur reaches beyond the reflection of an image of "
-                f"{frame.fixed}; make it smaller than twice the image"
-            )
-        return (ir.GaussianBlur(params["sigma"], self.kernel_size),)
+        return (blur(params["sigma"], self.kernel_size, frame, "GaussianBlur"),)
+
+
+def blur(sigma: Tensor, kernel_size: tuple[int, int], frame: ir.Frame, whose: str) -> ir.Pass:
+    """The pass of a blur; a ValueError where the kernel reaches further than an image is reflected.  sigma: [N, 2]
+    float32 (x, y)"""
+    if frame.fixed is not None and any(
+        k // 2 >= side for k, side in zip(kernel_size, reversed(frame.fixed), strict=True)
+    ):
+        raise ValueError(
+            f"kernel_size {kernel_size} of {whose} reaches beyond the reflection of an image of {frame.fixed}; make it "
+            "smaller than twice the image"
+        )
+    return ir.GaussianBlur(sigma, kernel_size)
 
 
 def _quality(name: str, value: Any) -> tuple[int, int]:

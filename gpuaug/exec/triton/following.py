@@ -29,6 +29,6 @@ def gathered_before(before: ir.Sequence, frame: ir.Frame, passes: ir.Sequence) -
 
 def _reads_pixels(p: Pick, own: bool) -> bool:
     """Whether samples with a statistic are read pixel by pixel.  own: the statistic is in the choice of the sources"""
-    return own and not any(
-        follows and source is not None for source, follows in zip(p.sources, p.statistic_follows, strict=True)
-    )
+    followed = {source is not None for source, follows in zip(p.sources, p.statistic_follows, strict=True) if follows}
+    # where the choice has none at all, the statistic is of a later stage and of whatever each sample read
+    return own and followed == {False}
