@@ -14,6 +14,9 @@ PYTEST := $(BIN)/python -m pytest
 # who has nothing left to do takes half of what the other has
 TEST := $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
+# modules are compiled once, not again by each of the hundred processes that the tests start
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-gpu sanitize-gpu on-card check bench bench-check bench-gpu readme docs install clean distclean
 
 demo: $(STAMP)
