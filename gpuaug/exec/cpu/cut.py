@@ -13,8 +13,9 @@ def move_boxes(taken, partner, box, place, images, kept, back):
     """Copy the rectangles of samples out of their partners to `kept`, or, where `back`, from there to the samples, as
     long as there are any that no other thread took.
 
-    taken: [1] int64, how many samples were taken, shared by all threads; partner: [N] int64; box: [N, 4] int64 (x0, y0, x1, y1), inside the images; place: [N] int64, where in `kept` the
-    floats of a sample begin; images: [LENGTH] int64; kept: float32"""
+    taken: [1] int64, how many samples were taken, shared by all threads; partner: [N] int64; box: [N, 4] int64 (x0, y0,
+    x1, y1), inside the images; place: [N] int64, where in `kept` the floats of a sample begin; images: [LENGTH] int64;
+    kept: float32"""
     store = kept.ctypes.data
     c, planes = images[CHANNELS], images[PLANES]
     while True:

@@ -184,15 +184,15 @@ def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys)
 
 def _native(step: Rows, images: Images, threads: int) -> Tensor:
     """Passes by compiled rows.  images: uint8 or float32"""
-    from gpuaug.exec.cpu import memory
-    from gpuaug.exec.cpu.entry import lay_out, run_samples
+    # entry and memory import Numba, which takes a while
+    from gpuaug.exec.cpu import entry, memory
 
     if isinstance(images, Ragged) and images.windows is not None:
         windows.check(images, _reads(step))
     n, finish = len(step.keys), step.finish
     dtype = _made(finish)
-    layout = finish.memory_format if finish else torch.contiguous_format
-    out = _output((n, *step.shape), dtype, layout)
+    memory_format = finish.memory_format if finish else torch.contiguous_format
+    out = _output((n, *step.shape), dtype, memory_format)
     if n:
         sources, source = _sources(images)
         keys = step.keys
@@ -206,11 +206,11 @@ def _native(step: Rows, images: Images, threads: int) -> Tensor:
             *(*step.channels, step.longest),
             *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), _goes_out(out)),
         )
-        size = int(lay_out(inputs, n))
+        size = int(entry.lay_out(inputs, n))
         if size < 0:
             raise ValueError(_stray(-size - 1, n))
         team = min(threads, n, 1 + n * step.shape[1] * step.shape[2] // _WORTH_A_THREAD)
-        together([partial(run_samples, inputs, _workspace(size)) for _ in range(team)])
+        together([partial(entry.run_samples, inputs, _workspace(size)) for _ in range(team)])
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
 
 
@@ -266,9 +266,9 @@ def _goes_out(out: Tensor) -> int:
     return memory.STREAMED_OUT if out.numel() * out.element_size() >= blocks.LARGE else memory.FLOAT_OUT
 
 
-def _output(shape: tuple[int, int, int, int], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+def _output(shape: tuple[int, int, int, int], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
     """Memory for a batch [N, C, H, W]."""
-    if layout != torch.channels_last:
+    if memory_format != torch.channels_last:
         return blocks.empty(shape, dtype)
     n, c, h, w = shape
     return blocks.empty((n, h, w, c), dtype).permute(0, 3, 1, 2)
