@@ -78,6 +78,7 @@ MOVES: dict[str, tuple[Any, Any]] = {
     "pad": (ga.Pad(16), v2.Pad(16)),
     "crop": (ga.RandomCrop(192), v2.RandomCrop(192)),
     "centre crop": (ga.CenterCrop(192), v2.CenterCrop(192)),
+    "centre crop of photographs": (ga.CenterCrop(224), v2.CenterCrop(224)),
     "padded crop": (ga.RandomCrop(224, 16), v2.RandomCrop(224, 16)),
 }
 POLICIES: dict[str, list[Any]] = {
@@ -186,12 +187,20 @@ def check(name: str, images: Tensor, works: dict[str, Work]) -> None:
 # ---- the clock
 
 
+def waited() -> float:
+    """Seconds that threads of this process stood ready without a core, so far; 0 where no kernel says so."""
+    return sum(int(f.read_text().split()[1]) for f in Path("/proc/self/task").glob("*/schedstat")) * 1e-9
+
+
 def alternate(
     works: dict[str, Work], rounds: int, before: dict[str, Callable[[], Any]] | None = None
-) -> dict[str, np.ndarray]:
-    """Seconds of every contender in every round; who goes first changes."""
-    names, taken = list(works), {name: [] for name in works}
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Seconds of every contender in every round, where who goes first changes; and which rounds no other process
+    disturbed: those in which nobody waited for a core for more than a fiftieth of its time."""
+    names, taken, quiet = list(works), {name: [] for name in works}, np.ones(rounds, bool)
     for name in names:
+        if before:
+            before[name]()
         works[name]()
     gc.collect()
     gc.disable()
@@ -199,11 +208,12 @@ def alternate(
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if before:
                 before[name]()
-            start = time.perf_counter()
+            delay, start = waited(), time.perf_counter()
             works[name]()
             taken[name].append(time.perf_counter() - start)
+            quiet[turn] &= waited() - delay <= 0.02 * taken[name][-1]
     gc.enable()
-    return {name: np.array(t) for name, t in taken.items()}
+    return {name: np.array(t) for name, t in taken.items()}, quiet
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
@@ -218,9 +228,10 @@ def _workloads() -> Iterator[tuple[str, str, Tensor]]:
         yield name, "pixels", photographs(32)
     yield "strong", "planes", photographs(32).contiguous()
     for name in ("blur", *MOVES):
-        yield name, "planes", squares(32, torch.contiguous_format)
+        whole = "photographs" in name
+        yield name, "planes", photographs(32).contiguous() if whole else squares(32, torch.contiguous_format)
     for name in MOVES:
-        yield name, "pixels", squares(32, torch.channels_last)
+        yield name, "pixels", photographs(32) if "photographs" in name else squares(32, torch.channels_last)
     for n in (32, 256):
         yield "seed recipe", "planes", digits(n)
 
@@ -233,7 +244,7 @@ def against(rounds: int) -> list[dict[str, Any]]:
         for name, memory, images in _workloads():
             works = contenders(name, images, threads)
             check(name, images, works)
-            seconds = alternate(works, rounds)
+            seconds, _ = alternate(works, rounds)
             for who, taken in seconds.items():
                 row = {
                     "policy": name,
@@ -256,7 +267,8 @@ def against(rounds: int) -> list[dict[str, Any]]:
 
 
 def scaling(rounds: int) -> list[dict[str, Any]]:
-    """Two threads against one, turn by turn."""
+    """Two threads against one, turn by turn: a thread more is worth what nobody else takes of its core, so that rounds
+    that others disturbed are told apart."""
     rows = []
     for name, images in (
         ("weak", photographs(32)),
@@ -265,23 +277,20 @@ def scaling(rounds: int) -> list[dict[str, Any]]:
         ("seed recipe", digits(256)),
     ):
         work = contenders(name, images, 1)["gpuaug"]
-        seconds = alternate(
+        seconds, quiet = alternate(
             {"one": work, "two": work},
-            rounds,
+            2 * rounds,
             {"one": lambda: torch.set_num_threads(1), "two": lambda: torch.set_num_threads(2)},
         )
-        rows.append(
-            {
-                "policy": name,
-                "batch": len(images),
-                "two_threads_are_faster_by": summary(seconds["one"] / seconds["two"]),
-            }
-        )
-        print(
-            f"{name:12} x {len(images):3} two threads against one: "
-            f"{rows[-1]['two_threads_are_faster_by']['median']:.2f} x",
-            flush=True,
-        )
+        ratio = seconds["one"] / seconds["two"]
+        row = {"policy": name, "batch": len(images), "two_threads_are_faster_by": summary(ratio)}
+        row["undisturbed"] = summary(ratio[quiet]) if quiet.any() else None
+        rows.append(row)
+        said = [
+            f"{of}{s['median']:.2f} x ({s['low']:.2f} to {s['high']:.2f}, n = {s['n']})" if s else f"{of}no round"
+            for of, s in (("", row["two_threads_are_faster_by"]), ("undisturbed ", row["undisturbed"]))
+        ]
+        print(f"{name:12} x {len(images):3} two threads against one: {'; '.join(said)}", flush=True)
     return rows
 
 
@@ -291,7 +300,7 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name in ("weak", "moderate"):
         works = {str(n): contenders(name, photographs(n), 1)["gpuaug"] for n in (16, 32, 64, 128, 256)}
-        for n, taken in alternate(works, rounds).items():
+        for n, taken in alternate(works, rounds)[0].items():
             rows.append({"policy": name, "batch": int(n), "ms_per_image": summary(taken / int(n) * 1e3)})
             print(f"{name:12} x {n:>3} {rows[-1]['ms_per_image']['median']:.4f} ms an image", flush=True)
     return rows

@@ -17,6 +17,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,10 +108,12 @@ def origin(recorded: int | None) -> Origin:
     if worker is not None and worker is not _here.worker:
         return Origin(mix(_WORKER, worker.seed, rank(recorded)), True)
     place = _place()
+    if not place:
+        return Origin(None, False)
     distributed = torch.distributed
     ranked = distributed.is_available() and distributed.is_initialized() and not _here.ranked
     # a child that joined a process group itself is the main process of a rank
-    if not place or ranked:
+    if ranked:
         return Origin(None, False)
     # without torch's seed: an unseeded process has a random one, and a spawned one does not inherit its parent's
     return Origin(mix(_CHILD, 0 if worker is None else worker.seed, rank(recorded), *place), False)
@@ -148,12 +151,11 @@ class Numbered(nn.Module):
 
         next_id: advanced in place, except in a worker, which counts from 0 under each key."""
         key, worker = origin(self._rank)
-        ids = torch.arange(n, device=device)
         if key is not None and worker:
             with _here.lock:
                 first = self._counted[1] if self._counted[0] == key else 0
                 self._counted = (key, first + n)
-            return key, ids + first
+            return key, _numbers(first, n, device)
         with _here.lock:
             # advanced in place, because CUDA graphs and the compiled operator hold this tensor; replaced only where it
             # cannot be written: on the meta device, or made under inference mode and now outside it
@@ -161,11 +163,19 @@ class Numbered(nn.Module):
                 next_id.is_meta or (next_id.is_inference() and not torch.is_inference_mode_enabled())
             ):
                 next_id = self.next_id = _moved(next_id, torch.device("cpu") if next_id.is_meta else next_id.device)
-            # a counter on the device of the images stays a tensor, which a CUDA graph captures; one on the host is read
-            # as a number, without a copy that the device would wait for
-            before = next_id.clone() if next_id.device == device else int(next_id)
-            next_id += n
-        return key, ids + before + (rank(None) * 2**32 if key is None else 0)
+            # a counter on a device stays a tensor, which a CUDA graph captures, unless images are on the host; one on
+            # the host is an array of NumPy here, since operations of torch cost more than all the rest
+            if next_id.device.type == "cpu":
+                counter = next_id.numpy()
+                before: Any = int(counter)
+                counter[()] = before + n
+            else:
+                before = next_id.clone() if next_id.device == device else int(next_id)
+                next_id += n
+        first = rank(None) * 2**32 if key is None else 0
+        if isinstance(before, int):
+            return key, _numbers(before + first, n, device)
+        return key, torch.arange(n, device=device) + before + first
 
     # ---- copies
 
@@ -240,6 +250,20 @@ class Numbered(nn.Module):
         unexpected_keys += [
             k for k in state_dict if strict and k.startswith(prefix) and k.removeprefix(prefix) not in fresh
         ]
+
+
+def _numbers(first: int, n: int, device: torch.device) -> Tensor:
+    """first to first + n - 1: [n] int64."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.arange(first, first + n, dtype=np.int64))
+    return torch.arange(first, first + n, device=device)
+
+
+def zeros(n: int, device: torch.device) -> Tensor:
+    """The occurrence of samples that are told apart by their ids: [n] int64."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(n, np.int64))
+    return torch.zeros(n, dtype=torch.int64, device=device)
 
 
 def _counter(value: int) -> Tensor:

@@ -17,7 +17,7 @@ from gpuaug.drawn import Windows
 from gpuaug.exec import check
 from gpuaug.fuse import Plan
 from gpuaug.images import Planar, Ragged, as_images
-from gpuaug.numbering import Numbered, mix
+from gpuaug.numbering import Numbered, mix, zeros
 from gpuaug.trace.cache import Recipes
 from gpuaug.transforms import Transform
 from gpuaug.transforms.base import Drawn, sample_all, span
@@ -412,10 +412,10 @@ class Policy(Numbered):
         if ids is not None or next_id is None:
             ids = as_integers("ids", ids, n, device, rng.MAX_ID)
         if occurrence is None:
-            occurrence = torch.zeros(n, dtype=torch.int64, device=device)
+            occurrence = zeros(n, device)
         else:
             occurrence = as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
-        epoch = as_epoch(self.epoch if epoch is None else epoch, device)
+        epoch = self.epoch if epoch is None else as_epoch(epoch, device)
         # last, so that a call that is refused above takes no ids
         if ids is None and next_id is not None:
             key, ids = self.number(n, device, next_id)

@@ -1,12 +1,8 @@
-"""The CPU executor: every pass against the reference, whatever the memory; the same bits from any thread, and with no
-folder to cache in."""
+"""The CPU executor: every pass against the reference, whatever the layout, and with no folder to cache in."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -279,83 +275,6 @@ def test_nan_and_infinity_come_out_without_a_crash():
         labels = torch.arange(N) if SPECS[name].mixes else None
         out = ga.Policy([cls(**cls.example)])(x, labels, ids=KEYS.ids, backend="cpu")
         assert (out if labels is None else out[0]).shape[0] == N, name
-
-
-# ---- threads
-
-
-STEPS = (ga.RandomResizedCrop(40), ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandAugment(), ga.SaltAndPepper(0.1))
-
-
-def test_the_number_of_threads_is_invisible():
-    plan, x = planned()
-    want = cpu.run(plan, x, threads=1)
-    for threads in (2, 3, 8):
-        compare(cpu.run(plan, x, threads=threads), want, "exact", f"{threads} threads")
-
-
-def test_many_threads_may_call_one_policy():
-    x = noise(24, 3, 50, 60, torch.uint8)
-    policy, gate = ga.Policy(STEPS, seed=2), threading.Barrier(4)
-    ids = [torch.arange(24) + 1000 * k for k in range(4)]
-    want = [policy(x, ids=i, backend="cpu") for i in ids]
-
-    def call(k: int) -> list[torch.Tensor]:
-        gate.wait()
-        return [policy(x, ids=ids[k], backend="cpu") for _ in range(10)]
-
-    torch.set_num_threads(3)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            for k, outs in enumerate(pool.map(call, range(4))):
-                for out in outs:
-                    compare(out, want[k], "exact", f"thread {k}")
-    finally:
-        torch.set_num_threads(1)
-
-
-def planned() -> tuple[fuse.Plan, torch.Tensor]:
-    """A plan worth several threads, and its images."""
-    x, policy, ids = noise(16, 3, 90, 80, torch.uint8), ga.Policy(STEPS, seed=2), torch.arange(16)
-    frame = ir.Frame(torch.tensor([[90, 80]]).expand(16, 2), (90, 80), 3, torch.uint8)
-    keys = rng.Keys(2, 0, ids, torch.zeros_like(ids))
-    return policy._plan(keys, frame, policy._draw(keys, frame)), x
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_worker_has_threads_of_its_own():
-    """A pool that was inherited would wait for threads that the child does not have."""
-    plan, x = planned()
-    want = cpu.run(plan, x, threads=2)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=lambda: queue.put(torch.equal(cpu.run(plan, x, threads=2), want)), daemon=True)
-    child.start()
-    try:
-        assert queue.get(timeout=30)
-        child.join(10)
-        assert child.exitcode == 0
-    finally:
-        child.kill()
-
-
-def test_an_error_on_another_thread_is_raised_here():
-    def task(first: int, last: int) -> None:
-        raise RuntimeError("a task failed")
-
-    with pytest.raises(RuntimeError, match="a task failed"):
-        cpu._share_out([task, task], 10)
-
-
-def test_every_sample_is_taken_exactly_once():
-    for n, threads in ((1, 1), (7, 2), (100, 3), (5, 9)):
-        taken = np.zeros(n, int)
-
-        def task(first: int, last: int, taken: np.ndarray = taken) -> None:
-            taken[first:last] += 1
-
-        cpu._share_out([task] * threads, n)
-        assert (taken == 1).all(), (n, threads)
 
 
 # ---- the folder of compiled code

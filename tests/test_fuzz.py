@@ -1,6 +1,8 @@
 """Random policies on random images: the CPU executor gives the reference's pixels, or both refuse with an error of
 ours."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from compare import compare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specs import SPECS
+from unsteady import compare_where_steady
 
 import gpuaug as ga
 
@@ -91,7 +94,12 @@ def check(x: torch.Tensor | list[np.ndarray], drawn: tuple[list[ga.Transform], b
     assert torch.equal(got.isnan(), want.isnan())
     # what is normalised is divided by a standard deviation, each time that it is
     scale = 5.0 ** sum(isinstance(t, ga.Normalize) for t in transforms)
-    compare(got.nan_to_num(), want.nan_to_num(), "resample, jump", repr(policy), scale)
+
+    def run(images: Any) -> torch.Tensor:
+        return policy(images, ids=ids, epoch=5, backend="reference").nan_to_num()
+
+    sides = (got.nan_to_num(), want.nan_to_num())
+    compare_where_steady(*sides, "resample, jump", run, x, repr(policy), scale)
     return got.numel() > 0
 
 
@@ -122,3 +130,36 @@ def test_most_random_policies_give_images():
 
     look()
     assert np.mean(seen) > 0.3, "vacuous"
+
+
+@pytest.mark.parametrize(
+    ("seed", "sample", "floats"), [(0, 3, True), (45, 0, True), (57, 0, True), (16, 2, False), (118, 3, False)]
+)
+def test_where_interpolations_differ_in_a_last_bit_the_reference_jumps_as_far_as_another_executor(seed, sample, floats):
+    """These seeds solarize, posterize or equalize 132 interpolated pixels, of which one bit moves up to a third."""
+    x = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (4, 3, 2, 22), np.uint8))
+    x, ids = (x.float() / 255 if floats else x)[sample][None], torch.tensor([sample])
+    resize = ga.Resize((4, 33), antialias=False)
+    policy = ga.Policy([resize, ga.AugMix(5, 2)], seed)
+
+    def run(images: Any) -> torch.Tensor:
+        return policy(images, ids=ids, backend="reference")
+
+    want, got = run(x), policy(x, ids=ids, backend="cpu")
+    with pytest.raises(AssertionError, match="differ by more than"):
+        compare(got, want, "resample, jump")
+    compare_where_steady(got, want, "resample, jump", run, x, repr(policy), 1.0)
+
+
+def test_a_difference_that_no_last_bit_explains_is_found():
+    x = torch.rand(2, 3, 5, 6)
+    policy = ga.Policy([ga.Resize((4, 33), antialias=False), ga.RandomEqualize(1.0)], 1)
+
+    def run(images: Any) -> torch.Tensor:
+        return policy(images, ids=torch.arange(2), backend="reference")
+
+    want = run(x)
+    wrong = want.clone()
+    wrong[0, 0, :2] += 0.01
+    with pytest.raises(AssertionError, match="differ by more than"):
+        compare_where_steady(wrong, want, "resample, jump", run, x, "", 1.0)

@@ -18,6 +18,8 @@ from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
 Array = np.ndarray[Any, Any]
 
+_ARRAYS = {name: np.dtype(name) for name in codes.DTYPES}
+_NO_SIZES = np.empty((0, 2), np.int64)
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in codes.DTYPES}
 
 
@@ -30,6 +32,8 @@ class Bytecode:
     integers: Array  # [constants] int64
     floats: Array  # [constants] float64
     registers: tuple[int, int]  # how many of integers, and of floats
+    before: Array  # [tables] int64: columns of the tables before each, in the buffer of its dtype
+    widths: Array  # [tables] int64: columns of each
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Bytecode:
@@ -83,6 +87,10 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
         np.array(constants["i"], np.int64),
         np.array(constants["d"], np.float64),
         (max(files["i"].count, 1), max(files["d"].count, 1)),
+        np.array(
+            [sum(len(o.numbers) for o in tables[:k] if o.dtype == t.dtype) for k, t in enumerate(tables)], np.int64
+        ),
+        np.array([len(t.numbers) for t in tables], np.int64),
     )
 
 
@@ -106,7 +114,7 @@ class _Registers:
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The inputs of these numbers, such as rows of partners: [slots, N] int64."""
     if not slots:
-        return torch.empty((0, len(keys)), dtype=torch.int64, device="cpu")
+        return torch.from_numpy(np.empty((0, len(keys)), np.int64))
     return torch.stack(given.find(keys, slots, keys.partners))
 
 
@@ -118,29 +126,27 @@ def fill_tables(
     size: [N, 2] int64, or None where all images share one, which the trace then holds.  mates: [slots, N] int64, the
     rows of partners"""
     n = len(keys)
-    starts, widths, length = [], [], dict.fromkeys(DTYPES, 0)
+    length = dict.fromkeys(DTYPES, 0)
     for t in tables:
-        starts.append(length[t.dtype])
-        widths.append(len(t.numbers))
         length[t.dtype] += n * len(t.numbers)
-    buffers = tuple(torch.empty(length[name], dtype=dtype, device="cpu") for name, dtype in DTYPES.items())
+    # arrays of NumPy: every small operation of torch costs more than the draws of a few samples
+    buffers = {name: np.empty(total, _ARRAYS[name]) for name, total in length.items()}
+    starts = program.before * n
     if n:
-        known = tuple(
-            v.contiguous().numpy()
-            for v in (keys.ids, keys.occurrence, mates.new_empty((0, 2)) if size is None else size, mates)
-        )
-        seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)
-        spans = (np.array(v, np.int64) for v in (starts, widths))
+        ids, occurrence = keys.ids.contiguous().numpy(), keys.occurrence.contiguous().numpy()
         interpret(
             program.code,
             program.integers,
             program.floats,
             program.registers,
-            seed,
+            np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32),
             int(keys.epoch),
-            known,
-            *spans,
-            tuple(b.numpy() for b in buffers),
+            (ids, occurrence, _NO_SIZES if size is None else size.contiguous().numpy(), mates.numpy()),
+            starts,
+            program.widths,
+            tuple(buffers.values()),
         )
-    made = dict(zip(DTYPES, buffers, strict=True))
-    return [made[t.dtype][s : s + n * w].view(n, *t.shape) for t, s, w in zip(tables, starts, widths, strict=True)]
+    return [
+        torch.from_numpy(buffers[t.dtype][s : s + n * w].reshape(n, *t.shape))
+        for t, s, w in zip(tables, starts.tolist(), program.widths.tolist(), strict=True)
+    ]

@@ -1,7 +1,17 @@
 """The one compiled entry point: samples first to last of a batch through a plan."""
 
 import numpy as np
-from gpuaug_kernels.codes import KEY_LENGTH
+from gpuaug_kernels.codes import (
+    EPOCH_BITS,
+    KEY_C2,
+    KEY_C3,
+    KEY_HIGH,
+    KEY_LENGTH,
+    KEY_LOW,
+    KEY_OCCURRENCE,
+    OCCURRENCE_SHIFT,
+)
+from numba import uint32
 
 from gpuaug.exec.cpu import memory as m
 from gpuaug.exec.cpu.layout import (
@@ -11,7 +21,6 @@ from gpuaug.exec.cpu.layout import (
     FOOTPRINT_X,
     FOOTPRINT_Y,
     IMAGE_HEIGHT,
-    IMAGE_LENGTH,
     IMAGE_WIDTH,
     INT_COLUMN,
     LEFT,
@@ -35,15 +44,14 @@ from gpuaug.exec.cpu.layout import (
     TAPS_Y,
     WARP,
 )
-from gpuaug.exec.cpu.memory import double_field, field, get, put
+from gpuaug.exec.cpu.memory import double_field, field, get, put, take_next, words
 from gpuaug.exec.cpu.resample import run_most, taps_most
 from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS, settle_streams
 from gpuaug.exec.cpu.walk import sample
 from gpuaug.numba_cache import kernel, njit
 
 _FLOATS, _WIDTH, _COLUMNS, _SOURCE, _TAPS, _BAND = range(6)
-# bytes of an instruction, a row of the sources, a key
-_INSTRUCTION, _IMAGE, _KEY = 8 * LENGTH, 8 * IMAGE_LENGTH, 4 * KEY_LENGTH
+_INSTRUCTION = 8 * LENGTH  # bytes
 
 
 @njit
@@ -60,7 +68,7 @@ def _measure(t, first, last, most):
     pixels are read.
     """
     for n in range(first, last):
-        source = get(t, m.SOURCES) + _IMAGE * n
+        source = get(t, m.SOURCES) + n * get(t, m.SOURCE_ROW)
         ints, reals = get(t, m.INTS) + n * get(t, m.INT_BYTES), get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES)
         _raise(most, field(source, IMAGE_HEIGHT), field(source, IMAGE_WIDTH))
         for pc in range(get(t, m.ROWS_OF_CODE)):
@@ -134,8 +142,18 @@ def _lay_out(t, most):
     size = _take(t, m.TABLES, size, 1024 * c)
     size = _take(t, m.ORDER, size, 8 * (get(t, m.LONGEST) + 1))
     size = _take(t, m.STACK, size, 16 * get(t, m.ROWS_OF_CODE))
+    size = _take(t, m.KEY, size, 4 * KEY_LENGTH)
     # a row of a blur, with what its taps reach beyond either end
     return _take(t, m.BLURRED, size, 4 * (wide + taps))
+
+
+@njit
+def _write_key(t, n):
+    """The key of sample n, in the order of `codes`, as `rng.Keys.counter` makes it."""
+    key, number = words(get(t, m.KEY), KEY_LENGTH), field(get(t, m.IDS), n)
+    key[KEY_C2], key[KEY_C3] = uint32(number), uint32(((number >> 32) << EPOCH_BITS) | get(t, m.EPOCH))
+    key[KEY_OCCURRENCE] = uint32(field(get(t, m.OCCURRENCES), n) << OCCURRENCE_SHIFT)
+    key[KEY_LOW], key[KEY_HIGH] = uint32(get(t, m.SEED_LOW)), uint32(get(t, m.SEED_HIGH))
 
 
 @kernel
@@ -145,10 +163,11 @@ def lay_out(inputs, samples):
 
     Gives -1 - n instead where the partner of sample n is not one of the samples.
 
-    inputs: [memory.SLOTS] int64, the first TARGET_KIND + 1 set
+    inputs: [memory.SLOTS] int64, those of `memory.GIVEN` set
     """
     most = np.ones(6, np.int64)
     t = inputs.ctypes.data
+    put(t, m.SAMPLES, samples)
     stray = _measure(t, 0, samples, most)
     if stray >= 0:
         return -1 - stray
@@ -156,23 +175,26 @@ def lay_out(inputs, samples):
 
 
 @kernel
-def run_samples(first, last, inputs, memory):
-    """Samples first to last - 1.  inputs: as `lay_out` left it, shared by all threads; memory: this thread's, aligned
-    to 64 bytes"""
+def run_samples(inputs, memory):
+    """Samples, as long as there are any that no other thread took: one at a time, since they differ in what they cost.
+
+    inputs: as `lay_out` left it, shared by all threads; memory: this thread's, aligned to 64 bytes"""
     table = inputs.copy()
-    t, base = table.ctypes.data, memory.ctypes.data
+    t, base, shared = table.ctypes.data, memory.ctypes.data, inputs.ctypes.data
     for slot in range(m.BUFFER_A, m.SLOTS):
-        if slot != m.PITCH and slot != m.SCRATCH_LONG:
-            put(t, slot, get(t, slot) + base)
+        put(t, slot, get(t, slot) + base)
     # rows beyond the last are multiplied too: what they hold decides nothing, but must not be slow to multiply
     for i in range(get(t, m.MIDDLE) - base, get(t, m.WIDE) - base):
         memory[i] = 0
-    for n in range(first, last):
+    while True:
+        n = take_next(shared + 8 * m.NEXT_SAMPLE)
+        if n >= get(t, m.SAMPLES):
+            break
         put(t, m.INT_ROW, get(t, m.INTS) + n * get(t, m.INT_BYTES))
         put(t, m.FLOAT_ROW, get(t, m.FLOATS) + n * get(t, m.FLOAT_BYTES))
         put(t, m.DOUBLE_ROW, get(t, m.DOUBLES) + n * get(t, m.DOUBLE_BYTES))
-        put(t, m.KEY, get(t, m.KEYS) + n * _KEY)
+        _write_key(t, n)
         sample(t, n)
     settle_streams()
-    # the table lives until here
-    return table[0]
+    # both tables live until here
+    return table[0] + inputs[0]

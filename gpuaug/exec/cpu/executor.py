@@ -4,35 +4,26 @@ output.
 Between two mixes a sample stays in the workspace of its thread.  A pass without a compiled rule is run by the
 reference."""
 
-import ctypes
-import itertools
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug import fuse, ir, rng, windows
 from gpuaug.exec import bounds, reference
-from gpuaug.exec.cpu import layout
+from gpuaug.exec.cpu import blocks, layout
+from gpuaug.exec.cpu.team import together
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 # below this many pixels waking a thread costs more than it saves
 _WORTH_A_THREAD = 1 << 15
-_CHUNKS_A_THREAD = 4
-_LARGE = 1 << 22
-# instructions that read no key: what only crops, resizes and normalises need not be told who its samples are
-_KEYLESS = {layout.HALT, layout.RESAMPLE, codes.AFFINE, codes.NORMALIZE}
-_NO_KEYS = np.zeros((1, codes.KEY_LENGTH), np.uint32)
+_LOW = 0xFFFFFFFF
 # what the compiled rows read; torch makes float32 of the rest
 _TAKEN = (torch.uint8, torch.float32)
 
@@ -51,7 +42,6 @@ class Rows:
     longest: int  # the most instructions that one sample can run
     shape: tuple[int, int, int]  # (C, H, W) of what comes out
     finish: ir.Finish | None
-    keyless: bool  # whether no instruction takes words of the keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,50 +179,38 @@ def _rows(passes: ir.Sequence, frame: ir.Frame, after: ir.Frame, keys: rng.Keys)
         encode.longest(passes),
         (after.channels, *after.fixed),
         finish,
-        {row[layout.OP] for row in made.rows} <= _KEYLESS,
     )
 
 
 def _native(step: Rows, images: Images, threads: int) -> Tensor:
     """Passes by compiled rows.  images: uint8 or float32"""
-    from gpuaug.exec.cpu import memory
-    from gpuaug.exec.cpu.entry import lay_out
+    # entry and memory import Numba, which takes a while
+    from gpuaug.exec.cpu import entry, memory
 
     if isinstance(images, Ragged) and images.windows is not None:
         windows.check(images, _reads(step))
     n, finish = len(step.keys), step.finish
     dtype = _made(finish)
-    layout = finish.memory_format if finish else torch.contiguous_format
-    out = _on_large_pages(torch.empty((n, *step.shape), dtype=dtype, memory_format=layout, device="cpu"))
+    memory_format = finish.memory_format if finish else torch.contiguous_format
+    out = _output((n, *step.shape), dtype, memory_format)
     if n:
-        columns = [t.numpy() for t in (step.ints, step.floats, step.doubles)]
-        tables = [step.code, step.consts, *columns, _sources(images), _NO_KEYS if step.keyless else _keys(step.keys)]
-        code, consts, ints, floats, doubles, sources, key = (a.ctypes.data for a in tables)
+        sources, source = _sources(images)
+        keys = step.keys
+        ids, occurrence = keys.ids.contiguous(), keys.occurrence.contiguous()
         inputs = np.zeros(memory.SLOTS, np.int64)
-        kind = int(images.dtype == torch.uint8)
-        inputs[: memory.TARGET_KIND + 1] = (
-            *(
-                code,
-                len(step.code),
-                consts,
-                ints,
-                columns[0].strides[0],
-                floats,
-                columns[1].strides[0],
-                doubles,
-                columns[2].strides[0],
-            ),
-            *(sources, kind, key, *step.channels, step.longest),
+        inputs[: len(memory.GIVEN)] = (
+            *(step.code.ctypes.data, len(step.code), step.consts.ctypes.data),
+            *(v for t in (step.ints, step.floats, step.doubles) for v in (t.data_ptr(), t.stride(0) * t.itemsize)),
+            *(sources.ctypes.data, *source, int(images.dtype == torch.uint8)),
+            *(ids.data_ptr(), occurrence.data_ptr(), int(keys.epoch), keys.seed & _LOW, keys.seed >> 32),
+            *(*step.channels, step.longest),
             *(out.data_ptr(), *(s * out.itemsize for s in out.stride()), _goes_out(out)),
         )
-        pixels = n * step.shape[1] * step.shape[2]
-        size = int(lay_out(inputs, n))
+        size = int(entry.lay_out(inputs, n))
         if size < 0:
             raise ValueError(_stray(-size - 1, n))
-        # memory that is touched for the first time costs more than a row of stages: one piece a thread, for all of its
-        # samples
-        workers = [_Worker(inputs, _workspace(size)) for _ in range(min(threads, n, 1 + pixels // _WORTH_A_THREAD))]
-        _share_out(workers, n, -(-n * _WORTH_A_THREAD // pixels))
+        team = min(threads, n, 1 + n * step.shape[1] * step.shape[2] // _WORTH_A_THREAD)
+        together([partial(entry.run_samples, inputs, _workspace(size)) for _ in range(team)])
     return out.to(finish.dtype) if finish and finish.dtype != dtype else out
 
 
@@ -267,7 +245,7 @@ def _cut(step: Rows, images: Tensor, threads: int) -> Tensor:
     box = box.clip(0, (w, h, w, h))
     sizes = (box[:, 2:] - box[:, :2]).clip(0).prod(1) * c
     ends = np.cumsum(sizes)
-    kept = _on_large_pages(torch.empty(max(int(ends[-1]), 1), dtype=torch.float32, device="cpu")).numpy()
+    kept = blocks.empty((max(int(ends[-1]), 1),), torch.float32).numpy()
     sn, sc, sy, _ = (4 * s for s in images.stride())
     planes = images.is_contiguous()
     about = np.array((images.data_ptr(), sn, sc, sy, c, int(planes)), np.int64)
@@ -275,10 +253,7 @@ def _cut(step: Rows, images: Tensor, threads: int) -> Tensor:
     team = min(threads, n, 1 + n * h * w // _WORTH_A_THREAD)
     for back in (False, True):
         # all are out before the first goes in
-        def part(first: int, last: int, back: bool = back) -> None:
-            cut.move_boxes(first, last, *given, back)
-
-        _share_out([part] * team, n)
+        together([partial(cut.move_boxes, np.zeros(1, np.int64), *given, back)] * team)
     return images.to(step.finish.dtype) if step.finish else images
 
 
@@ -288,59 +263,40 @@ def _goes_out(out: Tensor) -> int:
 
     if out.dtype == torch.uint8:
         return memory.BYTE_OUT
-    return memory.STREAMED_OUT if out.numel() * out.element_size() >= _LARGE else memory.FLOAT_OUT
+    return memory.STREAMED_OUT if out.numel() * out.element_size() >= blocks.LARGE else memory.FLOAT_OUT
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """One thread's part in a launch."""
-
-    inputs: np.ndarray[Any, Any]
-    memory: np.ndarray[Any, Any]
-
-    def __call__(self, first: int, last: int) -> None:
-        from gpuaug.exec.cpu.entry import run_samples
-
-        run_samples(first, last, self.inputs, self.memory)
+def _output(shape: tuple[int, int, int, int], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """Memory for a batch [N, C, H, W]."""
+    if memory_format != torch.channels_last:
+        return blocks.empty(shape, dtype)
+    n, c, h, w = shape
+    return blocks.empty((n, h, w, c), dtype).permute(0, 3, 1, 2)
 
 
 def _workspace(size: int) -> np.ndarray[Any, Any]:
     """Bytes that start at a multiple of 64."""
-    memory = _on_large_pages(torch.empty(size + 64, dtype=torch.uint8, device="cpu"))
+    memory = blocks.empty((size + 64,), torch.uint8)
     first = -memory.data_ptr() % 64
-    return memory[first : first + size].numpy()  # type: ignore[no-any-return]
+    return memory.numpy()[first : first + size]  # type: ignore[no-any-return]
 
 
-def _on_large_pages(memory: Tensor) -> Tensor:
-    """Ask Linux for pages of 2 MiB: fresh ones of 4 KiB cost more than the pixels written to them."""
-    size = memory.numel() * memory.element_size()
-    if size >= _LARGE and sys.platform == "linux":
-        page = 4096
-        first = -(-memory.data_ptr() // page) * page
-        last = (memory.data_ptr() + size) // page * page
-        # only advice: what it returns does not matter
-        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 14)
-    return memory
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
-
-
-def _sources(images: Images) -> np.ndarray[Any, Any]:
-    """Every image in the fields of `layout`: [N, IMAGE_LENGTH] int64."""
+def _sources(images: Images) -> tuple[np.ndarray[Any, Any], tuple[int, int]]:
+    """The images in the fields of `layout`, [N or 1, IMAGE_LENGTH] int64; and bytes from one sample's row to the next,
+    and from one's pixels to the next's where all share a row."""
     if isinstance(images, Ragged):
-        out = np.empty((len(images), 6), np.int64)
+        out = np.empty((len(images), layout.IMAGE_LENGTH), np.int64)
         out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
         out[:, 3:] = images.strides * images.dtype.itemsize
-        return out
+        return out, (8 * layout.IMAGE_LENGTH, 0)
     store = images.store if isinstance(images, Gathered) else images
     sn, sc, sy, sx = (s * store.itemsize for s in store.stride())
-    out = np.empty((len(images), 6), np.int64)
-    out[:] = (store.data_ptr(), *images.shape[2:], sy, sx, sc)
-    out[:, 0] += (images.index.numpy() if isinstance(images, Gathered) else np.arange(len(images))) * sn
-    return out
+    out = np.array([(store.data_ptr(), *store.shape[2:], sy, sx, sc)], np.int64)
+    if not isinstance(images, Gathered):
+        return out, (0, sn)
+    out = out.repeat(len(images), 0)
+    out[:, 0] += images.index.numpy() * sn
+    return out, (8 * layout.IMAGE_LENGTH, 0)
 
 
 def _reads(step: Rows) -> Tensor | None:
@@ -352,47 +308,3 @@ def _reads(step: Rows) -> Tensor | None:
     if first[0] == layout.PROJECT:
         return window
     return windows.within(window, source, ir.BORDERS[first[layout.BORDER]])
-
-
-def _keys(keys: rng.Keys) -> np.ndarray[Any, Any]:
-    """The key of every sample, in the order of `codes`: [N, KEY_LENGTH] uint32."""
-    out = np.empty((len(keys), codes.KEY_LENGTH), np.uint32)
-    c2, c3 = keys.counter()
-    out[:, codes.KEY_C2], out[:, codes.KEY_C3] = c2.numpy(), c3.numpy()
-    out[:, codes.KEY_LOW], out[:, codes.KEY_HIGH] = keys.seed & 0xFFFFFFFF, keys.seed >> 32
-    out[:, codes.KEY_OCCURRENCE] = keys.occurrence.numpy() << codes.OCCURRENCE_SHIFT
-    return out
-
-
-# ---- threads
-
-
-def _share_out(workers: Sequence[Callable[[int, int], None]], n: int, few: int = sys.maxsize) -> None:
-    """Share n samples among workers, this thread's and others': each takes the next few, at most, until none are
-    left."""
-    if len(workers) == 1:
-        workers[0](0, n)
-        return
-    # small parts, so that nobody waits long for the last; next() on a counter is atomic, so that no lock is needed
-    size = min(few, max(1, n // (len(workers) * _CHUNKS_A_THREAD)))
-    counter = itertools.count(0, size)
-
-    def work(worker: Callable[[int, int], None]) -> None:
-        for first in counter:
-            if first >= n:
-                return
-            worker(first, min(first + size, n))
-
-    pool = _pool(os.getpid(), len(workers) - 1)
-    helpers = [pool.submit(work, w) for w in workers[1:]]
-    try:
-        work(workers[0])
-    finally:
-        for h in helpers:
-            h.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads kept between calls.  A forked process, which has none of its parent's, makes its own."""
-    return ThreadPoolExecutor(threads, "gpuaug")

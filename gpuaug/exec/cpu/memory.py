@@ -137,43 +137,46 @@ def prefetch(typingctx, address):
     return types.void(types.int64), codegen
 
 
-# ---- the table: what the host fills in,
-INPUTS = (
-    CODE,
-    ROWS_OF_CODE,
-    CONSTS,
-    INTS,
-    INT_BYTES,
-    FLOATS,
-    FLOAT_BYTES,
-    DOUBLES,
-    DOUBLE_BYTES,
-    SOURCES,
-    SOURCE_KIND,
-    KEYS,
-    CHANNELS,
-    MOST_CHANNELS,
-    LONGEST,
-) = range(15)
-TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(15, 21)
+# ---- the table: what the host fills in: the plan and its parameters,
+CODE, ROWS_OF_CODE, CONSTS, INTS, INT_BYTES, FLOATS, FLOAT_BYTES, DOUBLES, DOUBLE_BYTES = range(9)
+# the images: rows of `layout`, bytes from one sample's row to the next, and bytes that each sample's pixels lie after
+# those of the one before where samples share a row; whether bytes
+SOURCES, SOURCE_ROW, SOURCE_SAMPLE, SOURCE_KIND = range(9, 13)
+# what the keys of samples are made of: the address of their ids and of their occurrences, and numbers
+IDS, OCCURRENCES, EPOCH, SEED_LOW, SEED_HIGH = range(13, 18)
+CHANNELS, MOST_CHANNELS, LONGEST = range(18, 21)
+TARGET, TARGET_SAMPLE, TARGET_CHANNEL, TARGET_ROW, TARGET_COLUMN, TARGET_KIND = range(21, 27)
+GIVEN = range(27)
+# how many samples there are, and the next that a thread takes, which is 0 at first
+SAMPLES, NEXT_SAMPLE = range(27, 29)
 # what TARGET_KIND says goes out: floats, bytes, or floats past the caches, which could not hold them all
 FLOAT_OUT, BYTE_OUT, STREAMED_OUT = range(3)
 # the sample at work: its parameters, and the image as it stands: address, size, strides in bytes of row, column and
 # channel, whether bytes, and which buffer (0: none, it is the source)
-INT_ROW, FLOAT_ROW, DOUBLE_ROW, KEY, ADDRESS, HEIGHT, WIDTH, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(21, 33)
+INT_ROW, FLOAT_ROW, DOUBLE_ROW, ADDRESS, HEIGHT, WIDTH, ROW, COLUMN, CHANNEL, BYTES, BUFFER = range(29, 40)
 # a resample at work: window, source and live rectangle (as in `layout`), how pixels lie, columns that are read, whether
 # columns are mapped, and the address of its doubles
-X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(33, 50)
+X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAPPED, PLACE = range(40, 57)
 # a move at work: the columns of the output that follow one another in the source, where in a row of it the first one
 # is, and bytes from each to the next
-RUN_FIRST, RUN_LAST, RUN_START, RUN_STEP = range(50, 54)
-# addresses in the workspace of the thread
-BUFFER_A, BUFFER_B, TILE, PITCH, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, SCRATCH_LONG, ROW_WEIGHTS, ADDRESSES = range(
-    54, 66
-)
+RUN_FIRST, RUN_LAST, RUN_START, RUN_STEP = range(57, 61)
+# numbers of the workspace, and addresses in that of the thread
+PITCH, SCRATCH_LONG = range(61, 63)
+BUFFER_A, BUFFER_B, TILE, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, ROW_WEIGHTS, ADDRESSES, KEY = range(63, 74)
 PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, BLURRED, SLOTS = range(
-    66, 84
+    74, 92
 )
+
+
+@intrinsic
+def take_next(typingctx, address):
+    """The number at an address, which becomes one more, whatever other threads do meanwhile."""
+
+    def codegen(context, builder, signature, args):
+        place = builder.inttoptr(args[0], _POINTER)
+        return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(types.int64), codegen
 
 
 # not functions that are inlined: there are hundreds of calls, each of which Numba would compile anew

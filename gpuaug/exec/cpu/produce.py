@@ -13,7 +13,6 @@ from gpuaug.exec.cpu.layout import (
     IMAGE_ADDRESS,
     IMAGE_CHANNEL,
     IMAGE_COLUMN,
-    IMAGE_LENGTH,
     IMAGE_ROW,
     IS_NEAREST,
     LEFT,
@@ -58,6 +57,8 @@ from gpuaug.exec.cpu.memory import (
     ROW,
     SHARE,
     SOURCE_KIND,
+    SOURCE_ROW,
+    SOURCE_SAMPLE,
     SOURCES,
     WEIGHTS,
     WIDTH,
@@ -75,8 +76,6 @@ from gpuaug.exec.cpu.memory import (
     longs,
 )
 from gpuaug.numba_cache import njit
-
-_IMAGE = 8 * IMAGE_LENGTH
 
 
 @njit
@@ -126,7 +125,8 @@ def produce_row(t, code, row, pitch, y, h, w, c):
 @njit
 def _mix(t, code, row, pitch, y, w, c):
     ints = ints_of(t, code)
-    other = get(t, SOURCES) + _IMAGE * field(ints, PARTNER)
+    partner = field(ints, PARTNER)
+    other = get(t, SOURCES) + partner * get(t, SOURCE_ROW)
     op = field(code, OP)
     both = op == MIXUP or (op == MIX_INSIDE and load_float(floats_of(t, code)) != float32(0.0))
     first, last = int64(0), w
@@ -136,7 +136,7 @@ def _mix(t, code, row, pitch, y, w, c):
         if y < field(ints, BOX + TOP) or y >= field(ints, BOX + BOTTOM) or first >= last:
             return
     count = last - first
-    other_address = field(other, IMAGE_ADDRESS) + first * field(other, IMAGE_COLUMN)
+    other_address = field(other, IMAGE_ADDRESS) + partner * get(t, SOURCE_SAMPLE) + first * field(other, IMAGE_COLUMN)
     for k in range(c):
         x = row + k * pitch + 4 * first
         to = get(t, COSINE) if both else x

@@ -39,6 +39,8 @@ from gpuaug.exec.cpu.memory import (
     PITCH,
     ROW,
     SOURCE_KIND,
+    SOURCE_ROW,
+    SOURCE_SAMPLE,
     SOURCES,
     STACK,
     STREAMED_OUT,
@@ -64,7 +66,7 @@ from gpuaug.numba_cache import njit
 
 NOWHERE, IMAGE, OUT = 0, 1, 2
 _LINE = 64
-_INSTRUCTION, _SOURCE = 8 * LENGTH, 8 * IMAGE_LENGTH
+_INSTRUCTION = 8 * LENGTH
 
 
 @njit
@@ -107,9 +109,10 @@ def _produces(op):
 @njit
 def start(t, n):
     """Make the source of sample n the image at work."""
-    source = get(t, SOURCES) + _SOURCE * n
+    source = get(t, SOURCES) + n * get(t, SOURCE_ROW)
     for k in range(IMAGE_LENGTH):
         put(t, ADDRESS + k, field(source, k))
+    put(t, ADDRESS, get(t, ADDRESS) + n * get(t, SOURCE_SAMPLE))
     put(t, BYTES, get(t, SOURCE_KIND))
     put(t, BUFFER, 0)
 
