@@ -35,7 +35,8 @@ PARTNER, LABELS = "partners of a mix", "labels of a mix"
 def specialisations() -> list[dict[str, Any]]:
     """What to compile, one dictionary a kernel; its "name" tells them apart.
 
-    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged), "program", "reduction"
+    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged,
+    whether ragged images are planar), "program", "reduction"
     and "following" (fields of chain.ChainProgram, and of the chain.Reduction that the launch is for and that it gathers
     for the next), "widths" (columns of the tables), "cells" (columns of the cells), "size" and "out" (of the images
     written), "trips" and "chances" (how often loops and branches run, for kernels/tools/sass.py)."""
@@ -77,12 +78,13 @@ def source_of(entry: dict[str, Any]) -> Any:
 
     given = entry["source"]
     shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
+    planar = given.get("planar", False)
     data = (
-        torch.empty(1, dtype=torch.int64, device="cpu")
+        torch.empty((1, 3) if planar else 1, dtype=torch.int64, device="cpu")
         if strides is None
         else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     )
-    return Source(data, dtype, shape[1], ragged=strides is None)
+    return Source(data, dtype, shape[1], ragged=strides is None, planar=planar)
 
 
 def compiled(entry: dict[str, Any], target: int) -> Any:

@@ -1,12 +1,15 @@
 """Bytes of images read as aligned words, wherever a row begins, and integers made floats without a conversion.
 
-Images lie in memory as [H, W, 3] uint8.  A word that holds a byte that is wanted lies wholly within what was allocated
-around it; words that hold none are read at the nearest that does, so that nothing else is touched.
+Images lie in memory as [H, W, 3] uint8, or as three planes [H, W].  A word that holds a byte that is wanted lies wholly
+within what was allocated around it; words that hold none are read at the nearest that does, so that nothing else is
+touched.
 
 An image is below 2 GiB: offsets in it are 32 bits wide."""
 
 import triton
 import triton.language as tl
+
+from gpuaug_kernels.tuples import Image
 
 
 @triton.jit
@@ -79,6 +82,31 @@ def load_taps(words, at, end, COUNT: tl.constexpr):
         b, c = tl.load(words + first + 1), tl.load(words + first + 2)
         out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, final, shift)
     return out
+
+
+@triton.jit
+def load_plane(image, CHANNEL: tl.constexpr, at, end, COUNT: tl.constexpr):
+    """COUNT bytes of a plane from a place on, the first lowest; what lies beyond them is anything.
+
+    at, end: the first and the last of these bytes, beyond the plane's first, int32; COUNT: 1, 2 or 4"""
+    plane = Image(image.data + CHANNEL * image.channel_stride, 0, image.row_stride, 1)
+    words, beyond = word_base(plane, 4)
+    first = at + beyond
+    a = tl.load(words + (first >> 2))
+    b = a
+    if COUNT > 1:
+        b = tl.load(words + ((end + beyond) >> 2))
+    return funnel(a, b, ((first & 3) * 8).to(tl.uint32))
+
+
+@triton.jit
+def load_planes(image, at, end, COUNT: tl.constexpr):
+    """The same of all three planes."""
+    return (
+        load_plane(image, 0, at, end, COUNT),
+        load_plane(image, 1, at, end, COUNT),
+        load_plane(image, 2, at, end, COUNT),
+    )
 
 
 @triton.jit
