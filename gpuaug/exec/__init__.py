@@ -2,7 +2,8 @@
 
 Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
-source)`; `run(plan, source)`, the two together; and `follow_labels`, as `targets.follow`."""
+source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.accounted`, and `follow_labels`, as
+`targets.follow`, of what that gives."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gpuaug import ir, mixing
+from gpuaug import ir
 from gpuaug.exec.steps import Step, Stored
 from gpuaug.exec.steps import name as words
 from gpuaug.fuse import Plan
@@ -64,7 +65,7 @@ def _head(name: str, made: tuple[Step, ...], recipe: Any, plan: Plan) -> str:
     """What the steps come to."""
     if name == "triton":
         drawing = 0 if isinstance(recipe, str) else recipe.kernels
-        labels = int(mixing.is_single(plan.mixes))
+        labels = load(name).label_launches(plan.mixes)
         total = drawing + labels + sum(len(step.launches) for step in made)
         return (
             f", {_count(total, 'kernel')}"

@@ -29,7 +29,7 @@ FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
 # the kernels that find partners, and mix labels
-PARTNER, LABELS = "partners of a mix", "labels of a mix"
+PARTNER, LABELS, CHAINED = "partners of a mix", "labels of a mix", "labels of two mixes and a crop"
 
 
 def specialisations() -> list[dict[str, Any]]:
@@ -119,18 +119,26 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
 def draw_names() -> list[str]:
     """The kernels that draw, and that of the labels which follow."""
-    return [*(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))), PARTNER, LABELS]
+    return [
+        *(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))),
+        PARTNER,
+        LABELS,
+        CHAINED,
+    ]
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
-    from gpuaug_kernels import draws, labels
+    from gpuaug_kernels import draws, label_chains, labels
 
     if name == LABELS:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0
+    if name == CHAINED:
+        crop, cut, mean = (codes.MOVED, 0, 0, 1), (codes.CUTMIX, 15, 0, 0), (codes.MIXUP, 19, 1, 0)
+        return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
