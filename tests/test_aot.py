@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[1]
 CEILINGS = {
     "flip + normalise": 75,
     "weak": 410,
-    "weak, dense NCHW": 468,
+    "weak, dense NCHW": 515,
+    "weak, planar": 490,
+    "moderate, dense NCHW": 615,
+    "moderate, dense NCHW, launch 1": 125,
     "moderate": 517,
     "moderate, launch 1": 155,
     "moderate + erasing + CutMix": 517,
@@ -85,17 +88,17 @@ def test_no_kernel_spills(report):
 
 
 def test_accesses_are_as_wide_as_addresses_allow(report):
-    """Bytes of a thread's access: a word of three channels of bytes, two pixels of an intermediate, four floats of a
+    """Bytes of a thread's access: a word of bytes, two pixels of an intermediate, four floats of a
     plane; three channels that come last are words of which a warp writes 96 bytes."""
     entries = {e["name"]: e for e in aot.specialisations()}
-    interleaved = {n for n, e in entries.items() if e["source"]["dtype"] == "uint8" and n != "weak, dense NCHW"}
+    photographs = {n for n, e in entries.items() if e["source"]["dtype"] == "uint8"}
     between = {n for n, e in entries.items() if e["source"]["dtype"] == "uint16"}
     flat = {n for n, e in entries.items() if not e["out"]["channels_last"] and not e["reduction"]}
-    assert len(interleaved) >= 8 and len(between) >= 4 and len(flat) >= 3, "vacuous"
+    assert len(photographs) >= 10 and len(between) >= 4 and len(flat) >= 3, "vacuous"
     for r in report:
         name, entry = r["name"], entries[r["name"]]
         moved = entry["program"]["records"][0] in (codes.PIXEL, codes.FLOOR)
-        if name in interleaved:
+        if name in photographs:
             assert r["load"] == (8 if moved else 4), r
         if name in between and moved:
             assert r["load"] == 16, r

@@ -7,6 +7,7 @@ source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.account
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -33,20 +34,28 @@ def choose(backend: str, device: torch.device) -> str:
     """The executor that "auto" stands for on a device; any other name stands for itself."""
     if backend != "auto":
         return backend
-    if device.type == "cuda" and find_spec("triton"):
+    if device.type == "cuda" and _has_triton():
         return "triton"
     return "cpu" if device.type == "cpu" else "reference"
 
 
 def load(name: str) -> ModuleType:
     """An executor by name; raises RuntimeError naming what is not installed."""
-    if name == "triton" and not find_spec("triton"):
+    # import_module and find_spec look for more at every call
+    known = sys.modules.get(f"gpuaug.exec.{name}")
+    if known is not None:
+        return known
+    if name == "triton" and not _has_triton():
         raise RuntimeError(
             'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); '
             'use backend="auto"'
         )
-    # import_module looks for more at every call
-    return sys.modules.get(f"gpuaug.exec.{name}") or import_module(f"gpuaug.exec.{name}")
+    return import_module(f"gpuaug.exec.{name}")
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def describe(plan: Plan, name: str, recipe: Any) -> str:
