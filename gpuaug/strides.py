@@ -35,8 +35,8 @@ def _packed(image: Tensor) -> bool:
 
 
 def _planar(image: Tensor) -> bool:
-    (height, width, _), (row, column, _) = image.shape, image.stride()
-    return (width == 1 or column == 1) and height * row < _FAR
+    (height, width, channels), (row, column, channel) = image.shape, image.stride()
+    return (width == 1 or column == 1) and (channels - 1) * channel + height * row < _FAR
 
 
 def _in_planes(image: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 CEILINGS = {
     "flip + normalise": 75,
     "weak": 410,
-    "weak, dense NCHW": 515,
-    "weak, planar": 490,
-    "moderate, dense NCHW": 615,
+    "weak, dense NCHW": 468,
+    "weak, planar": 466,
+    "moderate, dense NCHW": 590,
     "moderate, dense NCHW, launch 1": 125,
     "moderate": 517,
     "moderate, launch 1": 155,

@@ -205,12 +205,12 @@ def source_form(source: Source, program: ChainProgram) -> int:
     if source.dtype == torch.uint16:
         return codes.PIXELS16
     _, c, y, x = source.strides()
-    small = source.ragged or y * source.data.shape[2] < 2**31
+    small = source.ragged or 2 * c + y * source.data.shape[2] < 2**31
     words = source.dtype == torch.uint8 and program.channels == source.channels == 3 and small
     if words and (c, x) == (1, 3):
         return codes.WORDS
-    # a pitch of 1 would be a constant, which has no type
-    return codes.PLANES if words and x == 1 != y else codes.EACH
+    # a stride of 1 would be a constant, which has no type
+    return codes.PLANES if words and x == 1 and 1 not in (c, y) else codes.EACH
 
 
 def rows_aligned(source: Source) -> bool:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from gpuaug_kernels.constants import CUBIC, LANCZOS, NOTHING, PLANES, TRIANGLE
-from gpuaug_kernels.words import level_bits, level_float, load_planes, load_taps, word_base
+from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
 
 
 @triton.jit
@@ -126,10 +126,8 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
             upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
             lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
             if FORM == PLANES:
-                a0, b0, c0 = load_planes(image, upper, upper + (TAPS - 1), TAPS)
-                a1, b1, c1 = load_planes(image, lower, lower + (TAPS - 1), TAPS)
-                r0, g0, s0 = plane_sums(a0, b0, c0, w0, w1, w2, w3, bits, TAPS)
-                r1, g1, s1 = plane_sums(a1, b1, c1, w0, w1, w2, w3, bits, TAPS)
+                r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, bits, TAPS)
+                r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, bits, TAPS)
             else:
                 a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), TAPS)
                 a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), TAPS)
@@ -162,18 +160,23 @@ def row_sums(a, b, c, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
 
 
 @triton.jit
-def plane_sums(r, g, b, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
-    """The same of taps that lie in three planes.  r, g, b: their bytes, uint32"""
-    red, green, blue = w0 * level_float(r, 0, bits), w0 * level_float(g, 0, bits), w0 * level_float(b, 0, bits)
+def plane_sums(image, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+    """The same of taps that lie in three planes.  at: the first, beyond the plane's first byte"""
+    return (
+        plane_sum(image, 0, at, w0, w1, w2, w3, bits, TAPS),
+        plane_sum(image, 1, at, w0, w1, w2, w3, bits, TAPS),
+        plane_sum(image, 2, at, w0, w1, w2, w3, bits, TAPS),
+    )
+
+
+@triton.jit
+def plane_sum(image, CHANNEL: tl.constexpr, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+    """The same of one plane."""
+    taps = load_plane(image, CHANNEL, at, at + (TAPS - 1), bits, TAPS)
+    out = w0 * taps[0]
     if TAPS > 1:
-        red += w1 * level_float(r, 1, bits)
-        green += w1 * level_float(g, 1, bits)
-        blue += w1 * level_float(b, 1, bits)
+        out += w1 * taps[1]
     if TAPS > 2:
-        red += w2 * level_float(r, 2, bits)
-        green += w2 * level_float(g, 2, bits)
-        blue += w2 * level_float(b, 2, bits)
-        red += w3 * level_float(r, 3, bits)
-        green += w3 * level_float(g, 3, bits)
-        blue += w3 * level_float(b, 3, bits)
-    return red, green, blue
+        out += w2 * taps[2]
+        out += w3 * taps[3]
+    return out

@@ -11,7 +11,7 @@ from gpuaug_kernels.point import load_channels
 from gpuaug_kernels.source import gather, snap_mean, to_unit, unit_scale
 from gpuaug_kernels.taps import to_int32
 from gpuaug_kernels.tuples import Sums
-from gpuaug_kernels.words import level_bits, level_float, load_planes, load_taps, word_base
+from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
 
 
 @triton.jit
@@ -97,9 +97,11 @@ def add_row(sums, image, i, y, x, fx, fy, mask, FORM: tl.constexpr):
     w = tl.where(row, tl.where(first == x, near, tl.where(first == x + 1, far, 0.0)), 0.0)
     v = tl.where(row & (width > 1), tl.where(first == x, far, tl.where(first == x - 1, near, 0.0)), 0.0)
     if FORM == PLANES:
-        a, b, c = load_planes(image, at + first, at + first + tl.where(width > 1, 1, 0), 2)
-        r0, g0, b0 = level_float(a, 0, bits), level_float(b, 0, bits), level_float(c, 0, bits)
-        r1, g1, b1 = level_float(a, 1, bits), level_float(b, 1, bits), level_float(c, 1, bits)
+        at += first
+        end = at + tl.where(width > 1, 1, 0)
+        r0, r1, _, _ = load_plane(image, 0, at, end, bits, 2)
+        g0, g1, _, _ = load_plane(image, 1, at, end, bits, 2)
+        b0, b1, _, _ = load_plane(image, 2, at, end, bits, 2)
     else:
         words, beyond = word_base(image, 4)
         at += 3 * first + beyond

@@ -9,8 +9,6 @@ An image is below 2 GiB: offsets in it are 32 bits wide."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.tuples import Image
-
 
 @triton.jit
 def magic_float(x):
@@ -65,6 +63,12 @@ def level_float(word, K: tl.constexpr, bits):
 
 
 @triton.jit
+def level_byte(x, bits):
+    """The same of a byte that is loaded alone.  x: uint8"""
+    return ((x.to(tl.uint32) << 15) | bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def load_taps(words, at, end, COUNT: tl.constexpr):
     """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
 
@@ -85,28 +89,30 @@ def load_taps(words, at, end, COUNT: tl.constexpr):
 
 
 @triton.jit
-def load_plane(image, CHANNEL: tl.constexpr, at, end, COUNT: tl.constexpr):
-    """COUNT bytes of a plane from a place on, the first lowest; what lies beyond them is anything.
+def load_plane(image, CHANNEL: tl.constexpr, at, end, bits, COUNT: tl.constexpr):
+    """256 + a byte, of COUNT bytes of a plane from a place on: four values, of which the first COUNT count.
 
-    at, end: the first and the last of these bytes, beyond the plane's first, int32; COUNT: 1, 2 or 4"""
-    plane = Image(image.data + CHANNEL * image.channel_stride, 0, image.row_stride, 1)
-    words, beyond = word_base(plane, 4)
-    first = at + beyond
-    a = tl.load(words + (first >> 2))
-    b = a
-    if COUNT > 1:
-        b = tl.load(words + ((end + beyond) >> 2))
-    return funnel(a, b, ((first & 3) * 8).to(tl.uint32))
-
-
-@triton.jit
-def load_planes(image, at, end, COUNT: tl.constexpr):
-    """The same of all three planes."""
-    return (
-        load_plane(image, 0, at, end, COUNT),
-        load_plane(image, 1, at, end, COUNT),
-        load_plane(image, 2, at, end, COUNT),
-    )
+    Four bytes are two words; fewer are read one by one, which takes no more loads.  at, end: the first and the last of
+    them, beyond the plane's first, int32; bits: of level_bits; COUNT: 1, 2 or 4"""
+    plane = CHANNEL * image.channel_stride.to(tl.int32)
+    if COUNT == 4:
+        words, beyond = word_base(image, 4)
+        first = at + (plane + beyond)
+        a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
+        word = funnel(a, b, ((first & 3) * 8).to(tl.uint32))
+        out = (
+            level_float(word, 0, bits),
+            level_float(word, 1, bits),
+            level_float(word, 2, bits),
+            level_float(word, 3, bits),
+        )
+    else:
+        near = level_byte(tl.load(image.data + (at + plane)), bits)
+        far = near
+        if COUNT > 1:
+            far = level_byte(tl.load(image.data + (end + plane)), bits)
+        out = near, far, far, far
+    return out
 
 
 @triton.jit
