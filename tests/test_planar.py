@@ -138,6 +138,17 @@ def test_bytes_of_three_planes_are_read_by_words():
     assert forms == [codes.PLANES, codes.WORDS, codes.WORDS, codes.PLANES]
 
 
+def test_planes_that_lie_too_far_apart_for_words_are_read_value_by_value():
+    frame, keys = ga.ir.Frame(torch.tensor([[9, 9]]), (9, 9), 3, torch.uint8), ga.rng.Keys(5, 0, IDS[:1], IDS[:1] * 0)
+    policy = ga.Policy([CROP])
+    (made,) = executor.prepare(policy._plan(keys, frame, policy._draw(keys, frame)))
+    for plane, pitch, form in ((2**30, 9, codes.EACH), (81, 2**28, codes.EACH), (2**29, 9, codes.PLANES)):
+        x = torch.empty_strided((1, 3, 9, 9), (3 * plane, plane, pitch, 1), dtype=torch.uint8, device="meta")
+        assert launch.source_form(executor._source(x), made.program) == form
+        image = x[0].permute(1, 2, 0)
+        assert (strides.way([image]) == strides.PLANAR) == (form == codes.PLANES)
+
+
 def test_what_lies_otherwise_than_most_is_copied_alone():
     given = pixels()
     mixed = [planes(i) for i in given[:2]] + given[2:]
