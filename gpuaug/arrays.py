@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
 
 def from_array(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor that shares the memory of an array; a copy of an array that torch would warn of, because it is
@@ -71,6 +73,17 @@ def chosen(index: Any, n: int) -> list[int]:
             f"an index must be a number, a slice, a list of numbers or a mask, got {rows.dtype} of shape {rows.shape}"
         )
     return [int(i) for i in rows]
+
+
+def integer_rows(name: str, values: Any, width: int, n: int) -> Rows:
+    """Integers [n, width] on the host."""
+    try:
+        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be integers [{n}, {width}], got {type(values).__name__}") from None
+    if array.dtype.kind not in "iu" or array.shape != (n, width):
+        raise ValueError(f"{name} must be integers [{n}, {width}], got {array.dtype} {list(array.shape)}")
+    return array.astype(np.int64)
 
 
 def short(dtype: torch.dtype) -> str:

@@ -76,7 +76,7 @@ def planned(made: Lowered, keys: rng.Keys, single_resample: bool) -> Plan:
 def prepared(plan: Plan, executor: Any) -> tuple[Any, mixing.Mixes, Through | None]:
     """All of a call that needs no image: what an executor prepares of a plan, the mixes that labels follow, and how
     images go through it."""
-    return executor.prepare(plan), mixing.accounted(plan.mixes), plan.through
+    return executor.prepare(plan), executor.accounted(plan.mixes), plan.through
 
 
 class Done(NamedTuple):

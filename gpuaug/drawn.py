@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.arrays import chosen, put
-from gpuaug.images import Images, Ragged, Rows
+from gpuaug.arrays import Rows, chosen, put
+from gpuaug.images import Images, Ragged
 from gpuaug.rng import Keys
 
 # every piece of packed tables begins at a multiple of this many bytes

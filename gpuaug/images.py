@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from gpuaug.arguments import named
-from gpuaug.arrays import chosen, from_array, from_pil, is_pil, is_tv, put, resolved, short
+from gpuaug.arrays import Rows, chosen, from_array, from_pil, integer_rows, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 from gpuaug.gathered import Gathered
+from gpuaug.strides import arranged, way
 
 # how many channels tell an axis of channels from one of pixels
 CHANNELS = (1, 3, 4)
 _LAYOUTS = ("chw", "hwc")
-Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Ragged:
@@ -28,8 +28,8 @@ class Ragged:
     images: a sequence of tensors, arrays or PIL images.  layout: "chw" or "hwc" for its tensors and arrays; None as in
     a list that a policy is given: an array is [H, W, C]; a tensor is [C, H, W] where its first axis is 1, 3 or 4 and
     its last is not, or where it is a tv_tensor. On a host every image is read by its strides, and nothing is copied; on
-    a GPU one that is not contiguous [H, W, C] is copied once, here. Raises TypeError or ValueError that name the image
-    which does not fit."""
+    a GPU all are where rows of pixels are whole, [H, W, C], or rows of planes, [C, H, W], and one that lies otherwise
+    than most is copied once, here. Raises TypeError or ValueError that name the image which does not fit."""
 
     images: tuple[Tensor, ...]
 
@@ -58,7 +58,7 @@ class Ragged:
         images: the pixels of the windows, each [h, w, C] uint8.  full: (H, W) of every image, [N, 2] integers on the
         host.  windows: (top, left, height, width) in its image, [N, 4], as `Policy.windows` gives them."""
         made = cls(images, "hwc")
-        sizes, places = (_rows(*v, len(made)) for v in (("full", full, 2), ("windows", windows, 4)))
+        sizes, places = (integer_rows(*v, len(made)) for v in (("full", full, 2), ("windows", windows, 4)))
         for n, (image, (height, width), (top, left, high, wide)) in enumerate(
             zip(made.images, sizes.tolist(), places.tolist(), strict=True)
         ):
@@ -90,7 +90,7 @@ class Ragged:
         self._sent: dict[int, Tensor] = {}
         # the one piece of memory that all lie in, contiguous and in order, where it is known
         self._piece: Tensor | None = None
-        self.images = tuple(i.contiguous() for i in images) if images[0].device.type == "cuda" else images
+        self.images = arranged(images) if images[0].device.type == "cuda" else images
         self._full: Rows | None = None
         # (top, left, height, width) of what is in memory, [N, 4] int64; None where all of every image is
         self.windows: Rows | None = None
@@ -152,8 +152,8 @@ class Ragged:
 
     @property
     def addresses(self) -> Tensor:
-        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives, for what is
-        contiguous.  Of a window it is where the first pixel of the whole image would be, which nobody may read."""
+        """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives.  Of a window
+        it is where the first pixel of the whole image would be, which nobody may read."""
         return self._known()[: len(self)]
 
     @property
@@ -170,7 +170,22 @@ class Ragged:
     def corners(self) -> Tensor:
         """What is in memory of every image as a rectangle (x0, y0, x1, y1): [N, 4] int64 on the device of the
         pixels."""
-        return self._known()[4 * self._slots :].view(-1, 4)
+        return self._known()[4 * self._slots : 4 * self._slots + 4 * len(self)].view(-1, 4)
+
+    @property
+    def places(self) -> Tensor:
+        """Where every image begins, as `addresses`, and its strides of rows and of channels, in elements: [N, 3] int64
+        on the device of the pixels."""
+        return self._known()[4 * self._slots + 4 * len(self) :].view(-1, 3)
+
+    @cached_property
+    def way(self) -> str:
+        """How all images lie in memory, as `strides.way` says."""
+        return way(self.images)
+
+    def arranged(self) -> "Ragged":
+        """The same images, all lying in one way."""
+        return Ragged.of(arranged(self.images), self._full, self.windows)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
         """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits
@@ -210,8 +225,8 @@ class Ragged:
         return len(self) + len(self) % 2
 
     def _known(self) -> Tensor:
-        """Addresses, sizes, pitches and corners in one piece, so that a GPU is sent them once for each stream that
-        asks.
+        """Addresses, sizes, pitches, corners and places in one piece, so that a GPU is sent them once for each stream
+        that asks.
 
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
@@ -235,17 +250,18 @@ class Ragged:
     def _host(self) -> Tensor:
         full = np.array([s[:2] for s in self.shapes], np.int64)
         begin = np.array([i.data_ptr() for i in self.images], np.int64)
-        row, column, _ = self.strides.T
+        row, column, channel = self.strides.T
         if self.windows is None:
             corners = np.concatenate([np.zeros_like(full), full[:, ::-1]], 1)
         else:
             corner, sides = self.windows[:, 1::-1], self.windows[:, :1:-1]
             corners = np.concatenate([corner, corner + sides], 1)
             begin = begin - (corner[:, 1] * row + corner[:, 0] * column) * self.dtype.itemsize
-        known = np.zeros(4 * self._slots + 4 * len(self), np.int64)
-        for first, part in zip((0, 1, 3, 4), (begin, full, row, corners), strict=True):
+        known = np.zeros(4 * self._slots, np.int64)
+        for first, part in zip((0, 1, 3), (begin, full, row), strict=True):
             known[first * self._slots :][: part.size] = part.reshape(-1)
-        return torch.from_numpy(known)
+        places = np.stack([begin, row, channel], 1)
+        return torch.from_numpy(np.concatenate([known, corners.reshape(-1), places.reshape(-1)]))
 
     @cached_property
     def strides(self) -> Rows:
@@ -268,17 +284,6 @@ class Ragged:
 
 
 Images = Tensor | Ragged | Gathered
-
-
-def _rows(name: str, values: Any, width: int, n: int) -> Rows:
-    """Integers [n, width] on the host."""
-    try:
-        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be integers [{n}, {width}], got {type(values).__name__}") from None
-    if array.dtype.kind not in "iu" or array.shape != (n, width):
-        raise ValueError(f"{name} must be integers [{n}, {width}], got {array.dtype} {list(array.shape)}")
-    return array.astype(np.int64)
 
 
 def as_images(images: Any) -> Images:

@@ -110,10 +110,13 @@ def _(p: ir.MixUp) -> Tensor:
 
 @left.register
 def _(p: ir.CutMix | ir.MixInside) -> Tensor:
-    whole = _frame(p.size)
-    # of a box that somebody drew, what lies in the image counts
-    taken = _area(_common(p.box.double(), whole)) / _area(whole)
+    taken = _area(box_inside(p)) / _area(_frame(p.size))
     return 1 - (taken if isinstance(p, ir.CutMix) else taken * (1 - p.lam.double()))
+
+
+def box_inside(p: ir.CutMix | ir.MixInside) -> Tensor:
+    """What lies in the image of a box, which somebody may have drawn: [N, 4] float64."""
+    return _common(p.box.double(), _frame(p.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,14 @@ class Pair:
     own: Tensor  # [N] float64, the share that a sample keeps; the rest is its partner's
 
 
-Mixes = ir.Sequence | Pair
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Whose pixels images are made of, whatever mixed them."""
+
+    matrix: Tensor  # [N, N] float64: of image n the share that is of sample m
+
+
+Mixes = ir.Sequence | Pair | Shares
 
 
 def accounted(passes: ir.Sequence) -> Mixes:
@@ -156,14 +166,14 @@ def shares(passes: ir.Sequence, n: int, device: torch.device) -> list[tuple[Tens
     the share of each image that is theirs, [N] float64.  The shares of an image sum to 1.
 
     A pixel that no image fills, as of padding, is of the sample that was padded."""
-    whole = _end(passes, n, device)
+    whole = end(passes, n, device)
     zeros = whole[:, 0]
     start = Trail(torch.arange(n, device=device), zeros[:, None] + 1, whole[:, None], zeros)
     total = _area(whole)
     return [(t.who, _amount(t) / total) for t in _before(passes, [start])]
 
 
-def _end(passes: ir.Sequence, n: int, device: torch.device) -> Tensor:
+def end(passes: ir.Sequence, n: int, device: torch.device) -> Tensor:
     """The rectangle of the images after passes: [N, 4] float64; of mixes that ask for no rectangle one pixel."""
     sized = [p for p in ir.walk(passes) if isinstance(p, ir.Resample | ir.CutMix | ir.MixInside)]
     if not sized:
@@ -249,12 +259,10 @@ def _(p: ir.MixUp, trails: list[Trail]) -> list[Trail]:
 def _(p: ir.CutMix | ir.MixInside, trails: list[Trail]) -> list[Trail]:
     out = []
     for t in trails:
-        # of a box that somebody drew, what lies in the image counts
-        box = _common(p.box[t.who].double(), _frame(p.size[t.who]))
-        inside = _common(t.box, box[:, None])
+        within = _common(t.box, box_inside(p)[t.who][:, None])
         given = t.weight if isinstance(p, ir.CutMix) else t.weight * (1 - p.lam[t.who].double()[:, None])
-        out.append(replace(t, weight=torch.cat([t.weight, -given], 1), box=torch.cat([t.box, inside], 1)))
-        out.append(_of_others(p, t, given, inside))
+        out.append(replace(t, weight=torch.cat([t.weight, -given], 1), box=torch.cat([t.box, within], 1)))
+        out.append(_of_others(p, t, given, within))
     return out
 
 
@@ -262,14 +270,23 @@ def _of_others(p: ir.Mix, t: Trail, weight: Tensor, box: Tensor) -> Trail:
     return Trail(p.partner[t.who], weight, box, torch.zeros_like(t.amount))
 
 
+def pixels_of_one(p: ir.Resample) -> Tensor:
+    """How many pixels of the input one of the output stands for: [N] float64."""
+    m = p.inverse
+    return (m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]).abs()
+
+
+def half_pixel(p: ir.Resample) -> float:
+    """What the edge of a pixel lies beyond its centre; what is rounded down counts from the edge."""
+    return 0.0 if p.kernel == "floor" and not p.integer_shift else 0.5
+
+
 @before.register
 def _(p: ir.Resample, trails: list[Trail]) -> list[Trail]:
     out = []
     for t in trails:
-        matrix = p.inverse[t.who]
-        pixels = (matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]).abs()[:, None]
-        # positions are pixel centres, but what is rounded down counts from the edge of a pixel
-        half = 0.0 if p.kernel == "floor" and not p.integer_shift else 0.5
+        matrix, half = p.inverse[t.who], half_pixel(p)
+        pixels = pixels_of_one(p)[t.who][:, None]
         live = _common(t.box, p.live[t.who].double()[:, None])
         linear, shift = matrix[:, None, :2, :2], matrix[:, None, :2, 2]
         near, far = (

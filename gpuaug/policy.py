@@ -341,9 +341,9 @@ class Policy(Numbered):
         """What really runs, as text: the backend's steps, the bytes that each reads and writes, why it is one, its
         kernels, and what falls back.
 
-        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Labels
-        that several mixes in a row make, or mixes elsewhere than on a GPU, and samples that the policy numbers, take a
-        few torch operations more."""
+        size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Labels that mixes make
+        elsewhere than on a GPU, or with choices among crops and flips behind them, and samples that the policy numbers,
+        take torch operations more."""
         return call.described(self, size, channels, dtype, backend, torch.device(device))
 
     # ---- between the images and the executor

@@ -78,6 +78,8 @@ def mixed_labels(passes: mixing.Mixes, labels: Tensor) -> Tensor:
         # by far the most policies, and a third of the operations
         own = passes.own[:, None]
         return (own * labels + (1 - own) * labels[passes.partner]).to(labels.dtype)
+    if isinstance(passes, mixing.Shares):
+        return (passes.matrix @ labels.double()).to(labels.dtype)
     out = torch.zeros_like(labels, dtype=torch.float64)
     for who, share in mixing.shares(passes, len(labels), labels.device):
         out = out + share[:, None] * labels[who]

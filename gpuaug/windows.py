@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gpuaug import ir
-from gpuaug.images import Ragged, Rows
+from gpuaug.arrays import Rows
+from gpuaug.images import Ragged
 
 
 def focused(p: ir.Resample) -> ir.Resample:

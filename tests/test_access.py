@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 FEW = (
     "flip + normalise",
     "weak",
+    "weak, planar",
     "moderate",
     "moderate, launch 1",
     "rotation, bilinear",

@@ -41,6 +41,7 @@ ROOMS = [
         "gpuaug.arrays",
         "gpuaug.dtypes",
         "gpuaug.gathered",
+        "gpuaug.strides",
         "gpuaug.images",
         "gpuaug.displayed",
         "gpuaug.drawn",

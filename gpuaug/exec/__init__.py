@@ -2,10 +2,12 @@
 
 Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
-source)`; `run(plan, source)`, the two together; and `follow_labels`, as `targets.follow`."""
+source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.accounted`, and `follow_labels`, as
+`targets.follow`, of what that gives."""
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gpuaug import ir, mixing
+from gpuaug import ir
 from gpuaug.exec.steps import Step, Stored
 from gpuaug.exec.steps import name as words
 from gpuaug.fuse import Plan
@@ -32,20 +34,28 @@ def choose(backend: str, device: torch.device) -> str:
     """The executor that "auto" stands for on a device; any other name stands for itself."""
     if backend != "auto":
         return backend
-    if device.type == "cuda" and find_spec("triton"):
+    if device.type == "cuda" and _has_triton():
         return "triton"
     return "cpu" if device.type == "cpu" else "reference"
 
 
 def load(name: str) -> ModuleType:
     """An executor by name; raises RuntimeError naming what is not installed."""
-    if name == "triton" and not find_spec("triton"):
+    # import_module and find_spec look for more at every call
+    known = sys.modules.get(f"gpuaug.exec.{name}")
+    if known is not None:
+        return known
+    if name == "triton" and not _has_triton():
         raise RuntimeError(
             'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); '
             'use backend="auto"'
         )
-    # import_module looks for more at every call
-    return sys.modules.get(f"gpuaug.exec.{name}") or import_module(f"gpuaug.exec.{name}")
+    return import_module(f"gpuaug.exec.{name}")
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def describe(plan: Plan, name: str, recipe: Any) -> str:
@@ -64,7 +74,7 @@ def _head(name: str, made: tuple[Step, ...], recipe: Any, plan: Plan) -> str:
     """What the steps come to."""
     if name == "triton":
         drawing = 0 if isinstance(recipe, str) else recipe.kernels
-        labels = int(mixing.is_single(plan.mixes))
+        labels = load(name).label_launches(plan.mixes)
         total = drawing + labels + sum(len(step.launches) for step in made)
         return (
             f", {_count(total, 'kernel')}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpuaug import ir, rng, targets, windows
+from gpuaug import ir, mixing, rng, targets, windows
 from gpuaug.exec import bounds
 from gpuaug.exec.jpeg import round_trip
 from gpuaug.exec.stamped import in_box, pixel_normals
@@ -21,7 +21,7 @@ from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 
 Dense = Any  # Tensor [N, C, H, W], or list of Tensor [C, H, W]
-follow_labels = targets.follow
+accounted, follow_labels = mixing.accounted, targets.follow
 
 
 def run(plan: Plan, source: Images) -> Tensor:

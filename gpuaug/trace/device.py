@@ -12,7 +12,7 @@ from gpuaug_kernels import codes, draws
 from torch import Tensor
 
 from gpuaug.rng import MIX, Keys, counter_1
-from gpuaug.trace import given
+from gpuaug.trace import inputs
 from gpuaug.trace.record import REFERS, Table, Trace, needed
 
 _DTYPES = tuple(draws.BUFFERS)
@@ -29,7 +29,7 @@ class Program(draws.DrawProgram):  # type: ignore[misc]
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Program:
-    """The program of the kernel that fills these tables.  slots: numbers of the inputs of `given`, in their order"""
+    """The program of the kernel that fills these tables.  slots: numbers of inputs, as `inputs` has them"""
     place: dict[int, int] = {}
     known: dict[tuple[int, ...], int] = {}
     stores, columns = _stores(tables)
@@ -114,7 +114,7 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
         rows = draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, slot))
         return keys.among_valid(rows)
 
-    rows = given.find(keys, slots, found)
+    rows = inputs.find(keys, slots, found)
     return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
 
 

@@ -12,7 +12,7 @@ from gpuaug_kernels import codes
 from torch import Tensor
 
 from gpuaug.rng import Keys
-from gpuaug.trace import given
+from gpuaug.trace import inputs
 from gpuaug.trace.interpreter import interpret
 from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
 
@@ -37,7 +37,7 @@ class Bytecode:
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Bytecode:
-    """The bytecode that fills these tables.  slots: numbers of the inputs of `given`, in their order
+    """The bytecode that fills these tables.  slots: numbers of inputs, as `inputs` has them, in their order
 
     A register is taken when a value is made and given back after its last use.  It is never the destination of that
     last use, so that no instruction writes what it reads and LLVM may vectorise."""
@@ -115,7 +115,7 @@ def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The inputs of these numbers, such as rows of partners: [slots, N] int64."""
     if not slots:
         return torch.from_numpy(np.empty((0, len(keys)), np.int64))
-    return torch.stack(given.find(keys, slots, keys.partners))
+    return torch.stack(inputs.find(keys, slots, keys.partners))
 
 
 def fill_tables(

@@ -19,7 +19,7 @@ from torch import Tensor
 from gpuaug import ir
 from gpuaug.rng import Keys
 from gpuaug.symbolic import is_symbolic
-from gpuaug.trace import axes, given
+from gpuaug.trace import axes, inputs
 from gpuaug.trace.record import Table, Trace, needed
 from gpuaug.trace.tensor import (
     HANDLERS,
@@ -51,7 +51,7 @@ class Recipe:
     tables: tuple[Table, ...] = field(repr=False)
     program: Any = field(repr=False)  # the trace as `runtime` runs it: host.Bytecode, or the constants of a kernel
     runtime: ModuleType  # `trace.host` (the interpreter) or `trace.device` (a compiled kernel)
-    slots: tuple[int, ...]  # inputs that are found before the program runs, as `given` numbers them
+    slots: tuple[int, ...]  # inputs that are found before the program runs, as `inputs` numbers them
     make: Maker = field(repr=False)
     required: bool  # whether the last table holds what `symbolic.require` asked for
 
@@ -63,7 +63,7 @@ class Recipe:
     @property
     def kernels(self) -> int:
         """How many a GPU launches to draw: one for all tables, and one for the partners of each mix."""
-        return 1 + given.of_partners(self.slots)
+        return 1 + inputs.of_partners(self.slots)
 
     @property
     def obstacle(self) -> str:

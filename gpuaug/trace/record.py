@@ -37,7 +37,7 @@ _OPS: dict[str, tuple[str, str, Callable[..., Number] | None]] = {
     "high": ("i", "", None),
     "height": ("i", "", None),
     "width": ("i", "", None),
-    # an input of a number of `given`, such as the row of the partner in a mix, found before the program runs
+    # an input of a number of `inputs`, such as the row of the partner in a mix, found before the program runs
     "partner": ("i", "#", None),
     # domain and slot, draw number, lane: one of the four words of that Philox counter
     "word": ("i", "###", None),

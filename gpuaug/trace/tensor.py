@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gpuaug.rng import Keys, counter_1
 from gpuaug.symbolic import Symbolic
-from gpuaug.trace import given
+from gpuaug.trace import inputs
 from gpuaug.trace.record import Table, Trace
 
 Array = np.ndarray[Any, Any]
@@ -258,18 +258,18 @@ class SymbolicKeys(Symbolic, Keys):
 
     def partners(self, slot: int) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", given.partner(slot))], torch.int64)
+        return symbol(trace, [trace.add("partner", inputs.partner(slot))], torch.int64)
 
     def shared(self, slot: int) -> Keys:
         return SharedKeys(self.trace, slot)  # type: ignore[attr-defined]
 
     def in_first(self, parts: int) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", given.first(parts))], torch.int64) == 1
+        return symbol(trace, [trace.add("partner", inputs.first(parts))], torch.int64) == 1
 
     def classes(self) -> Tensor:
         trace: Trace = self.trace  # type: ignore[attr-defined]
-        return symbol(trace, [trace.add("partner", given.CLASSES)], torch.int64)
+        return symbol(trace, [trace.add("partner", inputs.CLASSES)], torch.int64)
 
 
 class SharedKeys(SymbolicKeys):
@@ -284,7 +284,7 @@ class SharedKeys(SymbolicKeys):
         leader: int = self.leader  # type: ignore[attr-defined]
         counters = zip(slot.tolist(), c0.tolist(), strict=True)
         found = [
-            trace.add("partner", given.word(given.Word(leader, domain, s, c, lane)))
+            trace.add("partner", inputs.word(inputs.Word(leader, domain, s, c, lane)))
             for s, c in counters
             for lane in range(4)
         ]

@@ -29,13 +29,14 @@ FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
 # the kernels that find partners, and mix labels
-PARTNER, LABELS = "partners of a mix", "labels of a mix"
+PARTNER, LABELS, CHAINED = "partners of a mix", "labels of a mix", "labels of two mixes and a crop"
 
 
 def specialisations() -> list[dict[str, Any]]:
     """What to compile, one dictionary a kernel; its "name" tells them apart.
 
-    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged), "program", "reduction"
+    Keys: "name", "workload" (in words), "source" (dtype, shape, strides or None where ragged,
+    whether ragged images are planar), "program", "reduction"
     and "following" (fields of chain.ChainProgram, and of the chain.Reduction that the launch is for and that it gathers
     for the next), "widths" (columns of the tables), "cells" (columns of the cells), "size" and "out" (of the images
     written), "trips" and "chances" (how often loops and branches run, for kernels/tools/sass.py)."""
@@ -77,12 +78,13 @@ def source_of(entry: dict[str, Any]) -> Any:
 
     given = entry["source"]
     shape, strides, dtype = given["shape"], given["strides"], getattr(torch, given["dtype"])
+    planar = given.get("planar", False)
     data = (
-        torch.empty(1, dtype=torch.int64, device="cpu")
+        torch.empty((1, 3) if planar else 1, dtype=torch.int64, device="cpu")
         if strides is None
         else torch.empty_strided(shape, strides, dtype=dtype, device="meta")
     )
-    return Source(data, dtype, shape[1], ragged=strides is None)
+    return Source(data, dtype, shape[1], ragged=strides is None, planar=planar)
 
 
 def compiled(entry: dict[str, Any], target: int) -> Any:
@@ -117,18 +119,26 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
 def draw_names() -> list[str]:
     """The kernels that draw, and that of the labels which follow."""
-    return [*(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))), PARTNER, LABELS]
+    return [
+        *(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))),
+        PARTNER,
+        LABELS,
+        CHAINED,
+    ]
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
-    from gpuaug_kernels import draws, labels
+    from gpuaug_kernels import draws, label_chains, labels
 
     if name == LABELS:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0
+    if name == CHAINED:
+        crop, cut, mean = (codes.MOVED, 0, 0, 1), (codes.CUTMIX, 15, 0, 0), (codes.MIXUP, 19, 1, 0)
+        return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}

@@ -75,24 +75,29 @@ class NextStatistic(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Images in memory: a dense tensor [N, C, H, W] of any strides, or the addresses, [N] int64, of contiguous [H, W,
-    C] images of one dtype.  Those of uint16 are what `launch.images` has written for a later launch."""
+    """Images in memory: a dense tensor [N, C, H, W] of any strides; the addresses, [N] int64, of contiguous [H, W, C]
+    images of one dtype; or [N, 3] int64, of images of one column stride the address and the strides of rows and of
+    channels, in elements.  Those of uint16 are what `launch.images` has written for a later launch."""
 
     data: Tensor
     dtype: torch.dtype
     channels: int
     ragged: bool
     owner: object = None  # of the memory behind addresses, which own nothing
+    planar: bool = False  # whether ragged images lie in planes, whose column stride is 1; else it is C
 
     @cached_property
     def place(self) -> tuple[Any, ...]:
         """All that a launch is compiled for."""
         data = self.data
-        return self.dtype, self.channels, self.ragged, data.shape[1:], data.stride(), data.data_ptr() & 15
+        kind = (self.dtype, self.channels, self.ragged, self.planar)
+        return *kind, data.shape[1:], data.stride(), data.data_ptr() & 15
 
     def strides(self) -> tuple[int, int, int, int]:
-        """Of sample, channel, row and column, in elements, in pixels of uint16; a ragged image's rows are in the table.
+        """Of sample, channel, row and column, in elements, in pixels of uint16; 0 where each ragged image has its own.
         One channel serves for three."""
+        if self.planar:
+            return 0, 0, 0, 1
         if self.ragged:
             return 0, int(self.channels > 1), 0, self.channels
         n, c, y, x = self.data.stride()
@@ -166,7 +171,7 @@ def gather_following(
 # a height widens no access, since rows are one after the other
 @triton.jit(do_not_specialize=["height"])
 def chain(
-    source,  # [N, C, H, W] uint8, float16, bfloat16, float32, uint16 of the strides below; ragged: addresses [N] int64
+    source,  # [N, C, H, W] uint8, float16, bfloat16, float32, uint16 of the strides below; ragged: [N, places] int64
     floats,  # [N, WIDTHS.floats] float32
     integers,  # [N, WIDTHS.integers] int32
     doubles,  # [N, WIDTHS.doubles] float64
@@ -175,7 +180,7 @@ def chain(
     cells,  # [N, WIDTHS.cells] int64, of the statistic that is gathered; anything where there is none
     stride_n,  # strides of the source in elements
     stride_c,
-    stride_y,  # unused where images are ragged: each has its own in the integers
+    stride_y,  # unused where images are ragged: each has its own
     stride_x,
     height,  # of the output
     width,
@@ -232,8 +237,12 @@ def chain(
         f = floats + m * WIDTHS.floats
         step = FORMAT.column_stride if FORMAT.column_stride > 0 else stride_x
         if RAGGED != 0:
-            base = tl.load(source + m).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
-            image = Image(base, stride_c, tl.load(i + PITCH).to(tl.int64), step)
+            where = source + m * FORMAT.places
+            base = tl.load(where).to(tl.pointer_type(tl.uint8 if RAGGED == 1 else tl.float32))
+            if FORMAT.places > 1:
+                image = Image(base, tl.load(where + 2), tl.load(where + 1), step)
+            else:
+                image = Image(base, stride_c, tl.load(i + PITCH).to(tl.int64), step)
         elif FORMAT.form == PIXELS16:
             pixels = source.to(tl.pointer_type(tl.uint64), bitcast=True)
             image = Image(pixels + m * stride_n, stride_c, stride_y, step)

@@ -64,12 +64,18 @@ BORDERS = _named("NONE", "SYMMETRIC")
 # mixes
 ALONE, CUTMIX, MIXUP, MIX_INSIDE = range(4)
 MIXES = _named("ALONE", "MIX_INSIDE")
+# what moves pixels between mixes, where labels follow a chain of them: a tuple of records from the last pass to the
+# first, each its code, the column of its numbers, the mixes that stand after it, and the half pixels that it adds
+MOVED = 4
+CHAIN_FIELDS = 4
+CHAIN_COLUMN, CHAIN_BEHIND, CHAIN_HALVES = range(1, 4)
 # stages
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
 SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE, PERMUTE, ADD_BELOW = range(8, 17)
 STAGES = _named("CHOICE", "ADD_BELOW")
-# how an image is read: value by value, by words of [H, W, 3] bytes, or a pixel as four uint16, round(65535 x)
-EACH, WORDS, PIXELS16 = range(3)
+# how an image is read: value by value, by words of [H, W, 3] bytes, a pixel as four uint16, round(65535 x), or by words
+# of three planes of bytes, [3, H, W]
+EACH, WORDS, PIXELS16, PLANES = range(4)
 # how an image is written: value by value; a pixel as four uint16; three channels that come last, a lane a value, or a
 # lane two values of 16 bits, or four of 8
 PLAIN, SHORTS, VALUES, HALVES, QUARTERS = range(5)

@@ -111,8 +111,7 @@ def mixed(
     soft, n = labels.ndim == 2, len(labels)
     _check(n, labels.device, partners=(partners, torch.int64), shares=(shares, torch.float64))
     if valid is not None:
-        _check(n, labels.device, valid=(valid, torch.bool))
-        valid = valid.view(torch.uint8)
+        valid = checked_valid(valid, n, labels.device)
     out = torch.empty_like(labels) if soft else torch.empty(n, classes, dtype=torch.float32, device=labels.device)
     if out.numel():
         constants = (smoothing, classes if smoothing else 0, soft, valid is not None, block(classes))
@@ -125,9 +124,16 @@ def mixed(
     return out
 
 
+def checked_valid(valid: Tensor, n: int, device: torch.device) -> Tensor:
+    """Which of n samples are valid, [N] bool, as a kernel reads it."""
+    _check(n, device, valid=(valid, torch.bool))
+    return valid.view(torch.uint8)
+
+
 def block(classes: int) -> int:
     """How many classes one program writes."""
-    return min(max(triton.next_power_of_2(classes), _LEAST), _MOST)
+    # what Triton has for powers of two takes ten times as long
+    return min(max(1 << (classes - 1).bit_length(), _LEAST), _MOST)
 
 
 @lru_cache(256)

@@ -201,13 +201,16 @@ def _ways(records: tuple[int, ...]) -> set[int]:
 
 
 def source_form(source: Source, program: ChainProgram) -> int:
-    """How a program reads its images: a pixel of three bytes as a part of words, wherever its row begins."""
+    """How a program reads its images: bytes of three channels as parts of words, wherever a row begins."""
     if source.dtype == torch.uint16:
         return codes.PIXELS16
     _, c, y, x = source.strides()
-    small = source.ragged or y * source.data.shape[2] < 2**31
-    words = source.dtype == torch.uint8 and program.channels == source.channels == 3 and (c, x) == (1, 3) and small
-    return codes.WORDS if words else codes.EACH
+    small = source.ragged or 2 * c + y * source.data.shape[2] < 2**31
+    words = source.dtype == torch.uint8 and program.channels == source.channels == 3 and small
+    if words and (c, x) == (1, 3):
+        return codes.WORDS
+    # a stride of 1 would be a constant, which has no type
+    return codes.PLANES if words and x == 1 and 1 not in (c, y) else codes.EACH
 
 
 def rows_aligned(source: Source) -> bool:
@@ -232,13 +235,14 @@ def chain_constants(
     # a stride that is known when compiling saves an instruction for each address
     step = 3 if source.strides()[3] == 3 else 0
     form = source_form(source, program)
+    places = 0 if not source.ragged else source.data.shape[1] if source.data.ndim == 2 else 1
     # not a constant where it changes nothing
     aligned = int(form == codes.WORDS and program.records[0] == codes.PIXEL and rows_aligned(source))
     return {
         "PROGRAM": program.records,
         "PARTS": Parts(program.end_before, program.end, program.statistics_before),
         "WIDTHS": Widths(*(t.shape[1] for t in (tables.floats, tables.integers, tables.doubles, statistics)), cells),
-        "FORMAT": Format(program.channels, program.blocks, program.groups, form, aligned, step),
+        "FORMAT": Format(program.channels, program.blocks, program.groups, form, aligned, step, places),
         "LAYOUT": layout,
         "RAGGED": 0 if not source.ragged else 1 if source.dtype == torch.uint8 else 2,
         "REDUCE": reduction.number if reduction else -1,
@@ -316,7 +320,8 @@ def _check(source: Source, tables: Tables, statistics: Tensor, out: Tensor) -> N
                 f"{name} must be contiguous [{n}, columns] {dtype} on {device}, "
                 f"got {tuple(table.shape)} {table.dtype} on {table.device}"
             )
-    if len(source.data) != n or source.data.device != device or source.data.ndim != (1 if source.ragged else 4):
+    known = source.data.shape[1:] in ((), (3,)) if source.ragged else source.data.ndim == 4
+    if len(source.data) != n or source.data.device != device or not known:
         raise ValueError(
             f"the source must have {n} samples on {device}, got {tuple(source.data.shape)} on {source.data.device}"
         )

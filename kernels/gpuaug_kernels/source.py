@@ -25,6 +25,7 @@ from gpuaug_kernels.constants import (
     FLOOR,
     NONE,
     PIXELS16,
+    PLANES,
     REFLECT,
     SHORTS,
     SYMMETRIC,
@@ -270,17 +271,17 @@ def triangle_taps(
 
 @triton.jit
 def triangle_words(image, i, d, down, across, FORMAT: tl.constexpr):
-    """The same of bytes that lie in rows of three channels, whose taps never leave their window."""
+    """The same of bytes that lie in rows of three channels or of one, whose taps never leave their window."""
     x1, y1 = tl.load(i + 2), tl.load(i + 3)
     place = tl.arange(0, TILE * TILE)
     along = axis_taps(across, tl.load(d + 6), tl.load(i), x1, place % TILE)
     rows = axis_taps(down, tl.load(d + 7), tl.load(i + 1), y1, place // TILE)
     if x1 - tl.load(i) < 4:
-        r, g, b = byte_means(image, along, rows, x1, y1, 1)
+        r, g, b = byte_means(image, along, rows, x1, y1, 1, FORMAT.form)
     elif along[3] <= 2:
-        r, g, b = byte_means(image, along, rows, x1, y1, 2)
+        r, g, b = byte_means(image, along, rows, x1, y1, 2, FORMAT.form)
     else:
-        r, g, b = byte_means(image, along, rows, x1, y1, 4)
+        r, g, b = byte_means(image, along, rows, x1, y1, 4, FORMAT.form)
     one = unit_scale(image, FORMAT)
     return snap_mean(r, r, one), snap_mean(g, g, one), snap_mean(b, b, one)
 
@@ -325,7 +326,7 @@ def resample(image, fill, i, d, at, FORMAT: tl.constexpr, KIND: tl.constexpr, EX
     if KIND == FLOOR:
         r, g, b = nearest_taps(image, fills, i, down, across, at.channel, FORMAT, EXTEND)
         r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
-    elif (KIND == TRIANGLE) & (FORMAT.form == WORDS) & (EXTEND == NONE):
+    elif (KIND == TRIANGLE) & ((FORMAT.form == WORDS) | (FORMAT.form == PLANES)) & (EXTEND == NONE):
         r, g, b = triangle_words(image, i, d, down, across, FORMAT)
     else:
         r, g, b = triangle_taps(image, fills, i, d, down, across, at.channel, FORMAT, KIND, EXTEND)

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import CUBIC, LANCZOS, NOTHING, TRIANGLE
-from gpuaug_kernels.words import level_bits, level_float, load_taps, word_base
+from gpuaug_kernels.constants import CUBIC, LANCZOS, NOTHING, PLANES, TRIANGLE
+from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
 
 
 @triton.jit
@@ -93,11 +93,11 @@ def group_weight(place, beyond, slope, k):
 
 
 @triton.jit
-def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr):
+def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexpr):
     """Weighted means of three channels, in bytes.
 
     along, rows: what axis_taps gives; x1, y1: the window's end; TAPS: 1, 2 or 4 of a row that are read at once, no more
-    than the window is wide"""
+    than the window is wide; FORM: WORDS or PLANES"""
     first_x, beyond_x, slope_x, taps_x = along
     first_y, beyond_y, slope_y, taps_y = rows
     words, beyond = word_base(image, 4)
@@ -108,7 +108,7 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr):
     for k in range(0, taps_x, TAPS):
         # at the window's end from further left, so that no more than the window is read
         tap = tl.minimum(first_x + k, x1 - TAPS)
-        column, place = 3 * tap + beyond, tap - first_x
+        column, place = tap if FORM == PLANES else 3 * tap + beyond, tap - first_x
         w0 = group_weight(place, beyond_x, slope_x, k)
         w1, w2, w3 = w0, w0, w0
         total_x += w0
@@ -125,10 +125,14 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr):
             v0, v1 = tap_weight(first_y, beyond_y, slope_y, j, y1), tap_weight(first_y, beyond_y, slope_y, j + 1, y1)
             upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
             lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
-            a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), TAPS)
-            a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), TAPS)
-            r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, bits, TAPS)
-            r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, bits, TAPS)
+            if FORM == PLANES:
+                r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, bits, TAPS)
+                r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, bits, TAPS)
+            else:
+                a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), TAPS)
+                a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), TAPS)
+                r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, bits, TAPS)
+                r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, bits, TAPS)
             r, g, b = r + v0 * r0, g + v0 * g0, b + v0 * s0
             r, g, b = r + v1 * r1, g + v1 * g1, b + v1 * s1
             total_y += v0 + v1
@@ -153,3 +157,26 @@ def row_sums(a, b, c, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
         green += w3 * level_float(c, 2, bits)
         blue += w3 * level_float(c, 3, bits)
     return red, green, blue
+
+
+@triton.jit
+def plane_sums(image, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+    """The same of taps that lie in three planes.  at: the first, beyond the plane's first byte"""
+    return (
+        plane_sum(image, 0, at, w0, w1, w2, w3, bits, TAPS),
+        plane_sum(image, 1, at, w0, w1, w2, w3, bits, TAPS),
+        plane_sum(image, 2, at, w0, w1, w2, w3, bits, TAPS),
+    )
+
+
+@triton.jit
+def plane_sum(image, CHANNEL: tl.constexpr, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+    """The same of one plane."""
+    taps = load_plane(image, CHANNEL, at, at + (TAPS - 1), bits, TAPS)
+    out = w0 * taps[0]
+    if TAPS > 1:
+        out += w1 * taps[1]
+    if TAPS > 2:
+        out += w2 * taps[2]
+        out += w3 * taps[3]
+    return out

@@ -83,9 +83,10 @@ class Format(NamedTuple):
     channels: int  # that a program of the grid holds: 3, or 1
     blocks: int  # of four channels in the image, for noise
     groups: int  # programs that share a pixel
-    form: int  # how they are read: EACH, WORDS or PIXELS16 of codes.py
+    form: int  # how they are read: EACH to PLANES of codes.py
     aligned: int  # 1 where every row begins at a multiple of eight bytes
     column_stride: int  # 3, or 0 where it is not known when compiling
+    places: int  # int64 that say where an image lies: its address, or that and two strides; 0 where all are one tensor
 
 
 class Layout(NamedTuple):

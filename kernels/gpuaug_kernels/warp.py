@@ -6,12 +6,12 @@ source.py, but d: pointer to the map from output to input, [9] float64."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import NEAREST, NOTHING, TILE, WORDS
+from gpuaug_kernels.constants import NEAREST, NOTHING, PLANES, TILE, WORDS
 from gpuaug_kernels.point import load_channels
 from gpuaug_kernels.source import gather, snap_mean, to_unit, unit_scale
 from gpuaug_kernels.taps import to_int32
 from gpuaug_kernels.tuples import Sums
-from gpuaug_kernels.words import level_bits, level_float, load_taps, word_base
+from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
 
 
 @triton.jit
@@ -84,26 +84,31 @@ def add_tap(sums, image, i, y, x, w, channel, mask, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def add_row(sums, image, i, y, x, fx, fy, mask):
+def add_row(sums, image, i, y, x, fx, fy, mask, FORM: tl.constexpr):
     """Sums with the two taps of a row of bytes, three channels each, which three words hold; and 256 times the
-    weights'."""
+    weights'.  FORM: WORDS or PLANES"""
     height, width = tl.load(i), tl.load(i + 1)
-    words, beyond = word_base(image, 4)
     row = mask & (y >= 0) & (y < height)
     # both taps are read, of an image of one column the one; those outside it weigh nothing
     first = tl.minimum(tl.maximum(x, 0), tl.maximum(width - 2, 0))
-    at = tl.minimum(tl.maximum(y, 0), height - 1) * image.row_stride.to(tl.int32) + 3 * first + beyond
-    a, b, _ = load_taps(words, at, at + tl.where(width > 1, 5, 2), 2)
+    at = tl.minimum(tl.maximum(y, 0), height - 1) * image.row_stride.to(tl.int32)
     bits = level_bits(width)
     near, far = (1.0 - fx) * fy, fx * fy
     w = tl.where(row, tl.where(first == x, near, tl.where(first == x + 1, far, 0.0)), 0.0)
     v = tl.where(row & (width > 1), tl.where(first == x, far, tl.where(first == x - 1, near, 0.0)), 0.0)
-    return Sums(
-        sums.r + w * level_float(a, 0, bits) + v * level_float(a, 3, bits),
-        sums.g + w * level_float(a, 1, bits) + v * level_float(b, 0, bits),
-        sums.b + w * level_float(a, 2, bits) + v * level_float(b, 1, bits),
-        sums.weight + w + v,
-    )
+    if FORM == PLANES:
+        at += first
+        end = at + tl.where(width > 1, 1, 0)
+        r0, r1, _, _ = load_plane(image, 0, at, end, bits, 2)
+        g0, g1, _, _ = load_plane(image, 1, at, end, bits, 2)
+        b0, b1, _, _ = load_plane(image, 2, at, end, bits, 2)
+    else:
+        words, beyond = word_base(image, 4)
+        at += 3 * first + beyond
+        a, b, _ = load_taps(words, at, at + tl.where(width > 1, 5, 2), 2)
+        r0, g0, b0 = level_float(a, 0, bits), level_float(a, 1, bits), level_float(a, 2, bits)
+        r1, g1, b1 = level_float(a, 3, bits), level_float(b, 0, bits), level_float(b, 1, bits)
+    return Sums(sums.r + w * r0 + v * r1, sums.g + w * g0 + v * g1, sums.b + w * b0 + v * b1, sums.weight + w + v)
 
 
 @triton.jit
@@ -119,8 +124,9 @@ def warp(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, 
     else:
         x, y, fx, fy = corners(d, at)
         nr, ng, nb = zero, zero, zero
-        if FORMAT.form == WORDS:
-            sums = add_row(add_row(sums, image, i, y, x, fx, 1.0 - fy, mask), image, i, y + 1, x, fx, fy, mask)
+        if (FORMAT.form == WORDS) | (FORMAT.form == PLANES):
+            sums = add_row(sums, image, i, y, x, fx, 1.0 - fy, mask, FORMAT.form)
+            sums = add_row(sums, image, i, y + 1, x, fx, fy, mask, FORMAT.form)
             level = 256.0 * sums.weight
             sums = Sums(sums.r - level, sums.g - level, sums.b - level, sums.weight)
         else:

@@ -1,7 +1,8 @@
 """Bytes of images read as aligned words, wherever a row begins, and integers made floats without a conversion.
 
-Images lie in memory as [H, W, 3] uint8.  A word that holds a byte that is wanted lies wholly within what was allocated
-around it; words that hold none are read at the nearest that does, so that nothing else is touched.
+Images lie in memory as [H, W, 3] uint8, or as three planes [H, W].  A word that holds a byte that is wanted lies wholly
+within what was allocated around it; words that hold none are read at the nearest that does, so that nothing else is
+touched.
 
 An image is below 2 GiB: offsets in it are 32 bits wide."""
 
@@ -62,6 +63,12 @@ def level_float(word, K: tl.constexpr, bits):
 
 
 @triton.jit
+def level_byte(x, bits):
+    """The same of a byte that is loaded alone.  x: uint8"""
+    return ((x.to(tl.uint32) << 15) | bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def load_taps(words, at, end, COUNT: tl.constexpr):
     """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
 
@@ -78,6 +85,33 @@ def load_taps(words, at, end, COUNT: tl.constexpr):
     else:
         b, c = tl.load(words + first + 1), tl.load(words + first + 2)
         out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, final, shift)
+    return out
+
+
+@triton.jit
+def load_plane(image, CHANNEL: tl.constexpr, at, end, bits, COUNT: tl.constexpr):
+    """256 + a byte, of COUNT bytes of a plane from a place on: four values, of which the first COUNT count.
+
+    Four bytes are two words; fewer are read one by one, which takes no more loads.  at, end: the first and the last of
+    them, beyond the plane's first, int32; bits: of level_bits; COUNT: 1, 2 or 4"""
+    plane = CHANNEL * image.channel_stride.to(tl.int32)
+    if COUNT == 4:
+        words, beyond = word_base(image, 4)
+        first = at + (plane + beyond)
+        a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
+        word = funnel(a, b, ((first & 3) * 8).to(tl.uint32))
+        out = (
+            level_float(word, 0, bits),
+            level_float(word, 1, bits),
+            level_float(word, 2, bits),
+            level_float(word, 3, bits),
+        )
+    else:
+        near = level_byte(tl.load(image.data + (at + plane)), bits)
+        far = near
+        if COUNT > 1:
+            far = level_byte(tl.load(image.data + (end + plane)), bits)
+        out = near, far, far, far
     return out
 
 

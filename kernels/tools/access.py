@@ -67,7 +67,11 @@ def arguments(
     images = memory.place(np.zeros(samples * step * size + 64, np.uint8), "source")
     source = images
     if ragged:
-        source = memory.place(images + size * step * np.arange(samples, dtype=np.int64), "addresses")
+        places = images + size * step * np.arange(samples, dtype=np.int64)
+        if given.get("planar"):
+            strides = np.array([in_width, in_height * in_width], np.int64)
+            places = np.concatenate([places[:, None], np.broadcast_to(strides, (samples, 2))], 1)
+        source = memory.place(places, "addresses")
     written = entry["program"]["written"]
     cells = memory.place(np.zeros(samples * max(entry["cells"], 1), np.int64), "cells")
     if entry["reduction"]:

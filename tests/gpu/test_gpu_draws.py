@@ -8,7 +8,7 @@ from policies import POLICIES, mixes, takes_many
 
 import gpuaug as ga
 from gpuaug import ir, rng
-from gpuaug.trace import device, given, host
+from gpuaug.trace import device, host, inputs
 from gpuaug.trace.recipe import trace_build
 
 SEED = 2**63 + 77
@@ -54,5 +54,5 @@ def test_partners_are_those_of_the_definition(n):
     ids = torch.arange(n) % half * (rng.MAX_ID // half)
     there = rng.Keys(SEED, 9, put(ids), put(torch.zeros_like(ids)))
     assert torch.equal(
-        device.partners(there, (given.partner(4),))[0].cpu(), rng.Keys(SEED, 9, ids, torch.zeros_like(ids)).partners(4)
+        device.partners(there, (inputs.partner(4),))[0].cpu(), rng.Keys(SEED, 9, ids, torch.zeros_like(ids)).partners(4)
     )

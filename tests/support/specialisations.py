@@ -27,11 +27,13 @@ PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.l
 NARROW = "triangle_words: x1 - tl.load(i) < 4"
 TWO = "triangle_words: along[3] <= 2"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
+# ragged images as a decoder leaves them, [3, H, W]
+PLANAR = "planar"
 
 
 def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, torch.memory_format]]:
-    """Name, transforms or passes, dtype and size of the input (None: ragged, 375 x 500), memory format of the
-    output."""
+    """Name, transforms or passes, dtype and size of the input (None or PLANAR: ragged, 375 x 500), memory
+    format of the output."""
     as_float, normal, half = ga.ToDtype(torch.float32, scale=True), ga.Normalize(MEAN, STD), ga.ToDtype(torch.bfloat16)
     crop, flip, ends = ga.RandomResizedCrop(224), ga.RandomHorizontalFlip(), [as_float, normal, half]
     jitter, erase = ga.ColorJitter(0.4, 0.4, 0.4, 0.1), ga.RandomErasing(0.25)
@@ -39,6 +41,8 @@ def policies() -> Iterator[tuple[str, list[ga.Transform] | ir.Sequence, Any, tor
     yield "flip + normalise", [flip, *ends], (bytes_, small, LAST), LAST
     yield "weak", [crop, flip, *ends], None, LAST
     yield "weak, dense NCHW", [crop, flip, *ends], (bytes_, (3, 375, 500), FLAT), FLAT
+    yield "weak, planar", [crop, flip, *ends], PLANAR, LAST
+    yield "moderate, dense NCHW", [crop, flip, jitter, *ends], (bytes_, (3, 375, 500), FLAT), FLAT
     yield "moderate", [crop, flip, jitter, *ends], None, LAST
     yield "moderate + erasing + CutMix", [crop, flip, jitter, *ends, erase, ga.CutMix(1.0, 5)], None, LAST
     yield "salt and pepper", [ga.SaltAndPepper(0.05), *ends], (bytes_, small, LAST), LAST
@@ -82,6 +86,7 @@ def _entries(
     name: str, chain: list[ga.Transform] | ir.Sequence, given: Any, layout: torch.memory_format
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """The launches that write images, each with those that reduce its statistics."""
+    planar, given = given == PLANAR, None if given == PLANAR else given
     dtype, shape, order = given or (torch.uint8, (3, 375, 500), None)
     frame = ir.Frame(
         torch.tensor([shape[1:]]).expand(SAMPLES, 2), None if given is None else shape[1:], shape[0], dtype
@@ -101,7 +106,10 @@ def _entries(
             "shape": [2, *shape],
             "strides": strides and list(strides),
         }
-        work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{'' if strides else ', ragged'}"
+        if planar:
+            source["planar"] = True
+        lie = "" if strides else ", ragged in planes" if planar else ", ragged"
+        work = f"{SAMPLES} samples of {shape[0]}x{shape[1]}x{shape[2]} {source['dtype']}{lie}"
         label = f"{name}, launch {number}" if number else name
         for reduction in (None, *made.reductions[int(gathered) :]):
             # of this launch, or of the next, for which it gathers one
@@ -110,7 +118,7 @@ def _entries(
             yield _entry(label, made, reduction, source, work) | {"cells": cells}, kept_rows(made, reduction)
         gathered = made.following is not None
         # later steps read what the one before has written
-        dtype, shape = made.dtype, (step.frame.channels, *made.size)
+        dtype, shape, planar = made.dtype, (step.frame.channels, *made.size), False
         if dtype == torch.uint16:
             strides = (4 * made.size[0] * made.size[1], 1, 4 * made.size[1], 4)
         else:
@@ -164,8 +172,8 @@ def workload(
     some: counted for the samples that have the statistic, where not all do; following: what the launch gathers"""
     records, after = rows_of(program), rows_of(following.program) if following else []
     trips = {"chain.side": sides(records[1], tables.integers, size)}
-    # photographs lie in rows of three channels, but for those in planes
-    words = source["dtype"] == "uint8" and (source["strides"] is None or source["strides"][1] == 1)
+    # photographs are read by words, of three channels or of planes
+    words = source["dtype"] == "uint8"
     trips |= taps(records[0], tables.doubles, words)
     choices = [(r, rows) for rows in (records, after) for r in rows[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {

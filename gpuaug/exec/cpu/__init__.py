@@ -2,6 +2,7 @@
 the row stays in the cache."""
 
 from gpuaug.exec.cpu.executor import execute, prepare, run, steps
+from gpuaug.mixing import accounted
 from gpuaug.targets import follow as follow_labels
 
-__all__ = ["execute", "follow_labels", "prepare", "run", "steps"]
+__all__ = ["accounted", "execute", "follow_labels", "prepare", "run", "steps"]

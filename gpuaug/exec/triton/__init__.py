@@ -3,6 +3,16 @@ arithmetic of its own."""
 
 from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
-from gpuaug.exec.triton.labels import follow_labels
+from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
 
-__all__ = ["compile_ahead", "compile_for", "execute", "follow_labels", "prepare", "run", "steps"]
+__all__ = [
+    "accounted",
+    "compile_ahead",
+    "compile_for",
+    "execute",
+    "follow_labels",
+    "label_launches",
+    "prepare",
+    "run",
+    "steps",
+]

@@ -13,7 +13,7 @@ from gpuaug_kernels import codes, launch
 from gpuaug_kernels.chain import NextStatistic, Source, Tables
 from torch import Tensor
 
-from gpuaug import ir, windows
+from gpuaug import ir, strides, windows
 from gpuaug.exec import bounds, reference
 from gpuaug.exec.steps import FIRST, Step, Stored, short, traffic, written
 from gpuaug.exec.triton import rules
@@ -135,15 +135,14 @@ def steps(plan: Plan) -> tuple[Step, ...]:
             kept = between_launches(passes, after.channels, unit)
         stored = kept if number < len(groups) else written(passes)
         source = Stored(frame, dtype)
-        # a list of floats, as the reference leaves images of different sizes
-        listed = bool(made) and frame.fixed is None
         if fallback:
+            # a list of floats, as the reference leaves images of different sizes
+            listed = bool(made) and frame.fixed is None
             loads, stores = traffic(passes, frame, None if listed else dtype)
             made.append(Step(passes, frame, "torch", loads, stores, reason, fallback))
         else:
             gathered = bool(made) and bool(made[-1].gathers)
             loads, launches = _launched(passes, source, gathered)
-            copied = (source,) if listed else ()
             gathers: tuple[str, ...] = ()
             if number < len(groups) and not fallback_reason(groups[number][0]):
                 gathers = gathered_before(passes, frame, groups[number][0])
@@ -154,8 +153,8 @@ def steps(plan: Plan) -> tuple[Step, ...]:
                     passes,
                     frame,
                     "kernels",
-                    (*copied, *loads),
-                    (*copied, Stored(after, stored)),
+                    loads,
+                    (Stored(after, stored),),
                     reason,
                     "",
                     launches,
@@ -328,8 +327,10 @@ def _source(images: Any) -> Source:
     if isinstance(images, Tensor):
         return Source(images, images.dtype, images.shape[1], ragged=False)
     if not isinstance(images, Ragged):
-        images = Ragged.of(tuple(i.permute(1, 2, 0).contiguous() for i in images))
-    elif not all(i.is_contiguous() for i in images.images):
-        # on a GPU they are: this is the interpreter on a host
-        images = images.mapped(Tensor.contiguous)
-    return Source(images.addresses, images.images[0].dtype, images.channels, ragged=True, owner=images)
+        images = Ragged.of(tuple(i.permute(1, 2, 0) for i in images))
+    if images.way == strides.MIXED:
+        # never on a GPU, where they are arranged already: this is the interpreter on a host
+        images = images.arranged()
+    where = images.addresses if images.way == strides.CONTIGUOUS else images.places
+    planar = images.way == strides.PLANAR
+    return Source(where, images.dtype, images.channels, ragged=True, owner=images, planar=planar)
