@@ -72,13 +72,17 @@ def test_nan_and_infinity_only_move():
 def cut(
     partner: torch.Tensor, before: ir.Sequence, channels: int, memory_format: torch.memory_format, mixes: str = "cut"
 ) -> fuse.Plan:
-    """A plan that ends with a CutMix, or a MixUp."""
+    """A plan that ends with a CutMix, a MixUp, or both by sample."""
     frame = ir.Frame(torch.tensor([[50, 50]]).expand(N, 2).clone(), (50, 50), channels, torch.float32)
     box = torch.tensor([[0, 0, 50, 50], [3, 5, 30, 20], [-4, -4, 9, 60], [7, 7, 7, 30], [40, 0, 90, 1], [1, 9, 49, 12]])
     finish = ir.Finish(torch.float32, memory_format)
     share = torch.tensor([0.3, 1.0, 0.0, 0.5, 0.999, 0.25])
-    mix = ir.CutMix(partner, box, frame.size) if mixes == "cut" else ir.MixUp(partner, share)
-    passes = (*before, mix, finish)
+    made: dict[str, ir.Pass] = {
+        "cut": ir.CutMix(partner, box, frame.size),
+        "blend": ir.MixUp(partner, share),
+        "either": ir.MixInside(partner, box, share, frame.size),
+    }
+    passes = (*before, made[mixes], finish)
     ir.verify(passes, frame)
     return fuse.Plan(fuse.fold(passes), rng.Keys(1, 0, IDS, torch.zeros_like(IDS)), frame)
 
@@ -89,7 +93,7 @@ def cut(
     "partner", [(1, 2, 3, 4, 5, 0), (0, 0, 0, 0, 0, 0), (1, 0, 2, 5, 3, 4), (1, 1, 5, 2, 3, 2), (5, 0, 0, 1, 2, 5)]
 )
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("mixes", ["cut", "blend"])
+@pytest.mark.parametrize("mixes", ["cut", "blend", "either"])
 def test_a_mix_takes_from_partners_as_they_were(mixes, partner, memory_format, monkeypatch):
     half, only = (ir.Affine(torch.full((N, 1), 0.5), torch.full((N, 1), 0.1)),), cpu._only_mixes
     looked: list[bool] = []

@@ -157,7 +157,7 @@ def test_on_a_host_the_compiled_calls_are_those_of_the_steps(name, dtype, monkey
 
     def mix(step: Any, images: Any, threads: int) -> Any:
         # at most: of rectangles that are whole images
-        sides = 1 + (step.code[0][layout.OP] == layout.MIXUP)
+        sides = 1 + (step.code[0][layout.OP] != layout.CUTMIX)
         moved.append((sides * held(images), held(images)))
         entered.append(1)
         return in_place(step, images, threads)

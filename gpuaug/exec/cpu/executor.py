@@ -225,7 +225,8 @@ def _only_mixes(step: Rows, images: Tensor) -> bool:
     """Whether all that a step does to float32 images, which it leaves where they are, is one mix."""
     layout_out = step.finish.memory_format if step.finish else torch.contiguous_format
     return (
-        [int(op) for op in step.code[:, layout.OP]] in ([layout.CUTMIX, layout.HALT], [layout.MIXUP, layout.HALT])
+        len(step.code) == 2
+        and step.code[0][layout.OP] in (layout.CUTMIX, layout.MIXUP, layout.MIX_INSIDE)
         and _made(step.finish) == images.dtype == torch.float32
         and images.is_contiguous(memory_format=layout_out)
         and bool(images.numel())
@@ -248,15 +249,17 @@ def _in_place(step: Rows, images: Tensor, threads: int) -> Tensor:
     planes = images.is_contiguous()
     sn, sc, sy, _ = (4 * s for s in images.stride())
     about = np.array((images.data_ptr(), sn, sc, sy, h, w, c, int(planes)), np.int64)
-    if first[layout.OP] == layout.CUTMIX:
-        mix, numbers = in_place.cut_images, ints[:, layout.BOX : layout.BOX + 4].numpy().clip(0, (w, h, w, h))
-    else:
-        mix, numbers = in_place.blend_images, step.floats[:, first[layout.FLOAT_COLUMN]].contiguous().numpy()
+    box, share = np.empty((n, 4), np.int64), np.zeros(n, np.float32)
+    box[:] = (0, 0, w, h)
+    if first[layout.OP] != layout.MIXUP:
+        box[:] = ints[:, layout.BOX : layout.BOX + 4].numpy().clip(0, (w, h, w, h))
+    if first[layout.OP] != layout.CUTMIX:
+        share[:] = step.floats[:, first[layout.FLOAT_COLUMN]].numpy()
     taken = np.zeros(1, np.int64)
     kept = [
         np.empty(max(in_place.PART, w * c), np.float32) for _ in range(min(threads, 1 + n * h * w // _WORTH_A_THREAD))
     ]
-    together([partial(mix, taken, partner, walk, ends, numbers, about, k) for k in kept])
+    together([partial(in_place.mix_images, taken, partner, walk, ends, box, share, about, k) for k in kept])
     return images.to(step.finish.dtype) if step.finish else images
 
 

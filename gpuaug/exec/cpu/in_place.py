@@ -3,6 +3,7 @@ own.  Of a CutMix only the rectangles are read and written, of a MixUp every pix
 partner's are at hand when its own turn comes."""
 
 import numpy as np
+from numba import float32
 
 from gpuaug.exec.cpu import points
 from gpuaug.exec.cpu.memory import copy_floats, floats, take_next
@@ -16,6 +17,7 @@ ADDRESS, SAMPLE, CHANNEL, ROW, HEIGHT, WIDTH, CHANNELS, PLANES, LENGTH = range(9
 PART = 4096
 # of a sample in its turn: whether it is kept for the last of its cycle, and whether it is that last one
 _KEEP, _LAST = 1, 2
+_NOTHING = float32(0.0)
 
 
 @kernel
@@ -45,32 +47,12 @@ def in_order(partner, walk, ends):
 
 
 @kernel
-def blend_images(taken, partner, walk, ends, share, images, kept):
-    """A MixUp, as long as there are parts of the images that no other thread took.
+def mix_images(taken, partner, walk, ends, box, share, images, kept):
+    """Mix inside rectangles, as long as there are parts of the images that no other thread took.
 
-    taken: [1] int64, how many parts were taken, shared by all threads; walk, ends: of `in_order`; share: [N] float32,
-    of the sample itself; images: [LENGTH] int64; kept: [PART] float32, this thread's"""
-    size, store = images[SAMPLE] // 4, kept.ctypes.data
-    while True:
-        first = take_next(taken.ctypes.data) * PART
-        if first >= size:
-            # lives until here
-            return taken[0]
-        count, at = min(PART, size - first), images[ADDRESS] + 4 * first
-        for k in range(len(walk)):
-            n = walk[k]
-            here, there = at + images[SAMPLE] * n, at + images[SAMPLE] * partner[n]
-            if ends[k] & _KEEP:
-                copy_floats(store, here, count)
-            there = store if ends[k] & _LAST else there
-            points.blend(floats(here, count), floats(there, count), count, share[n])
-
-
-@kernel
-def cut_images(taken, partner, walk, ends, box, images, kept):
-    """A CutMix, as `blend_images`.
-
-    box: [N, 4] int64 (x0, y0, x1, y1), inside the images; kept: float32, as many as PART or a row"""
+    taken: [1] int64, how many parts were taken, shared by all threads; walk, ends: of `in_order`; box: [N, 4] int64
+    (x0, y0, x1, y1), inside the images; share: [N] float32, of the sample itself; images: [LENGTH] int64; kept:
+    float32, this thread's, as many as PART or a row"""
     c, planes, store = images[CHANNELS], images[PLANES], kept.ctypes.data
     h, pixel = images[HEIGHT], 1 if planes else c
     rows = max(PART // (pixel * images[WIDTH]), 1)
@@ -78,6 +60,7 @@ def cut_images(taken, partner, walk, ends, box, images, kept):
     while True:
         part = take_next(taken.ctypes.data)
         if part >= bands * (c if planes else 1):
+            # lives until here
             return taken[0]
         top, plane = part % bands * rows, part // bands
         bottom = min(top + rows, h)
@@ -91,4 +74,7 @@ def cut_images(taken, partner, walk, ends, box, images, kept):
             left, wide = 4 * pixel * box[n, 0], pixel * max(box[n, 2] - box[n, 0], 0)
             for y in range(max(box[n, 1], top), min(box[n, 3], bottom)):
                 down = (y - top) * images[ROW] + left
-                copy_floats(here + down, there + down, wide)
+                if share[n] == _NOTHING:
+                    copy_floats(here + down, there + down, wide)
+                else:
+                    points.blend(floats(here + down, wide), floats(there + down, wide), wide, share[n])
