@@ -8,6 +8,7 @@ from compare import changed, compare
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
 from gpuaug.exec import reference
+from gpuaug.exec.cpu import blocks
 from gpuaug.exec.cpu import executor as cpu
 
 N = 6
@@ -68,27 +69,48 @@ def test_nan_and_infinity_only_move():
     assert torch.equal(got.view(torch.int32), x.flip(3).contiguous().view(torch.int32))
 
 
-def cut(partner: torch.Tensor, before: ir.Sequence, channels: int, memory_format: torch.memory_format) -> fuse.Plan:
-    """A plan that ends with a CutMix."""
+def cut(
+    partner: torch.Tensor, before: ir.Sequence, channels: int, memory_format: torch.memory_format, mixes: str = "cut"
+) -> fuse.Plan:
+    """A plan that ends with a CutMix, a MixUp, or both by sample."""
     frame = ir.Frame(torch.tensor([[50, 50]]).expand(N, 2).clone(), (50, 50), channels, torch.float32)
     box = torch.tensor([[0, 0, 50, 50], [3, 5, 30, 20], [-4, -4, 9, 60], [7, 7, 7, 30], [40, 0, 90, 1], [1, 9, 49, 12]])
     finish = ir.Finish(torch.float32, memory_format)
-    passes = (*before, ir.CutMix(partner, box, frame.size), finish)
+    share = torch.tensor([0.3, 1.0, 0.0, 0.5, 0.999, 0.25])
+    made: dict[str, ir.Pass] = {
+        "cut": ir.CutMix(partner, box, frame.size),
+        "blend": ir.MixUp(partner, share),
+        "either": ir.MixInside(partner, box, share, frame.size),
+    }
+    passes = (*before, made[mixes], finish)
     ir.verify(passes, frame)
     return fuse.Plan(fuse.fold(passes), rng.Keys(1, 0, IDS, torch.zeros_like(IDS)), frame)
 
 
+# one cycle; one partner for all; several cycles; and branches that lead to each other and into cycles, as they do where
+# samples are nobody's partner
+@pytest.mark.parametrize(
+    "partner", [(1, 2, 3, 4, 5, 0), (0, 0, 0, 0, 0, 0), (1, 0, 2, 5, 3, 4), (1, 1, 5, 2, 3, 2), (5, 0, 0, 1, 2, 5)]
+)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("partner", [(1, 2, 3, 4, 5, 0), (0, 0, 0, 0, 0, 0), (1, 0, 2, 5, 3, 4)])
-def test_rectangles_are_cut_from_partners_as_they_were(partner, memory_format):
-    half = (ir.Affine(torch.full((N, 1), 0.5), torch.full((N, 1), 0.1)),)
+@pytest.mark.parametrize("mixes", ["cut", "blend", "either"])
+def test_a_mix_takes_from_partners_as_they_were(mixes, partner, memory_format, monkeypatch):
+    half, only = (ir.Affine(torch.full((N, 1), 0.5), torch.full((N, 1), 0.1)),), cpu._only_mixes
+    looked: list[bool] = []
     for channels in (1, 3, 4):
         x = picture(channels, torch.float32)
-        plan = cut(torch.tensor(partner), half, channels, memory_format)
+        plan = cut(torch.tensor(partner), half, channels, memory_format, mixes)
         want = reference.run(plan, x)
         assert changed(want, x * 0.5 + 0.1) > 0.05, "vacuous"
+        monkeypatch.setattr(cpu, "_only_mixes", lambda step, images: False)
+        apart = cpu.run(plan, x)
+        monkeypatch.setattr(cpu, "_only_mixes", lambda *given: looked.append(only(*given)) or looked[-1])
         for threads in (1, 3):
-            compare(cpu.run(plan, x, threads), want, "colour", f"{partner} {memory_format}")
+            got = cpu.run(plan, x, threads)
+            compare(got, want, "colour", f"{partner} {memory_format}")
+            assert torch.equal(got, apart), "not the bits of a step that writes elsewhere"
+        # a step writes planes where another follows
+        assert looked[-1] or memory_format == torch.channels_last, "not in place"
 
 
 def test_images_that_somebody_else_holds_are_not_cut_into():
@@ -117,7 +139,7 @@ def test_an_output_too_large_for_the_caches_has_the_same_bits(width):
     policy = ga.Policy([ga.RandomResizedCrop((224, width)), ga.ToDtype(torch.float32, scale=True)], seed=3)
     ids = torch.arange(len(x))
     whole = policy(x, ids=ids, backend="cpu")
-    assert whole.numel() * 4 >= cpu._LARGE > whole[:2].numel() * 4, "vacuous"
+    assert whole.numel() * 4 >= blocks.LARGE > whole[:2].numel() * 4, "vacuous"
     for first in (0, 7, 30):
         part = policy(x[first : first + 2], ids=ids[first : first + 2], backend="cpu")
         assert torch.equal(part, whole[first : first + 2])

@@ -142,7 +142,7 @@ def test_on_a_host_the_compiled_calls_are_those_of_the_steps(name, dtype, monkey
     policy = ga.Policy(POLICIES[name])
     steps = cpu.steps(plan_for(policy, dtype))
     moved, entered = [], []  # type: list[tuple[int, int]], list[int]
-    native, in_place, lay_out, output = cpu._native, cpu._cut, entry.lay_out, cpu._output
+    native, in_place, lay_out, output = cpu._native, cpu._in_place, entry.lay_out, cpu._output
     asked: list[torch.Tensor] = []
 
     def watched(step: Any, images: Any, threads: int) -> Any:
@@ -155,14 +155,15 @@ def test_on_a_host_the_compiled_calls_are_those_of_the_steps(name, dtype, monkey
         moved.append((sides * held(images) + cast * held(made), held(made) + cast * held(out)))
         return out
 
-    def cut(step: Any, images: Any, threads: int) -> Any:
+    def mix(step: Any, images: Any, threads: int) -> Any:
         # at most: of rectangles that are whole images
-        moved.append((held(images), held(images)))
+        sides = 1 + (step.code[0][layout.OP] != layout.CUTMIX)
+        moved.append((sides * held(images), held(images)))
         entered.append(1)
         return in_place(step, images, threads)
 
     monkeypatch.setattr(cpu, "_native", watched)
-    monkeypatch.setattr(cpu, "_cut", cut)
+    monkeypatch.setattr(cpu, "_in_place", mix)
     monkeypatch.setattr(cpu, "_output", lambda *what: asked.append(output(*what)) or asked[-1])
     monkeypatch.setattr(entry, "lay_out", lambda *a: entered.append(1) or lay_out(*a))
     images = batch(dtype)

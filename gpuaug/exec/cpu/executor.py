@@ -76,8 +76,8 @@ def execute(prepared: Sequence[Rows | Fallback], source: Images, threads: int | 
     for step in prepared:
         if isinstance(step, Fallback):
             images = reference.run_passes(step.passes, reference.floats(images), step.keys)
-        elif ours and _only_cuts(step, images):
-            images = _cut(step, images, threads)
+        elif ours and _only_mixes(step, images):
+            images = _in_place(step, images, threads)
         else:
             images = _native(step, images, threads)
         # what a function of a user gives may be held by it
@@ -221,39 +221,45 @@ def _stray(sample: int, n: int) -> str:
     )
 
 
-def _only_cuts(step: Rows, images: Tensor) -> bool:
-    """Whether all that a step does to float32 images is to put rectangles of others into them."""
+def _only_mixes(step: Rows, images: Tensor) -> bool:
+    """Whether all that a step does to float32 images, which it leaves where they are, is one mix."""
     layout_out = step.finish.memory_format if step.finish else torch.contiguous_format
     return (
-        list(step.code[:, layout.OP]) == [layout.CUTMIX, layout.HALT]
+        len(step.code) == 2
+        and step.code[0][layout.OP] in (layout.CUTMIX, layout.MIXUP, layout.MIX_INSIDE)
         and _made(step.finish) == images.dtype == torch.float32
         and images.is_contiguous(memory_format=layout_out)
         and bool(images.numel())
     )
 
 
-def _cut(step: Rows, images: Tensor, threads: int) -> Tensor:
-    """The CutMix of a step in place.  images: [N, C, H, W] float32, which nobody else holds"""
-    from gpuaug.exec.cpu import cut
+def _in_place(step: Rows, images: Tensor, threads: int) -> Tensor:
+    """The one mix of a step.  images: [N, C, H, W] float32, which nobody else holds"""
+    from gpuaug.exec.cpu import in_place
 
     n, c, h, w = images.shape
-    ints = step.ints[:, step.code[0][layout.INT_COLUMN] :]
-    partner, box = ints[:, layout.PARTNER].numpy(), ints[:, layout.BOX : layout.BOX + 4].numpy()
+    first = step.code[0]
+    ints = step.ints[:, first[layout.INT_COLUMN] :]
+    partner = ints[:, layout.PARTNER].contiguous().numpy()
     strays = np.flatnonzero((partner < 0) | (partner >= n))
     if len(strays):
         raise ValueError(_stray(int(strays[0]), n))
-    box = box.clip(0, (w, h, w, h))
-    sizes = (box[:, 2:] - box[:, :2]).clip(0).prod(1) * c
-    ends = np.cumsum(sizes)
-    kept = blocks.empty((max(int(ends[-1]), 1),), torch.float32).numpy()
-    sn, sc, sy, _ = (4 * s for s in images.stride())
+    walk, ends = np.empty(n, np.int64), np.zeros(n, np.int64)
+    in_place.in_order(partner, walk, ends)
     planes = images.is_contiguous()
-    about = np.array((images.data_ptr(), sn, sc, sy, c, int(planes)), np.int64)
-    given = (np.ascontiguousarray(partner), box, ends - sizes, about, kept)
-    team = min(threads, n, 1 + n * h * w // _WORTH_A_THREAD)
-    for back in (False, True):
-        # all are out before the first goes in
-        together([partial(cut.move_boxes, np.zeros(1, np.int64), *given, back)] * team)
+    sn, sc, sy, _ = (4 * s for s in images.stride())
+    about = np.array((images.data_ptr(), sn, sc, sy, h, w, c, int(planes)), np.int64)
+    box, share = np.empty((n, 4), np.int64), np.zeros(n, np.float32)
+    box[:] = (0, 0, w, h)
+    if first[layout.OP] != layout.MIXUP:
+        box[:] = ints[:, layout.BOX : layout.BOX + 4].numpy().clip(0, (w, h, w, h))
+    if first[layout.OP] != layout.CUTMIX:
+        share[:] = step.floats[:, first[layout.FLOAT_COLUMN]].numpy()
+    taken = np.zeros(1, np.int64)
+    kept = [
+        np.empty(max(in_place.PART, w * c), np.float32) for _ in range(min(threads, 1 + n * h * w // _WORTH_A_THREAD))
+    ]
+    together([partial(in_place.mix_images, taken, partner, walk, ends, box, share, about, k) for k in kept])
     return images.to(step.finish.dtype) if step.finish else images
 
 
