@@ -154,6 +154,21 @@ def test_the_memory_that_is_kept_is_bounded():
     assert large.shape == (1 << 29,) and sum(map(len, pool._blocks)) <= 1 << 29
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_while_memory_is_handed_out_does_not_wait_for_it():
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with blocks._blocks._lock:
+        child = context.Process(target=lambda: queue.put(len(blocks.empty((1 << 23,), torch.uint8))), daemon=True)
+        child.start()
+    try:
+        assert queue.get(timeout=30) == 1 << 23
+        child.join(10)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_large_outputs_are_as_torch_makes_them(dtype, memory_format):
