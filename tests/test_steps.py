@@ -123,7 +123,7 @@ def test_on_a_card_the_kernels_launched_are_those_of_the_steps(name, dtype):
     # torch's kernels beside ours: zeros to gather statistics in; and those of this test's arguments and of labels
     made = [what for step in steps for what in step.launches]
     zeros = made.count(kernels.ZEROS)
-    labels = int(len(plan_for(policy, dtype).mixes) == 1)
+    labels = int(bool(plan_for(policy, dtype).mixes))
     assert (f", {labels} for labels" in text) == bool(labels)
     assert on.work.count("kernel") == drawing + len(made) + labels - zeros == total - zeros
     assert on.work.count("zeros") == zeros + 1 + bool(policy._mixes)

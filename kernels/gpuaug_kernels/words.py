@@ -97,7 +97,8 @@ def load_plane(image, CHANNEL: tl.constexpr, at, end, bits, COUNT: tl.constexpr)
     plane = CHANNEL * image.channel_stride.to(tl.int32)
     if COUNT == 4:
         words, beyond = word_base(image, 4)
-        first = at + (plane + beyond)
+        words += (plane + beyond) >> 2
+        first = at + ((plane + beyond) & 3)
         a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
         word = funnel(a, b, ((first & 3) * 8).to(tl.uint32))
         out = (

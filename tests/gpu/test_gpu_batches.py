@@ -74,6 +74,15 @@ def test_images_of_different_sizes_do_not_see_each_other_or_their_addresses(name
         assert torch.equal(run(policy, batch, ids=IDS[rows])[0], whole[rows]), (offset, rows)
 
 
+@pytest.mark.parametrize("name", ["weak", "moderate and erasing"])
+def test_images_in_planes_give_what_those_of_pixels_give(name):
+    policy, x = ga.Policy(POLICIES[name], seed=3), pictures(SEVEN)
+    whole = run(policy, x, ids=IDS)[0]
+    for offset in range(4):
+        planes = [moved(put(i.permute(2, 0, 1).contiguous()), offset) for i in x]
+        assert torch.equal(run(policy, planes, ids=IDS)[0], whole), offset
+
+
 @pytest.mark.parametrize("name", [n for n in POLICIES if mixes(n)])
 def test_a_permuted_batch_is_mixed_alike(name):
     policy, x, labels = (
