@@ -28,8 +28,8 @@ from gpuaug.data.decode_batch import Decoded, Decoder, cores
 CPU = torch.device("cpu")
 GPU_DECODERS = ("dali", "torchcodec", "torchvision")
 ON_GPU, ON_CPU = " on the GPU", " on the CPU"
-OWN_DALI = "DALI's own pipeline" + ON_GPU
-ALONE = "decoders alone"
+OWN_DALI = "DALI's own pipeline"
+ALONE, RIGHT, PIXELS = "decoders alone", "images that are not right", "pixels against Pillow's"
 HEIGHTS, WIDTHS, QUALITIES = (355, 396), (480, 521), (84, 91)
 CLASSES, PICTURES = 10, 40
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "gray")
@@ -94,7 +94,7 @@ def placed(part: str, task: Task) -> tuple[str, torch.device]:
     device = task.device if part.endswith(ON_GPU) else CPU
     if part.endswith(ON_GPU) and device.type != "cuda":
         raise Absent("no CUDA card is here")
-    why = decode.missing("dali" if part == OWN_DALI else name)
+    why = decode.missing("dali" if name == OWN_DALI else name)
     if why:
         raise Absent(why)
     return name, device
@@ -140,8 +140,8 @@ def alone(task: Task, part: str) -> dict[str, Any]:
     """Images in a second of the best setting of a decoder, files in memory, whole images."""
     name, device = placed(part, task)
     items = in_memory(task.folder)
-    if part == OWN_DALI:
-        rates = {s: _dali(items, device, *s) for s in _dali_settings(task.tiny)}
+    if name == OWN_DALI:
+        rates = {s: _dali(items, device, *s) for s in _dali_settings(device, task.tiny)}
         return _best(task, rates, "{} threads, batches of {}, hardware load {}")
 
     def rate(threads: int, batch: int) -> Callable[[float], float]:
@@ -191,19 +191,16 @@ def _best(task: Task, rates: Mapping[tuple[Any, ...], Callable[[float], float]],
     }
 
 
-def _dali_settings(tiny: bool) -> list[tuple[int, int, float]]:
+def _dali_settings(device: torch.device, tiny: bool) -> list[tuple[int, int, float]]:
+    """Threads, batches, and the part of the images that the hardware's decoder gets, of which a CPU has none."""
     if tiny:
         return [(2, 4, 0.65)]
     many, few = cores(), max(1, cores() // 4)
+    if device.type == "cpu":
+        return [(many, 256, 0.0)]
     # DALI's own default first
-    return [
-        (many, 256, 0.65),
-        (many, 256, 1.0),
-        (many, 256, 0.8),
-        (many, 256, 0.0),
-        (few, 256, 0.65),
-        (many, 512, 0.65),
-    ]
+    loads = [(many, 256, load) for load in (0.65, 1.0, 0.8, 0.0)]
+    return [*loads, (few, 256, 0.65), (many, 512, 0.65)]
 
 
 def _dali(
@@ -282,14 +279,29 @@ def changing_hands(device: torch.device) -> Iterator[Blocks]:
         thread.join(30)
 
 
+class _Busy:
+    """Blocks of the size of images on the current stream: filled, read a while later, freed at once."""
+
+    def __init__(self, device: torch.device, blocks: int = 8):
+        made = [torch.full((375, 500, 3), 0x5A, dtype=torch.uint8, device=device) for _ in range(blocks)]
+        if device.type == "cuda":
+            # about a millisecond
+            torch.cuda._sleep(2_000_000)  # type: ignore[no-untyped-call]
+        self._wrong: list[Tensor] = [(block != 0x5A).any() for block in made]
+
+    def written(self) -> int:
+        """Blocks that somebody wrote into before they were read."""
+        return sum(map(bool, self._wrong))
+
+
 def corrupt(task: Task, part: str) -> dict[str, Any]:
     """Images that differ from their first decode, over many decodes with busy readers while memory changes hands."""
     name, device = placed(part, task)
     size, iterations = (6, 5) if task.tiny else (64, ITERATIONS)
     items = _sampled(2 if task.tiny else 4) + in_memory(task.folder)
     items = items[:size]
-    kept: deque[tuple[Decoded, list[Tensor], Any]] = deque()
-    different, unfilled, done = 0, 0, 0
+    kept: deque[tuple[Decoded, list[Tensor], Any, list[_Busy]]] = deque()
+    different, written, done = 0, 0, 0
     with closing(decode.decoder(name, device, cores())) as decoder:
         out = decoder.decode(items)
         if out.bad:
@@ -299,31 +311,29 @@ def corrupt(task: Task, part: str) -> dict[str, Any]:
         wait(device)
 
         def look() -> None:
-            nonlocal different
-            held, copies, event = kept.popleft()
+            nonlocal different, written
+            held, copies, event, busy = kept.popleft()
             if event is not None:
                 event.synchronize()
             different += sum(not torch.equal(a, b) for a, b in zip(copies, first, strict=True))
+            written += sum(one.written() for one in busy)
             del held
 
         with changing_hands(device) as blocks:
             for done in range(1, iterations + 1):
-                # readers of other memory on the loop's stream, before and behind those of the pixels
-                busy = torch.full((1 << (20 + done % 4),), 255, dtype=torch.uint8, device=device)
-                sums = [busy[::7].sum()]
+                busy = [_Busy(device)]
+                with decoder.here():
+                    # freed memory of the decoder's own stream, whose readers have not begun: it may be used again only
+                    # behind them
+                    busy.append(_Busy(device))
                 out = decoder.decode(items)
                 different += len(out.bad)
                 _ordered(out, device)
                 copies = [i.clone() if isinstance(i, Tensor) else f for i, f in zip(out.images, first, strict=True)]
-                sums.append(busy[::5].sum())
                 event: Any = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
                 if event is not None:
                     event.record(torch.cuda.current_stream(device))
-                kept.append((out, copies, event))
-                unfilled += any(
-                    int(s) != 255 * len(range(0, busy.numel(), k)) for s, k in zip(sums, (7, 5), strict=True)
-                )
-                del busy
+                kept.append((out, copies, event, busy))
                 # two batches stay ahead of the look at them, as in a loader
                 if len(kept) > 2:
                     look()
@@ -339,9 +349,9 @@ def corrupt(task: Task, part: str) -> dict[str, Any]:
         "iterations": done,
         "iterations asked": iterations,
         "blocks that changed hands": blocks.count,
-        "blocks of others that were written to": blocks.spoiled + unfilled,
+        "blocks of others that were written to": blocks.spoiled + written,
         "asked": "0 corrupt",
-        "met": different == 0 and not blocks.spoiled and not unfilled and done == iterations,
+        "met": different == 0 and not blocks.spoiled and not written and done == iterations,
     }
 
 

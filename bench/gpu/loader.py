@@ -25,11 +25,12 @@ import torch
 
 from bench.contenders.registry import Absent
 from bench.gpu import decoders, loading
-from bench.gpu.decoders import ALONE, GPU_DECODERS, ON_CPU, ON_GPU, OWN_DALI, Task
+from bench.gpu.decoders import ALONE, GPU_DECODERS, ON_CPU, ON_GPU, OWN_DALI, PIXELS, RIGHT, Task
 from bench.gpu.parts import said
 from bench.gpu.run import Log, clocks
 from bench.report import results
 from bench.suite import Options
+from gpuaug.data.decode_batch import cores
 
 SECONDS = 360.0
 FILES = 2048
@@ -58,12 +59,13 @@ class Stage(NamedTuple):
 
 
 EACH = (*(d + ON_GPU for d in GPU_DECODERS), *(d + ON_CPU for d in GPU_DECODERS))
+ON_GPU_FIRST = (OWN_DALI + ON_GPU, *EACH, OWN_DALI + ON_CPU, "pillow" + ON_CPU)
 STAGES: dict[str, Stage] = {
-    ALONE: Stage(decoders.alone, (OWN_DALI, *EACH, "pillow" + ON_CPU), 11),
-    "images that are not right": Stage(decoders.corrupt, EACH, 10),
+    ALONE: Stage(decoders.alone, ON_GPU_FIRST, 11),
+    RIGHT: Stage(decoders.corrupt, EACH, 10),
     "loader beside its decoder": Stage(loading.share, GPU_DECODERS, 24),
     "training step": Stage(loading.step, ("resnet50",), 35),
-    "pixels against Pillow's": Stage(decoders.pixels, EACH, 3),
+    PIXELS: Stage(decoders.pixels, EACH, 3),
     "memory": Stage(loading.memory, GPU_DECODERS, 9),
     "training run": Stage(loading.training, ("small network",), 15),
 }
@@ -207,7 +209,7 @@ def conditions(device: torch.device, tiny: bool, seconds: float, given: str | No
     return {
         **{k: v for k, v in how.items() if k != "threads"},
         "rounds": "alternating where contenders are compared; see n",
-        "cores of this process": decoders.cores(),
+        "cores of this process": cores(),
         "files": f"JPEG, {decoders.HEIGHTS[0]} to {decoders.HEIGHTS[1] - 1} x {decoders.WIDTHS[0]} to "
         f"{decoders.WIDTHS[1] - 1}, quality {decoders.QUALITIES[0]} to {decoders.QUALITIES[1] - 1}",
         "limit, seconds": seconds,

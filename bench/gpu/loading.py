@@ -16,7 +16,7 @@ import gpuaug as ga
 from bench import timing
 from bench.contenders.registry import Absent
 from bench.gpu import decoders
-from bench.gpu.decoders import ALONE, GPU_DECODERS, ON_CPU, ON_GPU, Task
+from bench.gpu.decoders import ALONE, GPU_DECODERS, ON_CPU, ON_GPU, RIGHT, Task
 from bench.gpu.parts import summary
 from bench.scenarios import POLICIES
 from bench.timing import wait
@@ -48,10 +48,12 @@ def threads(task: Task, name: str) -> int:
 
 
 def fastest(task: Task) -> str:
-    """The decoder that made the most images alone on this device; "auto" where none was measured."""
+    """The decoder that made the most images alone on this device, of those with none that is not right; "auto" where
+    none was measured."""
     on = ON_GPU if task.device.type == "cuda" else ON_CPU
-    rows = task.found.get(ALONE, {})
-    rates = {n: rows[n + on]["images/s"]["median"] for n in GPU_DECODERS if "images/s" in rows.get(n + on, {})}
+    rows, wrong = task.found.get(ALONE, {}), task.found.get(RIGHT, {})
+    sound = [n for n in GPU_DECODERS if not wrong.get(n + on, {}).get("corrupt images")]
+    rates = {n: rows[n + on]["images/s"]["median"] for n in sound if "images/s" in rows.get(n + on, {})}
     return max(rates, key=lambda n: rates[n]) if rates else "auto"
 
 
@@ -82,6 +84,8 @@ def delivered(made: ga.data.Loader, seconds: float, least: int = 4) -> float:
         for _ in range(2 * PREFETCH):
             next(batches)
         wait(device)
+        # of what stands before this nothing is reported
+        made.meter.reset()
         began = time.perf_counter()
         while done < least * made.batch_size or time.perf_counter() - began < seconds:
             done += len(next(batches).ids)
