@@ -2,6 +2,8 @@
 are of the right bytes."""
 
 import json
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import pytest
 import torch
 
 from bench.contenders.registry import CONTENDERS
-from bench.gpu import clock, parts, run, workloads
+from bench.gpu import clock, decoders, loader, loading, parts, run, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import Card, Ours
 from bench.report import results
+from gpuaug.data import decode
 
 CPU = torch.device("cpu")
 CARD = Card(CPU, Pace(0, 2, 2, 0), Pace(0, 2, 2, 0), 4, 1e9)
@@ -193,3 +196,141 @@ def test_times_are_those_of_what_ran():
     assert [len(v) for v in seconds.values()] == [3, 3] and calls[4:] == ["a", "b", "b", "a", "a", "b"]
     assert len(clock.host(lambda: None, CPU, 8)) == 6 and clock.bandwidth(CPU, Pace(0, 2, 2, 0), 2**20).median > 0
     assert clock.captured(lambda: calls.append("c"), CPU, 3)() is None and calls[-3:] == ["c"] * 3
+
+
+# ---- decoders and the loader
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    decoders.write(folder, 12)
+    return folder
+
+
+def served(folder: Path, *places: tuple[str, str]) -> dict[tuple[str, str], Any]:
+    """What the process that measures finds of some parts, in this one."""
+    told = {"device": "cpu", "folder": str(folder), "tiny": True, "scale": 1.0, "until": time.time() + 600, "found": {}}
+    rows: list[dict[str, Any]] = []
+    loader.serve({**told, "parts": places}, rows.append)
+    assert [tuple(r["begins"]) for r in rows[::2]] == list(places)
+    return {place: r["found"] for place, r in zip(places, rows[1::2], strict=True)}
+
+
+ALONE, RIGHT, PIXELS = decoders.ALONE, decoders.RIGHT, decoders.PIXELS
+CPU_DECODER = "torchvision" + decoders.ON_CPU
+
+
+def test_decoders_are_measured_without_a_card_and_those_of_a_gpu_are_named_as_absent(files):
+    assert {ALONE, RIGHT, PIXELS} <= loader.STAGES.keys() and len(loader.STAGES) == 7
+    gone = [(stage, "dali" + decoders.ON_GPU) for stage in (ALONE, RIGHT, PIXELS)]
+    found = served(files, *gone, *((stage, CPU_DECODER) for stage in (ALONE, RIGHT, PIXELS)))
+    assert all(found[place] == {"status": "absent", "why": "no CUDA card is here"} for place in gone)
+    assert found[ALONE, CPU_DECODER]["images/s"]["median"] > 0 and found[ALONE, CPU_DECODER]["threads"] in (1, 2)
+    right = found[RIGHT, CPU_DECODER]
+    assert (right["corrupt images"], right["of images"]) == (0, 5 * 6) and right["blocks that changed hands"] > 0, right
+    # on a CPU every decoder gives Pillow's bits
+    assert {s: (r["largest"], r["images"]) for s, r in found[PIXELS, CPU_DECODER].items()} == dict.fromkeys(
+        decoders.SAMPLINGS, (0, 1)
+    )
+
+
+def test_files_of_the_loaders_bench_are_of_the_size_of_photographs(files):
+    sizes = [p.stat().st_size for p in files.rglob("*.jpg")]
+    assert len(sizes) == 12 and 56_000 < min(sizes) <= max(sizes) < 115_000, sizes
+    assert len(list(files.iterdir())) == decoders.CLASSES
+
+
+@pytest.mark.parametrize("wrong", ["a pixel", "memory of others"])
+def test_an_image_that_is_not_right_is_counted(wrong, files, monkeypatch):
+    made, calls = decode.decoder, list[Any]()
+
+    def decoder(name: str, device: Any, threads: int | None = None) -> Any:
+        real = made(name, device, threads)
+        whole = real.decode
+
+        def changed(items: Any, windows: Any = None) -> Any:
+            out = whole(items, windows)
+            calls.append(out)
+            if len(calls) == 3 and wrong == "a pixel":
+                out.images[1][7, 5, 1] ^= 4
+            return out
+
+        monkeypatch.setattr(real, "decode", changed)
+        return real
+
+    monkeypatch.setattr(decode, "decoder", decoder)
+    if wrong != "a pixel":
+        monkeypatch.setattr(decoders._Busy, "written", lambda self: 1)
+    row = served(files, (RIGHT, CPU_DECODER))[RIGHT, CPU_DECODER]
+    assert len(calls) == 6 and not row["met"], row
+    assert (row["corrupt images"] == 1) == (wrong == "a pixel")
+    assert (row["blocks of others that were written to"] > 0) == (wrong != "a pixel")
+
+
+def test_training_takes_the_fastest_decoder_whose_images_are_all_right(tmp_path):
+    alone = {f"{n}{decoders.ON_CPU}": {"images/s": {"median": r}} for n, r in (("dali", 3), ("torchcodec", 2))}
+    found = {ALONE: alone, RIGHT: {}}
+    assert loading.fastest(decoders.Task(CPU, tmp_path, 1.0, True, found)) == "dali"
+    found[RIGHT] = {"dali" + decoders.ON_CPU: {"corrupt images": 1}}
+    assert loading.fastest(decoders.Task(CPU, tmp_path, 1.0, True, found)) == "torchcodec"
+    assert loading.fastest(decoders.Task(CPU, tmp_path, 1.0, True)) == "auto"
+
+
+WORKER = """
+import json, os, sys, time
+told = json.loads(sys.stdin.read())
+for place in told["parts"]:
+    print(json.dumps({"begins": place}), flush=True)
+    if place[1].startswith("torchcodec"):
+        os.kill(os.getpid(), 11)
+    if place[1].startswith("torchvision"):
+        time.sleep(60)
+    print(json.dumps({"found": {"of": place[1]}}), flush=True)
+"""
+
+
+def test_a_decoder_that_ends_or_hangs_its_process_loses_its_part_alone():
+    kept: dict[tuple[str, str], Any] = {}
+    places = [(ALONE, name + decoders.ON_CPU) for name in ("dali", "torchcodec", "torchvision", "pillow")]
+    told = {"scale": 0.0, "until": time.time() + 60}
+    loader.go(told, places, kept.__setitem__, (sys.executable, "-S", "-c", WORKER), grace=0.5)
+    assert list(kept) == places
+    assert [row.get("of", row.get("why")) for row in kept.values()] == [
+        places[0][1],
+        "its process ended with -11",
+        "cut off after 0 s",
+        places[3][1],
+    ]
+    late: dict[tuple[str, str], Any] = {}
+    loader.go({**told, "until": time.time() - 1}, places, late.__setitem__)
+    assert {row["status"] for row in late.values()} == {"not run"} and len(late) == 4
+
+
+def test_a_dry_run_of_the_loader_is_never_stored_among_results(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        loader.main(["--dry-run", "--out", str(results.RESULTS)])
+    assert "a dry run has no results" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert loader.main([]) == 1 and "no CUDA card" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_the_loader_goes_through_every_stage(tmp_path, capsys):
+    before = stored()
+    assert loader.main(["--dry-run", "--seconds", "400", "--out", str(tmp_path)]) == 0
+    data, printed = json.loads((tmp_path / "dry_run_loader.json").read_text()), capsys.readouterr().out
+    assert stored() == before and "no result" in data["conditions"]["dry run"] and "these are no results" in printed
+    assert {"versions", "commit", "device", "files"} <= data["conditions"].keys()
+    found = {(stage, part): row for stage, rows in data["stages"].items() for part, row in rows.items()}
+    assert tuple(found) == loader.PLACES
+    assert {p for (_, p), row in found.items() if row.get("status") == "absent"} >= {
+        p for _, p in loader.PLACES if p.endswith(decoders.ON_GPU)
+    }
+    shares = found["loader beside its decoder", "torchvision"]
+    for strength in ("weak", "moderate"):
+        assert shares[f"loader, {strength}"]["share of alone, whole images"]["n"] >= 2
+    step, run_of = found["training step", "resnet50"], found["training run", "small network"]
+    assert step["times the cached batch"]["n"] >= 2 and step["decoder"] in decoders.GPU_DECODERS
+    assert run_of["met"] and run_of["steps"] == 12, run_of
+    assert len(found["memory", "torchvision"]["batches, MB"]) == 6

@@ -1,9 +1,9 @@
 """All that is asked of a card, in order of worth, inside a limit: python tests/gpu/everything.py [--limit 840] [--out
 FOLDER].
 
-Tests, sanitizer, quick bench.  Each step is a process of its own, has what is left of the limit at most, and is written
-to FOLDER/everything.json as soon as it ends, so that whoever is cut off keeps what was done.  Says first which packages
-are missing.  Exits with 1 where a step failed or was not reached."""
+Tests, quick bench, sanitizer, bench of decoders and the loader.  Each step is a process of its own, has what is left of
+the limit at most, and is written to FOLDER/everything.json as soon as it ends, so that whoever is cut off keeps what
+was done.  Says first which packages are missing.  Exits with 1 where a step failed or was not reached."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ NEEDS = {
     "tests": ("pytest", "xdist", "hypothesis", "kornia", "kornia_rs", "torchvision", "numba", "PIL"),
     "sanitizer": ("pytest",),
     "bench": ("torchvision", "kornia", "kornia_rs"),
+    "loader": ("torchvision", "kornia", "kornia_rs", "torchcodec", "nvidia.dali", "PIL"),
 }
 # a step, its share of a quarter of an hour in seconds, and what it runs
 STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -43,13 +44,22 @@ STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
     ),
     "bench": (180, ("-m", "bench.gpu", "--quick")),
     "sanitizer": (120, ("tests/gpu/sanitize.py", "memcheck")),
+    "loader": (375, ("-m", "bench.gpu.loader", "--seconds", "{seconds}")),
 }
 
 
 def missing(names: Any = tuple(NEEDS)) -> dict[str, list[str]]:
     """By step, the packages that are not there."""
-    lacking = {step: [p for p in NEEDS[step] if find_spec(p) is None] for step in names}
+    lacking = {step: [p for p in NEEDS[step] if not _there(p)] for step in names}
     return {step: packages for step, packages in lacking.items() if packages}
+
+
+def _there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        # what it is a part of is not there
+        return False
 
 
 def run(steps: dict[str, tuple[int, tuple[str, ...]]], limit: float, folder: Path, jobs: int) -> list[dict[str, Any]]:
@@ -64,7 +74,11 @@ def run(steps: dict[str, tuple[int, tuple[str, ...]]], limit: float, folder: Pat
         row: dict[str, Any] = {"step": name, "code": None, "seconds": 0.0, "said": "not reached: no time was left"}
         if allowed > 0:
             row |= _one(
-                [sys.executable, *(a.format(jobs=jobs) for a in arguments)], env, allowed, folder / f"{name}.txt"
+                # those that are told their seconds end by themselves before they are cut off
+                [sys.executable, *(a.format(jobs=jobs, seconds=max(1, int(allowed) - 15)) for a in arguments)],
+                env,
+                allowed,
+                folder / f"{name}.txt",
             )
             row["seconds"] = round(time.monotonic() - begin, 1)
         rows.append(row)
@@ -97,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     given = parser.parse_args(arguments)
     for step, packages in missing().items():
-        print(f"{step}: missing {', '.join(packages)}; what needs them fails", flush=True)
+        print(f"{step}: missing {', '.join(packages)}; what needs them fails or is left out", flush=True)
     rows = run(STEPS, given.limit, given.out, given.jobs)
     return int(any(row["code"] != 0 for row in rows))
 
