@@ -24,7 +24,7 @@ KINDS = {"sources": codes.SOURCES, "extends": codes.BORDERS, "mixes": codes.MIXE
 
 # bytes that are spilled: floats of different sizes, which only the reference leaves, in the registers of photographs, of
 # which more would cost these a third of what runs at once
-SPILLED = {("ragged floats", "sm_80"): 32}
+SPILLED = {("ragged floats", "sm_80"): 32, ("ragged floats", "sm_90a"): 16}
 
 # each time one of them, without the programs that tests/test_aot.py has compiled for it; everything in the slow suite
 ELSEWHERE = {"weak", "moderate", "salt and pepper"}
