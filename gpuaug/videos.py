@@ -22,8 +22,6 @@ _TARGETS = tuple(name for pair in TARGETS.items() for name in pair if name is no
 
 def is_video(images: Any) -> bool:
     """Whether these are clips: five axes, or one clip [T, C, H, W] as a tv_tensors.Video."""
-    if type(images) is Tensor:
-        return images.ndim == 5
     return (isinstance(images, Tensor | np.ndarray) and images.ndim == 5) or is_clip(images)
 
 

@@ -200,8 +200,8 @@ FAULTS = [
     Fault(
         "a recipe that draws for another seed",
         "trace/host.py",
-        "seed = np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)",
-        "seed = np.array([4, 0], np.uint32)",
+        "np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32)",
+        "np.array([4, 0], np.uint32)",
         "test_trace.py",
         "batch_of_any_size",
     ),

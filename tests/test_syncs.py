@@ -113,11 +113,12 @@ def test_what_does_not_wait_is_let_through():
 # ---- a call
 
 
-# what is called step by step draws and lowers by the code that is traced: of each transform one way in the fast suite
-EVERY = [p.values for p in cases()]
-WAYS = [pytest.param(name, i, True, id=f"{name}-{i}-traced") for name, i in EVERY] + [
-    pytest.param(name, i, False, id=f"{name}-{i}-step by step", marks=[pytest.mark.slow] if i else [])
-    for name, i in EVERY
+# of each transform one set of arguments in the fast suite; what is called step by step draws and lowers by the code that
+# is traced
+WAYS = [
+    pytest.param(name, i, traced, id=f"{name}-{i}-{way}", marks=[pytest.mark.slow] if i else [])
+    for traced, way in ((True, "traced"), (False, "step by step"))
+    for name, i in (p.values for p in cases())
 ]
 
 

@@ -46,10 +46,12 @@ def cases(quick: int | None = None) -> list[Any]:
 
 
 def quick(values: Iterable[Any], *kept: Any) -> list[Any]:
-    """The arguments of a dear test: `kept` stand for the others in the fast suite, which are slow."""
+    """The arguments of a dear test: `kept` stand for the others in the fast suite, which are slow.  A tuple stands for
+    several arguments."""
     values = list(values)
     assert kept and all(k in values for k in kept), "vacuous"
-    return [v if v in kept else pytest.param(v, marks=pytest.mark.slow) for v in values]
+    every = [(v, v if isinstance(v, tuple) else (v,)) for v in values]
+    return [pytest.param(*row, marks=[] if v in kept else [pytest.mark.slow]) for v, row in every]
 
 
 def case(name: str, i: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from gpuaug.numba_cache import kernel
 
 # how images lie: address, bytes from a sample, a channel and a row to the next, height, width, channels, and whether
 # they are planes
-ADDRESS, SAMPLE, CHANNEL, ROW, HEIGHT, WIDTH, CHANNELS, PLANES, LENGTH = range(9)
+ADDRESS, SAMPLE, CHANNEL, ROW, ROWS, COLUMNS, CHANNELS, PLANAR, LENGTH = range(9)
 # floats of each image that a thread mixes at a time: those of two images and what is kept of a third stay in its
 # caches
 PART = 4096
@@ -53,9 +53,9 @@ def mix_images(taken, partner, walk, ends, box, share, images, kept):
     taken: [1] int64, how many parts were taken, shared by all threads; walk, ends: of `in_order`; box: [N, 4] int64
     (x0, y0, x1, y1), inside the images; share: [N] float32, of the sample itself; images: [LENGTH] int64; kept:
     float32, this thread's, as many as PART or a row"""
-    c, planes, store = images[CHANNELS], images[PLANES], kept.ctypes.data
-    h, pixel = images[HEIGHT], 1 if planes else c
-    rows = max(PART // (pixel * images[WIDTH]), 1)
+    c, planes, store = images[CHANNELS], images[PLANAR], kept.ctypes.data
+    h, pixel = images[ROWS], 1 if planes else c
+    rows = max(PART // (pixel * images[COLUMNS]), 1)
     bands = (h + rows - 1) // rows
     while True:
         part = take_next(taken.ctypes.data)
@@ -69,7 +69,7 @@ def mix_images(taken, partner, walk, ends, box, share, images, kept):
             n = walk[k]
             here, there = at + images[SAMPLE] * n, at + images[SAMPLE] * partner[n]
             if ends[k] & _KEEP:
-                copy_floats(store, here, (bottom - top) * pixel * images[WIDTH])
+                copy_floats(store, here, (bottom - top) * pixel * images[COLUMNS])
             there = store if ends[k] & _LAST else there
             left, wide = 4 * pixel * box[n, 0], pixel * max(box[n, 2] - box[n, 0], 0)
             for y in range(max(box[n, 1], top), min(box[n, 3], bottom)):
