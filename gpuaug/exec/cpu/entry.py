@@ -1,4 +1,4 @@
-"""The one compiled entry point: samples first to last of a batch through a plan."""
+"""The one compiled entry point: the samples of a batch through a plan, shared out among threads."""
 
 import numpy as np
 from gpuaug_kernels.codes import (
