@@ -4,12 +4,12 @@ strides of the code that two versions of Triton make, without a card."""
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import access
 import arrays
+import children
 import dry_run
 import lanes
 import model
@@ -39,9 +39,7 @@ def report(version: str, *names: str) -> list[dict]:
     env["PYTHONPATH"] = os.pathsep.join([*first, str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
     command = [sys.executable, str(ROOT / "kernels" / "tools" / "aot_report.py"), "--json", "--kind", "pixels"]
     only = [v for name in names for v in ("--only", name)]
-    done = subprocess.run(
-        [*command, "--target", "90", *only], env=env, capture_output=True, text=True, timeout=1200, cwd=ROOT
-    )
+    done = children.run([*command, "--target", "90", *only], env=env, timeout=1200, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import draw_programs
 import pytest
 import sass
@@ -53,13 +54,8 @@ CEILINGS = {
 def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | more
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, str(ROOT / "kernels" / "tools" / "aot_report.py"), *arguments],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
+    return children.run(
+        [sys.executable, ROOT / "kernels" / "tools" / "aot_report.py", *arguments], env=env, timeout=600, cwd=ROOT
     )
 
 

@@ -5,12 +5,12 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import children
 import pytest
 import torch
 
@@ -46,9 +46,7 @@ def alone() -> dict[str, str]:
 def test_the_option_runs_the_bench_and_only_it_from_any_folder(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-k", "RandomInvert-"]
     flags = ["--benchmark", "--bench-seconds", "0.1", f"--benchmark-json={tmp_path / 'own.json'}"]
-    done = subprocess.run(
-        [*command, *flags], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300, env=alone()
-    )
+    done = children.run([*command, *flags], cwd=ROOT / "tests", timeout=300, env=alone())
     assert done.returncode == 0, done.stdout + done.stderr
     table, own = done.stdout.index("benchmark 'RandomInvert'"), done.stdout.index("= throughput =")
     assert table < own, "the report comes after pytest-benchmark's table"
@@ -68,7 +66,7 @@ def test_the_option_runs_the_bench_and_only_it_from_any_folder(tmp_path):
 
 def test_without_the_option_the_bench_does_not_run():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-k", "RandomInvert-"]
-    done = subprocess.run(command, cwd=ROOT / "bench", capture_output=True, text=True, timeout=300, env=alone())
+    done = children.run(command, cwd=ROOT / "bench", timeout=300, env=alone())
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ skipped, \d+ deselected", done.stdout, re.M)
     assert "passed" not in done.stdout and "images/s" not in done.stdout

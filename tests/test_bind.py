@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 from shared import made_once
 
@@ -21,11 +21,9 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def ran() -> dict[str, Any]:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
-    done = subprocess.run(
+    done = children.run(
         [sys.executable, ROOT / "tests" / "support" / "bound.py"],
         env=os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

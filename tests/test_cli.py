@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -58,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 def without(packages: tuple[str, ...], *commands: tuple[str, ...], where: Path) -> list[tuple[int, str]]:
     """Status and stderr of each command where packages are missing."""
     code = (WITHOUT % (packages,)).removesuffix("main()\n") + EACH % (commands,)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=where)
+    done = children.run([sys.executable, "-c", code], cwd=where)
     assert done.returncode == 0, done.stderr
     found = re.findall(r"(.*?)^status (\d+)\n", done.stderr, re.M | re.S)
     assert len(found) == len(commands), done.stderr
@@ -291,7 +292,7 @@ def test_what_every_user_needs_imports_no_extra(folder: Path, tmp_path: Path) ->
         "assert ga.data.Sampler(range(9)) and out.shape == (2, 3, 24, 24)\n"
         "assert not {'torchvision', 'matplotlib', 'skimage'} & set(sys.modules)",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = children.run([sys.executable, "-c", code], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

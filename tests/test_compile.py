@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import children
 import pytest
 from gpuaug_kernels import codes
 from shared import made_once
@@ -45,9 +46,7 @@ def compiled(request) -> dict[str, dict]:
         env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
         paths = [str(HERE.parents[1]), str(HERE.parents[1] / "kernels"), str(HERE.parent / "support")]
         env["PYTHONPATH"] = os.pathsep.join([*paths, env.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            [sys.executable, str(HERE), str(target), *without], env=env, capture_output=True, text=True, timeout=600
-        )
+        done = children.run([sys.executable, HERE, target, *without], env=env, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)
 
@@ -87,7 +86,7 @@ def test_without_its_interpreter_the_backend_says_what_to_do():
     script = 'import torch, gpuaug as ga; ga.Policy([ga.RandomInvert()])(torch.zeros(1, 3, 4, 4), backend="triton")'
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     env["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), str(HERE.parents[1] / "kernels")])
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    done = children.run([sys.executable, "-c", script], env=env, timeout=120)
     assert done.returncode == 1
     assert (
         'RuntimeError: backend "triton" runs images on the CPU only in its interpreter, got images on the CPU; set TRITON_INTERPRET=1'

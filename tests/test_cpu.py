@@ -1,10 +1,10 @@
 """The CPU executor: every pass against the reference, whatever the layout, and with no folder to cache in."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -299,14 +299,7 @@ print(sum(host._apply.stats.cache_hits.values()))
 def in_process(script: str = SCRIPT, **environment: str) -> float:
     """What a script prints in a fresh process: seconds of CPU time to the first result of a policy."""
     root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environment},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = children.run([sys.executable, "-c", script], env={**os.environ, **environment}, cwd=root, timeout=300)
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 

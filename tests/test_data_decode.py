@@ -3,11 +3,11 @@ are."""
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from functools import cache
 
+import children
 import encoded
 import numpy as np
 import pytest
@@ -179,7 +179,7 @@ def peaks(request) -> dict[str, int]:
 
     def ran() -> dict[str, int]:
         command = [sys.executable, "-W", "ignore", "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        done = children.run(command, env=environment())
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,10 +3,10 @@ decoder."""
 
 import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import encoded
 import numpy as np
 import pytest
@@ -220,10 +220,8 @@ print(good, bad)
 @pytest.mark.parametrize("name", THERE)
 def test_damaged_files_neither_end_the_process_nor_hang_it(name):
     paths = [str(Path(__file__).parent), *(p for p in sys.path if p)]
-    done = subprocess.run(
+    done = children.run(
         [sys.executable, "-W", "ignore", "-c", FUZZ.format(name=name)],
-        capture_output=True,
-        text=True,
         timeout=240,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )

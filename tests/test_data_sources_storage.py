@@ -3,13 +3,13 @@ kept."""
 
 import errno
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+import children
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -197,10 +197,8 @@ def test_threads_end_with_the_source_and_a_stuck_one_does_not_hold_the_process()
         print(Storage(filesystem=Stuck(), timeout=0.2, retries=0).read([Span("/a")])[0])
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=env
-    ).stdout
-    assert "no answer within 0.2 s" in out
+    done = children.run([sys.executable, "-c", code], timeout=60, env=env)
+    assert done.returncode == 0 and "no answer within 0.2 s" in done.stdout, done.stderr
 
 
 def test_a_local_disk_that_stalls_or_vanishes_is_said_in_words(tmp_path, monkeypatch):

@@ -3,11 +3,11 @@
 import io
 import json
 import os
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import children
 import fsspec
 import numpy as np
 import pytest
@@ -215,10 +215,7 @@ def test_one_process_makes_the_index_and_the_others_wait_for_it(folder):
         print(as_source(sys.argv[1]).fingerprint)
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=env)
-        for _ in range(3)
-    ]
+    running = [children.Child([sys.executable, "-c", code, folder], env) for _ in range(3)]
     words = [process.communicate(timeout=120)[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sum(w.count("made") for w in words) == 1 and len({w[-1] for w in words}) == 1
@@ -238,7 +235,7 @@ def test_a_process_that_dies_while_it_makes_the_index_leaves_nothing_behind(fold
         as_source(sys.argv[1])
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    assert subprocess.run([sys.executable, "-c", code, str(folder)], env=env, timeout=60).returncode == -9
+    assert children.run([sys.executable, "-c", code, folder], env=env, timeout=60).returncode == -9
     assert not list(folder.glob("*.npz")) and len(as_source(str(folder))) == 30
 
 

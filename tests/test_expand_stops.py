@@ -4,12 +4,12 @@ import errno
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import children
 import pyarrow.parquet
 import pytest
 from build import quick
@@ -40,10 +40,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_files(source, p
     arguments = ["expand", source, out, "--policy", policy, "--factor", FACTOR, "--format", form]
     kills = 0
     for wait in [random.Random(form).uniform(0, 0.5) for _ in range(2)]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", slow, *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.DEVNULL,
+        process = children.Child(
+            [sys.executable, "-c", slow, *arguments], os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         )
         try:
             end, before = time.monotonic() + 90, len(tree(out)) if out.exists() else 0
@@ -169,12 +167,9 @@ def test_a_disk_that_fills_up_is_a_sentence_and_nothing_is_half_written(
 def test_a_real_disk_that_is_full_is_a_sentence(source, policy, tmp_path):
     """A limit on the size of a file stands for a disk of that size."""
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\nimport signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom gpuaug.apps.cli import main; main()"
-    run = subprocess.run(
-        [sys.executable, "-c", code, "expand", str(source), str(tmp_path / "out"), "--policy", str(policy)],
+    run = children.run(
+        [sys.executable, "-c", code, "expand", source, tmp_path / "out", "--policy", policy],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert run.returncode == 1 and run.stderr.startswith("gpuaug: the disk of") and run.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

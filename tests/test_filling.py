@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import torch
 
@@ -19,9 +20,7 @@ def program(cache: Path, *command: Any) -> subprocess.CompletedProcess[str]:
     """A process that compiles, with a cache of its own."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
     more = {"PYTHONPATH": path, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=os.environ | more, capture_output=True, text=True, timeout=500
-    )
+    return children.run([sys.executable, *command], env=os.environ | more, timeout=500)
 
 
 # several commands in one process, which takes seconds to start; its status is that of the last

@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import children
 import loading
 import pytest
 import torch
@@ -40,7 +40,7 @@ def run(command: list[str], **more: str) -> str:
         "OMP_NUM_THREADS": "1",
         **more,
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = children.run(command, env=environment, timeout=280)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 
 import gpuaug as ga
@@ -18,7 +19,7 @@ def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """pytest, or another program, with the environment of no card but for these."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPUAUG_", "PYTEST_", "TRITON_INTERPRET"))}
     env = {**kept, "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+    return children.run([sys.executable, *arguments], cwd=ROOT, env=env)
 
 
 def test_the_suite_is_not_part_of_the_tests_without_a_card():

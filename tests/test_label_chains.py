@@ -1,11 +1,11 @@
 """The kernel that mixes labels after a chain of mixes, crops and flips gives what operations of torch give, to the bit."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -137,7 +137,7 @@ for target in 80, 90:
 
 def test_on_a_card_products_and_sums_stay_apart():
     env = os.environ | {"PYTHONPATH": str(Path(labels.__file__).parents[1]), "TRITON_INTERPRET": "0"}
-    done = subprocess.run([sys.executable, "-c", COMPILED], env=env, capture_output=True, text=True)
+    done = children.run([sys.executable, "-c", COMPILED], env=env)
     assert done.returncode == 0, done.stderr
     counts = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(counts) == 2 and all(products > 10 and fused == 0 < divided for products, fused, divided in counts)

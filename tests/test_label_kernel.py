@@ -1,11 +1,11 @@
 """The kernel that mixes labels gives what operations of torch give, to the bit, in the only launch that labels take."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import torch
 from gpuaug_kernels import labels as kernels
@@ -133,7 +133,7 @@ for target in 80, 90:
 
 def test_on_a_card_every_dtype_compiles_to_a_product_and_a_sum_apart():
     env = os.environ | {"PYTHONPATH": str(Path(kernels.__file__).parents[1]), "TRITON_INTERPRET": "0"}
-    done = subprocess.run([sys.executable, "-c", COMPILED], env=env, capture_output=True, text=True)
+    done = children.run([sys.executable, "-c", COMPILED], env=env)
     assert done.returncode == 0, done.stderr
     counts = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(counts) == 2 * 2 * (1 + len(kernels.FLOATS))

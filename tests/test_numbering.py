@@ -3,11 +3,11 @@ state."""
 
 import os
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from compare import compare
@@ -191,12 +191,7 @@ def test_ddp_leaves_each_rank_its_own_numbers(tmp_path):
     script.write_text(RANKS)
     root = Path(ga.__file__).parent.parent
     command = [sys.executable, str(script)]
-    runs = [
-        subprocess.Popen(
-            [*command, str(r), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(root)
-        )
-        for r in range(2)
-    ]
+    runs = [children.Child([*command, r, port], environment(root)) for r in range(2)]
     try:
         outputs = [r.communicate(timeout=120) for r in runs]
     finally:

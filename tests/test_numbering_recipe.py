@@ -1,10 +1,10 @@
 """The recipe of docs/numbering.md for ids and epochs through a loader, with workers of every kind."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pages
 import pytest
 
@@ -60,5 +60,5 @@ def test_the_recipe_gives_each_sample_its_own_augmentation_in_each_epoch(kinds, 
     script = tmp_path / "recipe.py"
     script.write_text(BEFORE + definitions + AFTER)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
-    done = subprocess.run([sys.executable, str(script), *kinds], env=env, capture_output=True, text=True, timeout=400)
+    done = children.run([sys.executable, script, *kinds], env=env, timeout=400)
     assert done.returncode == 0 and done.stdout.split() == list(kinds), done.stderr[-2000:]

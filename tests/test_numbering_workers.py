@@ -5,12 +5,12 @@ import copy
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import loaded
 import pytest
 import torch
@@ -271,14 +271,7 @@ def test_a_forked_process_draws_apart_and_never_waits_for_a_thread_that_is_not_t
     root = Path(ga.__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "PYTHONHASHSEED": "0"}
     runs = [
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", FORKS, lock],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-        ).stdout
+        children.run([sys.executable, "-W", "ignore", "-c", FORKS, lock], env=env, timeout=100).stdout
         for lock in ("free", "held")
     ]
     first, second = runs[0].splitlines()

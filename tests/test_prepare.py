@@ -4,12 +4,12 @@ taken for one."""
 import errno
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -210,10 +210,9 @@ def test_a_killed_run_goes_on(photographs, tmp_path):
         "from gpuaug.data import decoding; decoding.CHUNK = 4\n"
         "from gpuaug.apps.cli import main; main()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "prepare", str(photographs), str(out), "--size", "16"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.DEVNULL,
+    process = children.Child(
+        [sys.executable, "-c", slow, "prepare", photographs, out, "--size", "16"],
+        os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
         journal, end = out / "images.npy.journal", time.monotonic() + 60

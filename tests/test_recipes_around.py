@@ -6,12 +6,12 @@ import copy
 import gc
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -239,7 +239,5 @@ assert [type(r).__name__ for r in policy._recipes._known.values()] == ["Recipe"]
     root = str(Path(ga.__file__).parent.parent)
     path = os.pathsep.join([root, str(Path(root) / "kernels"), *sys.path])
     env = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(locked / "numba"), "HOME": str(locked)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, timeout=300
-    )
+    done = children.run([sys.executable, "-W", "error", "-c", code], env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,10 +1,10 @@
 """`gpuaug verify`: what it compares, what it says, and its exit code."""
 
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
+import children
 import numpy as np
 import PIL.Image
 import pytest
@@ -146,5 +146,5 @@ def test_a_target_that_is_none_and_a_folder_without_images_are_refused(tmp_path)
 
 def test_the_command_runs_by_itself(tmp_path):
     command = [sys.executable, "-m", "gpuaug.apps.cli", "verify", target(tmp_path, "pipeline"), "--images", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = children.run(command, timeout=300)
     assert done.returncode == 0 and "largest difference" in done.stdout, done.stderr

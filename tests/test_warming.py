@@ -2,11 +2,11 @@
 meanwhile."""
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -131,11 +131,9 @@ class Processes:
         paths = os.pathsep.join(map(str, (folder, ROOT, ROOT / "kernels")))
         self.env = os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(folder / "cache")}
 
-    def start(self, name: str, seconds: float, silent: float = 60.0) -> subprocess.Popen:
+    def start(self, name: str, seconds: float, silent: float = 60.0) -> children.Child:
         command = [sys.executable, "start.py", str(seconds), str(silent), name]
-        made = subprocess.Popen(
-            command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        made = children.Child(command, self.env, self.folder)
         self.all.append(made)
         return made
 

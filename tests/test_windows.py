@@ -1,8 +1,8 @@
 """A policy gives from windows of its images, to the bit, what it gives from the whole images, and reads nothing else."""
 
-import subprocess
 import sys
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -264,7 +264,7 @@ print("untouched")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to guard pages")
 def test_no_byte_beyond_a_window_is_touched():
-    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, check=False)
+    done = children.run([sys.executable, "-c", GUARDED])
     assert done.stdout.strip().endswith("untouched"), f"ended with {done.returncode}: {done.stderr[-2000:]}"
 
 
