@@ -48,7 +48,7 @@ def launches(monkeypatch) -> list[str]:
     return watched(monkeypatch)
 
 
-@pytest.mark.parametrize(("name", "i"), cases())
+@pytest.mark.parametrize(("name", "i"), cases(quick=2))
 def test_every_transform_is_the_references(name, i, images):
     args = case(name, i)
     x, policy = images(3, *spec(name).image), ga.Policy([build(name, args)], seed=4)
@@ -190,8 +190,8 @@ def test_epoch_may_be_a_tensor(images):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
 def test_any_strides_give_the_same_pixels(dtype, images):
-    x = images(4, 36, 22, dtype=dtype)
-    wide = torch.zeros(4, 5, 40, 50, dtype=dtype)
+    x = images(2, 36, 22, dtype=dtype)
+    wide = torch.zeros(2, 5, 40, 50, dtype=dtype)
     wide[:, 1:4, 3:39, 4:48:2] = x
     layouts = {
         "channels_last": x.contiguous(memory_format=torch.channels_last),
@@ -205,8 +205,8 @@ def test_any_strides_give_the_same_pixels(dtype, images):
         compare(whole, want, "resample", str(dtype))
         for name, y in layouts.items():
             assert y.stride() != x.stride()
-            assert torch.equal(policy(y, ids=IDS[:4], epoch=2, backend="triton"), whole), name
-        one = x[:1].expand(4, -1, -1, -1)
+            assert torch.equal(policy(y, ids=IDS[:2], epoch=2, backend="triton"), whole), name
+        one = x[:1].expand(2, -1, -1, -1)
         compare(*both(policy, one), "resample", "expanded")
 
 

@@ -59,8 +59,8 @@ def same(transforms: list[ga.Transform], backend: str, seed: int = 5, single: bo
         share = float(found.windows[:, 2:].prod(1).sum() / sum(h * w for h, w in SIZES))
         want = policy(ga.Batch(WHOLE, labels, IDS, epoch), backend=backend)
         ways = [(make(found.windows), params) for make in (alone, poisoned) for params in (found.params, None)]
-        # the interpreter takes its time
-        for windows, params in ways[:: 3 if backend == "triton" else 1]:
+        # the interpreter takes its time; and what is not yet by a recipe draws as the reference does
+        for windows, params in ways[:: 3 if backend == "triton" or (backend == "cpu" and epoch < 2) else 1]:
             got = policy(ga.Batch(windows, labels, IDS, epoch, params=params), backend=backend)
             assert got.params is None and torch.equal(got.images, want.images), (backend, epoch, found.windows)
             assert labels is None or torch.equal(got.labels, want.labels)
@@ -89,7 +89,7 @@ def test_windows_give_what_whole_images_give(name, i):
 FIRST = [c for c in cases() if takes([build(c.values[0], case(*c.values)), ga.CenterCrop(8)])]
 
 
-@pytest.mark.parametrize(("name", "i"), quick([c.values for c in FIRST], *(c.values for c in FIRST[::4])))
+@pytest.mark.parametrize(("name", "i"), quick([c.values for c in FIRST], *(c.values for c in FIRST[::8])))
 def test_kernels_give_from_windows_what_they_give_from_whole_images(name, i):
     same([build(name, case(name, i)), ga.CenterCrop((9, 11))], "triton")
 
@@ -124,10 +124,18 @@ WAYS: dict[str, list[ga.Transform]] = {
 }  # fmt: skip
 
 
+SINGLE = [(n, b) for n in WAYS for b in ("reference", "cpu")]
+# where there are two resamples to make one of
+TWO_OF_ONE = ("crops of crops", "then rotated", "no antialias", "enlarged", "nearest")
+
+
 @pytest.mark.parametrize(
-    ("backend", "single"), [*((b, False) for b in BACKENDS), *((b, True) for b in ("reference", "cpu"))]
+    ("name", "backend", "single"),
+    [
+        *((n, b, False) for n in WAYS for b in BACKENDS),
+        *quick(((*s, True) for s in SINGLE), *((*s, True) for s in SINGLE if s[0] in TWO_OF_ONE)),
+    ],
 )
-@pytest.mark.parametrize("name", WAYS)
 def test_every_way_through_a_window_gives_what_whole_images_give(name, backend, single):
     same(WAYS[name], backend, single=single)
 
