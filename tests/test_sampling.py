@@ -64,9 +64,8 @@ def without_partner(drawn: Any) -> Any:
     return [without_partner(v) for v in drawn] if isinstance(drawn, list) else drawn
 
 
-@FEW
 @pytest.mark.parametrize(("name", "i"), cases(quick=1))
-def test_parameters_have_the_distribution_that_their_oracle_draws(name, i, n):
+def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
     args = case(name, i)
     size = ((41, 53), (48, 37), (12, 33))[i % 3] if "padding" not in args else (41, 53)
     ours = ga.Policy([build(name, args)], seed=5 + i).draw(
@@ -74,7 +73,7 @@ def test_parameters_have_the_distribution_that_their_oracle_draws(name, i, n):
     )[0]
     # drawn among the batch: see below
     ours = without_partner(ours)
-    theirs = spec(name).draws(args, n, size, np.random.default_rng(i))
+    theirs = spec(name).draws(args, N, size, np.random.default_rng(i))
     a, b = columns(ours), columns(theirs)
     assert a.keys() == b.keys(), f"{name} draws {sorted(a)} instead of {sorted(b)}"
     for k in a:
