@@ -2,6 +2,7 @@
 torchvision's tables; and how often, by chi-square."""
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ def asked(tool: Any, n: int) -> list[list[Applied]]:
     return rows
 
 
+@cache
 def said(tool: Any, name: str, place: int, bins: int, sign: int) -> Applied:
     """An operation as torchvision's table of a class gives it."""
     table, signed = tool._AUGMENTATION_SPACE[name]
@@ -96,6 +98,13 @@ POLICIES = {
 }
 
 
+@cache
+def applied(name: str) -> list[list[Applied]]:
+    """The operations that our policy applies to each sample."""
+    transform, tool, read = POLICIES[name]
+    return read(tool, drawn(transform))
+
+
 def alike(ours: list[Any], theirs: list[Any], what: str) -> None:
     """Chi-square of two lists of outcomes; rare ones are one."""
     a, b = Counter(ours), Counter(theirs)
@@ -114,9 +123,9 @@ def alike(ours: list[Any], theirs: list[Any], what: str) -> None:
 @FEW
 @pytest.mark.parametrize("name", POLICIES)
 def test_operations_signs_and_magnitudes_are_those_that_torchvision_applies(name, n):
-    transform, tool, read = POLICIES[name]
+    tool = POLICIES[name][1]
     # torchvision's AugMix takes milliseconds an image
-    ours, theirs = read(tool, drawn(transform)), asked(tool, n // 4 if n < N and "AugMix" in name else n)
+    ours, theirs = applied(name), asked(tool, n // 4 if n < N and "AugMix" in name else n)
     both = [[one for row in rows for one in row] for rows in (ours, theirs)]
     alike(*both, f"{name}, one by one")
     alike(*([kind for kind, _ in rows] for rows in both), f"{name}, operations alone")
@@ -132,8 +141,7 @@ def test_operations_signs_and_magnitudes_are_those_that_torchvision_applies(name
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_table_that_is_wrong_in_one_place_would_be_seen(name):
     """The power of the comparison: the magnitudes of one operation doubled, or one sign turned around too rarely."""
-    transform, tool, read = POLICIES[name]
-    ours = [one for row in read(tool, drawn(transform)) for one in row]
+    ours = [one for row in applied(name) for one in row]
     common = Counter(kind for kind, _ in ours).most_common(1)[0][0]
     wrong = [(kind, m * 2 + 1 if kind == common else m) for kind, m in ours]
     with pytest.raises(AssertionError):

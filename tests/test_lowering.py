@@ -110,7 +110,8 @@ def test_every_order_of_colorjitter_is_torchvisions(images):
 
 
 CHANNELS = [
-    pytest.param(name, channels, id=f"{name}-{channels}")
+    # one channel and many stand for the others in the fast suite
+    pytest.param(name, channels, id=f"{name}-{channels}", marks=[pytest.mark.slow] if channels in (2, 4) else [])
     for name, s in sorted(SPECS.items())
     for channels in (1, 2, 4, 7)
     if s.takes(channels)
@@ -140,7 +141,14 @@ def test_numbers_of_channels_without_a_meaning_are_refused(name, images):
 
 
 SMALL = [
-    pytest.param(name, args, size, id=f"{name}-{i}-{size[0]}x{size[1]}")
+    # the first arguments of a transform have every size, the others one of them in the fast suite
+    pytest.param(
+        name,
+        args,
+        size,
+        id=f"{name}-{i}-{size[0]}x{size[1]}",
+        marks=[pytest.mark.slow] if i and size in ((1, 1), (5, 2)) else [],
+    )
     for name, s in sorted(SPECS.items())
     for i, args in enumerate(s.arguments)
     for size in (((1, 1), (2, 2)) if s.square else ((1, 1), (1, 7), (5, 2)))

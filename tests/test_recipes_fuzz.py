@@ -121,7 +121,7 @@ def check(case, backend: str = "cpu", most: int = 200) -> int:
     return served
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=LOOSE)
 @given(cases())
 def test_batches_of_a_kind_get_what_their_steps_give(case):
     check(case, most=65)

@@ -49,7 +49,9 @@ def every_way() -> list:
     found = []
     for k, (name, i) in enumerate(c.values for c in cases()):
         backends = ["cpu"] * (i == 0) + ["triton"] * (k % 6 == 0) + ["reference"] * (k % 6 == 3)
-        found += [pytest.param(name, i, b, id=f"{name}-{i}-{b}") for b in backends]
+        # the interpreter takes as long as all others: half of its transforms are slow
+        slow = {"triton": [pytest.mark.slow] * (k % 12 == 6)}
+        found += [pytest.param(name, i, b, id=f"{name}-{i}-{b}", marks=slow.get(b, [])) for b in backends]
     return found
 
 

@@ -88,7 +88,9 @@ def test_parameters_have_the_distribution_that_their_oracle_draws(name, i):
 
 
 @FEW
-@pytest.mark.parametrize("size", [(9, 4), (3, 200), (1, 1), (2, 3), (60, 60)])
+@pytest.mark.parametrize(
+    "size", [(9, 4), (1, 1), (60, 60), *(pytest.param(s, marks=pytest.mark.slow) for s in ((3, 200), (2, 3)))]
+)
 def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size, n):
     """Where most tries fail, the first valid one and the clamped centre crop decide."""
     for args in (
@@ -108,7 +110,9 @@ def test_crops_of_odd_shapes_are_drawn_as_torchvision_draws_them(size, n):
 
 
 @FEW
-@pytest.mark.parametrize("size", [(9, 4), (1, 1), (2, 3), (30, 7)])
+@pytest.mark.parametrize(
+    "size", [(9, 4), (2, 3), *(pytest.param(s, marks=pytest.mark.slow) for s in ((1, 1), (30, 7)))]
+)
 def test_rectangles_to_erase_in_odd_shapes_are_drawn_as_torchvision_draws_them(size, n):
     failed = 0.0
     for args in ({}, {"scale": (0.5, 1.0), "ratio": (0.2, 0.4)}, {"scale": (0.9, 1.0), "ratio": (1.0, 1.0)}):

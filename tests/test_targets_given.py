@@ -44,9 +44,15 @@ def extremes(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(info.min, info.max, shape, endpoint=True)).to(dtype)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("several", [(), (3,)], ids=["one", "several"])
+@pytest.mark.parametrize(
+    ("several", "backend"),
+    [
+        pytest.param(several, backend, marks=[pytest.mark.slow] if several and backend == "triton" else [])
+        for several in ((), (3,))
+        for backend in ("reference", "cpu", "triton")
+    ],
+)
 def test_masks_of_any_dtype_keep_their_values_to_the_bit(dtype, several, backend):
     masks = extremes(dtype, (N, *several, H, W))
     out = FLIP(ga.Batch(X, masks=masks), backend=backend)

@@ -14,6 +14,7 @@ import torch
 from build import build, quick
 from PIL import Image
 from specs import SPECS
+from torch._subclasses import FakeTensorMode
 
 import gpuaug as ga
 from gpuaug import functional as F
@@ -161,12 +162,12 @@ def test_a_compiled_training_step_learns_from_what_it_augments():
 # ---- many policies
 
 
-def counting(graphs: list[Any]) -> Callable[..., Any]:
-    """A backend of torch.compile that keeps every graph it is given."""
+def counting(graphs: list[Any], run: Callable[..., Any] = lambda graph, inputs: graph.forward) -> Callable[..., Any]:
+    """A backend of torch.compile that keeps every graph it is given.  run: the backend that compiles it."""
 
     def backend(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)
-        return graph.forward
+        return run(graph, inputs)
 
     return backend
 
@@ -222,12 +223,33 @@ def test_any_number_of_policies_are_compiled_into_few_graphs(name, way):
     assert 1 <= len(graphs) <= 3
 
 
-# each set of arguments compiles anew: the first of a transform stands for it in the fast suite
+def changes(name: str) -> bool:
+    cls = ga.REGISTRY[name]
+    return cls.after is not ga.Transform.after or SPECS[name].mixes
+
+
+# each set of arguments compiles anew: in the fast suite the first of every transform that changes size, channels or
+# dtype, or mixes; of every other the operator alone is asked, below
 SHAPES = [
-    pytest.param(name, args, id=f"{name}-{k}", marks=[pytest.mark.slow] if k else [])
+    pytest.param(name, args, id=f"{name}-{k}", marks=[pytest.mark.slow] if k or not changes(name) else [])
     for name in sorted(SPECS)
     for k, args in enumerate(SPECS[name].arguments)
 ]
+
+
+@pytest.mark.parametrize(("name", "args"), [p.values for p in SHAPES if p.id.endswith("-0")])
+def test_the_operator_foresees_the_shape_of_every_transform(name, args):
+    """On tensors without values, as torch traces with them, and on real ones."""
+    labels = None if "Mix" not in name else torch.arange(4) if "num_classes" in args else torch.eye(4)
+    policy = ga.Policy([build(name, args)], memory_format=torch.channels_last)
+    images = torch.full((4, 3, 48, 48), 0.5)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        blank, rows, ids = (v if v is None else mode.from_tensor(v) for v in (images, labels, IDS))
+        foreseen = torch_compile.call(policy, blank, rows, ids, 0, None, "reference")
+    real = torch_compile.call(policy, images, labels, IDS, 0, None, "reference")
+    pairs = zip(*(v if isinstance(v, tuple) else (v,) for v in (foreseen, real)), strict=True)
+    for seen, made in pairs:
+        assert (seen.shape, seen.dtype, seen.stride()) == (made.shape, made.dtype, made.stride()), f"{name}({args})"
 
 
 @pytest.mark.parametrize(("name", "args"), SHAPES)
@@ -318,11 +340,9 @@ QUICK = {"a Batch", "a list of arrays", "draw", "cutmix"}
 def test_what_is_no_tensor_runs_in_a_break_of_the_graph(name):
     graphs: list[Any] = []
     torch._dynamo.reset()
-    compiled = torch.compile(EAGER[name], backend="aot_eager")
+    compiled = torch.compile(EAGER[name], backend=counting(graphs, torch._dynamo.lookup_backend("aot_eager")))
     assert same(compiled(IMAGES), EAGER[name](IMAGES))
     assert same(compiled(IMAGES.flip(0)), EAGER[name](IMAGES.flip(0))), "the second call"
-    torch._dynamo.reset()
-    torch.compile(EAGER[name], backend=counting(graphs))(IMAGES)
     assert graphs, "vacuous: nothing around it was compiled"
 
 

@@ -80,7 +80,7 @@ def policies(name: str, i: int):
         yield kind, policy
 
 
-@pytest.mark.parametrize(("name", "i"), cases(quick=2))
+@pytest.mark.parametrize(("name", "i"), cases(quick=1))
 def test_a_recipe_gives_what_its_steps_give(name, i):
     compared = 0
     for kind, policy in policies(name, i):
