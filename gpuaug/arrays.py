@@ -46,12 +46,13 @@ def _pil_advice(mode: str) -> str:
 
 def is_pil(value: Any) -> bool:
     """Whether a value is a PIL image.  PIL is not imported: if nobody has, no such value exists."""
-    return isinstance(value, getattr(sys.modules.get("PIL.Image"), "Image", ()))
+    # of a tensor torch.compile need not look through all modules
+    return not isinstance(value, Tensor) and isinstance(value, getattr(sys.modules.get("PIL.Image"), "Image", ()))
 
 
 def is_tv(value: Any) -> bool:
     """Whether a value is a tv_tensor, without importing torchvision."""
-    return isinstance(value, getattr(sys.modules.get("torchvision.tv_tensors"), "TVTensor", ()))
+    return type(value) is not Tensor and isinstance(value, getattr(sys.modules.get("torchvision.tv_tensors"), "TVTensor", ()))
 
 
 def put(values: Any, device: torch.device) -> Tensor:

@@ -9,8 +9,6 @@ from triton.runtime import interpreter
 
 # what `hasten` has replaced in Triton's interpreter, by its name there
 REPLACED: dict[str, Any] = {}
-# blocks of constants that are kept; a kernel has some hundreds
-MOST_CONSTANTS = 10_000
 
 
 class Scope:
@@ -102,12 +100,10 @@ def make_types_once() -> None:
 
 
 def pass_equal_operands() -> None:
-    """Operands of one dtype and one shape are what they are converted to, without looking for that; and a Python number
-    beside a tensor is made a block once for each type and shape."""
+    """Operands of one dtype and one shape are what they are converted to, without looking for that."""
     semantic, tensor = interpreter.interpreter_semantic, tl.tensor
     check = semantic.binary_op_type_checking_impl
     half = (tl.float16, tl.bfloat16)
-    constants: dict[tuple[Any, ...], Any] = {}
 
     def checked(lhs: Any, rhs: Any, *options: Any, **named: Any) -> Any:
         if type(lhs) is tensor and type(rhs) is tensor and lhs.type == rhs.type:
@@ -115,17 +111,6 @@ def pass_equal_operands() -> None:
             # halves are divided as float32, pointers are checked
             if not dtype.is_ptr() and dtype not in half:
                 return lhs, rhs
-        if type(lhs) is not tensor or type(rhs) not in (int, float):
-            return check(lhs, rhs, *options, **named)
-        shape = tuple(lhs.type.shape) if lhs.type.is_block() else None
-        key = (lhs.dtype.name, shape, type(rhs), rhs, options, *named.items())
-        if key in constants:
-            return lhs, constants[key]
-        left, right = check(lhs, rhs, *options, **named)
-        # only where the tensor stayed what it was does all depend on its type alone
-        if left is lhs and len(constants) < MOST_CONSTANTS:
-            right.handle.data.setflags(write=False)
-            constants[key] = right
-        return left, right
+        return check(lhs, rhs, *options, **named)
 
     semantic.binary_op_type_checking_impl = checked
