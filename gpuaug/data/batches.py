@@ -71,6 +71,8 @@ class Batches(Iterator[Any]):
                 weakref.finalize(self, self._line.stop)
             # the feed does not know this iteration, and ends wherever that is left
             weakref.finalize(self, _left, self._feed, loader.meter, self._number, self._pid)
+            if not loader.meter.batches:
+                self._load(loader.policy)
         made = self._feed.first()
         if made is None:
             self._run.end()
@@ -93,6 +95,14 @@ class Batches(Iterator[Any]):
         loader.note(made)
         loader.delivered(made, self._line)
         return batch
+
+    def _load(self, policy: Any) -> None:
+        """Load what augments while the first batch is read and decoded."""
+        assert self._feed is not None
+        self._feed.start()
+        load = getattr(policy, "_load_executor", None)
+        if callable(load):
+            load(self._loader.device)
 
     def _augmented(self, made: Made) -> Batch | list[Batch]:
         loader, step = self._loader, made.step
