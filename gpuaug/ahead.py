@@ -18,6 +18,7 @@ from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
 from gpuaug.images import Images, as_images
+from gpuaug.loading import uncollected
 from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import check_values
 from gpuaug.windows import as_windows, reads
@@ -54,6 +55,16 @@ def windows(
     made, rectangles = _draw(policy, params, name)
     params.made[name, _HOST] = made
     return Windows(as_windows(rectangles, sizes), params)
+
+
+def load_executor(policy: Any, device: torch.device) -> None:
+    """Load what the first call for images on a device needs, where that is more than modules; for a loader, which
+    has nothing else to do until its first batch is decoded."""
+    with uncollected():
+        executor = load(choose("auto", device))
+        compiled = getattr(executor, "load_compiled", None)
+        if compiled is not None:
+            compiled()
 
 
 def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) -> Any:

@@ -4,6 +4,7 @@ import io
 import tarfile
 import threading
 import time
+from contextlib import suppress
 
 import encoded
 import loading
@@ -248,6 +249,38 @@ def test_stats_say_what_was_done_and_where_the_time_went(tmp_path):
     assert stats["bytes_read"] >= sum(map(len, files())) * 0.8 and stats["bad_files"] == 0
     assert stats["bottleneck"] in ("reading", "decoding", "augmenting", "the loop")
     assert set(stats["queues"]) == {"read", "decoded", "prefetch"}
+
+
+@pytest.mark.parametrize("left", ["break", "an exception", "a second iter", "close", "closed loader"])
+def test_the_time_after_an_iteration_was_left_is_not_counted(left):
+    pause, one = 0.3, loader()
+    batches = iter(one)
+    next(batches), next(batches)
+    if left == "break":
+        del batches
+    elif left == "an exception":
+        with suppress(KeyError):
+            for _ in batches:
+                raise KeyError(left)
+        del batches
+    elif left == "close":
+        batches.close()
+    elif left == "closed loader":
+        one.close()
+    before = one.stats()
+    time.sleep(pause)
+    if left != "closed loader":
+        # the first iteration may still be held: what it does from here on is not the second's
+        running = iter(one)
+        next(running)
+        batches = None
+        next(running)
+    after = one.stats()
+    one.close()
+    assert one.stats()["seconds"] == after["seconds"] > 0, "closed, it goes on counting"
+    assert after["images"] - before["images"] == (0 if left == "closed loader" else 2 * one.batch_size)
+    assert after["seconds"] - before["seconds"] < pause
+    assert after["seconds"] * after["busy"]["loop"] < pause
 
 
 def test_the_bottleneck_is_the_stage_that_is_slow():

@@ -34,7 +34,7 @@ ROOT = Path(ga.__file__).parent.parent
 # rooms from the ground up: a module imports from rooms below its own, or from its own, where no circle may arise.  A
 # name stands for a module, or for a package with all that is in it and has no name of its own here
 ROOMS = [
-    {"gpuaug.version", "gpuaug.arguments", "gpuaug.numba_cache", "gpuaug_kernels"},
+    {"gpuaug.version", "gpuaug.arguments", "gpuaug.loading", "gpuaug.numba_cache", "gpuaug_kernels"},
     {
         "gpuaug.ir",
         "gpuaug.rng",

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gpuaug.data.sampler import BatchSampler, Key, Padding, Sampler
+from gpuaug.loading import uncollected
 
 if TYPE_CHECKING:
     from gpuaug.data.loader import Loader
@@ -46,7 +47,8 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    with uncollected():
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     return value
 
 

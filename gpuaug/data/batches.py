@@ -1,6 +1,7 @@
 """One iteration over a loader: takes batches from the feed, augments them on the loop's own stream, and counts what it
 has given away."""
 
+import os
 import weakref
 from collections.abc import Iterator
 from time import perf_counter
@@ -15,6 +16,7 @@ from gpuaug.data.device import handed, own, received, sent
 from gpuaug.data.feed import Feed
 from gpuaug.data.given import augmented
 from gpuaug.data.making import Made
+from gpuaug.data.meter import Meter
 from gpuaug.data.progress import Line
 from gpuaug.data.targets import given
 from gpuaug.images import Ragged
@@ -33,6 +35,14 @@ def _marks(batch: Batch, valid: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
+def _left(feed: Feed | ChildFeed, meter: Meter, number: int, pid: int) -> None:
+    """An iteration is over, or nobody holds it: end what runs ahead, and the time of its pass.  pid: where it ran"""
+    if os.getpid() == pid:
+        # in a forked child the lock may be held by a thread that is not there
+        meter.paused(number)
+    feed.stop(PATIENCE)
+
+
 class Batches(Iterator[Any]):
     """An iteration.  It begins with the first `next`: until then it is nothing.
 
@@ -43,6 +53,7 @@ class Batches(Iterator[Any]):
         self._run: Pass | None = None
         self._feed: Feed | ChildFeed | None = None
         self._line: Line | None = None
+        self._number, self._pid = 0, os.getpid()
         self._over = False
 
     def __next__(self) -> Batch | list[Batch]:
@@ -50,6 +61,8 @@ class Batches(Iterator[Any]):
         loader.check()
         if self._over:
             raise StopIteration
+        if self._feed is None:
+            self._number = loader.meter.begun()
         loader.meter.asked()
         if self._feed is None or self._run is None:
             self._run, self._feed = loader.begin()
@@ -57,7 +70,9 @@ class Batches(Iterator[Any]):
             if self._line is not None:
                 weakref.finalize(self, self._line.stop)
             # the feed does not know this iteration, and ends wherever that is left
-            self._finalizer = weakref.finalize(self, self._feed.stop, PATIENCE)
+            weakref.finalize(self, _left, self._feed, loader.meter, self._number, self._pid)
+            if not loader.meter.batches:
+                self._load(loader.policy)
         made = self._feed.first()
         if made is None:
             self._run.end()
@@ -65,9 +80,9 @@ class Batches(Iterator[Any]):
             self.close()
             if self._line is not None:
                 self._line.stop()
-            loader.meter.paused()
             raise StopIteration
         if made.error is not None:
+            loader.meter.raised()
             loader.note(made)
             raise made.error
         begin = perf_counter()
@@ -80,6 +95,14 @@ class Batches(Iterator[Any]):
         loader.note(made)
         loader.delivered(made, self._line)
         return batch
+
+    def _load(self, policy: Any) -> None:
+        """Load what augments while the first batch is read and decoded."""
+        assert self._feed is not None
+        self._feed.start()
+        load = getattr(policy, "_load_executor", None)
+        if callable(load):
+            load(self._loader.device)
 
     def _augmented(self, made: Made) -> Batch | list[Batch]:
         loader, step = self._loader, made.step
@@ -122,4 +145,4 @@ class Batches(Iterator[Any]):
     def close(self) -> None:
         """End what runs ahead."""
         if self._feed is not None:
-            self._feed.stop(PATIENCE)
+            _left(self._feed, self._loader.meter, self._number, self._pid)

@@ -166,12 +166,16 @@ class ChildFeed:
         self._depths: dict[str, int] = {"read": 0, "decoded": 0}
         self._held = 0
 
-    def first(self) -> Made | None:
-        """As `Feed.first`."""
-        begin = perf_counter()
+    def start(self) -> None:
+        """As `Feed.start`."""
         if self._child is None and not self._stopped:
             self._child = self._children.take()
             self._child.send("begin", self._course, self._prefetch)
+
+    def first(self) -> Made | None:
+        """As `Feed.first`."""
+        begin = perf_counter()
+        self.start()
         while self._made is None and not self._last:
             if self._stopped or self._child is None:
                 raise RuntimeError("this loader is closed; make another")

@@ -17,6 +17,7 @@ from gpuaug.data.decode_torch import (
     TorchcodecDecoder,
     TorchvisionDecoder,
 )
+from gpuaug.loading import uncollected
 
 # the fastest first, measured on a CPU
 ORDER = ("dali", "torchcodec", "torchvision", "pillow")
@@ -120,7 +121,8 @@ def _torchvision() -> tuple[str, str]:
 
 def _importing(module: str) -> str:
     try:
-        import_module(module)
+        with uncollected():
+            import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
         return f"can't be loaded: {' '.join(str(error).split())[:200]}"
     return ""

@@ -60,12 +60,16 @@ class Feed:
 
     # ---- the loop's side
 
-    def first(self) -> Made | None:
-        """The next batch, which stays in the feed until `advance`; None after the last.  Waits for it."""
+    def start(self) -> None:
+        """Begin to read and to decode."""
         if not self._started:
             self._started = True
             for thread in self._threads:
                 thread.start()
+
+    def first(self) -> Made | None:
+        """The next batch, which stays in the feed until `advance`; None after the last.  Waits for it."""
+        self.start()
         begin = perf_counter()
         with self._changed:
             while not self._made and not self._stopped:

@@ -15,6 +15,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._pass = 0
         self.reset()
 
     def reset(self) -> None:
@@ -36,6 +37,13 @@ class Meter:
             seconds, self._seconds = self._seconds, defaultdict(float)
         return dict(seconds)
 
+    def begun(self) -> int:
+        """A pass begins, whatever became of the one before; its number, for `paused`."""
+        with self._lock:
+            self._pause()
+            self._pass += 1
+            return self._pass
+
     def asked(self) -> None:
         """The loop wants a batch."""
         now = perf_counter()
@@ -45,18 +53,28 @@ class Meter:
             elif not self._began:
                 self._began = now
 
+    def raised(self) -> None:
+        """The loop has an error instead."""
+        with self._lock:
+            self._ended = perf_counter()
+
     def delivered(self, images: int) -> None:
         """The loop has one."""
         with self._lock:
             self.images, self.batches = self.images + images, self.batches + 1
             self._ended = perf_counter()
 
-    def paused(self) -> None:
-        """A pass is over: the time until the next one is not counted."""
+    def paused(self, number: int) -> None:
+        """A pass is over, or the loop has left it: the time from its last batch until the next pass is not counted.
+        Nothing where another has begun since."""
         with self._lock:
-            if self._ended:
-                self._seconds["before"] += self._ended - self._began
-            self._began = self._ended = 0.0
+            if number == self._pass:
+                self._pause()
+
+    def _pause(self) -> None:
+        if self._ended:
+            self._seconds["before"] += self._ended - self._began
+        self._began = self._ended = 0.0
 
     def bottleneck(self) -> str:
         """What the others wait for: "reading", "decoding", "augmenting" or "the loop"."""

@@ -5,7 +5,6 @@ runs instead; `prepare(plan)`, all of those steps that needs no image, by operat
 source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.accounted`, and `follow_labels`, as
 `targets.follow`, of what that gives."""
 
-import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -41,15 +40,18 @@ def choose(backend: str, device: torch.device) -> str:
 
 def load(name: str) -> ModuleType:
     """An executor by name; raises RuntimeError naming what is not installed."""
-    # import_module and find_spec look for more at every call
-    known = sys.modules.get(f"gpuaug.exec.{name}")
-    if known is not None:
-        return known
     if name == "triton" and not _has_triton():
         raise RuntimeError(
             'backend "triton" needs the package triton, which is not installed (it has wheels for Linux); '
             'use backend="auto"'
         )
+    return _imported(name)
+
+
+@cache
+def _imported(name: str) -> ModuleType:
+    """import_module looks for more at every call.  Not sys.modules, which has a module that another thread is still
+    importing."""
     return import_module(f"gpuaug.exec.{name}")
 
 

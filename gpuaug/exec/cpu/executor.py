@@ -58,6 +58,15 @@ def run(plan: fuse.Plan, source: Images, threads: int | None = None) -> Tensor:
     return execute(prepare(plan), source, threads)
 
 
+def load_compiled() -> None:
+    """Have Numba load the compiled rows, a tenth of a second or more of a process's first call, by running a pixel."""
+    number = torch.zeros(1, dtype=torch.int64, device="cpu")
+    frame = ir.Frame(torch.ones(1, 2, dtype=torch.int64, device="cpu"), (1, 1), 1, torch.float32)
+    keys = rng.Keys(0, 0, number, number)
+    pixel = torch.zeros(1, 1, 1, 1, device="cpu")
+    run(fuse.Plan((ir.Finish(torch.float32, torch.contiguous_format),), keys, frame), pixel, 1)
+
+
 def prepare(plan: fuse.Plan) -> tuple[Rows | Fallback, ...]:
     """The steps of a plan, in order, with nothing of the images in them."""
     bounds.check(plan.passes, plan.frame)
