@@ -52,7 +52,9 @@ def is_pil(value: Any) -> bool:
 
 def is_tv(value: Any) -> bool:
     """Whether a value is a tv_tensor, without importing torchvision."""
-    return type(value) is not Tensor and isinstance(value, getattr(sys.modules.get("torchvision.tv_tensors"), "TVTensor", ()))
+    return type(value) is not Tensor and isinstance(
+        value, getattr(sys.modules.get("torchvision.tv_tensors"), "TVTensor", ())
+    )
 
 
 def put(values: Any, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Where a loader's time goes: seconds by stage, counts, and which stage holds up the rest."""
 
 from collections import defaultdict
-from threading import Lock
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +14,8 @@ class Meter:
     """Counts of one loader; several threads add to it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # an iteration may be collected, and its pass ended, while this thread holds it
+        self._lock = RLock()
         self._pass = 0
         self.reset()
 
