@@ -1,15 +1,12 @@
 """Which addresses neighbouring lanes read and write, and how long a card is predicted to take for it: from layouts and
 strides of the code that two versions of Triton make, without a card."""
 
-import json
 import math
-import os
-import sys
 from pathlib import Path
 
 import access
+import aot_reported
 import arrays
-import children
 import dry_run
 import lanes
 import model
@@ -32,21 +29,18 @@ FEW = (
 )
 
 
-def report(version: str, *names: str) -> list[dict]:
-    """What kernels/tools/aot_report.py says of kernels under a version of Triton, "newest" for the installed one."""
-    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    first = [str(older_triton.folder())] if version != "newest" else []
-    env["PYTHONPATH"] = os.pathsep.join([*first, str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
-    command = [sys.executable, str(ROOT / "kernels" / "tools" / "aot_report.py"), "--json", "--kind", "pixels"]
-    only = [v for name in names for v in ("--only", name)]
-    done = children.run([*command, "--target", "90", *only], env=env, timeout=1200, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+def older() -> tuple[str, ...]:
+    """Where the oldest version of Triton is looked for before the installed one."""
+    return (str(older_triton.folder()),)
 
 
 @pytest.fixture(scope="module", params=[older_triton.OLDEST, "newest"])
 def few(request) -> dict[str, dict]:
-    return {r["name"]: r for r in report(request.param, *FEW)}
+    if request.param == "newest":
+        made = [r for r in aot_reported.rows_once(request, 90, aot_reported.MOST) if r["name"] in FEW]
+    else:
+        made = aot_reported.rows(90, list(FEW), first=older())
+    return {r["name"]: r for r in made}
 
 
 def check(rows: dict[str, dict]) -> None:
@@ -64,7 +58,8 @@ def test_lanes_lie_along_rows_and_stores_fill_their_sectors(few):
 @pytest.mark.slow
 @pytest.mark.parametrize("version", [older_triton.OLDEST, "newest"])
 def test_lanes_of_every_kernel_lie_along_rows(version):
-    rows = {r["name"]: r for r in report(version)}
+    first = older() if version == older_triton.OLDEST else ()
+    rows = {r["name"]: r for r in aot_reported.rows(90, [], first=first)}
     assert rows.keys() == {e["name"] for e in aot.specialisations()}
     check(rows)
 

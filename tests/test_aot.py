@@ -3,19 +3,15 @@ have a ceiling."""
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import children
 import draw_programs
 import pytest
 import sass
 import specialisations
+from aot_reported import LONG, MOST, NAMES, rows_once, run
 from gpuaug_kernels import aot, codes
-from shared import made_once
 
 ROOT = Path(__file__).parents[1]
 # thread instructions per output pixel, for any of the three architectures; lower them as the kernels improve
@@ -51,20 +47,9 @@ CEILINGS = {
 }
 
 
-def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
-    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | more
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "kernels"), env.get("PYTHONPATH", "")])
-    return children.run(
-        [sys.executable, ROOT / "kernels" / "tools" / "aot_report.py", *arguments], env=env, timeout=600, cwd=ROOT
-    )
-
-
-NAMES = [e["name"] for e in aot.specialisations()]
-# a third of the time for a few percent of the kernels
-LONG = {"bicubic", "lanczos", "bicubic, no antialias", "single resample"}
 # one architecture each time, without the longest kernels; all of them and the others in the slow suite
 EACH = [
-    pytest.param((90, [n for n in NAMES if n not in LONG]), id="sm_90, most"),
+    pytest.param((90, MOST), id="sm_90, most"),
     *(pytest.param((t, NAMES), id=f"sm_{t}", marks=pytest.mark.slow) for t in aot.TARGETS),
 ]
 
@@ -73,14 +58,7 @@ EACH = [
 def report(request) -> tuple[list[str], list[dict]]:
     """The kernels that were asked for, and what is said of each."""
     target, names = request.param
-
-    def ran() -> list[dict]:
-        only = (v for name in names for v in ("--only", name))
-        done = run("--json", "--kind", "pixels", "--target", str(target), *only)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout)
-
-    return names, made_once(request, f"aot_report_{target}_{len(names)}", ran)
+    return names, rows_once(request, target, names)
 
 
 def test_the_list_is_what_policies_make_today():

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from build import quick
 from compare import compare
 from PIL import Image
 from torchvision import tv_tensors
@@ -52,9 +53,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("backend", "channels"), [("reference", 1), ("reference", 3), ("cpu", 1), ("cpu", 3), ("cpu", 4), ("triton", 3)]
-)
+KINDS = [("reference", 1), ("reference", 3), ("cpu", 1), ("cpu", 3), ("cpu", 4), ("triton", 3)]
+
+
+@pytest.mark.parametrize(("backend", "channels"), quick(KINDS, ("reference", 3), ("cpu", 1), ("cpu", 4), ("triton", 3)))
 @pytest.mark.parametrize("way", WAYS)
 def test_images_of_a_list_are_the_same_however_their_axes_lie(way, backend, channels):
     given = arrays(channels)

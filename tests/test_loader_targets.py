@@ -84,8 +84,11 @@ def compare(batch: ga.Batch) -> int:
     return found
 
 
-@pytest.mark.parametrize("workers", ["threads", "process"])
-@pytest.mark.parametrize("bad", [(), BAD], ids=["all good", "some bad"])
+@pytest.mark.parametrize(
+    ("bad", "workers"),
+    # a process takes seconds to start
+    [((), "threads"), (BAD, "threads"), (BAD, "process"), pytest.param((), "process", marks=pytest.mark.slow)],
+)
 def test_targets_of_different_counts_follow_their_images(bad, workers):
     with loader(data_set(bad), POLICY, 8, drop_last=False, on_error="skip", workers=workers) as one:
         batches = list(one)

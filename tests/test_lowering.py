@@ -212,11 +212,12 @@ def test_equalize_takes_values_between_two_levels(images):
     compare(policy.replay(x, params, backend="reference")[0], F.equalize(x[0]), "jump", "Equalize")
 
 
+@pytest.mark.parametrize("apart", [9, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact"])
-def test_nearest_takes_the_pixel_that_exact_arithmetic_names(interpolation):
+def test_nearest_takes_the_pixel_that_exact_arithmetic_names(interpolation, apart):
     """torchvision's float32 misses one in five thousand, at positions that are integers."""
     tried = 0
-    for side in range(1, 160, 3):
+    for side in range(1, 160, apart):
         for out in (*range(1, 60, 2), 224):
             x = torch.arange(side, dtype=torch.float32).view(1, 1, 1, side) / 256
             got = ga.Policy([ga.Resize((1, out), interpolation)])(x, backend="reference").view(-1) * 256
@@ -224,7 +225,7 @@ def test_nearest_takes_the_pixel_that_exact_arithmetic_names(interpolation):
             want = i * side // out if interpolation == "nearest" else (2 * i + 1) * side // (2 * out)
             assert torch.equal(got.long(), want), (side, out)
             tried += 1
-    assert tried > 1000
+    assert tried > 500
 
 
 def test_a_window_keeps_its_taps_inside_the_crop(images):

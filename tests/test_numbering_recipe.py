@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 
 # in one process, for it takes seconds to start, as does each that is spawned; anew for every epoch in the slow suite
-KINDS = [("fork-anew", "fork-persistent", "spawn-persistent"), pytest.param(("spawn-anew",), marks=pytest.mark.slow)]
+KINDS = [("fork-anew", "spawn-persistent"), pytest.param(("fork-persistent", "spawn-anew"), marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids=" ".join)

@@ -113,16 +113,18 @@ RANKS = ((0, "fork"), (1, "fork"), (1, "spawn"))
 
 
 def check_ranks(found: list[list[loaded.Row]]) -> None:
-    """Of `RANKS`, in that order."""
+    """Of `RANKS`, in that order; the last may be left out."""
     keys = [{b.key for _, b in rows} for rows in found]
     assert not keys[0] & keys[1] and not pixels(found[0]) & pixels(found[1])
-    assert keys[2] == keys[1] and pixels(found[2]) == pixels(found[1])
+    if len(found) == len(RANKS):
+        assert keys[2] == keys[1] and pixels(found[2]) == pixels(found[1])
 
 
-def test_ranks_differ_in_their_workers_by_the_environment(monkeypatch):
+@pytest.mark.parametrize("ranks", [RANKS[:2], pytest.param(RANKS, marks=pytest.mark.slow)], ids=["forked", "spawned"])
+def test_ranks_differ_in_their_workers_by_the_environment(ranks, monkeypatch):
     """As torchrun starts them, with one seed for torch in both."""
     found = []
-    for rank, method in RANKS:
+    for rank, method in ranks:
         monkeypatch.setenv("RANK", str(rank))
         found.append([row for rows in epochs("data set", method, False, count=1, workers=1) for row in rows])
     check_ranks(found)

@@ -55,19 +55,24 @@ def every_way() -> list:
     return found
 
 
+# channels of the store and what stands before the transform
+FORMS = [(1, ()), (3, (FLOAT,))]
+OTHERS = [(1, (FLOAT,)), (3, ())]
+
+
+@pytest.mark.parametrize("forms", [FORMS, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"])
 @pytest.mark.parametrize(("name", "i", "backend"), every_way())
-def test_rows_of_a_store_are_augmented_as_a_copy_of_them(name, i, backend):
+def test_rows_of_a_store_are_augmented_as_a_copy_of_them(name, i, backend, forms):
     args, index = case(name, i), torch.tensor([5, 1, 1, 8])
     labels = LABELS[index] if "Mix" in name else None
-    for channels in (1, 3):
+    for channels, before in forms:
         store = IMAGES[:9, :channels].contiguous(memory_format=torch.channels_last)
-        for before in ((), (FLOAT,)):
-            policy = ga.Policy([*before, build(name, args)], seed=2)
-            copied, read = (
-                outcome(lambda v, policy=policy: policy(v, labels, ids=index, backend=backend), v)
-                for v in (store[index], Gathered(store, index))
-            )
-            assert read == copied
+        policy = ga.Policy([*before, build(name, args)], seed=2)
+        copied, read = (
+            outcome(lambda v, policy=policy: policy(v, labels, ids=index, backend=backend), v)
+            for v in (store[index], Gathered(store, index))
+        )
+        assert read == copied
 
 
 def outcome(call, images):
