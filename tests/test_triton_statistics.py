@@ -46,7 +46,9 @@ def test_a_statistic_is_the_references(statistic, channels, height, width, dtype
     for y in (x, *turned):
         got, want = planned((STAGES[statistic](2), FINISH), y)
         # an equalized image jumps, but of the same bytes it is the same
-        compare(got, want, "exact" if statistic == "histogram" else "colour", f"{statistic} {channels} {height}x{width}")
+        compare(
+            got, want, "exact" if statistic == "histogram" else "colour", f"{statistic} {channels} {height}x{width}"
+        )
     if min(height, width) > 1:
         assert changed(got[:1], reference.unit(x[:1])) > 0.9, "vacuous"
         if statistic == "range":

@@ -35,6 +35,7 @@ class Child:
     def __init__(self, command: Sequence[Any], env: Mapping[str, str] | None = None, cwd: Any = None):
         self.args = [str(part) for part in command]
         self.returncode: int | None = None
+        self._open: list[Any] = []
         env = dict(os.environ if env is None else env)
         for name in READ_EARLY:
             assert env.get(name) == os.environ.get(name), f"{name} is read when torch is imported: use subprocess"
@@ -43,6 +44,7 @@ class Child:
         self._outputs = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
         status, theirs = os.pipe()
         self._status = os.fdopen(status, "rb", buffering=0)
+        self._open = [*self._outputs, self._status]
         about = {"arguments": arguments, "env": env, "cwd": os.fspath(cwd or os.getcwd())}
         files = [*(f.fileno() for f in self._outputs), theirs]
         socket.send_fds(nursery(), [json.dumps(about).encode()], files)
@@ -90,7 +92,7 @@ class Child:
         return out, error
 
     def __del__(self) -> None:
-        for file in (*self._outputs, self._status):
+        for file in self._open:
             file.close()
 
 
@@ -107,6 +109,7 @@ def run(
         out, error = child.communicate(timeout)
     finally:
         child.kill()
+        child.wait()
     return subprocess.CompletedProcess(child.args, child.wait(), out, error)
 
 
