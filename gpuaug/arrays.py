@@ -46,7 +46,7 @@ def _pil_advice(mode: str) -> str:
 
 def is_pil(value: Any) -> bool:
     """Whether a value is a PIL image.  PIL is not imported: if nobody has, no such value exists."""
-    # of a tensor torch.compile need not look through all modules
+    # tensors first: torch.compile would trace every entry of sys.modules
     return not isinstance(value, Tensor) and isinstance(value, getattr(sys.modules.get("PIL.Image"), "Image", ()))
 
 

@@ -1,5 +1,6 @@
-"""Processes that tests start, in hundredths of a second each: they are forked from one that has imported torch, which
-takes seconds, and has done nothing else.
+"""Processes that tests start without waiting for torch to be imported: they are forked from one that has imported it and
+has done nothing else.  Those of multiprocessing's fork server would know a parent process, by which gpuaug tells loader
+workers and children from a main process; these are main processes.
 
 What a fresh interpreter alone can show (what an import loads, what ends it, Ctrl-C while it imports) is for
 subprocess."""
@@ -47,7 +48,7 @@ class Child:
         self._open = [*self._outputs, self._status]
         about = {"arguments": arguments, "env": env, "cwd": os.fspath(cwd or os.getcwd())}
         files = [*(f.fileno() for f in self._outputs), theirs]
-        socket.send_fds(nursery(), [json.dumps(about).encode()], files)
+        socket.send_fds(fork_server(), [json.dumps(about).encode()], files)
         os.close(theirs)
         self.pid = int(self._said())
 
@@ -114,11 +115,11 @@ def run(
 
 
 @cache
-def nursery() -> socket.socket:
-    """Where this process asks for children.  Whoever forks them ends with it."""
+def fork_server() -> socket.socket:
+    """The socket on which this process asks for children.  The process that forks them ends when it is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        forks = subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -127,7 +128,7 @@ def nursery() -> socket.socket:
 
     def over() -> None:
         ours.close()
-        forks.wait()
+        server.wait()
 
     atexit.register(over)
     return ours
@@ -168,7 +169,7 @@ def serve(control: socket.socket) -> None:
                     one.close()
                 for kept in (files[2], *running.values()):
                     os.close(kept)
-                live(json.loads(message), files[:2])
+                run_child(json.loads(message), files[:2])
             for file in files[:2]:
                 os.close(file)
             running[pid] = files[2]
@@ -184,7 +185,7 @@ def tell(file: int, status: int) -> None:
     os.close(file)
 
 
-def live(about: dict[str, Any], outputs: list[int]) -> NoReturn:
+def run_child(about: dict[str, Any], outputs: list[int]) -> NoReturn:
     """The child's life, as an interpreter with these arguments has it."""
     for number, file in enumerate(outputs, 1):
         os.dup2(file, number)
@@ -202,7 +203,7 @@ def live(about: dict[str, Any], outputs: list[int]) -> NoReturn:
     sys.path[:] = [first, *paths, *base]
     for name in [n for n, module in sys.modules.items() if getattr(module, "__file__", None) == __file__]:
         del sys.modules[name]
-    end(lambda: execute(kind, rest))
+    run_to_end(lambda: execute(kind, rest))
 
 
 def execute(kind: str, rest: list[str]) -> None:
@@ -223,7 +224,7 @@ def execute(kind: str, rest: list[str]) -> None:
     exec(code, main.__dict__)
 
 
-def end(what: Any) -> NoReturn:
+def run_to_end(what: Any) -> NoReturn:
     """Run it and end as an interpreter does, but for taking its modules apart."""
     code = 0
     try:
