@@ -72,7 +72,7 @@ class Pipeline:
 @contextmanager
 def counting() -> Iterator[Native]:
     """Count compiled calls of the loader and of the CPU's executor meanwhile."""
-    from gpuaug.data import decode_dali, scan, storage
+    from gpuaug.data import decode_dali, file_kernels, scan
     from gpuaug.exec.cpu import entry, executor
     from gpuaug.trace import host, interpreter
 
@@ -89,7 +89,8 @@ def counting() -> Iterator[Native]:
             ("kernels", entry.run_samples, (entry, executor)),
             ("draws", interpreter.interpret, (interpreter, host)),
             ("headers", scan.scan, (scan,)),
-            ("files", storage.local, (storage,)),
+            ("files", file_kernels.opened, (file_kernels,)),
+            ("files", file_kernels.filled, (file_kernels,)),
         ):
             counted = native.timed(name, function)
             for place in places:

@@ -3,7 +3,6 @@ or last."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from gpuaug.arguments import named
 from gpuaug.arrays import Rows, chosen, from_array, from_pil, integer_rows, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 from gpuaug.gathered import Gathered
-from gpuaug.strides import arranged, way
+from gpuaug.pieces import Pieces
+from gpuaug.strides import CONTIGUOUS, arranged, way
 
 # how many channels tell an axis of channels from one of pixels
 CHANNELS = (1, 3, 4)
@@ -30,8 +30,6 @@ class Ragged:
     its last is not, or where it is a tv_tensor. On a host every image is read by its strides, and nothing is copied; on
     a GPU all are where rows of pixels are whole, [H, W, C], or rows of planes, [C, H, W], and one that lies otherwise
     than most is copied once, here. Raises TypeError or ValueError that name the image which does not fit."""
-
-    images: tuple[Tensor, ...]
 
     def __init__(self, images: Sequence[Any], layout: str | None = None):
         if layout not in (None, *_LAYOUTS):
@@ -75,7 +73,7 @@ class Ragged:
         return cls.of(made.images, sizes, places)
 
     @classmethod
-    def of(cls, images: tuple[Tensor, ...], full: Rows | None = None, windows: Rows | None = None) -> "Ragged":
+    def of(cls, images: Sequence[Tensor], full: Rows | None = None, windows: Rows | None = None) -> "Ragged":
         """From images [H, W, C] that are known to belong together; of other dtypes than uint8 too.  full, windows: as
         `windowed` takes them, where images are windows"""
         made = cls.__new__(cls)
@@ -84,23 +82,31 @@ class Ragged:
             made._full, made.windows = full, windows
         return made
 
-    def _set(self, images: tuple[Tensor, ...]) -> None:
-        if not images:
+    def _set(self, images: Sequence[Tensor]) -> None:
+        if not len(images):
             raise IndexError("a gpuaug.Ragged must hold at least one image: without any its channels are unknown")
         self._sent: dict[int, Tensor] = {}
-        # the one piece of memory that all lie in, contiguous and in order, where it is known
-        self._piece: Tensor | None = None
-        self.images = arranged(images) if images[0].device.type == "cuda" else images
+        self._pieces = images if isinstance(images, Pieces) else None
+        one = images[0] if self._pieces is None else self._pieces.memory
+        self._device, self._dtype = one.device, one.dtype
+        if self._pieces is None:
+            self.images = arranged(images) if one.device.type == "cuda" else tuple(images)
         self._full: Rows | None = None
         # (top, left, height, width) of what is in memory, [N, 4] int64; None where all of every image is
         self.windows: Rows | None = None
+
+    @cached_property
+    def images(self) -> tuple[Tensor, ...]:
+        """The pixels that are here, [H, W, C] each."""
+        assert self._pieces is not None
+        return tuple(self._pieces)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # what was sent to a device stays there
         return Ragged.of, (self.images, self._full, self.windows)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images if self._pieces is None else self._pieces)
 
     def __getitem__(self, index: Any) -> Any:
         """One image [C, H, W]; or by a slice, numbers or a mask, on the host, a Ragged."""
@@ -130,17 +136,22 @@ class Ragged:
     @property
     def channels(self) -> int:
         """C, the same for all."""
-        return self.images[0].shape[2]
+        return int(self.held[0, 2])
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the pixels."""
-        return self.images[0].dtype
+        return self._dtype
 
     @property
     def device(self) -> torch.device:
         """Where the pixels are."""
-        return self.images[0].device
+        return self._device
+
+    @property
+    def elements(self) -> int:
+        """Of all images together, as they are here."""
+        return int(self.held.prod(1).sum())
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -148,7 +159,12 @@ class Ragged:
         if self._full is not None:
             channels = self.channels
             return [(h, w, channels) for h, w in self._full.tolist()]
-        return [i.shape for i in self.images]
+        return list(map(tuple, self.held.tolist()))
+
+    @cached_property
+    def held(self) -> Rows:
+        """(H, W, C) of what is in memory of every image: [N, 3] int64, on the host."""
+        return np.array([i.shape for i in self.images], np.int64) if self._pieces is None else self._pieces.shapes
 
     @property
     def addresses(self) -> Tensor:
@@ -181,41 +197,43 @@ class Ragged:
     @cached_property
     def way(self) -> str:
         """How all images lie in memory, as `strides.way` says."""
-        return way(self.images)
+        return way(self.images) if self._pieces is None else CONTIGUOUS
 
     def arranged(self) -> "Ragged":
         """The same images, all lying in one way."""
-        return Ragged.of(arranged(self.images), self._full, self.windows)
+        return self if self._pieces is not None else Ragged.of(arranged(self.images), self._full, self.windows)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
         """The same images on another device.  Pinned ones travel in one piece, and with `non_blocking` nothing waits
         for them."""
         if torch.device(device) == self.device:
             return self
-        piece = self._piece
+        piece = None if self._pieces is None else self._pieces.whole
         if piece is None:
             return self.mapped(lambda image: image.to(device, non_blocking=non_blocking))
         return self.laid_out(piece.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Ragged":
         """The same images in one piece of memory that a GPU can read; as they are where there is no GPU."""
-        if self.device.type != "cpu" or not torch.cuda.is_available() or self._piece is not None:
+        piece = None if self._pieces is None else self._pieces.whole
+        if self.device.type != "cpu" or not torch.cuda.is_available() or (piece is not None and piece.is_pinned()):
             return self
-        pinned = torch.empty(sum(i.numel() for i in self.images), dtype=self.dtype, device="cpu", pin_memory=True)
-        made = self.laid_out(pinned)
-        for to, image in zip(made.images, self.images, strict=True):
-            to.copy_(image)
-        return made
+        return self.copied(torch.empty(self.elements, dtype=self.dtype, device="cpu", pin_memory=True))
 
     def laid_out(self, piece: Tensor) -> "Ragged":
         """Images of these sizes one after the other in a piece of memory.  piece: [pixels of all]"""
-        ends = [0, *accumulate(i.numel() for i in self.images)]
-        made = Ragged.of(
-            tuple(piece[a:b].view(i.shape) for (a, b), i in zip(pairwise(ends), self.images, strict=True)),
-            self._full,
-            self.windows,
-        )
-        made._piece = piece
+        return Ragged.of(Pieces.in_turn(piece, self.held), self._full, self.windows)
+
+    def copied(self, piece: Tensor) -> "Ragged":
+        """These images there, with their pixels.  piece: as `laid_out` takes it"""
+        made, whole = self.laid_out(piece), None if self._pieces is None else self._pieces.whole
+        if whole is not None:
+            piece.copy_(whole, non_blocking=True)
+        elif piece.device.type == "cuda":
+            torch._foreach_copy_(list(made.images), list(self.images))
+        else:
+            for to, image in zip(made.images, self.images, strict=True):
+                to.copy_(image)
         return made
 
     @property
@@ -248,8 +266,8 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        full = np.array([s[:2] for s in self.shapes], np.int64)
-        begin = np.array([i.data_ptr() for i in self.images], np.int64)
+        full = self.held[:, :2] if self._full is None else self._full
+        begin = np.array([i.data_ptr() for i in self.images]) if self._pieces is None else self._pieces.addresses
         row, column, channel = self.strides.T
         if self.windows is None:
             corners = np.concatenate([np.zeros_like(full), full[:, ::-1]], 1)
@@ -267,7 +285,9 @@ class Ragged:
     def strides(self) -> Rows:
         """Of row, column and channel of every image, in elements: [N, 3] on the host.  Where there is one row or one
         column, torch may say anything of its stride: then it is that of contiguous pixels."""
-        shapes = np.array([i.shape for i in self.images], np.int64)
+        if self._pieces is not None:
+            return self._pieces.strides
+        shapes = self.held
         out = np.array([i.stride() for i in self.images], np.int64)
         out[:, 1] = np.where(shapes[:, 1] == 1, shapes[:, 2], out[:, 1])
         out[:, 0] = np.where(shapes[:, 0] == 1, shapes[:, 1] * shapes[:, 2], out[:, 0])

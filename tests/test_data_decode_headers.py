@@ -16,7 +16,8 @@ from PIL import Image
 from gpuaug.data import decode, headers
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Header, Undecodable
-from gpuaug.data.scan import ordinary
+from gpuaug.data.heads import ordinary
+from gpuaug.data.scan import HEIGHT, table
 
 FILES, BAD = encoded.readable(), encoded.unreadable()
 THERE = [name for name in decode.ORDER if not decode.missing(name)]
@@ -234,13 +235,14 @@ def test_ordinary_headers_are_read_by_the_batch_as_they_are_one_by_one():
     files = [*encoded.readable().values(), *encoded.unreadable().values(), *encoded.fuzzed(1500)]
     files += [encoded.with_segments(b"JFXX\0\x10"), encoded.with_segments(encoded.tagged((0x0112, 3, 1, 6)))]
     known = 0
-    for data, found in zip(files, ordinary([memoryview(f) for f in files]), strict=True):
-        if found is not None:
-            assert found == headers.read(data), data[:40]
+    for data, row in zip(files, table([memoryview(f) for f in files]).tolist(), strict=True):
+        if row[HEIGHT]:
+            assert ordinary(row) == headers.read(data), data[:40]
             known += 1
+        assert row[HEIGHT] or not any(row), "a slot that says nothing of its size says something else"
     assert known > 200, "vacuous"
     ordinary_files = [
         data for what, data in encoded.readable().items() if what in ("JPEG 4:2:0", "JPEG progressive", "JPEG gray")
     ]
-    assert all(h is not None for h in ordinary(ordinary_files)), "an ordinary file is read one by one"
-    assert ordinary([ValueError("no bytes"), torch.zeros(2, 2, 3), b""]) == [None] * 3
+    assert table(ordinary_files)[:, HEIGHT].all(), "an ordinary file is read one by one"
+    assert not table([ValueError("no bytes"), torch.zeros(2, 2, 3), b""]).any()

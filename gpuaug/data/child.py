@@ -29,6 +29,7 @@ from gpuaug.data.making import Made, Maker, windows_of
 from gpuaug.data.meter import Meter
 from gpuaug.data.source import Source
 from gpuaug.images import Ragged
+from gpuaug.pieces import Pieces
 
 # memory of a slot is made larger by this part more than is asked for
 _SPARE = 0.25
@@ -214,7 +215,7 @@ class ChildFeed:
                     cuda.cudaHostUnregister(pinned.data_ptr())
                 cuda.cudaHostRegister(shared.data_ptr(), shared.numel(), 0)
                 self._child.pinned[slot] = shared
-            size = sum(i.numel() for i in made.images.images)
+            size = made.images.elements
             with torch.cuda.stream(self._stream):
                 there = shared[:size].to(self._device, non_blocking=True)
                 ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -285,18 +286,15 @@ def packed(made: Made, slot: int, memory: dict[int, Tensor]) -> dict[str, Any]:
     }
     if made.images is None:
         return message
-    images = made.images.images
-    size = sum(i.numel() for i in images)
+    images, size = made.images, made.images.elements
     if slot not in memory or memory[slot].numel() < size:
         memory[slot] = shared(int(size * (1 + _SPARE)))
         message["memory"] = memory[slot]
-    laid = made.images.laid_out(memory[slot][:size])
-    for to, image in zip(laid.images, images, strict=True):
-        to.copy_(image)
-    message["shapes"] = np.array([i.shape for i in images], np.int64)
-    if made.images.windows is not None:
-        message["full"] = np.array([s[:2] for s in made.images.shapes], np.int64)
-        message["windows"] = made.images.windows
+    images.copied(memory[slot][:size])
+    message["shapes"] = images.held
+    if images.windows is not None:
+        message["full"] = np.array([s[:2] for s in images.shapes], np.int64)
+        message["windows"] = images.windows
     return message
 
 
@@ -317,12 +315,7 @@ def unpacked(message: dict[str, Any], memory: dict[int, Tensor]) -> Made:
     remember(message, memory)
     made = Made(message["step"], None, message["targets"], message["params"], message["bad"], message["error"])
     if "shapes" in message:
-        flat, shapes = memory[message["slot"]], message["shapes"]
-        begins = (np.cumsum(shapes.prod(1)) - shapes.prod(1)).tolist()
-        images = tuple(
-            flat.as_strided((h, w, c), (w * c, c, 1), begin)
-            for (h, w, c), begin in zip(shapes.tolist(), begins, strict=True)
-        )
+        images = Pieces.in_turn(memory[message["slot"]], message["shapes"])
         made.images = Ragged.of(images, message.get("full"), message.get("windows"))
         made.kept = (message["slot"], None)
     return made

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from gpuaug.data import decode_pillow, headers
 from gpuaug.data.headers import Encoded, Header, Undecodable
-from gpuaug.data.scan import ordinary
+from gpuaug.data.heads import Heads, Ints
+from gpuaug.data.scan import HEIGHT, WIDTH, table
+from gpuaug.pieces import Pieces
 
 # 0.27 GB as RGB, and where Pillow begins to warn of a decompression bomb
 MAX_PIXELS = 89_478_485
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 # a file's bytes, an image decoded already ([H, W, C] uint8), or the reason why there is neither
 Item = Encoded | Tensor | Exception
 
@@ -43,7 +44,7 @@ class Decoded:
     where they are.  Keep this object until the kernels that read it are done. DALI's images share one piece of memory:
     one that is kept keeps its whole batch."""
 
-    images: list[Tensor | Exception]
+    images: Sequence[Tensor | Exception]
     full: Ints
     windows: Ints
     ready: Any = None
@@ -54,11 +55,15 @@ class Decoded:
     @cached_property
     def bad(self) -> dict[int, Exception]:
         """Slot -> why it has no image."""
+        if isinstance(self.images, Pieces):
+            return {}
         return {i: image for i, image in enumerate(self.images) if isinstance(image, Exception)}
 
     @cached_property
     def addresses(self) -> Ints:
         """Where every image begins in memory: [N], 0 where there is none."""
+        if isinstance(self.images, Pieces):
+            return self.images.addresses
         return np.array([0 if isinstance(image, Exception) else image.data_ptr() for image in self.images], np.int64)
 
 
@@ -88,10 +93,11 @@ class Decoder(ABC):
 
     @abstractmethod
     def takes(self, header: Header) -> bool:
-        """Whether images of such a header are decoded here; all others are Pillow's."""
+        """Whether images of such a header are decoded here; all others are Pillow's.  Of plain and upright JPEGs it is
+        by channels, bits and coding alone."""
 
     @abstractmethod
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
         """Upright [h, w, 3] uint8 images of the windows (within the images), or what went wrong, without raising."""
 
     @abstractmethod
@@ -111,13 +117,16 @@ class Decoder(ABC):
 
     # ---- what all do alike
 
-    def inspect(self, items: Sequence[Item]) -> list[Header | Exception]:
-        """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `size` of a header is what windows
-        are drawn for."""
-        return [
-            self._inspect(item) if header is None else self._bounded(header)
-            for item, header in zip(items, ordinary(items), strict=True)
-        ]
+    def inspect(self, items: Sequence[Item]) -> Heads:
+        """Header by header, or why a slot has no image.  Cheap: nothing is decoded; `sizes` is what windows are drawn
+        for."""
+        found = table(items)
+        large = found[:, HEIGHT] * found[:, WIDTH] > self.max_pixels
+        others: dict[int, Header | Exception] = {
+            i: self._inspect(items[i]) for i in np.flatnonzero(large | (found[:, HEIGHT] == 0)).tolist()
+        }
+        found[large] = 0
+        return Heads(found, others)
 
     def _inspect(self, item: Item) -> Header | Exception:
         if isinstance(item, Exception):
@@ -151,40 +160,36 @@ class Decoder(ABC):
                 "this decoder is closed, or belongs to another process; make one in the process that uses it, "
                 "after forking"
             )
-        heads = self.inspect(items) if heads is None else heads
-        images: list[Any] = list(heads)
-        mine: list[int] = []
-        others: list[int] = []
-        sizes: list[tuple[int, int]] = []
-        for i, h in enumerate(heads):
-            if isinstance(h, Header):
-                (mine if h.kind != "pixels" and self.takes(h) else others).append(i)
-                sizes.append(h.size)
-            else:
-                sizes.append((0, 0))
-        full = np.array(sizes, np.int64).reshape(-1, 2)
+        heads = self.inspect(items) if heads is None else Heads.of(heads)
+        full = heads.sizes.copy()
         boxes = clipped(windows, full)
+        mine, others = heads.which(self.takes)
+        if 0 < len(mine) == len(items):
+            made = self._decode(items, heads, None if windows is None else boxes)  # type: ignore[arg-type]
+            if isinstance(made, Pieces) and not self._wrong(made, boxes).size:
+                return Decoded(made, full, boxes, self.mark())
+            images: list[Any] = list(made)
+        else:
+            images = [heads.others.get(i) for i in range(len(heads))]
 
         def each(i: int) -> None:
             images[i] = self._one(items[i], heads[i], boxes[i])
 
         started = self._start(each, others)
         try:
-            if mine:
-                encoded: Any = [items[i] for i in mine]
-                read: Any = [heads[i] for i in mine]
-                own = boxes[mine]
-                made = self._decode(encoded, read, None if windows is None else own)
-                for i, image, (_, _, h, w) in zip(mine, made, own.tolist(), strict=True):
-                    # most are what they should be, and are not worth a call
-                    right = not isinstance(image, Exception) and image.shape == (h, w, 3)
-                    images[i] = image if right else self._checked(image, (h, w))
+            if 0 < len(mine) < len(items):
+                some: Any = [items[i] for i in mine]
+                made = self._decode(some, heads.some(mine), None if windows is None else boxes[mine])
+                for i, image in zip(mine.tolist(), made, strict=True):
+                    images[i] = image
         finally:
             _finish(started)
+        for i in mine.tolist():
+            images[i] = self._checked(images[i], tuple(boxes[i, 2:].tolist()))
         failed = [i for i, image in enumerate(images) if isinstance(image, Exception)]
         if failed:
             # what this decoder failed at is tried once more, alone: Pillow has the last word, and the better reasons
-            known = set(mine)
+            known = set(mine.tolist())
             _finish(self._start(each, [i for i in failed if i in known]))
             for i in failed:
                 if isinstance(images[i], Exception):
@@ -218,6 +223,11 @@ class Decoder(ABC):
             return image
         return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}")
 
+    @staticmethod
+    def _wrong(made: Pieces, boxes: Ints) -> Ints:
+        """Images of a batch that are not what their headers promise."""
+        return np.flatnonzero((made.shapes[:, :2] != boxes[:, 2:]).any(1) | (made.shapes[:, 2] != 3))
+
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""
         if not slots:
@@ -248,7 +258,7 @@ class EachDecoder(Decoder):
     def _decode_one(self, data: Encoded, header: Header) -> Tensor:
         """One whole image as upright [H, W, 3] uint8; whatever it raises is why there is none."""
 
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
         images: list[Any] = [None] * len(data)
 
         def each(i: int) -> None:
@@ -262,15 +272,15 @@ class EachDecoder(Decoder):
         return images
 
 
-def halved(decode: Callable[[slice], list[Tensor]], begin: int, end: int) -> list[Tensor | Exception]:
+def halved(decode: Callable[[slice], Sequence[Tensor]], begin: int, end: int) -> Sequence[Tensor | Exception]:
     """A list of which one bad image fails all: decoded together, or else by halves, until the bad ones are alone."""
     try:
-        return list(decode(slice(begin, end)))
+        return decode(slice(begin, end))
     except RuntimeError as error:
         if end - begin == 1:
             return [Undecodable(" ".join(str(error).split()))]
         half = (begin + end) // 2
-        return halved(decode, begin, half) + halved(decode, half, end)
+        return [*halved(decode, begin, half), *halved(decode, half, end)]
 
 
 def _finish(started: list[Future[None]]) -> None:

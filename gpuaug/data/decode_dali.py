@@ -5,6 +5,7 @@ One pipeline holds one batch at a time, so that a batch that fails says nothing 
 threads take a pipeline each.  Its outputs lie back to back in memory that is DALI's, and become tensors without a copy.
 """
 
+from collections.abc import Sequence
 from importlib import metadata
 from threading import Lock
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, Ints, cropped, halved
-from gpuaug.data.decode_torch import CudaDecoder, unwritten
-from gpuaug.data.headers import Encoded, Header, Undecodable
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, clipped, halved
+from gpuaug.data.decode_torch import CudaDecoder, proven
+from gpuaug.data.headers import Encoded, Header
+from gpuaug.data.heads import Heads, Ints
+from gpuaug.pieces import Pieces
 
 # the smallest batch that a pipeline is built for; a larger one builds another
 CAPACITY = 256
@@ -63,7 +66,7 @@ class Pipe:
             self._pipeline.set_outputs(pixels)
         self._pipeline.build()
 
-    def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor]:
+    def run(self, data: Sequence[Any], windows: Ints, stream: Any = None) -> Pieces:
         """[h, w, 3] uint8 of each; raises RuntimeError if any can't be decoded, after which the pipeline is as good as
         before."""
         from nvidia.dali import tensors
@@ -82,7 +85,7 @@ class Pipe:
         self._pipeline.release_outputs()
         return self._views(pixels, (shown, data) if self._cuda else None)
 
-    def _views(self, pixels: Any, encoded: Any) -> list[Tensor]:
+    def _views(self, pixels: Any, encoded: Any) -> Pieces:
         shapes = np.array(pixels.shape(), np.int64)
         # a list in one piece lies in its order, which some of it show; else each is asked, a microsecond or more
         begins = pixels[0].data_ptr() + np.cumsum(shapes.prod(1)) - shapes.prod(1)
@@ -92,10 +95,7 @@ class Pipe:
         first = int(begins.min())
         memory = Memory(pixels, first, int((begins + shapes.prod(1)).max()) - first, self._cuda, encoded)
         flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
-        return [
-            flat.as_strided((h, w, c), (w * c, c, 1), begin)
-            for (h, w, c), begin in zip(shapes.tolist(), (begins - first).tolist(), strict=True)
-        ]
+        return Pieces(flat, begins - first, shapes)
 
 
 class Pipes:
@@ -106,7 +106,7 @@ class Pipes:
         self._free: list[Pipe] = []
         self._lock = Lock()
 
-    def run(self, data: list[Any], windows: Ints, stream: Any = None) -> list[Tensor | Exception]:
+    def run(self, data: Sequence[Any], windows: Ints, stream: Any = None) -> Sequence[Tensor | Exception]:
         """Images, or why there is none.  A batch fails as a whole where one of it does: it is halved until the bad ones
         are alone."""
         with self._lock:
@@ -147,8 +147,8 @@ class DaliDecoder(Decoder):
         # CMYK is converted with roundings of its own
         return header.channels in (1, 3)
 
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
-        return self._pipes.run(data, _whole(heads) if windows is None else windows)
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
+        return self._pipes.run(data, clipped(windows, heads.sizes))
 
     def close(self) -> None:
         super().close()
@@ -180,17 +180,9 @@ class CudaDaliDecoder(CudaDecoder):
         self._region, self._why = region, why
         self._pipes = Pipes(self.num_threads, self.device, region)
 
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
-        boxes = _whole(heads) if windows is None else windows
-        images = self._pipes.run(data, boxes, self._stream)
-        for i in unwritten(images):
-            images[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
-        if self._region or windows is None:
-            return images
-        return [
-            image if isinstance(image, Exception) else cropped(image, box)
-            for image, box in zip(images, boxes, strict=True)
-        ]
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
+        images = self._pipes.run(data, clipped(windows, heads.sizes), self._stream)
+        return proven(images, None if self._region else windows)
 
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
         raise AssertionError("DALI is fed by its pipeline")
@@ -205,10 +197,6 @@ class CudaDaliDecoder(CudaDecoder):
             f"{version()} on {self.device}, {self.num_threads} threads, {how}; CMYK, 12 bits and all else by "
             "Pillow on the CPU"
         )
-
-
-def _whole(heads: list[Header]) -> Ints:
-    return np.array([(0, 0, *head.size) for head in heads], np.int64)
 
 
 # ---- what is installed

@@ -5,6 +5,7 @@ The CPU's pixels are Pillow's, bit for bit.  A GPU's differ by a few levels, and
 there."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any, ClassVar
@@ -13,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpuaug.data.decode_batch import MAX_PIXELS, Decoded, Decoder, EachDecoder, Ints, cropped, halved
+from gpuaug.arrays import put
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoded, Decoder, EachDecoder, cropped, halved
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Encoded, Header, Undecodable
+from gpuaug.data.heads import Heads, Ints
+from gpuaug.pieces import Pieces
 
 # codings of a JPEG that nvJPEG knows
 SEQUENTIAL = ("baseline", "extended", "progressive")
@@ -33,7 +37,7 @@ class PillowDecoder(Decoder):
         # all that a decoder does not take is Pillow's
         return False
 
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
         raise AssertionError("nothing is taken")
 
     def _what(self) -> str:
@@ -137,18 +141,9 @@ class CudaDecoder(Decoder):
         event.record(self._stream)
         return event
 
-    def _decode(self, data: list[Encoded], heads: list[Header], windows: Ints | None) -> list[Tensor | Exception]:
+    def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
         bytes_of = [tensor(d) for d in data]
-        images = halved(lambda part: self._list(bytes_of[part], heads[part]), 0, len(data))
-        written: list[Tensor | Exception] = list(images)
-        for i in unwritten(images):
-            written[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
-        if windows is None:
-            return written
-        return [
-            image if isinstance(image, Exception) else cropped(image, window)
-            for image, window in zip(written, windows, strict=True)
-        ]
+        return proven(halved(lambda part: self._list(bytes_of[part], heads[part]), 0, len(data)), windows)
 
     @abstractmethod
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:
@@ -216,11 +211,32 @@ def upright(image: Tensor, orientation: int) -> Tensor:
     return image.flip(flips) if flips else image
 
 
-def unwritten(images: list[Tensor | Exception]) -> list[int]:
+def proven(images: Sequence[Tensor | Exception], windows: Ints | None) -> Sequence[Tensor | Exception]:
+    """Images that were written, of each the window that is still to be cut out, and why there is none."""
+    left = unwritten(images)
+    if not left and windows is None:
+        return images
+    made = list(images)
+    for i in left:
+        made[i] = Undecodable("the GPU left its memory as it was, or the image is of one colour")
+    if windows is None:
+        return made
+    return [
+        image if isinstance(image, Exception) else cropped(image, window)
+        for image, window in zip(made, windows, strict=True)
+    ]
+
+
+def unwritten(images: Sequence[Tensor | Exception]) -> list[int]:
     """Slots whose images have one value wherever one looks.
 
     A GPU decoder may call an image decoded that it has skipped: its memory is then what it was, zeros as a rule.  An
     honest image of one colour is found too, which costs no more than its second decoding.  Waits for the images."""
+    if isinstance(images, Pieces):
+        large = np.flatnonzero((sizes := images.shapes.prod(1)) >= PROBES)
+        at = images.begins[large, None] + (sizes[large, None] - 1) // (PROBES - 1) * np.arange(PROBES)
+        seen = images.memory[put(torch.from_numpy(at), images.memory.device)]
+        return large[(seen == seen[:, :1]).all(1).cpu().numpy()].tolist()  # type: ignore[no-any-return]
     slots, rows = [], []
     for i, image in enumerate(images):
         if isinstance(image, Tensor) and image.numel() >= PROBES:

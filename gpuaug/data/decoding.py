@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gpuaug import arguments
 from gpuaug.data.decode import decoder as decoder_of
-from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, Ints
+from gpuaug.data.decode_batch import MAX_PIXELS, Decoder
+from gpuaug.data.heads import Ints
 from gpuaug.data.source import Source
 
 # images that are read and decoded together

@@ -70,15 +70,13 @@ class Carrier:
         if slot.done is not None:
             # of a batch that the loop had long ago
             slot.done.synchronize()
-        size = sum(i.numel() for i in images.images)
+        size = images.elements
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             if slot.host is None or slot.there is None or slot.host.numel() < size:
                 room = int(size * (1 + _SPARE))
                 slot.host = torch.empty(room, dtype=torch.uint8, device="cpu", pin_memory=True)
                 slot.there = torch.empty(room, dtype=torch.uint8, device=self.device)
-            packed = images.laid_out(slot.host[:size])
-            for to, image in zip(packed.images, images.images, strict=True):
-                to.copy_(image)
+            images.copied(slot.host[:size])
             slot.there[:size].copy_(slot.host[:size], non_blocking=True)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(self._stream)
@@ -119,10 +117,7 @@ def received(made: Made, device: torch.device) -> Ragged:
 def own(images: Ragged) -> Ragged:
     """Images in memory of their own, of the loop's stream."""
     with torch.cuda.device(images.device) if images.device.type == "cuda" else nullcontext():
-        piece = torch.empty(sum(i.numel() for i in images.images), dtype=images.dtype, device=images.device)
-        mine = images.laid_out(piece)
-        torch._foreach_copy_(list(mine.images), list(images.images))
-    return mine
+        return images.copied(torch.empty(images.elements, dtype=images.dtype, device=images.device))
 
 
 def handed(made: Made, device: torch.device) -> Any:

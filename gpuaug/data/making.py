@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gpuaug.data.course import CHAIN, Course, Step, Substitutes
-from gpuaug.data.decode_batch import Decoded, Decoder, Ints, clipped
-from gpuaug.data.headers import Header
+from gpuaug.data.decode_batch import Decoded, Decoder, clipped
+from gpuaug.data.files import Files
+from gpuaug.data.heads import Heads, Ints
 from gpuaug.data.source import Item, Source
 from gpuaug.data.targets import as_targets, without_images
 from gpuaug.images import Ragged
@@ -58,19 +59,21 @@ class Made:
     @property
     def bytes(self) -> int:
         """Of the decoded pixels."""
-        return 0 if self.images is None else sum(i.numel() for i in self.images.images)
+        return 0 if self.images is None else self.images.elements
 
 
 class Read(NamedTuple):
     """What the source gave for a step."""
 
     step: Step
-    items: list[Item]
+    items: Sequence[Item]
     targets: Any
 
     @property
     def bytes(self) -> int:
         """Of the encoded files."""
+        if isinstance(self.items, Files):
+            return self.items.bytes
         return sum(len(i) for i in self.items if not isinstance(i, Tensor | Exception))
 
 
@@ -129,12 +132,10 @@ class Maker:
         except Exception:
             return "?"
 
-    def _decoded(
-        self, step: Step, items: Sequence[Item], heads: Sequence[Any], targets: Any
-    ) -> tuple[Any, Decoded, Ints]:
+    def _decoded(self, step: Step, items: Sequence[Item], heads: Heads, targets: Any) -> tuple[Any, Decoded, Ints]:
         """What was drawn, the images, and the sizes that it was drawn for: those without a header are as large as the
         first that has one."""
-        full = np.array([h.size if isinstance(h, Header) else (0, 0) for h in heads], np.int64).reshape(-1, 2)
+        full = heads.sizes.copy()
         there = np.flatnonzero(full[:, 0])
         if not there.size and self.on_error != "skip":
             # nothing of it will be seen
@@ -182,7 +183,7 @@ class Maker:
         decoded: Any,
     ) -> Made:
         with self.decoder.here():
-            ragged = Ragged.of(tuple(images)) if drawn is None else Ragged.of(tuple(images), full, boxes)
+            ragged = Ragged.of(images) if drawn is None else Ragged.of(images, full, boxes)
             ready = self.decoder.mark()
         params: Any = getattr(drawn, "params", None)
         if not step.valid.all() and hasattr(params, "among"):

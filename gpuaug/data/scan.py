@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuaug.data.headers import CODINGS, Header
+from gpuaug.data.files import Files
 from gpuaug.numba_cache import kernel
 
 # what is found: 0 in its first column where the header is not ordinary
@@ -76,18 +76,19 @@ def scan(addresses, sizes, out):
         for k in range(max(size - _TAIL, 0), size - 1):
             if _byte(begin + k) == 0xFF and _byte(begin + k + 1) == 0xD9:
                 ended = 1
-        if not (frame and ended and out[n, WIDTH]):
-            out[n, HEIGHT] = 0
+        if not (frame and ended and out[n, HEIGHT] and out[n, WIDTH]):
+            out[n] = 0
 
 
-def ordinary(items: Sequence[Any]) -> list[Header | None]:
-    """The header of every ordinary JPEG among a batch's items; None for all else."""
-    arrays = [np.frombuffer(i, np.uint8) if isinstance(i, _BYTES) else None for i in items]
-    addresses = np.array([0 if a is None else a.__array_interface__["data"][0] for a in arrays], np.int64)
-    sizes = np.array([0 if a is None else a.size for a in arrays], np.int64)
+def table(items: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[N, COLUMNS] of a batch's items; rows of zeros for all but ordinary JPEGs."""
+    addresses, sizes = (items.addresses, items.sizes) if isinstance(items, Files) else _places(items)
     out = np.zeros((len(items), COLUMNS), np.int64)
     scan(addresses, sizes, out)
-    return [
-        Header("jpeg", h, w, 1, channels, bits, CODINGS.get(code, "hierarchical"), True) if h else None
-        for h, w, channels, bits, code in out.tolist()
-    ]
+    return out
+
+
+def _places(items: Sequence[Any]) -> tuple[Any, Any]:
+    arrays = [np.frombuffer(i, np.uint8) if isinstance(i, _BYTES) else None for i in items]
+    addresses = np.array([0 if a is None else a.__array_interface__["data"][0] for a in arrays], np.int64)
+    return addresses, np.array([0 if a is None else a.size for a in arrays], np.int64)

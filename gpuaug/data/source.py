@@ -39,7 +39,7 @@ class Source(ABC):
         """Samples, in the order of their ids.  One that can't be read is an exception in its place: nothing is raised
         for a single sample."""
 
-    def samples(self, ids: Sequence[int]) -> tuple[list[Item], Any]:
+    def samples(self, ids: Sequence[int]) -> tuple[Sequence[Item], Any]:
         """What `read` gives, and the targets: rows of `labels`, or a list of what the source has beside each image, or
         None."""
         return self.read(ids), None if self.labels is None else self.labels[np.asarray(ids, np.int64)]

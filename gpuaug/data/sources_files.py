@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuaug.data.files import HERE, Paths
 from gpuaug.data.source import Item, Labels, Names, Source, as_labels, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
@@ -17,6 +18,8 @@ from gpuaug.data.storage import Span, Storage, plain
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 _DRIVES = os.name == "nt"
+# files that are worth more than a read each
+MANY = 8
 
 
 class FileSource(Source):
@@ -58,12 +61,26 @@ class FileSource(Source):
         return f"{self._below}{name}"
 
     def read(self, ids: Sequence[int]) -> list[Item]:
+        return list(self._items(ids))
+
+    def samples(self, ids: Sequence[int]) -> tuple[Sequence[Item], Any]:
+        return self._items(ids), None if self.labels is None else self.labels[np.asarray(ids, np.int64)]
+
+    def _items(self, ids: Sequence[int]) -> Sequence[Item]:
         wanted = checked(ids, len(self))
+        if len(wanted) >= MANY and self._paths is not None:
+            return self._storage.read_all(self._paths, np.array(wanted, np.int64), self.path)
         sizes = [None] * len(wanted) if self._sizes is None else self._sizes[wanted].tolist()
         names = [self._names[i] for i in wanted]
-        return list(
-            self._storage.read([Span(self._placed(name), 0, size) for name, size in zip(names, sizes, strict=True)])
-        )
+        return self._storage.read([Span(self._placed(name), 0, size) for name, size in zip(names, sizes, strict=True)])
+
+    @cached_property
+    def _paths(self) -> Paths | None:
+        """Where the files are, if compiled code can read them: whole files of this machine."""
+        root = self._below if self._root else ""
+        if not HERE or b"://" in self._names.data or self._sizes is not None or not self._storage.is_local(root):
+            return None
+        return Paths.of(os.fsencode(plain(root)), self._names.data, self._names.ends)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuaug.data import files
+from gpuaug.data.files import Ints
 from gpuaug.data.headers import Encoded
 from gpuaug.data.reads import Reads, Stalled
 
@@ -179,6 +181,34 @@ class Storage:
         with self._lock:
             self.bytes_read, self.requests = self.bytes_read + sum(read), self.requests + len(read)
         return results
+
+    def read_all(self, paths: files.Paths, ids: Ints, path: Callable[[int], str]) -> files.Files:
+        """Whole local files.  path: of an id, which is asked where a file is not read at the first try"""
+        if self._closed.is_set():
+            raise RuntimeError("this source is closed; open another")
+        files.load()
+        share = max(CHUNK, -(-len(ids) // (2 * (self._count or LOCAL))))
+        chunks = [ids[k : k + share] for k in range(0, len(ids), share)]
+        addresses, sizes = np.zeros(len(ids), np.int64), np.full(len(ids), -1, np.int64)
+        parts: list[tuple[int, Any]] = [(c * share, files.NOTHING) for c in range(len(chunks))]
+
+        def work(c: int, alive: Callable[[bool], None]) -> files.Part:
+            return files.read(paths, chunks[c], alive)
+
+        for c, found in self._pool(True).run([[c] for c in range(len(chunks))], work, self.timeout, 0):
+            if isinstance(found, Exception) and not isinstance(found, OSError | MemoryError):
+                raise found
+            if isinstance(found, files.Part):
+                here = slice(c * share, c * share + len(chunks[c]))
+                parts[c] = here.start, found.memory
+                addresses[here], sizes[here] = found.memory.ctypes.data + found.begins, found.sizes
+        odd = np.flatnonzero(sizes < 0)
+        addresses[odd], sizes[odd] = 0, 0
+        with self._lock:
+            self.bytes_read, self.requests = self.bytes_read + int(sizes.sum()), self.requests + len(ids) - len(odd)
+        # once more, each for itself, which finds the words
+        again = self.read([Span(path(int(ids[i]))) for i in odd]) if odd.size else []
+        return files.Files(addresses, sizes, parts, dict(zip(odd.tolist(), again, strict=True)))
 
     def _in_turn(self, spans: Sequence[Span], slots: list[int], results: list[Any]) -> list[int]:
         """Read local files some at a time, which costs Python less; gives those that are to be read each for
