@@ -47,9 +47,12 @@ def windows(
     if not isinstance(size, Tensor) and np.ndim(size) == 2:
         size = from_array("size", arguments.array("size", size))
     sizes = frame_for(size, len(ids), channels, torch.uint8, _HOST).size.clone()
-    sides = set(map(tuple, sizes.tolist()))
-    first = next(iter(sides), None)
-    dense = len(sides) == 1 and not policy._takes_ragged((*first, channels), torch.uint8)  # type: ignore[misc]
+    first = tuple(sizes[0].tolist()) if len(sizes) else None
+    dense = (
+        first is not None
+        and bool((sizes == sizes[0]).all())
+        and not policy._takes_ragged((*first, channels), torch.uint8)
+    )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
     name = choose("auto", device)
     made, rectangles = _draw(policy, params, name)

@@ -280,7 +280,10 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
         )
     # torch cannot compare unsigned integers; a uint64 beyond int64 becomes negative here
     whole = given.as_subclass(Tensor).long()
-    if device.type == "cpu" and len(whole) and not 0 <= int(whole.min()) <= int(whole.max()) < limit:
+    if device.type == "cpu" and whole.numel():
+        low, high = bounds(whole)
+        if 0 <= low <= high < limit:
+            return whole
         low, high = bounds(given)
         raise ValueError(f"{name} must be in [0, {limit}), got {low} to {high}; {_RANGES[name]}")
     return whole

@@ -94,19 +94,23 @@ class DrawnAhead:
             )
         if len(images) != len(self):
             raise ValueError(f"params must be of this batch, got {len(self)} samples for {len(images)} images")
-        shapes = images.shapes if isinstance(images, Ragged) else [(*images.shape[2:], images.shape[1])] * len(images)
-        wanted = [(height, width, self.channels) for height, width in self.size.tolist()]
-        for n, (shape, want) in enumerate(zip(shapes, wanted, strict=True)):
-            if tuple(shape) != want:
-                raise ValueError(
-                    f"params must be of images of these sizes, got image {n} of {tuple(shape)}, drawn for {want} "
-                    "(height, width, channels); draw for the size in the file's header"
-                )
+        channels = images.channels if isinstance(images, Ragged) else images.shape[1]
+        sides = images.sides if isinstance(images, Ragged) else np.array([images.shape[2:]] * len(images))
+        other = (sides != self.size.numpy()).any(1) | (channels != self.channels)
+        if other.any():
+            n = int(other.argmax())
+            raise ValueError(
+                f"params must be of images of these sizes, got image {n} of {(*sides[n].tolist(), channels)}, drawn "
+                f"for {(*self.size[n].tolist(), self.channels)} (height, width, channels); draw for the size in the "
+                "file's header"
+            )
         known = {name: getattr(self.keys, name) for name in ("ids", "epoch", "occurrence")} | {"key": self.key}
         if self.keys.labels is not None:
             known["labels"] = self.keys.labels
         for name, value in given.items():
             if name not in known or value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
+                continue
+            if _same(value, known[name]):
                 continue
             got, want = _plain(value), _plain(known[name])
             if got != want:
@@ -129,6 +133,11 @@ class Windows:
     def __repr__(self) -> str:
         share = self.windows[:, 2:].prod(1).sum() / max(int(self.params.size.prod(1).sum()), 1)
         return f"Windows(samples={len(self)}, {share:.0%} of the pixels, epoch={self.params.keys.epoch})"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether both are the same tensor of numbers, which is seen sooner than what differs."""
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _plain(value: Any) -> Any:

@@ -161,6 +161,16 @@ class Ragged:
             return [(h, w, channels) for h, w in self._full.tolist()]
         return list(map(tuple, self.held.tolist()))
 
+    @property
+    def sides(self) -> Rows:
+        """(H, W) of every whole image: [N, 2] int64, on the host."""
+        return self.held[:, :2] if self._full is None else self._full
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all whole images are of one size."""
+        return bool((self.sides == self.sides[0]).all())
+
     @cached_property
     def held(self) -> Rows:
         """(H, W, C) of what is in memory of every image: [N, 3] int64, on the host."""
@@ -266,7 +276,7 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        full = self.held[:, :2] if self._full is None else self._full
+        full = self.sides
         begin = np.array([i.data_ptr() for i in self.images]) if self._pieces is None else self._pieces.addresses
         row, column, channel = self.strides.T
         if self.windows is None:
@@ -316,7 +326,7 @@ def as_images(images: Any) -> Images:
     if isinstance(images, list | tuple):
         ragged = Ragged.of(_together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
-        return ragged.dense() if len(set(ragged.shapes)) == 1 else ragged
+        return ragged.dense() if ragged.one_size else ragged
     if isinstance(images, np.ndarray):
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):

@@ -72,8 +72,9 @@ def within(window: Tensor, source: Tensor, extend: str) -> Tensor:
 def check(images: Ragged, wanted: Tensor | None) -> None:
     """Raise ValueError where more than the windows of images would be read.  wanted: as `reads` gives it, on the
     host"""
-    full = np.array([(0, 0, w, h) for h, w, _ in images.shapes], np.int64)
-    given, here = full if wanted is None else wanted.numpy(), images.corners.cpu().numpy()
+    whole = images.sides[:, ::-1]
+    given = np.concatenate([np.zeros_like(whole), whole], 1) if wanted is None else wanted.numpy()
+    here = images.corners.cpu().numpy()
     beyond = (given[:, :2] < here[:, :2]).any(1) | (given[:, 2:] > here[:, 2:]).any(1)
     if beyond.any():
         n = int(beyond.argmax())

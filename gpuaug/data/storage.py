@@ -187,7 +187,7 @@ class Storage:
         if self._closed.is_set():
             raise RuntimeError("this source is closed; open another")
         files.load()
-        share = max(CHUNK, -(-len(ids) // (2 * (self._count or LOCAL))))
+        share = max(CHUNK, -(-len(ids) // (self._count or LOCAL)))
         chunks = [ids[k : k + share] for k in range(0, len(ids), share)]
         addresses, sizes = np.zeros(len(ids), np.int64), np.full(len(ids), -1, np.int64)
         parts: list[tuple[int, Any]] = [(c * share, files.NOTHING) for c in range(len(chunks))]
