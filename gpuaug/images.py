@@ -167,7 +167,7 @@ class Ragged:
         return self.held[:, :2] if self._full is None else self._full
 
     @property
-    def one_size(self) -> bool:
+    def alike(self) -> bool:
         """Whether all whole images are of one size."""
         return bool((self.sides == self.sides[0]).all())
 
@@ -326,7 +326,7 @@ def as_images(images: Any) -> Images:
     if isinstance(images, list | tuple):
         ragged = Ragged.of(_together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
-        return ragged.dense() if ragged.one_size else ragged
+        return ragged.dense() if ragged.alike else ragged
     if isinstance(images, np.ndarray):
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):

@@ -367,7 +367,7 @@ class Policy(Numbered):
     ) -> Call:
         check(backend)
         source = as_images(images)
-        if isinstance(source, Ragged) and source.one_size and not self._takes_ragged(source.shapes[0], source.dtype):
+        if isinstance(source, Ragged) and source.alike and not self._takes_ragged(source.shapes[0], source.dtype):
             # as a list of images of one size; where the policy can, they stay where they are
             source = source.dense()
         n, device = len(source), source.device

@@ -16,7 +16,7 @@ from PIL import Image
 from gpuaug.data import decode, headers
 from gpuaug.data.decode_pillow import turn
 from gpuaug.data.headers import Header, Undecodable
-from gpuaug.data.heads import ordinary
+from gpuaug.data.heads import Heads, ordinary
 from gpuaug.data.scan import HEIGHT, table
 
 FILES, BAD = encoded.readable(), encoded.unreadable()
@@ -246,3 +246,26 @@ def test_ordinary_headers_are_read_by_the_batch_as_they_are_one_by_one():
     ]
     assert table(ordinary_files)[:, HEIGHT].all(), "an ordinary file is read one by one"
     assert not table([ValueError("no bytes"), torch.zeros(2, 2, 3), b""]).any()
+
+
+def test_headers_of_a_batch_are_those_of_its_files_one_by_one():
+    files = [*encoded.readable().values(), b"nothing"] * 2
+    decoder = decode.decoder("pillow", "cpu", 1)
+    heads = decoder.inspect(files)
+    listed = Heads.of(list(heads))
+    assert 0 < len(heads.others) < len(heads) == len(listed.others) == len(files), "vacuous"
+    for k, file in enumerate(files[:-1]):
+        assert (heads[k] == headers.read(file)) if file != b"nothing" else isinstance(heads[k], Undecodable)
+    assert heads[:3] == listed[:3] and heads[-2] == headers.read(files[-2]) and Heads.of(heads) is heads
+    assert heads.sizes.tolist() == listed.sizes.tolist()
+    assert heads.sizes.tolist() == [list(h.size) if isinstance(h, Header) else [0, 0] for h in heads]
+
+    def takes(header):
+        return header.kind == "jpeg" and header.channels == 3 and header.coding != "progressive"
+
+    wanted = [k for k, h in enumerate(heads) if isinstance(h, Header) and takes(h)]
+    rest = [k for k, h in enumerate(heads) if isinstance(h, Header) and not takes(h)]
+    for given in (heads, listed):
+        mine, others = given.which(takes)
+        assert mine.tolist() == wanted and others == rest
+    assert list(heads.some([5, 0, len(files) - 2])) == [heads[5], heads[0], heads[len(files) - 2]]

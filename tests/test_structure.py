@@ -42,6 +42,7 @@ ROOMS = [
         "gpuaug.dtypes",
         "gpuaug.gathered",
         "gpuaug.strides",
+        "gpuaug.pieces",
         "gpuaug.images",
         "gpuaug.displayed",
         "gpuaug.drawn",
