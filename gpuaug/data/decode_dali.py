@@ -59,8 +59,8 @@ class Pipe:
         with self._pipeline:
             encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
             if region:
-                start, shape = (fn.external_source(name=name, dtype=types.INT32, ndim=1) for name in ("start", "shape"))
-                pixels = fn.decoders.image_slice(encoded, start, shape, axis_names="HW", **options)
+                window = fn.external_source(name="window", dtype=types.INT32, ndim=1)
+                pixels = fn.decoders.image_slice(encoded, window[:2], window[2:], axis_names="HW", **options)
             else:
                 pixels = fn.decoders.image(encoded, **options)
             self._pipeline.set_outputs(pixels)
@@ -76,9 +76,7 @@ class Pipe:
         shown = made(list(map(tensors.TensorCPU, data)), "", contiguous=False)
         self._pipeline.feed_input("encoded", shown)
         if self._region:
-            narrow = windows.astype(np.int32)
-            self._pipeline.feed_input("start", np.ascontiguousarray(narrow[:, :2]))
-            self._pipeline.feed_input("shape", np.ascontiguousarray(narrow[:, 2:]))
+            self._pipeline.feed_input("window", windows.astype(np.int32))
         # the GIL is released while this waits
         self._pipeline.schedule_run()
         (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
