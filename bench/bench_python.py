@@ -1,9 +1,10 @@
 """What a batch of the loader costs in Python: the CPU time of the threads that hold the interpreter, without the native
 work that they wait for or do.
 
-python -m bench.bench_python [--store].  Batches of 256 of 2 000 files.  A thread's CPU time is counted from its first batch that counts to its last;
-what it spends inside compiled calls (reading files, DALI's run, the scan of headers, draws, kernels) is counted apart,
-by the same clock, and taken off.  What is left is the interpreter, and torch's own work on small tensors."""
+python -m bench.bench_python [--store].  Batches of 256 of 2 000 files.  A thread's CPU time is counted from its first
+batch that counts to its last; what it spends inside compiled calls (reading files, DALI's run, the scan of headers,
+draws, kernels) is counted apart, by the same clock, and taken off.  What is left is the interpreter, and torch's own
+work on small tensors."""
 
 import argparse
 import tempfile
