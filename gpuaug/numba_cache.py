@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +65,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             return compile_it(*arguments)
 
     def compile_or_load(signature: Any) -> Any:
+        _import_arrays()
         try:
             return type(dispatcher).compile(dispatcher, signature)
         finally:
@@ -71,6 +74,22 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     dispatcher._compiler.compile, dispatcher.compile = compile_once, compile_or_load
     return dispatcher  # type: ignore[no-any-return]
+
+
+@cache
+def _import_arrays() -> None:
+    """Import Numba's functions of arrays, which at its first compile or load would import SciPy's linear algebra, only
+    to see whether it is there: a third of the time of a loader's first batch.  What uses it imports it."""
+    if "numba.np.arraymath" in sys.modules or find_spec("scipy") is None:
+        return
+    with suppress(ImportError, AttributeError):
+        linalg: Any = import_module("numba.np.linalg")
+        ensure = linalg.ensure_blas
+        try:
+            linalg.ensure_blas = lambda: None
+            import_module("numba.np.arraymath")
+        finally:
+            linalg.ensure_blas = ensure
 
 
 class _BySources(UserProvidedCacheLocator):  # type: ignore[misc]

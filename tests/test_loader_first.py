@@ -1,6 +1,8 @@
 """The first batch of a process: what is loaded while it is decoded."""
 
 import gc
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -76,3 +78,21 @@ def test_loading_leaves_draws_and_numbers_alone():
     ga.Policy._load_executor(one, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one(images, epoch=0), policy()(images, epoch=0))
+
+
+def test_compiled_code_is_loaded_without_scipy_which_numba_still_finds():
+    code = """if True:
+        import sys
+        import numpy as np
+        from gpuaug.data import scan
+        scan.table([b""])
+        assert "numba" in sys.modules and "scipy.linalg" not in sys.modules
+        import numba
+        x = np.random.default_rng(0).random((5, 5))
+        product, inverse, spread = numba.njit(lambda x: (np.dot(x, x), np.linalg.inv(x), np.cov(x)))(x)
+        assert np.allclose(product, x @ x) and np.allclose(inverse, np.linalg.inv(x)) and np.allclose(spread, np.cov(x))
+        assert "scipy.linalg" in sys.modules
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
