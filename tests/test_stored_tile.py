@@ -7,16 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import access
 import lanes
 import numpy as np
 import older_triton
 import pytest
 import shared_memory
+import stored_gluon
 import stored_tile
 import torch
+import try_stored_tile
 import ttgir
 from compare import changed, compare
-from gpuaug_kernels import source
+from gpuaug_kernels import chain, source
 
 import gpuaug as ga
 
@@ -102,6 +105,30 @@ def test_a_part_of_shared_memory_is_the_memory_itself():
 # ---- the command, which compiles
 
 
+@pytest.mark.parametrize("way", ["as it is", "Gluon, planes"])
+def test_what_is_timed_on_a_card_has_every_argument_in_its_place(way):
+    entry, _ = try_stored_tile.workload("moderate")
+    given = try_stored_tile.launched_with(entry, try_stored_tile.WAYS[way], 3, "cpu")
+    kernel = stored_gluon.crop if "Gluon" in way else chain.chain
+    assert list(given)[:-1] == list(kernel.arg_names)
+    images, (_, c, h, w) = given[""], entry["source"]["shape"]
+    assert (given["source"] - images.data_ptr()).tolist() == [k * c * h * w for k in range(3)]
+    assert images.float().std() > 50 and len(images) >= 3 * c * h * w, "vacuous"
+
+
+def test_crops_of_photographs_are_those_of_small_images_made_larger():
+    entry, share = try_stored_tile.workload(try_stored_tile.PHOTOGRAPHS)
+    few, many = access.workloads()["weak"], access.workloads()[try_stored_tile.PHOTOGRAPHS]
+    assert share * access.BATCH == 64 and entry["source"]["shape"] == [2, 3, 1200, 1600]
+    for (a, c), (b, d) in zip(zip(*few[1:], strict=True), zip(*many[1:], strict=True), strict=True):
+        assert [round(3.2 * v) for v in a[6:10]] == b[6:10] and b[10:14] == [0, 0, 1600, 1200] and b[5] == 4800
+        # the middle of the first and of the last pixel of the output, in pixels' sides
+        for k in (-0.5, 223.5):
+            assert d[0] * k + d[2] + 0.5 == pytest.approx(3.2 * (c[0] * k + c[2] + 0.5), abs=0.51)
+            assert d[4] * k + d[5] + 0.5 == pytest.approx(3.2 * (c[4] * k + c[5] + 0.5), abs=0.51)
+        assert d[6] == pytest.approx(max(1.0, abs(d[0]))) and d[7] == pytest.approx(max(1.0, d[4]))
+
+
 def said(*arguments: str, first: tuple[str, ...] = ()) -> list[dict]:
     """What it prints.  first: folders where its packages are looked for before others"""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -121,12 +148,11 @@ def test_what_gluon_stores_gives_the_values_of_the_kernel_that_there_is(way):
 
 
 @pytest.mark.slow
-def test_a_stored_tile_spills_nothing_and_leaves_no_row():
+def test_a_tile_that_is_stored_once_is_read_with_less_than_one_that_each_gather_stores():
     rows = said("--workload", "weak", "--way", "as it is", "--way", "Gluon, planes", "--way", "stored for each gather")
-    assert [r["spills"] for r in rows] == [0, 0, 0] and not any(r["faults"] for r in rows)
+    assert [r["spills"] for r in rows][:2] == [0, 0] and not any(r["faults"] for r in rows)
     assert [r["barriers"] for r in rows] == [0, 1, 3]
     by = {r["way"]: r for r in rows}
-    # stored once by whole vectors against three times, and bytes that are read once against taps of taps
     wavefronts = [by[w]["parts"]["first cache, data"] for w in ("Gluon, planes", "stored for each gather")]
     assert wavefronts[0] < 0.7 * wavefronts[1] and by["Gluon, planes"]["us"][1] < by["as it is"]["us"][0]
 

@@ -133,12 +133,9 @@ def part_means(image, down, across, footprint, first, window, begin, WIDE: tl.co
     r = tl.zeros_like(beyond_x)
     g, b, total = r, r, r
     for k in range(0, taps_x, 4):
-        taps = join4(
-            tl.minimum(at + k, last),
-            tl.minimum(at + k + 1, last),
-            tl.minimum(at + k + 2, last),
-            tl.minimum(at + k + 3, last),
-        )
+        # what lies beyond what is stored weighs nothing
+        p0, p1, p2, p3 = (at + k) & last, (at + k + 1) & last, (at + k + 2) & last, (at + k + 3) & last
+        taps = join4(p0, p1, p2, p3)
         w0, w1 = tap_weight(first_x, beyond_x, slope_x, k, x1), tap_weight(first_x, beyond_x, slope_x, k + 1, x1)
         w2, w3 = tap_weight(first_x, beyond_x, slope_x, k + 2, x1), tap_weight(first_x, beyond_x, slope_x, k + 3, x1)
         r += gathered(red, taps, w0, w1, w2, w3)

@@ -94,23 +94,13 @@ def compiled(entry: dict[str, Any], way: Way) -> Any:
     return aot.compiled(entry, TARGET) if way.packed < 0 else _compiled_gluon(entry, way)
 
 
-def _prototypes() -> Any:
-    return importlib.import_module("stored_tile")
-
-
-def _compiled_gluon(entry: dict[str, Any], way: Way) -> Any:
+def source_of(entry: dict[str, Any]) -> Any:
+    """What a launch of an entry would compile."""
     import torch
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.experimental.gluon._runtime import GluonASTSource
-    from triton.experimental.gluon.language import shared_memory_descriptor
 
-    if not hasattr(shared_memory_descriptor, "gather"):
-        raise NotImplementedError(f"Gluon of triton {triton.__version__} gathers nothing from shared memory")
-    crop = importlib.import_module("stored_gluon").crop
     *tables, statistics = (torch.empty(1, width, device="cpu") for width in entry["widths"])
     out = entry["out"]
-    made = launch.ahead(
+    return launch.ahead(
         aot.source_of(entry),
         aot.chain_of(entry),
         Tables(*tables),
@@ -122,17 +112,91 @@ def _compiled_gluon(entry: dict[str, Any], way: Way) -> Any:
         aot.following_of(entry),
         entry["cells"],
     )
-    constants = {chain.arg_names[k[0]] if isinstance(k, tuple) else k: v for k, v in made.constants.items()}
+
+
+def constants_of(entry: dict[str, Any], way: Way) -> dict[str, Any]:
+    """The compile-time constants of a way's kernel, in its order."""
+    given = source_of(entry).constants
+    found = {chain.arg_names[k[0]] if isinstance(k, tuple) else k: v for k, v in given.items()}
+    if way.packed < 0:
+        return {k: found[k] for k in chain.arg_names if k in found}
     # rows of what is stored are as long as the window: 128 columns of an image of 500, 256 of one of 1600
     capacity = codes.TILE * (256 if entry["name"] == PHOTOGRAPHS else 128)
-    constants = {k: v for k, v in constants.items() if k in crop.arg_names}
-    constants |= {"CAPACITY": capacity, "PACKED": way.packed}
+    found |= {"CAPACITY": capacity, "PACKED": way.packed}
+    return {k: found[k] for k in importlib.import_module("stored_gluon").crop.arg_names if k in found}
+
+
+def _prototypes() -> Any:
+    return importlib.import_module("stored_tile")
+
+
+def _compiled_gluon(entry: dict[str, Any], way: Way) -> Any:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.experimental.gluon._runtime import GluonASTSource
+    from triton.experimental.gluon.language import shared_memory_descriptor
+
+    if not hasattr(shared_memory_descriptor, "gather"):
+        raise NotImplementedError(f"Gluon of triton {triton.__version__} gathers nothing from shared memory")
+    crop, made = importlib.import_module("stored_gluon").crop, source_of(entry)
     signature = {k: made.signature.get(k, "constexpr") for k in crop.arg_names}
     return triton.compile(
-        GluonASTSource(crop, signature, constants, made.attrs),
+        GluonASTSource(crop, signature, constants_of(entry, way), made.attrs),
         target=GPUTarget("cuda", TARGET, 32),
         options={"num_warps": way.warps, "maxnreg": way.registers},
     )
+
+
+def launched_with(entry: dict[str, Any], way: Way, batch: int, device: str) -> dict[str, Any]:
+    """The arguments of a launch by name, in the kernel's order, for a batch of bytes of noise."""
+    import torch
+
+    floats, integers, doubles = (
+        torch.tensor([table[k % len(table)] for k in range(batch)], dtype=dtype, device=device)
+        for table, dtype in zip(
+            access.workloads()[entry["name"]], (torch.float32, torch.int32, torch.float64), strict=True
+        )
+    )
+    _, channels, height, width = entry["source"]["shape"]
+    step, (out_height, out_width) = channels * height * width, entry["size"]
+    images = (
+        torch.arange(batch * step + 64, dtype=torch.int32, device=device).mul_(-1640531535).bitwise_right_shift_(13)
+    )
+    images = images.to(torch.uint8)
+    places = images.data_ptr() + step * torch.arange(batch, device=device)
+    shorts = entry["out"]["dtype"] == "uint16"
+    size = (batch, out_height, out_width, 4 if shorts else 3)
+    strides = dict(zip(("stride_n", "stride_c", "stride_y", "stride_x"), aot.source_of(entry).strides(), strict=True))
+    cells = torch.zeros(batch, max(1, entry["cells"]), dtype=torch.int64 if entry["cells"] else torch.float32)
+    return {
+        "source": places,
+        "floats": floats,
+        "integers": integers,
+        "doubles": doubles,
+        "statistics": torch.zeros(batch, entry["widths"][3], device=device),
+        "out": torch.zeros(size, dtype=torch.uint16 if shorts else torch.bfloat16, device=device),
+        "cells": cells.to(device),
+        **strides,
+        "height": out_height,
+        "width": out_width,
+        **{k: v for k, v in constants_of(entry, way).items() if k not in strides},
+        "": images,  # which the places point into
+    }
+
+
+def timed(name: str, way: str) -> dict[str, Any]:
+    """The same row from a card: the median of launches one after the other, and the mean of what they wrote."""
+    import torch
+    import triton
+
+    entry, share = workload(name)
+    kernel, batch = compiled(entry, WAYS[way]), round(share * access.BATCH)
+    given = launched_with(entry, WAYS[way], batch, "cuda")
+    arguments = [v for k, v in given.items() if k]
+    grid = (batch, -(-entry["size"][1] // codes.TILE), -(-entry["size"][0] // codes.TILE))
+    us = 1e3 * triton.testing.do_bench(lambda: kernel[grid](*arguments), warmup=20, rep=200, return_mode="median")
+    mean = given["out"].view(torch.int16).double().mean() if name == "moderate" else given["out"].double().mean()
+    return {"workload": name, "way": way, "measured us": round(us, 1), "mean": round(float(mean), 4)}
 
 
 def counted(name: str, way: str) -> dict[str, Any]:
@@ -221,12 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="one of them (default: all)")
     parser.add_argument("--way", action="append", choices=WAYS, help="one of them (default: all)")
     parser.add_argument("--values", action="store_true", help="how far values are from those of the kernel there is")
+    parser.add_argument("--time", action="store_true", help="measured on this machine's card instead (sm_90)")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     ways = given.way or [w for w in WAYS if not given.values or WAYS[w].packed >= 0]
     if given.alone:
         try:
-            made: Any = differences(*ways) if given.values else [counted(w, *ways) for w in given.workload]
+            row = timed if given.time else counted
+            made: Any = differences(*ways) if given.values else [row(w, *ways) for w in given.workload]
         except NotImplementedError as error:
             made = {"not compiled": str(error)}
         print(json.dumps(made))
@@ -234,7 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = [v for w in given.workload or WORKLOADS for v in ("--workload", w)]
     rows = []
     for way in ways:
-        said = _alone("--way", way, *(["--values"] if given.values else asked))
+        more = ["--values"] if given.values else [*asked, *(["--time"] if given.time else [])]
+        said = _alone("--way", way, *more)
         rows += [said | {"way": way}] if isinstance(said, dict) else said
         for row in () if given.json else rows[-1 if isinstance(said, dict) else -len(said) :]:
             print(_line(row), flush=True)
