@@ -42,6 +42,7 @@ class Totals:
     accesses: list[Access]  # scaled to the batch
     threads: dict[str, float]
     shared: float
+    barriers: float  # of one program
     rounds: float  # of one program
     read_sectors: float  # sectors that a program reads at least once, summed over programs
     written_sectors: float
@@ -146,6 +147,7 @@ def _scaled(each: list[Counts], launched: int, source: tuple[int, int], memory: 
         list(accesses.values()),
         threads,
         sum(c.shared for c in each) * factor,
+        sum(c.barriers for c in each) / len(each),
         sum(c.rounds for c in each) / len(each),
         sum(t.get("load", 0) for t in touched) * factor,
         sum(t.get("store", 0) for t in touched) * factor,

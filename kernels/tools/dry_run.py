@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import shared_memory
 import ttgir
 from arrays import ARITHMETIC, COMPARE, Memory, Value, bf16, moved_bits, unsigned, varying
 from lanes import SECTOR, Access, access_width, count_requests, elements, instruction_widths
@@ -33,6 +34,7 @@ class Counts:
     accesses: dict[int, Access] = field(default_factory=dict)
     threads: dict[str, float] = field(default_factory=dict)  # operations of threads, by kind
     shared: float = 0.0  # wavefronts of shared memory
+    barriers: int = 0  # after what was stored in shared memory for other warps
     rounds: float = 0.0  # loads that wait for each other, summed over what ran one after the other
     global_sectors: dict[str, set[int]] = field(default_factory=dict)  # touched at least once, by kind
 
@@ -47,6 +49,7 @@ class Program:
     def __init__(self, text: str, ptx: str) -> None:
         self.module = ttgir.parse(text)
         self.widths = instruction_widths(ptx)
+        self.shared_widths = instruction_widths(ptx, r"st\.shared(?:::cta)?")
 
     def run(self, memory: Memory, arguments: dict[str, Value], grid: tuple[int, ...], at: tuple[int, ...]) -> Counts:
         """What a program does.  arguments: by name; those that are constants of the kernel may be there too"""
@@ -70,6 +73,10 @@ def _scalar(v: Value) -> Value:
 class _Run:
     def __init__(self, program: Program, memory: Memory, grid: tuple[int, ...], at: tuple[int, ...]) -> None:
         self.module, self.widths, self.memory, self.grid, self.at = program.module, program.widths, memory, grid, at
+        self.shared_widths = program.shared_widths
+        # the index whose addresses in shared memory were computed last
+        self.addressed: Value = None
+        self.allocated = 0
         self.values: dict[str, Value] = {}
         self.counts = Counts()
         # of each tensor which bits of its flat index it varies with, and whether that is known from its values: what
@@ -110,17 +117,20 @@ class _Run:
         if handler:
             handler(op)
             return
+        if op.name in shared_memory.RULES:
+            shared_memory.RULES[op.name](self, op)
+            return
         kind, _, name = op.name.partition(".")
         function = ARITHMETIC.get(name) if kind in ("arith", "math") else None
         if function is None:
             raise NotImplementedError(f"no rule for {op.name}: {op.text}")
-        types = self._types(op)
+        types = self.types(op)
         inputs = [self.values[o] for o in op.operands]
         with np.errstate(all="ignore"):
             self._set(op, function(*inputs), types[-1])
-        self._count(name, types[-1], op.operands)
+        self.count_registers(name, types[-1], op.operands)
 
-    def _types(self, op: ttgir.Op) -> list[ttgir.TensorType]:
+    def types(self, op: ttgir.Op) -> list[ttgir.TensorType]:
         text = op.text.rsplit(" : ", 1)[-1]
         return [
             ttgir.parse_type(t) for part in re.split(r" to | -> ", text) for t in ttgir.split_types(part.strip("() "))
@@ -163,7 +173,7 @@ class _Run:
         self.counts.rounds += self.deepest
         self.stretch, self.deepest = self.stretch + 1, 0
 
-    def _count(self, name: str, type_: ttgir.TensorType, operands: list[str] | None = None) -> None:
+    def count_registers(self, name: str, type_: ttgir.TensorType, operands: list[str] | None = None) -> None:
         """Operations of threads: of a tensor each register of each thread that the operands vary with."""
         mask = 0
         for o in operands or ():
@@ -186,11 +196,11 @@ class _Run:
     # ---- structure
 
     def _scf_for(self, op: ttgir.Op) -> None:
-        found = re.match(r"\s*(?:unsigned )?%([\w$]+) = %([\w$#]+) to %([\w$#]+) step %([\w$#]+)", op.text)
+        found = re.match(r"\s*(?:unsigned )?%([\w$.]+) = %([\w$.#]+) to %([\w$.#]+) step %([\w$.#]+)", op.text)
         assert found is not None
         low, high, step = (int(self.values[found[k]]) for k in (2, 3, 4))
         carried = re.search(r"iter_args\((.*?)\) ->", op.text)
-        pairs = re.findall(r"%([\w$]+) = %([\w$#]+)", carried[1]) if carried else []
+        pairs = re.findall(r"%([\w$.]+) = %([\w$.#]+)", carried[1]) if carried else []
         values = [self.values[v] for _, v in pairs]
         self._end_stretch()
         # what goes round a loop is made anew in it
@@ -218,7 +228,7 @@ class _Run:
         raise NotImplementedError("a while loop: none of our kernels has one")
 
     def _arith_constant(self, op: ttgir.Op) -> None:
-        type_ = self._types(op)[-1] if " : " in op.text else ttgir.TensorType((), "i1", "")
+        type_ = self.types(op)[-1] if " : " in op.text else ttgir.TensorType((), "i1", "")
         found = re.match(r"\s*(?:dense<(.*?)>|(\S+))", op.text)
         assert found is not None
         word = found[1] if found[1] is not None else found[2]
@@ -259,15 +269,15 @@ class _Run:
         self.values[op.results[0]] = out
         self._wait(op.results[0], op.operands)
         self._vary(op)
-        self._count("cmp", self._types(op)[-1], op.operands)
+        self.count_registers("cmp", self.types(op)[-1], op.operands)
 
     def _arith_select(self, op: ttgir.Op) -> None:
         c, a, b = (self.values[o] for o in op.operands)
-        self._set(op, np.where(c, a, b), self._types(op)[-1])
-        self._count("select", self._types(op)[-1], op.operands)
+        self._set(op, np.where(c, a, b), self.types(op)[-1])
+        self.count_registers("select", self.types(op)[-1], op.operands)
 
     def _arith_bitcast(self, op: ttgir.Op) -> None:
-        before, after = self._types(op)
+        before, after = self.types(op)
         x = np.asarray(self.values[op.operands[0]])
         if "bf16" in (before.element, after.element):
             raw = (np.asarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16) if before.element == "bf16" else x
@@ -281,7 +291,7 @@ class _Run:
             self._set(op, np.ascontiguousarray(x).view(DTYPES[after.element]).reshape(x.shape), after)
 
     def _tt_bitcast(self, op: ttgir.Op) -> None:
-        types = self._types(op)
+        types = self.types(op)
         if types[-1].element.startswith("!tt.ptr"):
             self._move(op, lambda x: x)
         else:
@@ -315,12 +325,12 @@ class _Run:
             self.varies[op.results[0]] = (moved_bits(mask, before.shape, function), False)
 
     def _tt_splat(self, op: ttgir.Op) -> None:
-        self._move(op, lambda x: np.broadcast_to(np.asarray(x), self._types(op)[-1].shape))
+        self._move(op, lambda x: np.broadcast_to(np.asarray(x), self.types(op)[-1].shape))
 
     _tt_broadcast = _tt_splat
 
     def _tt_reshape(self, op: ttgir.Op) -> None:
-        self._move(op, lambda x: np.asarray(x).reshape(self._types(op)[-1].shape))
+        self._move(op, lambda x: np.asarray(x).reshape(self.types(op)[-1].shape))
 
     _tt_expand_dims = _tt_reshape
 
@@ -349,10 +359,10 @@ class _Run:
         self.values[op.results[0]] = np.asarray(p, np.int64) + np.asarray(o, np.int64) * WIDTHS[element]
         self._wait(op.results[0], op.operands)
         self._vary(op)
-        self._count("addptr", self._types(op)[0], op.operands)
+        self.count_registers("addptr", self.types(op)[0], op.operands)
 
     def _ttg_convert_layout(self, op: ttgir.Op) -> None:
-        before, after = self._types(op)
+        before, after = self.types(op)
         self._move(op, lambda x: x)
         a, b = self.module.layout(before), self.module.layout(after)
         if (a.lane, a.warp) != (b.lane, b.warp):
@@ -364,8 +374,8 @@ class _Run:
 
     def _tt_mulhiui(self, op: ttgir.Op) -> None:
         a, b = (np.asarray(self.values[o]).astype(np.uint32).astype(np.uint64) for o in op.operands)
-        self._set(op, ((a * b) >> np.uint64(32)).astype(np.uint32).view(np.int32), self._types(op)[-1])
-        self._count("mulhi", self._types(op)[-1], op.operands)
+        self._set(op, ((a * b) >> np.uint64(32)).astype(np.uint32).view(np.int32), self.types(op)[-1])
+        self.count_registers("mulhi", self.types(op)[-1], op.operands)
 
     def _tt_reduce(self, op: ttgir.Op) -> None:
         axis = int(re.search(r"axis = (\d+)", op.text)[1])  # type: ignore[index]
@@ -381,30 +391,26 @@ class _Run:
             "arith.minnumf": np.min,
             "arith.ori": np.bitwise_or.reduce,
         }[body]
-        types = self._types(op)
+        types = self.types(op)
         self.values[op.results[0]] = function(x, axis=axis).astype(x.dtype)
         self._wait(op.results[0], op.operands)
-        self._count("reduce", types[0])
+        self.count_registers("reduce", types[0])
         self.counts.shared += self.module.warps
 
     def _tt_histogram(self, op: ttgir.Op) -> None:
         x = self.values[op.operands[0]]
         if len(op.operands) > 1:
             x = x[self.values[op.operands[1]]]
-        types = self._types(op)
+        types = self.types(op)
         bins = types[-1].shape[0]
         self.values[op.results[0]] = np.bincount(x.reshape(-1), minlength=bins)[:bins].astype(np.int32)
-        self._count("histogram", types[0])
+        self.count_registers("histogram", types[0])
 
-    def _tt_gather(self, op: ttgir.Op) -> None:
-        axis = int(re.search(r"axis = (\d+)", op.text)[1])  # type: ignore[index]
-        x, i = (self.values[o] for o in op.operands)
-        self.values[op.results[0]] = np.take_along_axis(x, i, axis)
+    def loaded(self, op: ttgir.Op, type_: ttgir.TensorType) -> None:
+        """Note a result that was gathered, which varies as its index does."""
         self._wait(op.results[0], op.operands)
-        type_ = self._types(op)[-1]
         self._vary(op, loaded=True)
-        self._count("gather", type_)
-        self.counts.shared += 2 * np.prod(type_.shape) / 32
+        self.count_registers("gather", type_)
 
     # ---- memory
 

@@ -90,6 +90,13 @@ def _wavefronts(found: Access, first: np.ndarray, on: np.ndarray, size: int) -> 
     word = np.where(on, first // 4, -1).reshape(len(first), -1)
     if size == 8:
         word = np.concatenate([word, np.where(word >= 0, word + 1, -1)], 1)
+    return _most_of_a_bank(word)
+
+
+def _most_of_a_bank(word: np.ndarray) -> float:
+    """Passes of groups of lanes through the banks, summed: the most different words of one bank.
+
+    word: [groups, words], -1 for none"""
     word.sort(1)
     new = np.concatenate([word[:, :1] >= 0, (word[:, 1:] != word[:, :-1]) & (word[:, 1:] >= 0)], 1)
     row = np.broadcast_to(np.arange(len(word))[:, None], word.shape)[new]
@@ -98,8 +105,18 @@ def _wavefronts(found: Access, first: np.ndarray, on: np.ndarray, size: int) -> 
     return float(counts.max(1).sum())
 
 
-def instruction_widths(ptx: str) -> dict[tuple[str, int, int], set[int]]:
-    """Bytes of a thread's global accesses, by the place in the source that the PTX names."""
+def shared_passes(first: np.ndarray, size: int) -> float:
+    """Wavefronts of accesses to shared memory: of eight bytes a lane the halves of a warp go one after the other, of
+    sixteen the quarters.
+
+    first: [requests, lanes], bytes; size: that a lane moves, 1 to 16"""
+    words = max(1, size // 4)
+    word = first[..., None] // 4 + np.arange(words)
+    return _most_of_a_bank(word.reshape(len(first) * words, -1))
+
+
+def instruction_widths(ptx: str, kinds: str = r"(?:ld|st|atom|red)\.global") -> dict[tuple[str, int, int], set[int]]:
+    """Bytes of a thread's accesses, by the place in the source that the PTX names.  kinds: of which, a pattern"""
     files = {m[1]: m[2].rsplit("/", 1)[-1] for m in re.finditer(r'\.file\s+(\d+) "([^"]+)"', ptx)}
     out: dict[tuple[str, int, int], set[int]] = {}
     place, before = ("?", 0, 0), ("?", 0, 0)
@@ -112,7 +129,7 @@ def instruction_widths(ptx: str) -> dict[tuple[str, int, int], set[int]]:
             inside, before = True, place
         elif "end inline asm" in line:
             inside = False
-        elif found := re.search(r"\b(?:ld|st|atom|red)\.global((?:\.[a-z0-9:]+)+)", line):
+        elif found := re.search(rf"\b{kinds}((?:\.[a-z0-9:]+)+)", line):
             parts = found[1].split(".")
             count = next((int(p[1:]) for p in parts if re.fullmatch(r"v\d", p)), 1)
             bits = next(int(p[1:]) for p in reversed(parts) if re.fullmatch(r"[busf]\d+", p))

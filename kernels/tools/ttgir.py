@@ -221,7 +221,7 @@ def parse(text: str) -> Module:
             elif "->" in bare:
                 op.text += " " + _LOC.sub("", bare[1:])
             if "else {" in bare or "do {" in bare:
-                block = Block(re.findall(r"%([\w$]+): ", bare))
+                block = Block(re.findall(r"%([\w$.]+): ", bare))
                 op.regions.append(block)
                 stack.append((op, [block]))
             continue
@@ -247,7 +247,7 @@ def parse(text: str) -> Module:
             found[2],
             results,
             rest,
-            [v.replace("#", "#") for v in re.findall(r"%([\w$-]+(?:#\d+)?)", rest)],
+            [v.replace("#", "#") for v in re.findall(r"%([\w$.-]+(?:#\d+)?)", rest)],
             place[1] if place else "",
         )
         stack[-1][1][-1].ops.append(op)
