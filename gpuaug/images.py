@@ -154,29 +154,29 @@ class Ragged:
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives.  Of a window
         it is where the first pixel of the whole image would be, which nobody may read."""
-        return self._known()[: len(self)]
+        return self.known()[: len(self)]
 
     @property
     def size(self) -> Tensor:
         """(H, W) of every image, the whole one: [N, 2] int64 on the device of the pixels."""
-        return self._known()[self._slots : self._slots + 2 * len(self)].view(-1, 2)
+        return self.known()[self._slots : self._slots + 2 * len(self)].view(-1, 2)
 
     @property
     def pitches(self) -> Tensor:
         """From row to row of every image, in elements: [N] int64 on the device of the pixels."""
-        return self._known()[3 * self._slots : 3 * self._slots + len(self)]
+        return self.known()[3 * self._slots : 3 * self._slots + len(self)]
 
     @property
     def corners(self) -> Tensor:
         """What is in memory of every image as a rectangle (x0, y0, x1, y1): [N, 4] int64 on the device of the
         pixels."""
-        return self._known()[4 * self._slots : 4 * self._slots + 4 * len(self)].view(-1, 4)
+        return self.known()[4 * self._slots : 4 * self._slots + 4 * len(self)].view(-1, 4)
 
     @property
     def places(self) -> Tensor:
         """Where every image begins, as `addresses`, and its strides of rows and of channels, in elements: [N, 3] int64
         on the device of the pixels."""
-        return self._known()[4 * self._slots + 4 * len(self) :].view(-1, 3)
+        return self.known()[4 * self._slots + 4 * len(self) :].view(-1, 3)
 
     @cached_property
     def way(self) -> str:
@@ -224,15 +224,19 @@ class Ragged:
         number of images then needs no kernels of its own."""
         return len(self) + len(self) % 2
 
-    def _known(self) -> Tensor:
+    def known(self) -> Tensor:
         """Addresses, sizes, pitches, corners and places in one piece, so that a GPU is sent them once for each stream
         that asks.
 
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
         not."""
+        if self.device.type == "cpu":
+            return self._host
         if self.device.type != "cuda":
-            return self._host.to(self.device)
+            if not self._sent:
+                self._sent[0] = self._host.to(self.device)
+            return self._sent[0]
         if torch.cuda.is_current_stream_capturing():
             if not self._sent:
                 raise RuntimeError(

@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 from triton.runtime import driver
 
 from gpuaug_kernels import codes
-from gpuaug_kernels.bind import Bound
+from gpuaug_kernels.bind import Bound, supplied
 from gpuaug_kernels.draw_kernels import ROWS, draw_parameters, find_partners
 
 BLOCK = 32
@@ -114,7 +114,7 @@ def draw_tables(
                 epoch,
                 size,
                 partners,
-                program.numbers_on(ids.device),
+                supplied(program.numbers_on, ids.device),
                 seed & 0xFFFFFFFF,
                 seed >> 32,
                 *out,
