@@ -269,6 +269,10 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
     """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no
     wait."""
     given = values if isinstance(values, Tensor) else put(_integers(name, values, limit), device)
+    if type(given) is Tensor and given.dtype == torch.int64 and given.ndim == 1 and device.type != "cpu":
+        # as it must be: nothing is converted, and its range is not looked at
+        if given.device == device and n in (None, given.shape[0]):
+            return given
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {given.dtype}")
     if given.ndim != 1 or n not in (None, len(given)):
@@ -322,6 +326,8 @@ def as_valid(valid: Any, n: int, device: torch.device) -> Tensor:
 def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
     """A number in [0, 2^18), or an int64 tensor that holds one on the device, where reading it would make the host
     wait."""
+    if type(epoch) is int and 0 <= epoch < MAX_EPOCH:
+        return epoch
     if isinstance(epoch, np.ndarray) and not epoch.ndim:
         epoch = epoch.item()
     if not isinstance(epoch, Tensor):

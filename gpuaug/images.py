@@ -293,6 +293,8 @@ Images = Tensor | Ragged | Gathered
 def as_images(images: Any) -> Images:
     """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of
     images."""
+    if type(images) is Tensor:
+        return _batch(resolved(images))
     if isinstance(images, Ragged | Gathered):
         return images
     if isinstance(images, Planar):

@@ -38,6 +38,11 @@ def test_a_bound_launch_hands_over_what_tritons_own_would(found):
     assert found["alike"]
 
 
+def test_a_bound_call_hands_over_what_the_same_call_does_launch_by_launch(found):
+    assert found["bound calls"] == 1, "vacuous"
+    assert found["a call alike"]
+
+
 def test_the_stream_is_read_at_every_call(found):
     assert found["streams"] == ["99"]
 

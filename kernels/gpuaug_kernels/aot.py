@@ -144,7 +144,7 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
         constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
         signature = {k: types.get(k, "constexpr") for k in draws.find_partners.arg_names}
-        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
+        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers if k != "out"}
         return (
             ASTSource(fn=draws.find_partners, signature=signature, constexprs=constants, attrs=aligned),
             {"num_warps": draws.WARPS},

@@ -306,6 +306,8 @@ class Binding(TorchDispatchMode):
             if t is value:
                 return number
         part = self._part("an output", value)
+        if part.memory == _SEVERAL:
+            return None
         if part.memory >= 0 or self._pieces[-part.memory - 1][0].dtype != value.dtype:
             self._obstacles.append("an output is none of what the call allocated")
         return part

@@ -1,8 +1,8 @@
 """The Triton executor: marshals a plan into records and tables, and launches the kernels of gpuaug_kernels.  No
 arithmetic of its own."""
 
-from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.ahead import compile_ahead, compile_for
+from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
 
