@@ -115,7 +115,13 @@ class Batch:
 
     def replace(self, **changes: Any) -> "Batch":
         """The same batch with other fields."""
-        return replace(self, **changes)
+        if not changes.keys() <= self.__dict__.keys():
+            # it says which is none
+            return replace(self, **changes)
+        # what its __init__ would do: a frozen dataclass sets every field by a call of its own
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__ | changes)
+        return made
 
 
 def _taken(name: str, value: Any, index: Any, n: int) -> Any:
@@ -350,10 +356,11 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
 
 def joined(batch: Batch, given: dict[str, Any]) -> Batch:
     """A batch with what a call adds to it; nothing may come twice."""
-    for name, value in given.items():
-        if value is not None and getattr(batch, name) is not None:
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if getattr(batch, name) is not None:
             raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
-    return batch.replace(**{name: value for name, value in given.items() if value is not None})
+    return batch.replace(**given) if given else batch
 
 
 def blank(what: Any, dtype: torch.dtype, device: torch.device | str) -> Any:

@@ -14,10 +14,8 @@ from gpuaug.arguments import named
 from gpuaug.arrays import Rows, chosen, from_array, from_pil, integer_rows, is_pil, is_tv, put, resolved, short
 from gpuaug.dtypes import DTYPES
 from gpuaug.gathered import Gathered
-from gpuaug.strides import arranged, way
+from gpuaug.strides import CHANNELS, CONTIGUOUS, all_ready, arranged, ready, rows_of_three, strides_of, way
 
-# how many channels tell an axis of channels from one of pixels
-CHANNELS = (1, 3, 4)
 _LAYOUTS = ("chw", "hwc")
 
 
@@ -150,6 +148,12 @@ class Ragged:
             return [(h, w, channels) for h, w in self._full.tolist()]
         return [i.shape for i in self.images]
 
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all images, the whole ones, have one size."""
+        shapes = self.shapes
+        return all(s == shapes[0] for s in shapes)
+
     @property
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives.  Of a window
@@ -181,7 +185,7 @@ class Ragged:
     @cached_property
     def way(self) -> str:
         """How all images lie in memory, as `strides.way` says."""
-        return way(self.images)
+        return CONTIGUOUS if self._piece is not None else way(self.images)
 
     def arranged(self) -> "Ragged":
         """The same images, all lying in one way."""
@@ -231,13 +235,8 @@ class Ragged:
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
         not."""
-        if self.device.type == "cpu":
-            return self._host
-        if self.device.type != "cuda":
-            if not self._sent:
-                self._sent[0] = self._host.to(self.device)
-            return self._sent[0]
-        if torch.cuda.is_current_stream_capturing():
+        cuda = self.device.type == "cuda"
+        if cuda and torch.cuda.is_current_stream_capturing():
             if not self._sent:
                 raise RuntimeError(
                     "a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; "
@@ -245,14 +244,14 @@ class Ragged:
                 )
             # all streams had come to an end when the capture began
             return next(iter(self._sent.values()))
-        stream = torch.cuda.current_stream(self.device).cuda_stream
+        stream = torch.cuda.current_stream(self.device).cuda_stream if cuda else 0
         if stream not in self._sent:
-            self._sent[stream] = put(self._host, self.device)
+            self._sent[stream] = put(self._host, self.device) if cuda else self._host.to(self.device)
         return self._sent[stream]
 
     @cached_property
     def _host(self) -> Tensor:
-        full = np.array([s[:2] for s in self.shapes], np.int64)
+        full = self._sizes[:, :2] if self._full is None else self._full
         begin = np.array([i.data_ptr() for i in self.images], np.int64)
         row, column, channel = self.strides.T
         if self.windows is None:
@@ -269,13 +268,13 @@ class Ragged:
 
     @cached_property
     def strides(self) -> Rows:
-        """Of row, column and channel of every image, in elements: [N, 3] on the host.  Where there is one row or one
-        column, torch may say anything of its stride: then it is that of contiguous pixels."""
-        shapes = np.array([i.shape for i in self.images], np.int64)
-        out = np.array([i.stride() for i in self.images], np.int64)
-        out[:, 1] = np.where(shapes[:, 1] == 1, shapes[:, 2], out[:, 1])
-        out[:, 0] = np.where(shapes[:, 0] == 1, shapes[:, 1] * shapes[:, 2], out[:, 0])
-        return out
+        """Of row, column and channel of every image, in elements: [N, 3] on the host."""
+        return strides_of(self.images, self._sizes, self.way)
+
+    @cached_property
+    def _sizes(self) -> Rows:
+        """(H, W, C) of what is in memory of every image: [N, 3] on the host."""
+        return rows_of_three(self.shapes if self._full is None else [i.shape for i in self.images])
 
     def dense(self) -> Tensor:
         """[N, C, H, W] in channels_last memory, if all sizes are equal.  Raises ValueError for windows."""
@@ -302,7 +301,7 @@ def as_images(images: Any) -> Images:
     if isinstance(images, list | tuple):
         ragged = Ragged.of(_together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
-        return ragged.dense() if len(set(ragged.shapes)) == 1 else ragged
+        return ragged.dense() if ragged.alike else ragged
     if isinstance(images, np.ndarray):
         return _batch(from_array("images", images), array=True)
     if not isinstance(images, Tensor):
@@ -396,8 +395,10 @@ def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
         raise ValueError(
             "images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]"
         )
+    if layout != "chw" and all_ready(items):
+        return tuple(items)
     images = tuple(
-        i if layout != "chw" and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
+        i if layout != "chw" and ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
     )
     for what, do in (
         ("channels", "convert them to RGB"),
@@ -412,14 +413,6 @@ def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
                 f"{do}"
             )
     return images
-
-
-def _ready(item: Any) -> bool:
-    """Whether an image of a list is already what `_one` would make of it: hundreds are looked at in a call."""
-    if type(item) is not Tensor or item.dtype != torch.uint8:
-        return False
-    shape = item.shape
-    return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[0] > 0 and shape[1] > 0
 
 
 def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:

@@ -126,10 +126,10 @@ class Policy(Numbered):
         numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch:
         in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart copies of one
         id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it cannot take."""
-        if type(images) is Tensor and images.ndim == 4 and not (per_frame or self.fixed_views):
-            # by far the most calls: a batch, and nothing else
-            if not torch.compiler.is_compiling():
-                return self._run(images, labels, ids, epoch, occurrence, backend)
+        # by far the most calls: a batch, and nothing else
+        plain = type(images) is Tensor and images.ndim == 4 and not (per_frame or self.fixed_views)
+        if plain and not torch.compiler.is_compiling():
+            return self._run(images, labels, ids, epoch, occurrence, backend)
         given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
         if self.fixed_views:
             return self._views(images, None, given, backend, per_frame)
@@ -371,11 +371,7 @@ class Policy(Numbered):
     ) -> Call:
         check(backend)
         source = as_images(images)
-        if (
-            isinstance(source, Ragged)
-            and len(set(source.shapes)) == 1
-            and not self._takes_ragged(source.shapes[0], source.dtype)
-        ):
+        if isinstance(source, Ragged) and source.alike and not self._takes_ragged(source.shapes[0], source.dtype):
             # as a list of images of one size; where the policy can, they stay where they are
             source = source.dense()
         n, device = len(source), source.device
@@ -388,11 +384,9 @@ class Policy(Numbered):
         valid = None if valid is None else as_valid(valid, n, device)
         following = None if batch is None else follow.targets(batch, source)
         if drawn is None:
-            # a Batch hands it out
-            if occurrence is None and batch is None:
-                keys, key = self._keys(ids, epoch, None, n, device, next_id, key, self.nothing)
-            else:
-                keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
+            # a Batch hands its occurrence out
+            nothing = self.nothing if batch is None else zeros
+            keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key, nothing)
         else:
             given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key, "labels": labels}
             keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
