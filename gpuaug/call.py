@@ -110,20 +110,20 @@ class Call:
         name = choose(self.backend, self.source.device)
         if name == "triton" and params is None and self.ahead is None and self.targets is None:
             known = self.policy._recipes.calls
-            images, labels = load(name).again(
-                known, self.source, self.labels, self.keys, lambda: self._stepwise(None, name)[:2]
+            made = load(name).again(
+                known, self.source, self.labels, self.keys, lambda source: self._stepwise(source, None, name)[:2]
             )
-            return Done(images, labels, {})
-        return self._stepwise(params, name)
+            return Done(made[0], made[1], {})
+        return self._stepwise(self.source, params, name)
 
-    def _stepwise(self, params: Any, name: str) -> Done:
+    def _stepwise(self, source: Images, params: Any, name: str) -> Done:
         """The same, prepared and then executed."""
         (steps, mixes, how), passes = self._prepared(params, name)
         # before the images, so that what is refused costs nothing
         followed = {}
         if self.targets is not None:
             followed = self.targets.follow(passes, self.frame, self.keys, self.backend)
-        out = load(name).execute(steps, readable(self.source, how))
+        out = load(name).execute(steps, readable(source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
             return Done(out, None, followed)

@@ -175,15 +175,27 @@ def test_labels_that_no_mix_changes_come_out_as_they_are():
     assert bound(policy) == 1
 
 
-def test_tensors_of_a_call_that_share_memory_are_not_bound():
-    """Where one of them lies says nothing of the other in the next call."""
+@pytest.mark.parametrize("apart", [True, False])
+def test_tensors_of_a_call_may_share_memory(apart):
+    """Where one of them lies says nothing of where the other does in the next call."""
 
     def given(turn: int) -> Any:
         every = torch.arange(40)
-        ids, occurrence = every[turn : turn + N], every[2 * turn + 8 : 2 * turn + 8 + N]
-        return (photographs(turn),), {"ids": ids, "occurrence": occurrence, "epoch": 1}
+        ids, occurrence = every[2 * turn : 2 * turn + N], every[4 * turn + 8 : 4 * turn + 8 + N]
+        return (photographs(turn),), {"ids": ids, "occurrence": occurrence if apart else ids, "epoch": 1}
 
-    assert bound(both((FLIP, *ENDS), given)) == 0
+    # which of the two is meant, nobody can tell where they begin together
+    assert bound(both((FLIP, *ENDS), given)) == apart
+
+
+def test_rows_of_a_store_are_bound_by_their_addresses():
+    store = photographs(1, n=9).contiguous(memory_format=torch.channels_last)
+
+    def given(turn: int) -> Any:
+        images = ga.gathered.Gathered(store, torch.tensor([turn, 8 - turn, 3]))
+        return (images,), {"ids": torch.arange(N) + turn, "epoch": 1}
+
+    assert bound(both((FLIP, ga.ColorJitter(contrast=0.4), *ENDS), given)) == 1
 
 
 class Turned(ga.RandomInvert):

@@ -180,9 +180,12 @@ class Binding(TorchDispatchMode):
         self._device, self._given, self._numbers = device, tuple(given), tuple(numbers)
         # by storage: the memory that it is, as `_Argument` numbers it, and the byte where that begins
         self._places: dict[int, tuple[int, int]] = {}
+        # of tensors that share a storage, which may lie otherwise the next time: by where they begin
+        self._begins: dict[tuple[int, int], int] = {}
         for number, t in enumerate(self._given, 1):
-            # two that share a storage may lie otherwise the next time
-            self._places[_storage(t)] = (_SEVERAL, 0) if _storage(t) in self._places else (number, _begin(t))
+            storage, begin = _storage(t), _begin(t)
+            self._begins[storage, begin] = _SEVERAL if (storage, begin) in self._begins else number
+            self._places[storage] = (_SEVERAL, 0) if storage in self._places else (number, begin)
         self._supplies: list[Supply] = []
         self._pieces: list[tuple[Piece, int]] = []  # in the order of allocation, each with its bytes
         self._launches: list[tuple[Bound, Grid, Any, tuple[Part, ...]]] = []
@@ -288,6 +291,9 @@ class Binding(TorchDispatchMode):
         """An argument of a launch."""
         if isinstance(value, Tensor):
             memory, begin = self._places.get(_storage(value), (_SEVERAL, 0))
+            if memory == _SEVERAL:
+                begin = _begin(value)
+                memory = self._begins.get((_storage(value), begin), _SEVERAL)
             if memory == _SEVERAL:
                 self._obstacles.append(f"{name} is in memory that is several tensors of the call, or none")
             return Part(memory, _begin(value) - begin, value.dtype, tuple(value.shape), value.stride())

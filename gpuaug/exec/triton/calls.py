@@ -11,6 +11,7 @@ from gpuaug_kernels import bind
 from gpuaug_kernels.calls import Binding, BoundCall
 from torch import Tensor
 
+from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Ragged
 from gpuaug.rng import Keys
 
@@ -24,13 +25,14 @@ def again(
     source: Images,
     labels: Tensor | None,
     keys: Keys,
-    run: Callable[[], tuple[Tensor, Tensor | None]],
+    run: Callable[[Images], tuple[Tensor, Tensor | None]],
 ) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of a call, as `run` makes them: by the launches of the call of this kind that was watched.
+    """Images and labels of a call, as `run` makes them of its source: by the launches of the call of this kind that was
+    watched.
 
     known: of one policy, by kind: a BoundCall, or how often the kind came before there was one"""
     if bind.watched():
-        return run()
+        return run(source)
     device = source.device
     kind: list[Any] = [
         # a card for which Triton compiles, where the device says none
@@ -45,8 +47,12 @@ def again(
     elif isinstance(source, Ragged) and source.windows is None:
         kind += (len(source), source.channels, source.dtype, source.way)
         given.append(source.known())
+    elif isinstance(source, Gathered) and source.packed:
+        source = source.placed()
+        kind += (source.shape, source.dtype)
+        given.append(source.addresses)
     else:
-        return run()
+        return run(source)
     for t in (keys.ids, keys.occurrence, keys.labels, keys.valid, labels):
         if t is None:
             kind.append(None)
@@ -64,8 +70,8 @@ def again(
     numbers = (epoch, keys.seed & _LOW, keys.seed >> 32)
     if type(made) is BoundCall:
         done = made(device, given, numbers) if made.may_run else None
-        return run() if done is None else (done[0], done[1])  # type: ignore[return-value]
-    return _watched(known, key, made, (device, given, numbers), run)
+        return run(source) if done is None else (done[0], done[1])  # type: ignore[return-value]
+    return _watched(known, key, made, (device, given, numbers), lambda: run(source))
 
 
 def _watched(
