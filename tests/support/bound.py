@@ -11,9 +11,11 @@ from unittest import mock
 
 import torch
 from gpuaug_kernels import bind, calls, chain
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 import gpuaug as ga
+from bench import bench_host
 from bench.bench_host import ERASE, FLIP, FLOAT, HALF, JITTER, NORMAL
 from bench.no_card import META, Counter, no_card
 
@@ -159,7 +161,31 @@ def findings() -> dict[str, Any]:
             job.compile(grid, arguments)
         found["launched while compiling"] = counter.count - before
         found["warmed"] = warmed(counter)
+        found["operations"] = {row: operations(counter, row) for row in bench_host.ROWS}
     return found
+
+
+class Operations(TorchDispatchMode):
+    """The operations of torch, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def operations(counter: Any, row: str) -> dict[str, Any]:
+    """What a call does beside Python, from the fourth of its kind on."""
+    work = bench_host.calls(row)
+    for _ in range(4):
+        work()
+    before = counter.count
+    with Operations() as done:
+        work()
+    return {"torch": done.names, "launches": counter.count - before}
 
 
 def warmed(counter: Any) -> dict[str, Any]:
