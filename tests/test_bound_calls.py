@@ -175,6 +175,16 @@ def test_labels_that_no_mix_changes_come_out_as_they_are():
     assert bound(policy) == 1
 
 
+def test_a_call_with_several_mixes_is_bound():
+    """The partners of each are found by a kernel of their own, and written where the draws read them all."""
+
+    def given(turn: int) -> Any:
+        return (photographs(turn), rows(turn)), {"ids": torch.arange(N) + turn, "epoch": 1}
+
+    cut, mean = ga.CutMix(1.0, CLASSES), ga.MixUp(0.7, CLASSES)
+    assert bound(both((FLIP, *ENDS, ga.RandomChoice([cut, ga.Identity()]), mean), given)) == 1
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_tensors_of_a_call_may_share_memory(apart):
     """Where one of them lies says nothing of where the other does in the next call."""
