@@ -5,7 +5,7 @@ reads, each time.  Here that happens once for what a compiled kernel depends on:
 of every tensor, and the class of every number.  What a launch then takes is the way that Triton's tutorials take, the
 same from 3.6 on: `compiled[grid](*arguments)`, which reads the current stream and calls the hooks of profilers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -57,7 +57,7 @@ class Bound:
 
     def launch(self, device: torch.device, grid: Grid, arguments: tuple[Any, ...]) -> None:
         """The same, of which nobody is told."""
-        if self.plain or not self.past_triton:
+        if self.plain or not past_triton([self.kernel]):
             # triton launches on the current device, which need not be that of the images
             with nullcontext() if self.plain else on(device):
                 self.kernel[grid](*arguments, **self.constants, **self.options)
@@ -68,11 +68,6 @@ class Bound:
                 self._launch(device.index, grid, arguments)
         else:
             self._launch(here, grid, arguments)
-
-    @property
-    def past_triton(self) -> bool:
-        """Whether launches may go past Triton's own `run`: nobody hooks into it."""
-        return BOUND and not self.kernel.pre_run_hooks
 
     def compiled(self, kind: tuple[Any, ...]) -> Any:
         """What launches with arguments of a kind go through, as `kind_of` gives it; None where Triton's `run` makes
@@ -117,6 +112,11 @@ def kind_of(device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], l
             kind.append(a.dtype)
             kind.append(address & 15 == 0)
     return tuple(kind), values
+
+
+def past_triton(kernels: Sequence[Any]) -> bool:
+    """Whether launches may go past Triton's own `run`: nobody hooks into it."""
+    return BOUND and not any([k.pre_run_hooks for k in kernels])
 
 
 def supplied(supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:

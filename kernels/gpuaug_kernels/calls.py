@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import driver
 
-from gpuaug_kernels.bind import Bound, Grid, kind_of, watching
+from gpuaug_kernels.bind import Bound, Grid, kind_of, past_triton, watching
 
 # arguments that are another number in every call; no kernel is compiled for one of them
 PER_CALL = ("epoch", "low", "high")
@@ -87,21 +87,21 @@ class BoundCall:
     Memory is numbered: 0 stands for none, from which numbers are offsets; then the tensors and the numbers of the call,
     what outlives calls, what is shared by all small parts, and the pieces in the order in which they are allocated."""
 
-    __slots__ = ("_bounds", "_interpreted", "_launches", "_outputs", "_shared", "_supplies")
+    __slots__ = ("_interpreted", "_kernels", "_launches", "_outputs", "_shared", "_supplies")
 
     def __init__(
         self, supplies: Sequence[Supply], shared: int, launches: Sequence[Launch], outputs: Sequence[Part | int | None]
     ):
         """shared: bytes.  outputs: memory all of which is one, or the part that is; None for none"""
         self._supplies, self._shared, self._outputs = tuple(supplies), shared, tuple(outputs)
-        self._bounds = tuple(one.bound for one in launches)
-        self._interpreted = any(one.plain for one in self._bounds)
+        self._kernels = tuple({id(one.bound.kernel): one.bound.kernel for one in launches}.values())
+        self._interpreted = any(one.bound.plain for one in launches)
         self._launches = tuple(map(_interpreted if self._interpreted else _compiled, launches))
 
     @property
     def may_run(self) -> bool:
         """Whether nobody hooks into Triton's own way of launching these kernels."""
-        return self._interpreted or all([one.past_triton for one in self._bounds])
+        return self._interpreted or past_triton(self._kernels)
 
     def __call__(
         self, device: torch.device, given: Sequence[Tensor], numbers: Sequence[int]
