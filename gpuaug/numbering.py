@@ -183,17 +183,16 @@ class Numbered(nn.Module):
     def nothing(self, n: int, device: torch.device) -> Tensor:
         """As `zeros`, but nobody may write to it: on a GPU made once for each stream that asks, so that a call is no
         kernel more."""
-        if device.type == "cpu":
+        cuda = device.type == "cuda"
+        # a captured graph reads its own for as long as it lives
+        if device.type == "cpu" or (cuda and torch.cuda.is_current_stream_capturing()):
             return zeros(n, device)
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        stream = torch.cuda.current_stream(device).cuda_stream if cuda else 0
         found = self._nothing.get((n, device, stream))
         if found is None:
-            found = zeros(n, device)
-            # what a capture allocates belongs to its graph
-            if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-                for oldest in list(self._nothing)[: len(self._nothing) + 1 - _MOST]:
-                    self._nothing.pop(oldest, None)
-                self._nothing[n, device, stream] = found
+            for oldest in list(self._nothing)[: len(self._nothing) + 1 - _MOST]:
+                self._nothing.pop(oldest, None)
+            found = self._nothing[n, device, stream] = zeros(n, device)
         return found
 
     # ---- copies

@@ -1,17 +1,20 @@
 """Calls of a kind that came before are made again by their launches alone: to the same bits, and only where that is all
 that a call does."""
 
+import copy
 import importlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from build import quick
 from gpuaug_kernels import draws
 from gpuaug_kernels.calls import BoundCall
-from policies import CROP, ENDS, FLIP, HALF, JITTER, POLICIES, calls, mixes
+from policies import ENDS, FLIP, HALF, POLICIES, calls, mixes
 from torch import Tensor
+from waits import CARD, card
 
 import gpuaug as ga
 import gpuaug.trace.recipe
@@ -37,9 +40,9 @@ def photographs(turn: int, kind: str = "dense", n: int = N, dtype: torch.dtype =
     made = torch.Generator().manual_seed(turn)
     if kind == "ragged":
         # another turn, other sizes
-        sizes = [(40 + k + turn, 60 - 2 * k) for k in range(n)]
+        sizes = [(30 + k + turn, 40 - 2 * k) for k in range(n)]
         return [torch.randint(0, 256, (*s, 3), dtype=torch.uint8, generator=made) for s in sizes]
-    whole = torch.randint(0, 256, (n, 3, 41, 53), dtype=torch.uint8, generator=made)
+    whole = torch.randint(0, 256, (n, 3, 26, 35), dtype=torch.uint8, generator=made)
     return whole if dtype == torch.uint8 else (whole / 255).to(dtype)
 
 
@@ -142,7 +145,7 @@ def kinds_of_calls() -> list[tuple[str, Callable[[int], Any]]]:
         (
             "another alignment",
             lambda turn: of(
-                torch.cat([torch.zeros(1, dtype=torch.uint8), photographs(turn).flatten()])[1:].view(N, 3, 41, 53)
+                torch.cat([torch.zeros(1, dtype=torch.uint8), photographs(turn).flatten()])[1:].view(N, 3, 26, 35)
             ),
         ),
         ("other strides", lambda turn: of(photographs(turn).transpose(2, 3).contiguous().transpose(2, 3))),
@@ -155,7 +158,7 @@ def kinds_of_calls() -> list[tuple[str, Callable[[int], Any]]]:
 
 def test_calls_of_many_kinds_take_turns():
     # a statistic, and no crop, which takes the interpreter long; a list needs one
-    policy = ga.Policy((ga.CenterCrop(32), FLIP, ga.ColorJitter(contrast=0.4), *ENDS), seed=4)
+    policy = ga.Policy((ga.CenterCrop(16), FLIP, ga.ColorJitter(contrast=0.4), *ENDS), seed=4)
     for turn in range(BEFORE + 1):
         for _, given in kinds_of_calls():
             images, named = given(turn)
@@ -230,7 +233,7 @@ def test_a_transform_that_may_change_is_asked_at_every_call():
 
 
 def test_two_calls_write_no_memory_in_common():
-    policy = ga.Policy((CROP, FLIP, JITTER, *ENDS))
+    policy = ga.Policy((FLIP, ga.ColorJitter(contrast=0.4), *ENDS))
     made = [policy(photographs(1), ids=torch.arange(N), backend="triton") for _ in range(BEFORE + 3)]
     assert bound(policy) == 1
     for one in made:
@@ -242,6 +245,21 @@ def test_nobody_else_is_given_the_occurrence_of_a_batch(monkeypatch):
     monkeypatch.setattr(ga.Policy, "nothing", lambda self, n, device: pytest.fail("the zeros that calls share"))
     out = ga.Policy([FLIP])(ga.Batch(photographs(1), ids=torch.arange(N)), backend="triton")
     assert out.occurrence.tolist() == [0] * N
+
+
+def test_zeros_are_made_once_for_each_number_of_samples_but_by_a_capture():
+    policy = ga.Policy([FLIP])
+    with card() as on:
+        kept = {n: policy.nothing(n, CARD) for n in (N, N + 1)}
+        assert all(policy.nothing(n, CARD) is zeros and len(zeros) == n for n, zeros in kept.items())
+        with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+            on.work.clear()
+            # what another call made might be gone when the graph is replayed
+            assert policy.nothing(N, CARD) is not kept[N] and on.work == ["zeros"]
+        for n in range(50):
+            policy.nothing(n, CARD)
+        assert len(policy._nothing) <= 16
+    assert not copy.deepcopy(policy)._nothing
 
 
 def test_kinds_that_came_first_make_room(monkeypatch):
