@@ -178,7 +178,8 @@ class Binding(TorchDispatchMode):
         """given: all tensors of the call that may be others in the next call of its kind.  numbers: of PER_CALL"""
         super().__init__()
         self._device, self._given, self._numbers = device, tuple(given), tuple(numbers)
-        # by storage: the memory that it is, as `_Argument` numbers it, and the byte where that begins
+        # by storage: the memory that it is, and the byte where that begins.  Pieces are -1, -2 and so on, until it is
+        # known which of them are small
         self._places: dict[int, tuple[int, int]] = {}
         # of tensors that share a storage, which may lie otherwise the next time: by where they begin
         self._begins: dict[tuple[int, int], int] = {}
