@@ -99,7 +99,6 @@ FEWEST = {
     "flip": (2, 2),
     "weak": (2, 2),
     "moderate": (3, 4),
-    "strong": (6, 6),
     "cutmix": (3, 4),
     "flip, 1 image": (2, 2),
     "moderate, 1 image": (2, 4),
@@ -115,7 +114,7 @@ def test_a_call_asks_torch_for_its_memory_and_for_nothing_else(found):
     for row, (pieces, launches) in FEWEST.items():
         done = found["operations"][row]
         asked = [name for name in done["torch"] if name.startswith("empty")]
-        # the histograms of strong are cleared, and where images of a list lie is sent to the card
         other = set(done["torch"]) - set(asked)
         assert len(asked) <= pieces and done["launches"] == launches, row
-        assert other <= {"zero_"} or (row.endswith("list") and other <= {"lift_fresh", "_to_copy"}), (row, done)
+        # where images of a list lie is sent to the card
+        assert other <= ({"lift_fresh", "_to_copy"} if row.endswith("list") else set()), (row, done)
