@@ -1,80 +1,128 @@
-"""What a call on a card costs the host: python -m bench.bench_host [--json].
+"""What a call on a card costs the host: python -m bench.bench_host [--store].
 
 No card is needed: the launches are counted instead of made (bench/no_card.py), so that a figure is Python, torch's
-allocations on "meta" and Triton's part of a launch up to its driver.  The driver's own part is not in it."""
+allocations on "meta" and Triton's part of a launch up to its driver.  The driver's own part is not in it.  It is the
+time of the calling thread, so that what others do on the machine is not in it either.  Each call takes turns with the
+same call made launch by launch, as the first ones of its kind are (gpuaug/exec/triton/calls.py)."""
 
 import argparse
-import json
-import platform
+import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
+from unittest import mock
 
 import torch
+from gpuaug_kernels.calls import BoundCall
 
 import gpuaug as ga
-from bench.no_card import META, no_card
-from bench.timing import Budget, Spread, alternate
+from bench.no_card import META, Counter, no_card
+from bench.report import results
+from bench.suite import Options
+from bench.timing import Spread
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF, FLIP = ga.ToDtype(torch.bfloat16), ga.RandomHorizontalFlip()
+HALF, FLIP, CROP = ga.ToDtype(torch.bfloat16), ga.RandomHorizontalFlip(), ga.RandomResizedCrop(224)
 JITTER, ERASE = ga.ColorJitter(0.2, 0.2, 0.2, 0.05), ga.RandomErasing(0.25)
-# transforms, the size of the images, classes of labels
-POLICIES: dict[str, tuple[tuple[ga.Transform, ...], tuple[int, int], int]] = {
-    "flip": ((FLIP, FLOAT, NORMAL, HALF), (224, 224), 0),
-    "moderate": ((ga.RandomResizedCrop(224), FLIP, JITTER, FLOAT, NORMAL, ERASE, HALF), (375, 500), 0),
-    "cutmix": ((FLIP, FLOAT, NORMAL, ga.CutMix(1.0, 1000), HALF), (224, 224), 1000),
+CLASSES = 1000
+POLICIES: dict[str, tuple[ga.Transform, ...]] = {
+    "flip": (FLIP, FLOAT, NORMAL, HALF),
+    "weak": (CROP, FLIP, FLOAT, NORMAL, HALF),
+    "moderate": (CROP, FLIP, JITTER, FLOAT, NORMAL, ERASE, HALF),
+    "strong": (CROP, FLIP, ga.RandAugment(2, 9), FLOAT, NORMAL, ERASE, HALF),
+    "cutmix": (FLIP, FLOAT, NORMAL, ga.CutMix(1.0, CLASSES), HALF),
 }
+# a row: its policy, its images, and how they come: a tensor of one size in channels_last, a list of tensors of other
+# sizes, or a gpuaug.Batch that names all that a loader's does
+ROWS: dict[str, tuple[str, int, str]] = {
+    **{name: (name, 256, "tensor") for name in POLICIES},
+    "flip, 1 image": ("flip", 1, "tensor"),
+    "moderate, 1 image": ("moderate", 1, "tensor"),
+    "moderate, Batch": ("moderate", 256, "Batch"),
+    "cutmix, Batch": ("cutmix", 256, "Batch"),
+    "weak, list": ("weak", 256, "list"),
+    "moderate, list": ("moderate", 256, "list"),
+}
+# calls of one turn
+CALLS = 100
 
 
-def calls(name: str, n: int) -> Callable[[], Any]:
-    """A call of a policy as a training step makes it."""
-    transforms, size, classes = POLICIES[name]
-    policy = ga.Policy(transforms, seed=1, memory_format=torch.channels_last)
-    images = torch.empty(n, 3, *size, dtype=torch.uint8, device=META).contiguous(memory_format=torch.channels_last)
-    ids = torch.empty(n, dtype=torch.int64, device=META)
-    labels = torch.empty(n, dtype=torch.int64, device=META) if classes else None
-    return lambda: policy(images, labels, ids=ids, epoch=3, backend="triton")
+def whole(n: int) -> torch.Tensor:
+    """Ids, occurrences or class numbers."""
+    return torch.empty(n, dtype=torch.int64, device=META)
+
+
+def calls(row: str) -> Callable[[], Any]:
+    """A call as a training step makes it."""
+    name, n, form = ROWS[row]
+    policy = ga.Policy(POLICIES[name], seed=1, memory_format=torch.channels_last)
+    labels = whole(n) if name == "cutmix" or form == "Batch" else None
+    ids, occurrence = whole(n), whole(n)
+    if form == "list":
+        images = [torch.empty(300 + k % 77, 400 + k % 91, 3, dtype=torch.uint8, device=META) for k in range(n)]
+        return lambda: policy(images, labels, ids=ids, epoch=3, backend="triton")
+    height, width = (224, 224) if name in ("flip", "cutmix") else (375, 500)
+    batch = torch.empty(n, height, width, 3, dtype=torch.uint8, device=META).permute(0, 3, 1, 2)
+    if form == "tensor":
+        return lambda: policy(batch, labels, ids=ids, epoch=3, backend="triton")
+    return lambda: policy(ga.Batch(batch, labels, ids=ids, epoch=3, occurrence=occurrence), backend="triton")
+
+
+def microseconds(call: Callable[[], Any], times: int = CALLS) -> float:
+    """Of the calling thread, a call."""
+    begin = time.thread_time()
+    for _ in range(times):
+        call()
+    return 1e6 * (time.thread_time() - begin) / times
+
+
+def step_by_step(call: Callable[[], Any]) -> float:
+    """The same where no call is bound."""
+    with mock.patch.object(BoundCall, "may_run", False):
+        return microseconds(call)
+
+
+def measure(row: str, turns: int) -> dict[str, Any]:
+    """A row, with its launches."""
+    call = calls(row)
+    for _ in range(5):
+        call()
+    before = Counter.count
+    call()
+    launches = Counter.count - before
+    bound, unbound = [], []  # type: list[float], list[float]
+    for _ in range(turns):
+        bound.append(microseconds(call))
+        unbound.append(step_by_step(call))
+    return {
+        "call": row,
+        "launches": launches,
+        "microseconds": vars(Spread.of(bound)) | {"least": min(bound)},
+        "launch by launch, microseconds": vars(Spread.of(unbound)) | {"least": min(unbound)},
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a line a policy."""
+    """Print a line a row."""
     parser = argparse.ArgumentParser(prog="python -m bench.bench_host", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each policy")
+    parser.add_argument("--turns", type=int, default=31, help=f"of {CALLS} calls each")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="default: all")
+    parser.add_argument("--store", action="store_true", help="keep the results in bench/results")
     given = parser.parse_args(arguments)
-    rows = {}
-    with no_card() as (_, counter):
-        for name in POLICIES:
-            call = calls(name, given.batch)
-            call()
-            before = counter.count
-            call()
-            launches = counter.count - before
-            found = alternate({"call": call}, torch.device("cpu"), Budget(given.seconds, 11, 101))["call"]
-            spread = Spread.of([1e6 * s for s in found])
-            rows[name] = {"microseconds": vars(spread), "launches": launches}
-            if not given.json:
-                print(
-                    f"{name:10s} {spread.median:7.1f} us ({spread.low:.1f} to {spread.high:.1f}, n={spread.n}), "
-                    f"{launches} launches",
-                    flush=True,
-                )
-    if given.json:
-        print(
-            json.dumps(
-                {
-                    "machine": platform.processor(),
-                    "python": platform.python_version(),
-                    "torch": version("torch"),
-                    "triton": version("triton"),
-                    "batch": given.batch,
-                    "rows": rows,
-                },
-                indent=1,
+    rows = []
+    print("launches are counted instead of made; microseconds of the calling thread, a call")
+    with no_card():
+        for name in given.rows:
+            rows.append(measure(name, given.turns))
+            now, then = (rows[-1][k] for k in ("microseconds", "launch by launch, microseconds"))
+            print(
+                f"{name:18s} {now['median']:6.1f} ({now['low']:.1f} to {now['high']:.1f}, least {now['least']:.1f}, "
+                f"n={now['n']}), {rows[-1]['launches']} launches; launch by launch {then['median']:.1f}",
+                flush=True,
             )
-        )
+    if given.store:
+        about = results.conditions(Options("cpu", 1)) | {"rounds": f"{given.turns} turns of {CALLS} calls"}
+        about["what"] = "the host's part alone: no card, launches are counted instead of made"
+        results.save({"about": about, "rows": rows}, results.RESULTS / "host.json")
     return 0
 
 

@@ -115,7 +115,13 @@ class Batch:
 
     def replace(self, **changes: Any) -> "Batch":
         """The same batch with other fields."""
-        return replace(self, **changes)
+        if not changes.keys() <= self.__dict__.keys():
+            # it says which is none
+            return replace(self, **changes)
+        # what its __init__ would do: a frozen dataclass sets every field by a call of its own
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__ | changes)
+        return made
 
 
 def _taken(name: str, value: Any, index: Any, n: int) -> Any:
@@ -269,6 +275,10 @@ def as_integers(name: str, values: Any, n: int | None, device: torch.device, lim
     """[n] int64 in [0, limit) on the device, of any length where n is None; the range is checked where that costs no
     wait."""
     given = values if isinstance(values, Tensor) else put(_integers(name, values, limit), device)
+    if type(given) is Tensor and given.dtype == torch.int64 and given.ndim == 1 and device.type != "cpu":
+        # as it must be: nothing is converted, and its range is not looked at
+        if given.device == device and n in (None, given.shape[0]):
+            return given
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {given.dtype}")
     if given.ndim != 1 or n not in (None, len(given)):
@@ -325,6 +335,8 @@ def as_valid(valid: Any, n: int, device: torch.device) -> Tensor:
 def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
     """A number in [0, 2^18), or an int64 tensor that holds one on the device, where reading it would make the host
     wait."""
+    if type(epoch) is int and 0 <= epoch < MAX_EPOCH:
+        return epoch
     if isinstance(epoch, np.ndarray) and not epoch.ndim:
         epoch = epoch.item()
     if not isinstance(epoch, Tensor):
@@ -347,10 +359,11 @@ def as_epoch(epoch: Any, device: torch.device) -> int | Tensor:
 
 def joined(batch: Batch, given: dict[str, Any]) -> Batch:
     """A batch with what a call adds to it; nothing may come twice."""
-    for name, value in given.items():
-        if value is not None and getattr(batch, name) is not None:
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if getattr(batch, name) is not None:
             raise ValueError(f"{name} came in the Batch and as an argument; pass it once")
-    return batch.replace(**{name: value for name, value in given.items() if value is not None})
+    return batch.replace(**given) if given else batch
 
 
 def blank(what: Any, dtype: torch.dtype, device: torch.device | str) -> Any:

@@ -18,7 +18,8 @@ class Gathered:
 
     ndim = 4
 
-    def __init__(self, store: Tensor, index: Tensor):
+    def __init__(self, store: Tensor, index: Tensor, addresses: Tensor | None = None):
+        """addresses: where the images begin, where that is known"""
         if store.ndim != 4 or store.dtype != torch.uint8:
             raise TypeError(f"store must be uint8 [M, C, H, W], got {short(store.dtype)} {list(store.shape)}")
         if index.ndim != 1 or index.dtype != torch.int64 or index.device != store.device:
@@ -28,7 +29,7 @@ class Gathered:
             )
         if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
             raise IndexError(f"index must be in [0, {len(store)}), got {int(index.min())} to {int(index.max())}")
-        self.store, self.index = store, index
+        self.store, self.index, self._addresses = store, index, addresses
 
     def __len__(self) -> int:
         return len(self.index)
@@ -69,7 +70,13 @@ class Gathered:
     @property
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels."""
+        if self._addresses is not None:
+            return self._addresses
         return self.index * self.store.stride(0) + self.store.data_ptr()
+
+    def placed(self) -> "Gathered":
+        """The same images, whose addresses are computed once."""
+        return Gathered(self.store, self.index, self.addresses)
 
     def dense(self) -> Tensor:
         """[N, C, H, W]: the copy that executors do without."""

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from gpuaug.arguments import named
 from gpuaug.arrays import Rows, chosen, from_array, from_pil, integer_rows, is_pil, is_tv, put, resolved, short
-from gpuaug.dtypes import DTYPES
 from gpuaug.gathered import Gathered
+from gpuaug.listed import check_pixels, plain, planar, together
 from gpuaug.pieces import Pieces
-from gpuaug.strides import CONTIGUOUS, arranged, way
+from gpuaug.strides import CHANNELS, CONTIGUOUS, arranged, rows_of_three, strides_of, way
 
-# how many channels tell an axis of channels from one of pixels
-CHANNELS = (1, 3, 4)
 _LAYOUTS = ("chw", "hwc")
 
 
@@ -42,7 +40,7 @@ class Ragged:
                     f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; "
                     "pass image[:, :, None] for a grey one"
                 )
-        self._set(_together(images, layout))
+        self._set(together(images, layout))
         if self.dtype != torch.uint8:
             raise TypeError(
                 f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself"
@@ -174,35 +172,35 @@ class Ragged:
     @cached_property
     def held(self) -> Rows:
         """(H, W, C) of what is in memory of every image: [N, 3] int64, on the host."""
-        return np.array([i.shape for i in self.images], np.int64) if self._pieces is None else self._pieces.shapes
+        return rows_of_three([i.shape for i in self.images]) if self._pieces is None else self._pieces.shapes
 
     @property
     def addresses(self) -> Tensor:
         """Where every image begins: [N] int64 on the device of the pixels.  Valid while this object lives.  Of a window
         it is where the first pixel of the whole image would be, which nobody may read."""
-        return self._known()[: len(self)]
+        return self.known()[: len(self)]
 
     @property
     def size(self) -> Tensor:
         """(H, W) of every image, the whole one: [N, 2] int64 on the device of the pixels."""
-        return self._known()[self._slots : self._slots + 2 * len(self)].view(-1, 2)
+        return self.known()[self._slots : self._slots + 2 * len(self)].view(-1, 2)
 
     @property
     def pitches(self) -> Tensor:
         """From row to row of every image, in elements: [N] int64 on the device of the pixels."""
-        return self._known()[3 * self._slots : 3 * self._slots + len(self)]
+        return self.known()[3 * self._slots : 3 * self._slots + len(self)]
 
     @property
     def corners(self) -> Tensor:
         """What is in memory of every image as a rectangle (x0, y0, x1, y1): [N, 4] int64 on the device of the
         pixels."""
-        return self._known()[4 * self._slots : 4 * self._slots + 4 * len(self)].view(-1, 4)
+        return self.known()[4 * self._slots : 4 * self._slots + 4 * len(self)].view(-1, 4)
 
     @property
     def places(self) -> Tensor:
         """Where every image begins, as `addresses`, and its strides of rows and of channels, in elements: [N, 3] int64
         on the device of the pixels."""
-        return self._known()[4 * self._slots + 4 * len(self) :].view(-1, 3)
+        return self.known()[4 * self._slots + 4 * len(self) :].view(-1, 3)
 
     @cached_property
     def way(self) -> str:
@@ -252,16 +250,15 @@ class Ragged:
         number of images then needs no kernels of its own."""
         return len(self) + len(self) % 2
 
-    def _known(self) -> Tensor:
+    def known(self) -> Tensor:
         """Addresses, sizes, pitches, corners and places in one piece, so that a GPU is sent them once for each stream
         that asks.
 
         A captured CUDA graph reads them whenever it is replayed, so that they must stand before: one call with this
         object does that, and from then on new pixels go into the images in place.  Raises RuntimeError where they do
         not."""
-        if self.device.type != "cuda":
-            return self._host.to(self.device)
-        if torch.cuda.is_current_stream_capturing():
+        cuda = self.device.type == "cuda"
+        if cuda and torch.cuda.is_current_stream_capturing():
             if not self._sent:
                 raise RuntimeError(
                     "a capture needs a gpuaug.Ragged whose sizes are on the device already, got new images; "
@@ -269,9 +266,9 @@ class Ragged:
                 )
             # all streams had come to an end when the capture began
             return next(iter(self._sent.values()))
-        stream = torch.cuda.current_stream(self.device).cuda_stream
+        stream = torch.cuda.current_stream(self.device).cuda_stream if cuda else 0
         if stream not in self._sent:
-            self._sent[stream] = put(self._host, self.device)
+            self._sent[stream] = put(self._host, self.device) if cuda else self._host.to(self.device)
         return self._sent[stream]
 
     @cached_property
@@ -293,15 +290,8 @@ class Ragged:
 
     @cached_property
     def strides(self) -> Rows:
-        """Of row, column and channel of every image, in elements: [N, 3] on the host.  Where there is one row or one
-        column, torch may say anything of its stride: then it is that of contiguous pixels."""
-        if self._pieces is not None:
-            return self._pieces.strides
-        shapes = self.held
-        out = np.array([i.stride() for i in self.images], np.int64)
-        out[:, 1] = np.where(shapes[:, 1] == 1, shapes[:, 2], out[:, 1])
-        out[:, 0] = np.where(shapes[:, 0] == 1, shapes[:, 1] * shapes[:, 2], out[:, 0])
-        return out
+        """Of row, column and channel of every image, in elements: [N, 3] on the host."""
+        return strides_of(self.images, self.held, self.way) if self._pieces is None else self._pieces.strides
 
     def dense(self) -> Tensor:
         """[N, C, H, W] in channels_last memory, if all sizes are equal.  Raises ValueError for windows."""
@@ -319,12 +309,14 @@ Images = Tensor | Ragged | Gathered
 def as_images(images: Any) -> Images:
     """A dense tensor or a Ragged from whatever a user has; raises TypeError or ValueError for what is no batch of
     images."""
+    if type(images) is Tensor:
+        return _batch(resolved(images))
     if isinstance(images, Ragged | Gathered):
         return images
     if isinstance(images, Planar):
         return _batch(images.pixels, known=True)
     if isinstance(images, list | tuple):
-        ragged = Ragged.of(_together(images, None))
+        ragged = Ragged.of(together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
         return ragged.dense() if ragged.alike else ragged
     if isinstance(images, np.ndarray):
@@ -334,7 +326,7 @@ def as_images(images: Any) -> Images:
             f"images must be a tensor [N, C, H, W], an array, or a list of [H, W, C] images, got {named(images)}"
         )
     # a tv_tensor is [N, C, H, W] by definition
-    return _batch(_plain("images", images), known=is_tv(images))
+    return _batch(plain("images", images), known=is_tv(images))
 
 
 def _batch(images: Tensor, array: bool = False, known: bool = False) -> Tensor:
@@ -342,7 +334,7 @@ def _batch(images: Tensor, array: bool = False, known: bool = False) -> Tensor:
     shape = tuple(images.shape)
     if images.ndim != 4:
         raise ValueError(f"images must have 4 dimensions [N, C, H, W], got shape {shape}; {_advice(shape, array)}")
-    _check_pixels("images", images)
+    check_pixels("images", images)
     if min(shape[1:]) < 1:
         raise ValueError(f"images must have at least one channel, row and column, got shape {shape}")
     if not known and _reversed(shape):
@@ -370,9 +362,9 @@ def as_one(image: Any) -> Tensor | Planar | None:
 def single(image: Any) -> Tensor | None:
     """The pixels of one image, [1, C, H, W]; None for what is none."""
     if isinstance(image, Tensor):
-        if image.ndim != 3 or not (_planar(image.shape) or is_tv(image)):
+        if image.ndim != 3 or not (planar(image.shape) or is_tv(image)):
             return None
-        return _plain("image", image)[None]
+        return plain("image", image)[None]
     if isinstance(image, np.ndarray):
         return (
             from_array("image", image).permute(2, 0, 1)[None]
@@ -385,11 +377,6 @@ def single(image: Any) -> Tensor | None:
 def _reversed(shape: Sequence[int]) -> bool:
     """Whether four axes are taken for [N, H, W, C]."""
     return shape[3] in CHANNELS and shape[1] not in CHANNELS
-
-
-def _planar(shape: Sequence[int]) -> bool:
-    """Whether three axes are taken for [C, H, W]."""
-    return shape[0] in CHANNELS and shape[2] not in CHANNELS
 
 
 def _advice(shape: tuple[int, ...], array: bool) -> str:
@@ -412,113 +399,3 @@ def _advice(shape: tuple[int, ...], array: bool) -> str:
     if last:
         return "use x.permute(2, 0, 1) for one image [H, W, C]"
     return "use x[:, None] for a batch [N, H, W] without a channel axis, x[None] for one image [C, H, W]"
-
-
-def _together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
-    """Images of a list as [H, W, C], all of the same channels, dtype and device."""
-    if len(items) == 0:
-        raise ValueError(
-            "images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]"
-        )
-    images = tuple(
-        i if layout != "chw" and _ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
-    )
-    for what, do in (
-        ("channels", "convert them to RGB"),
-        ("dtype", "convert them to one"),
-        ("device", "move them to one"),
-    ):
-        found: list[Any] = [i.shape[2] if what == "channels" else getattr(i, what) for i in images]
-        if len(set(found)) > 1:
-            n = next(n for n, value in enumerate(found) if value != found[0])
-            raise ValueError(
-                f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; "
-                f"{do}"
-            )
-    return images
-
-
-def _ready(item: Any) -> bool:
-    """Whether an image of a list is already what `_one` would make of it: hundreds are looked at in a call."""
-    if type(item) is not Tensor or item.dtype != torch.uint8:
-        return False
-    shape = item.shape
-    return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[0] > 0 and shape[1] > 0
-
-
-def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:
-    """The layout of a tensor [1, 1, C], which fits both ways: that of the others, where every tensor among them is [H,
-    W, C]."""
-    if type(item) is not Tensor or item.ndim != 3 or item.shape[:2] != (1, 1):
-        return None
-    others = [i.shape for i in items if isinstance(i, Tensor) and i.shape[:2] != (1, 1)]
-    return "hwc" if others and all(len(s) == 3 and s[2] in CHANNELS and s[0] not in CHANNELS for s in others) else None
-
-
-def _one(item: Any, n: int, layout: str | None) -> Tensor:
-    """One image of a list as [H, W, C] of any strides."""
-    name = f"image {n} of the list"
-    if is_pil(item):
-        return from_pil(name, item)
-    array = isinstance(item, np.ndarray)
-    item = from_array(name, item) if array else item
-    if not isinstance(item, Tensor):
-        raise TypeError(f"{name} must be a tensor, an array or a PIL image, got {named(item)}")
-    first = _channels_first(name, item, array, layout)
-    item = _plain(name, item)
-    _check_pixels(name, item)
-    if item.ndim == 2:
-        item = item[:, :, None]
-    if item.ndim != 3 or min(item.shape) < 1:
-        raise ValueError(f"{name} must have shape [H, W, C] or [C, H, W], each at least 1, got {tuple(item.shape)}")
-    image: Tensor = item.permute(1, 2, 0) if first else item
-    return image
-
-
-def _channels_first(name: str, item: Tensor, array: bool, layout: str | None) -> bool:
-    """Whether an image is [C, H, W]; refused where nothing says so."""
-    if item.ndim != 3:
-        return False
-    shape, tv = tuple(item.shape), is_tv(item)
-    if layout is not None:
-        if tv and layout == "hwc":
-            raise ValueError(
-                f'{name} is a tv_tensor, which is [C, H, W], got layout="hwc" for it; '
-                "leave layout out, or pass it as_subclass(torch.Tensor)"
-            )
-        return layout == "chw"
-    if tv or (_planar(shape) and not array):
-        return True
-    if array and not _planar(shape):
-        return False
-    if not array and shape[2] in CHANNELS and shape[0] not in CHANNELS:
-        return False
-    ways = "an array is [H, W, C], and this looks like [C, H, W]" if array else "may be [C, H, W] or [H, W, C]"
-    # floats go in a list alone, where an array says what it is
-    do = (
-        'gpuaug.Ragged(images, layout="chw") or layout="hwc"'
-        if item.dtype == torch.uint8
-        else "arrays [H, W, C], which are read as they are"
-    )
-    raise ValueError(f"{name} of shape {shape} {ways}; pass {do}")
-
-
-def _check_pixels(name: str, images: Tensor) -> None:
-    if images.dtype not in DTYPES:
-        raise TypeError(f"{name} must be of {', '.join(map(short, DTYPES))}, got {images.dtype}; convert first")
-    if images.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {images.layout}; use .to_dense()")
-    if images.requires_grad:
-        raise ValueError(f"{name} requires grad, and augmentation is not differentiable here; pass .detach()")
-
-
-def _plain(name: str, images: Tensor) -> Tensor:
-    """A tensor of torch's own class with its values as they lie in memory: a bit may say that they are to be read
-    negated or conjugated."""
-    if type(images) is not Tensor:
-        if is_tv(images) and type(images).__name__ not in ("Image", "Video"):
-            raise TypeError(
-                f"{name} must be pixels, got tv_tensors.{type(images).__name__}; pass the images it belongs to"
-            )
-        images = images.as_subclass(Tensor)
-    return resolved(images)

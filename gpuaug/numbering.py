@@ -26,6 +26,8 @@ from gpuaug import arguments, rng
 _MASK = 0xFFFFFFFFFFFFFFFF
 # the first number in the key of a worker and in that of a child, so that the two never coincide
 _WORKER, _CHILD = 1, 2
+# numbers of samples for which zeros are kept
+_MOST = 16
 
 
 def mix(*numbers: int) -> int:
@@ -133,6 +135,7 @@ class Numbered(nn.Module):
         self._rank: int | None = None
         # a worker's key, and how many samples it has numbered under it
         self._counted = (0, 0)
+        self._nothing: dict[tuple[int, torch.device, int], Tensor] = {}
 
     @property
     def epoch(self) -> int:
@@ -177,6 +180,21 @@ class Numbered(nn.Module):
             return key, _numbers(before + first, n, device)
         return key, torch.arange(n, device=device) + before + first
 
+    def nothing(self, n: int, device: torch.device) -> Tensor:
+        """As `zeros`, but nobody may write to it: on a GPU made once for each stream that asks, so that a call is no
+        kernel more."""
+        cuda = device.type == "cuda"
+        # a captured graph reads its own for as long as it lives
+        if device.type == "cpu" or (cuda and torch.cuda.is_current_stream_capturing()):
+            return zeros(n, device)
+        stream = torch.cuda.current_stream(device).cuda_stream if cuda else 0
+        found = self._nothing.get((n, device, stream))
+        if found is None:
+            for oldest in list(self._nothing)[: len(self._nothing) + 1 - _MOST]:
+                self._nothing.pop(oldest, None)
+            found = self._nothing[n, device, stream] = zeros(n, device)
+        return found
+
     # ---- copies
 
     def __getstate__(self) -> dict[str, Any]:
@@ -185,6 +203,7 @@ class Numbered(nn.Module):
         return {
             **self.__dict__,
             "next_id": number,
+            "_nothing": {},
             "_from": (os.getpid(), str(self.next_id.device)),
             "_rank": rank(self._rank),
         }

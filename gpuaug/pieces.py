@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from gpuaug.arrays import Rows
+from gpuaug.strides import CONTIGUOUS, strides_of
 
 
 class Pieces(Sequence[Tensor]):
@@ -44,8 +45,7 @@ class Pieces(Sequence[Tensor]):
     @property
     def strides(self) -> Rows:
         """Of row, column and channel, in elements: [N, 3]."""
-        width, channels = self.shapes[:, 1], self.shapes[:, 2]
-        return np.stack([width * channels, channels, np.ones_like(channels)], 1)
+        return strides_of((), self.shapes, CONTIGUOUS)
 
     @cached_property
     def whole(self) -> Tensor | None:

@@ -126,6 +126,10 @@ class Policy(Numbered):
         numbers, or [N, K] soft rows. ids: [N] integers in [0, 2^46), by default counted on from the last call.  epoch:
         in [0, 2^18), by default that of `set_epoch`. occurrence: [N] integers in [0, 2^12), telling apart copies of one
         id.  backend: "auto", "reference", "cpu" or "triton". Raises ValueError or TypeError for what it cannot take."""
+        # by far the most calls: a batch, and nothing else
+        plain = type(images) is Tensor and images.ndim == 4 and not (per_frame or self.fixed_views)
+        if plain and not torch.compiler.is_compiling():
+            return self._run(images, labels, ids, epoch, occurrence, backend)
         given = {"labels": labels, "ids": ids, "epoch": epoch, "occurrence": occurrence}
         if self.fixed_views:
             return self._views(images, None, given, backend, per_frame)
@@ -342,8 +346,8 @@ class Policy(Numbered):
         kernels, and what falls back.
 
         size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Labels that mixes make
-        elsewhere than on a GPU, or with choices among crops and flips behind them, and samples that the policy numbers,
-        take torch operations more."""
+        elsewhere than on a GPU, or by more than six of them, and samples that the policy numbers, take torch operations
+        more."""
         return call.described(self, size, channels, dtype, backend, torch.device(device))
 
     # ---- between the images and the executor
@@ -380,12 +384,15 @@ class Policy(Numbered):
         valid = None if valid is None else as_valid(valid, n, device)
         following = None if batch is None else follow.targets(batch, source)
         if drawn is None:
-            keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key)
+            # a Batch hands its occurrence out
+            nothing = self.nothing if batch is None else zeros
+            keys, key = self._keys(ids, epoch, occurrence, n, device, next_id, key, nothing)
         else:
             given = {"ids": ids, "epoch": epoch, "occurrence": occurrence, "key": key, "labels": labels}
             keys, key, drawn = ahead.taken(self, drawn, source, given, valid)
         classes = call.class_numbers(self, labels, n, device, need_labels)
-        keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid, labels=classes)
+        if seed is not None or valid is not None or classes is not None:
+            keys = replace(keys, seed=keys.seed if seed is None else seed, valid=valid, labels=classes)
         return Call(self, source, labels, keys, backend, key, drawn, following)
 
     def _keys(
@@ -397,8 +404,11 @@ class Policy(Numbered):
         device: torch.device,
         next_id: Tensor | None = None,
         key: int | None = None,
+        nothing: Callable[[int, torch.device], Tensor] = zeros,
     ) -> tuple[rng.Keys, int | None]:
-        """Who the samples are, and the key of the process that numbered them, where it has one."""
+        """Who the samples are, and the key of the process that numbered them, where it has one.
+
+        nothing: makes the occurrence where none is given"""
         if key is not None:
             key = arguments.integer("key", key, 0, 2**64 - 1)
             if ids is None:
@@ -408,7 +418,7 @@ class Policy(Numbered):
         if ids is not None or next_id is None:
             ids = as_integers("ids", ids, n, device, rng.MAX_ID)
         if occurrence is None:
-            occurrence = zeros(n, device)
+            occurrence = nothing(n, device)
         else:
             occurrence = as_integers("occurrence", occurrence, n, device, rng.MAX_OCCURRENCE)
         epoch = self.epoch if epoch is None else as_epoch(epoch, device)

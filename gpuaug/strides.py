@@ -1,12 +1,19 @@
 """How images of a list lie in memory, and one way of lying for all of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from gpuaug.arrays import Rows
 
 # all contiguous [H, W, C]; channels of a pixel side by side and pixels of a row too; pixels of a row of a plane side by
 # side, as in [C, H, W]; none of these
 CONTIGUOUS, PACKED, PLANAR, MIXED = "contiguous", "packed", "planar", "mixed"
+# how many channels tell an axis of channels from one of pixels
+CHANNELS = (1, 3, 4)
 # offsets in an image that is read by words have 32 bits
 _FAR = 2**31
 
@@ -28,6 +35,25 @@ def arranged(images: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(i if fits else i.contiguous() for i, fits in zip(images, whole, strict=True))
 
 
+def strides_of(images: Sequence[Tensor], shapes: Rows, lie: str) -> Rows:
+    """Strides of row, column and channel of images [H, W, C], in elements: [N, 3].  Where there is one row or one
+    column, torch may say anything of its stride: then it is that of contiguous pixels.
+
+    shapes: (H, W, C) of each.  lie: as `way` says"""
+    wide, whole = shapes[:, 2], shapes[:, 1] * shapes[:, 2]
+    if lie == CONTIGUOUS:
+        return np.stack([whole, wide, np.ones_like(wide)], 1)
+    out = rows_of_three([i.stride() for i in images])
+    out[:, 1] = np.where(shapes[:, 1] == 1, wide, out[:, 1])
+    out[:, 0] = np.where(shapes[:, 0] == 1, whole, out[:, 0])
+    return out
+
+
+def rows_of_three(triples: Sequence[Sequence[int]]) -> Rows:
+    """[N, 3] int64, by way of a flat list, which NumPy takes in a third of the time."""
+    return np.array([v for t in triples for v in t], np.int64).reshape(-1, 3)
+
+
 def _packed(image: Tensor) -> bool:
     (height, width, channels), (row, column, channel) = image.shape, image.stride()
     side_by_side = (channels == 1 or channel == 1) and (width == 1 or column == channels)
@@ -41,3 +67,26 @@ def _planar(image: Tensor) -> bool:
 
 def _in_planes(image: Tensor) -> Tensor:
     return image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+
+
+def ready(item: Any) -> bool:
+    """Whether an image of a list is a tensor [H, W, C] of uint8 already: hundreds are looked at in a call."""
+    if type(item) is not Tensor or item.dtype != torch.uint8:
+        return False
+    shape = item.shape
+    return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS and shape[0] > 0 and shape[1] > 0
+
+
+def all_ready(items: Sequence[Any]) -> bool:
+    """Whether all images are ready and belong together, looked at once each."""
+    first = items[0]
+    if not ready(first):
+        return False
+    device, channels = first.device, first.shape[2]
+    for i in items:
+        if type(i) is not Tensor or i.dtype != torch.uint8 or i.device != device or i.ndim != 3:
+            return False
+        height, width, depth = i.shape
+        if depth != channels or height in CHANNELS or not height or not width:
+            return False
+    return True

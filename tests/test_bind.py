@@ -38,6 +38,11 @@ def test_a_bound_launch_hands_over_what_tritons_own_would(found):
     assert found["alike"]
 
 
+def test_a_bound_call_hands_over_what_the_same_call_does_launch_by_launch(found):
+    assert found["bound calls"] == 1, "vacuous"
+    assert found["a call alike"]
+
+
 def test_the_stream_is_read_at_every_call(found):
     assert found["streams"] == ["99"]
 
@@ -86,3 +91,30 @@ def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(fo
     assert not made["by this thread"] and made["launches"] == 8, "two calls follow, which find all compiled"
     assert made["said"] == [[k, 4] for k in range(5)]
     assert made["left"] == [0, 0]
+
+
+# of each row of bench/bench_host.py: pieces of memory that a call asks for, and its launches.  One piece holds all that
+# is small; then come the output, soft labels, and images between two launches, which are large
+FEWEST = {
+    "flip": (2, 2),
+    "weak": (2, 2),
+    "moderate": (3, 4),
+    "cutmix": (3, 4),
+    "flip, 1 image": (2, 2),
+    "moderate, 1 image": (2, 4),
+    "moderate, Batch": (3, 4),
+    "cutmix, Batch": (3, 4),
+    "weak, list": (2, 2),
+    "moderate, list": (3, 4),
+}
+
+
+def test_a_call_asks_torch_for_its_memory_and_for_nothing_else(found):
+    assert found["operations"].keys() == FEWEST.keys()
+    for row, (pieces, launches) in FEWEST.items():
+        done = found["operations"][row]
+        asked = [name for name in done["torch"] if name.startswith("empty")]
+        other = set(done["torch"]) - set(asked)
+        assert len(asked) <= pieces and done["launches"] == launches, row
+        # where images of a list lie is sent to the card
+        assert other <= ({"lift_fresh", "_to_copy"} if row.endswith("list") else set()), (row, done)

@@ -43,6 +43,7 @@ ROOMS = [
         "gpuaug.gathered",
         "gpuaug.strides",
         "gpuaug.pieces",
+        "gpuaug.listed",
         "gpuaug.images",
         "gpuaug.displayed",
         "gpuaug.drawn",
@@ -153,6 +154,7 @@ def test_nothing_knows_what_it_must_not(name):
         if target.startswith("gpuaug_kernels") and target != "gpuaug_kernels.codes":
             may = {
                 "gpuaug.exec.triton.ahead",
+                "gpuaug.exec.triton.calls",
                 "gpuaug.exec.triton.executor",
                 "gpuaug.exec.triton.labels",
                 "gpuaug.exec.triton.marshal",

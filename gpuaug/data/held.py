@@ -16,7 +16,7 @@ from gpuaug.data.making import BadFile, BadImage
 from gpuaug.data.source import Item, Source, as_labels, checked
 from gpuaug.data.sources import as_source
 from gpuaug.data.sources_prepared import PreparedSource
-from gpuaug.images import CHANNELS
+from gpuaug.strides import CHANNELS
 
 # more bytes than this are known by rows that are spread over all of them
 _WHOLE = 256_000_000

@@ -3,7 +3,8 @@
 Each is a module with `steps(plan)`: which passes run together, what each step reads and writes, and what the reference
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
 source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.accounted`, and `follow_labels`, as
-`targets.follow`, of what that gives."""
+`targets.follow`, of what that gives.  That of triton has `again` too: a call of a kind that came before, by its
+launches alone."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -39,6 +39,8 @@ class Recipes:
     def __init__(self) -> None:
         # by kind: a Recipe; a sentence that says why there is none; or the first batch, of a kind that came once
         self._known: dict[Hashable, Any] = {}
+        # what an executor keeps of calls, by a kind of its own
+        self.calls: dict[Hashable, Any] = {}
         # the call at which each kind came last
         self._used: dict[Hashable, int] = {}
         self._calls = 0

@@ -110,12 +110,24 @@ def _places(tables: tuple[Table, ...]) -> tuple[tuple[int, tuple[int, ...], tupl
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The inputs of these numbers, such as rows of partners: [slots, N] int64, the same as on a host."""
 
+    ids, occurrence = keys.ids.contiguous(), keys.occurrence.contiguous()
+    if not slots:
+        return ids[None]
+    # of several each is written to its place, since to stack them is a kernel more
+    every = torch.empty((len(slots), len(ids)), dtype=torch.int64, device=ids.device) if len(slots) > 1 else None
+    places = () if every is None else every.unbind(0)
+
     def found(slot: int) -> Tensor:
-        rows = draws.partners(keys.ids, keys.occurrence, keys.epoch, keys.seed, counter_1(MIX, slot))
-        return keys.among_valid(rows)
+        out = None if every is None else places[slots.index(inputs.partner(slot))]
+        return keys.among_valid(draws.partners(ids, occurrence, keys.epoch, keys.seed, counter_1(MIX, slot), out))
 
     rows = inputs.find(keys, slots, found)
-    return torch.stack(rows) if len(rows) > 1 else rows[0][None] if rows else keys.ids[None]
+    if every is None:
+        return rows[0][None]
+    for place, row in zip(places, rows, strict=True):
+        if row is not place:
+            place.copy_(row)
+    return every
 
 
 def fill_tables(

@@ -137,14 +137,14 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0
     if name == CHAINED:
-        crop, cut, mean = (codes.MOVED, 0, 0, 1), (codes.CUTMIX, 15, 0, 0), (codes.MIXUP, 19, 1, 0)
+        crop, cut, mean = (codes.MOVED, 0, 0, 1, -1), (codes.CUTMIX, 15, 0, 0, -1), (codes.MIXUP, 19, 1, 0, -1)
         return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
         types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
         constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
         signature = {k: types.get(k, "constexpr") for k in draws.find_partners.arg_names}
-        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers}
+        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers if k != "out"}
         return (
             ASTSource(fn=draws.find_partners, signature=signature, constexprs=constants, attrs=aligned),
             {"num_warps": draws.WARPS},

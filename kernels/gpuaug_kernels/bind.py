@@ -5,25 +5,37 @@ reads, each time.  Here that happens once for what a compiled kernel depends on:
 of every tensor, and the class of every number.  What a launch then takes is the way that Triton's tutorials take, the
 same from 3.6 on: `compiled[grid](*arguments)`, which reads the current stream and calls the hooks of profilers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+Grid = tuple[int, int, int]
 # False: every launch goes through Triton's own `run`
 BOUND = True
-# what a launch of this context becomes instead: something to compile
-_collected: ContextVar["list[Bound.Job] | None"] = ContextVar("gpuaug_collected", default=None)
+# who is told of the launches of this context
+_watcher: ContextVar["Watcher | None"] = ContextVar("gpuaug_watcher", default=None)
+
+
+class Watcher(Protocol):
+    """Who is told of launches, and of memory that outlives a call."""
+
+    def launch(self, bound: "Bound", device: torch.device, grid: "Grid", arguments: tuple[Any, ...]) -> None:
+        """Told instead of a launch, which `Bound.launch` makes."""
+
+    def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
+        """What `supply` gives, at every call again."""
 
 
 class Bound:
     """A kernel with its compile-time constants and options, and what it was compiled to."""
 
-    Job = tuple["Bound", tuple[int, int, int], tuple[Any, ...]]
+    Job = tuple["Bound", Grid, tuple[Any, ...]]
 
     __slots__ = ("_compiled", "constants", "kernel", "options", "plain", "tail")
 
@@ -35,13 +47,17 @@ class Bound:
         self.tail = () if self.plain else tuple(constants[name] for name in names)
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
-    def __call__(self, device: torch.device, grid: tuple[int, int, int], *arguments: Any) -> None:
+    def __call__(self, device: torch.device, grid: Grid, *arguments: Any) -> None:
         """Launch on the current stream of a device.  arguments: tensors there, and numbers, in the kernel's order"""
-        collected = _collected.get()
-        if collected is not None:
-            collected.append((self, grid, arguments))
-            return
-        if self.plain or not BOUND or self.kernel.pre_run_hooks:
+        watcher = _watcher.get()
+        if watcher is None:
+            self.launch(device, grid, arguments)
+        else:
+            watcher.launch(self, device, grid, arguments)
+
+    def launch(self, device: torch.device, grid: Grid, arguments: tuple[Any, ...]) -> None:
+        """The same, of which nobody is told."""
+        if self.plain or not past_triton([self.kernel]):
             # triton launches on the current device, which need not be that of the images
             with nullcontext() if self.plain else on(device):
                 self.kernel[grid](*arguments, **self.constants, **self.options)
@@ -53,20 +69,13 @@ class Bound:
         else:
             self._launch(here, grid, arguments)
 
-    def _launch(self, device: int, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        kind: list[Any] = [device]
-        values: list[int] = []
-        for a in arguments:
-            if type(a) is int:
-                values.append(a)
-                # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
-                kind.append(1 if a == 1 else (a & 15 == 0, -0x80000000 <= a < 0x80000000))
-            else:
-                address = a.data_ptr()
-                values.append(address)
-                kind.append(a.dtype)
-                kind.append(address & 15 == 0)
-        key = tuple(kind)
+    def compiled(self, kind: tuple[Any, ...]) -> Any:
+        """What launches with arguments of a kind go through, as `kind_of` gives it; None where Triton's `run` makes
+        them."""
+        return self._compiled.get(kind)
+
+    def _launch(self, device: int, grid: Grid, arguments: tuple[Any, ...]) -> None:
+        key, values = kind_of(device, arguments)
         compiled = self._compiled.get(key)
         if compiled is not None:
             compiled[grid](*values, *self.tail)
@@ -77,7 +86,7 @@ class Bound:
         if callable(getattr(type(made), "__getitem__", None)):
             self._compiled[key] = made
 
-    def compile(self, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+    def compile(self, grid: Grid, arguments: tuple[Any, ...]) -> None:
         """What the first launch with such arguments would compile, and nothing launched."""
         if not self.plain:
             self.kernel.run(*arguments, grid=grid, warmup=True, **self.constants, **self.options)
@@ -88,12 +97,67 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def kind_of(device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
+    """What a kernel is compiled for, and the arguments as numbers."""
+    kind: list[Any] = [device]
+    values: list[int] = []
+    for a in arguments:
+        if type(a) is int:
+            values.append(a)
+            # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
+            kind.append(1 if a == 1 else (a & 15 == 0, -0x80000000 <= a < 0x80000000))
+        else:
+            address = a.data_ptr()
+            values.append(address)
+            kind.append(a.dtype)
+            kind.append(address & 15 == 0)
+    return tuple(kind), values
+
+
+def past_triton(kernels: Sequence[Any]) -> bool:
+    """Whether launches may go past Triton's own `run`: nobody hooks into it."""
+    return BOUND and not any([k.pre_run_hooks for k in kernels])
+
+
+def supplied(supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
+    """Memory that outlives a call: what `supply` gives, which whoever watches is told of."""
+    watcher = _watcher.get()
+    return supply(device) if watcher is None else watcher.supplied(supply, device)
+
+
+def watched() -> bool:
+    """Whether somebody is told of the launches of this context."""
+    return _watcher.get() is not None
+
+
+def current(device: torch.device) -> Any:
+    """What a device stands for: itself, and where it names no card the one that is current."""
+    return device if device.index is not None or device.type == "cpu" else driver.active.get_current_device()
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within it somebody is told of launches."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+class _Collected(list["Bound.Job"]):
+    """Launches that are not made."""
+
+    def launch(self, bound: Bound, device: torch.device, grid: Grid, arguments: tuple[Any, ...]) -> None:
+        self.append((bound, grid, arguments))
+
+    def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
+        return supply(device)
+
+
 @contextmanager
 def collecting() -> Iterator[list["Bound.Job"]]:
     """Within it nothing is launched: launches are put into a list, to be compiled."""
-    found: list[Bound.Job] = []
-    token = _collected.set(found)
-    try:
+    found = _Collected()
+    with watching(found):
         yield found
-    finally:
-        _collected.reset(token)

@@ -333,7 +333,8 @@ def sort_keys(ids, occurrences, epoch, at, n, low, high, C1: tl.constexpr):
     return (word << 31) | (identity >> 15), ((((identity & 0x7FFF) << 12) | occurrence) * ROWS) | at
 
 
-@triton.jit(do_not_specialize=["low", "high", "epoch", "n"])
+# one row of several is written, which begins anywhere where their number is odd
+@triton.jit(do_not_specialize=["low", "high", "epoch", "n"], do_not_specialize_on_alignment=["out"])
 def find_partners(
     ids,  # [N] int64
     occurrences,  # [N] int64

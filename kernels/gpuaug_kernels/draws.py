@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 from triton.runtime import driver
 
 from gpuaug_kernels import codes
-from gpuaug_kernels.bind import Bound
+from gpuaug_kernels.bind import Bound, supplied
 from gpuaug_kernels.draw_kernels import ROWS, draw_parameters, find_partners
 
 BLOCK = 32
@@ -114,7 +114,7 @@ def draw_tables(
                 epoch,
                 size,
                 partners,
-                program.numbers_on(ids.device),
+                supplied(program.numbers_on, ids.device),
                 seed & 0xFFFFFFFF,
                 seed >> 32,
                 *out,
@@ -137,12 +137,16 @@ def constants(program: DrawProgram) -> dict[str, object]:
     return {"CODE": program.code, "LENGTH": len(program.code) // codes.FIELDS, "BLOCK": BLOCK}
 
 
-def partners(ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c1: int) -> Tensor:
-    """The row of each sample's partner: [N] int64.  c1: domain and slot of the counter"""
+def partners(
+    ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c1: int, out: Tensor | None = None
+) -> Tensor:
+    """The row of each sample's partner: [N] int64, written to `out` where it is given.  ids, occurrences: [N] int64
+    contiguous.  c1: domain and slot of the counter"""
     n = len(ids)
     if n >= ROWS.value:
         raise ValueError(f"a batch must have fewer than {ROWS.value} samples, got {n}")
-    out = torch.empty_like(ids)
+    out = torch.empty(n, dtype=torch.int64, device=ids.device) if out is None else out
+    _check(ids, occurrences, out)
     if n:
         _partner_kernel(c1)(
             ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n

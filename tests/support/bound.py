@@ -4,16 +4,20 @@ A program of its own, since the kernels of the tests are interpreted and nothing
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import torch
-from gpuaug_kernels import bind, chain, draws
+from gpuaug_kernels import bind, calls, chain
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 import gpuaug as ga
+from bench import bench_host
 from bench.bench_host import ERASE, FLIP, FLOAT, HALF, JITTER, NORMAL
-from bench.no_card import META, no_card
+from bench.no_card import META, Counter, no_card
 
 FLAT = (FLIP, FLOAT, NORMAL, HALF)
 SMALL = (ga.RandomCrop(24), FLIP, JITTER, FLOAT, NORMAL, ERASE, HALF)
@@ -55,12 +59,49 @@ def plain(value: Any) -> Any:
     return value.data_ptr() if isinstance(value, torch.Tensor) else value
 
 
+# where the memory of a tensor that has none would begin: far apart, by storage, all of which are kept
+SPACE = 2**40
+# of the arguments of Triton's launcher the first that is the kernel's
+FIRST = 9
+
+
+class Memory:
+    """Addresses of tensors that have none."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[int, Any]] = {}
+        self.lock = threading.Lock()
+
+    def address(self, x: torch.Tensor) -> int:
+        storage = x.untyped_storage()
+        with self.lock:
+            place, _ = self.kept.setdefault(storage._cdata, (len(self.kept) + 1, storage))
+        return place * SPACE + x.storage_offset() * x.element_size()
+
+
+@contextmanager
+def addressed() -> Iterator[None]:
+    """Within it every storage has an address of its own."""
+    memory = Memory()
+    with mock.patch.object(torch.Tensor, "data_ptr", lambda x: memory.address(x)):
+        yield
+
+
 def launched(counter: Any, policy: ga.Policy) -> list[Any]:
-    """What the launches of a call hand to Triton's launcher, names first."""
+    """What the launches of a call hand to Triton's launcher, names first; addresses by the order in which they come."""
     counter.launched.clear()
-    call(policy)
-    # what Triton says to those who watch launches is an object of each
-    return [[str(plain(v)) for v in one if type(v).__name__ != "LazyDict"] for one in counter.launched]
+    places: dict[int, str] = {}
+
+    def known(value: Any) -> str:
+        value = plain(value)
+        if type(value) is int and value >= SPACE:
+            return places.setdefault(value, f"address {len(places)}")
+        return str(value)
+
+    with addressed():
+        call(policy)
+        # what Triton says to those who watch launches is an object of each
+        return [[known(v) for v in one if type(v).__name__ != "LazyDict"] for one in counter.launched]
 
 
 def findings() -> dict[str, Any]:
@@ -73,10 +114,14 @@ def findings() -> dict[str, Any]:
         found["first"], found["again"] = len(first[0]), len(again[0])
         # another number of samples changes the grid and nothing else, but for one
         found["other batch"] = len(through_triton(lambda: call(policy, 5))[0])
-        bound = launched(counter, policy)
+        again = launched(counter, policy)
+        with mock.patch.object(calls.BoundCall, "may_run", False):
+            bound = launched(counter, policy)
         with mock.patch.object(bind, "BOUND", False):
             through = launched(counter, policy)
         found["alike"], found["launches"] = bound == through, len(bound)
+        found["a call alike"] = again == bound
+        found["bound calls"] = sum(type(v) is calls.BoundCall for v in policy._recipes.calls.values())
         card.stream = 99
         found["streams"] = sorted({row[4] for row in launched(counter, policy)})
         card.device = 1
@@ -116,7 +161,33 @@ def findings() -> dict[str, Any]:
             job.compile(grid, arguments)
         found["launched while compiling"] = counter.count - before
         found["warmed"] = warmed(counter)
+        # strong takes long to compile where nothing is cached
+        rows = [row for row in bench_host.ROWS if row != "strong"]
+        found["operations"] = {row: operations(counter, row) for row in rows}
     return found
+
+
+class Operations(TorchDispatchMode):
+    """The operations of torch, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def operations(counter: Any, row: str) -> dict[str, Any]:
+    """What a call does beside Python, from the fourth of its kind on."""
+    work = bench_host.calls(row)
+    for _ in range(4):
+        work()
+    before = counter.count
+    with Operations() as done:
+        work()
+    return {"torch": done.names, "launches": counter.count - before}
 
 
 def warmed(counter: Any) -> dict[str, Any]:
@@ -155,26 +226,22 @@ def warmed(counter: Any) -> dict[str, Any]:
 def threads(policy: ga.Policy) -> dict[str, Any]:
     """Two threads with a stream each on one policy: which call wrote what, on which stream."""
     wrote: list[tuple[int, int]] = []
-    keep: list[Any] = []
-    whole = bind.Bound.__call__
     turn = threading.Barrier(2)
 
-    def watched(self: Any, device: Any, grid: Any, *arguments: Any) -> None:
+    def watched(self: Any, *arguments: Any) -> None:
         # outputs, tables, statistics and cells: all that is no image
-        for place, a in enumerate(arguments):
-            # images are read, and so are the constants of the draws, which all calls of a recipe share
-            read = place == (5 if self.kernel is draws.draw_parameters else 0)
-            if isinstance(a, torch.Tensor) and a.ndim and not read:
-                keep.append(a)
-                wrote.append((threading.get_ident(), a.untyped_storage()._cdata))
-        whole(self, device, grid, *arguments)
+        for place, a in enumerate(arguments[FIRST:]):
+            # images are read, and so are occurrences and the constants of the draws, which calls share
+            read = place in ((1, 5) if self.name == "draw_parameters" else (0,))
+            if type(a) is int and a >= SPACE and not read:
+                wrote.append((threading.get_ident(), a // SPACE))
 
     def work() -> None:
         for _ in range(20):
             turn.wait()
             call(policy)
 
-    with mock.patch.object(bind.Bound, "__call__", watched):
+    with addressed(), mock.patch.object(Counter, "__call__", watched):
         both = [threading.Thread(target=work) for _ in range(2)]
         for t in both:
             t.start()

@@ -2,11 +2,13 @@
 arithmetic of its own."""
 
 from gpuaug.exec.triton.ahead import compile_ahead, compile_for
+from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
 
 __all__ = [
     "accounted",
+    "again",
     "compile_ahead",
     "compile_for",
     "execute",
