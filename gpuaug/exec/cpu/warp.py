@@ -1,13 +1,15 @@
-"""Rows of a projective map, and of the 3x3 and Gaussian stencils, from an image in a frame of zeros.
+"""Rows of a projective map, and of the 3x3 and Gaussian stencils, from an image in a frame of zeros; of a map to the
+nearest pixels from any image.
 
-The image is planes of float32, `pitch` floats a row, the plane of a channel at `plane`; one pixel to the left and above
-and two to the right and below are zero, so that a tap beside the image needs no test."""
+The image in its frame is planes of float32, `pitch` floats a row, the plane of a channel at `plane`; one pixel to the
+left and above and two to the right and below are zero, so that a tap beside the image needs no test."""
 
 import numpy as np
 from gpuaug_kernels.codes import NOTHING
 from numba import float32, int32, int64, uint64
 
-from gpuaug.exec.cpu.memory import floats, store_long
+from gpuaug.exec.cpu.memory import floats, load_byte, load_float, store_long
+from gpuaug.exec.cpu.points import unit
 from gpuaug.exec.cpu.resample import weigh_rows
 from gpuaug.numba_cache import njit
 
@@ -43,13 +45,16 @@ def _on_pixel(p):
 
 
 @njit
-def nearest_taps(w, h, w_in, pitch, px, py, at, share):
-    """Where the nearest pixel is, half to even, and whether it is inside."""
-    right, low = float(w_in), float(h)
-    for x in range(w):
+def nearest_places(n, h, w, row, column, px, py, at, share):
+    """Where the nearest pixel is, half to even, in bytes from the first one of an image [h, w], and whether it is
+    inside: 0 and 0 where it is not."""
+    right, low, down, along = float(w), float(h), float(row), float(column)
+    for x in range(n):
         ix, iy = np.rint(_inside(px[x], right)), np.rint(_inside(py[x], low))
-        at[x] = (int64(iy) + 1) * pitch + int64(ix) + 1
-        share[x] = _1 if (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low) else _0
+        inside = (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low)
+        # an integer all along: float64 holds it, and has the faster product
+        at[x] = int64(iy * down + ix * along) if inside else int64(0)
+        share[x] = _1 if inside else _0
 
 
 @njit
@@ -67,9 +72,15 @@ def bilinear_taps(w, h, w_in, pitch, px, py, at, fx, fy, share):
 
 
 @njit
-def nearest_row(image, plane, w, at, to):
-    for x in range(w):
-        to[x] = image[uint64(plane + at[x])]
+def nearest_pixels(image, kind, n, at, share, fill, to):
+    """The pixels of one channel, from places that are inside, and the fill.  image: an address; kind 1: bytes, 0:
+    floats"""
+    if kind:
+        for x in range(n):
+            to[x] = unit(load_byte(image + at[x])) if share[x] > _0 else fill
+    else:
+        for x in range(n):
+            to[x] = load_float(image + at[x]) if share[x] > _0 else fill
 
 
 @njit
@@ -100,12 +111,6 @@ def _between(a, b, share):
     if abs(value) <= _LARGEST:
         return value
     return a if share == _0 else a * (_1 - share) + b * share
-
-
-@njit
-def nearest_fill(to, share, w, fill):
-    for x in range(w):
-        to[x] = to[x] if share[x] > _0 else fill
 
 
 @njit
