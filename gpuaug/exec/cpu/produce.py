@@ -62,6 +62,7 @@ from gpuaug.exec.cpu.memory import (
     SOURCES,
     WEIGHTS,
     WIDTH,
+    bytes_,
     constants_of,
     double_field,
     doubles,
@@ -174,31 +175,45 @@ def interpolates(code):
 
 
 @njit
-def _warp(t, code, row, pitch, y0, rows, w, c):
+def _warp(t, code, to, pitch, y0, rows, w, c):
+    if interpolates(code):
+        _interpolate(t, code, to, pitch, y0, rows, w, c)
+        return
+    m, n = doubles(doubles_of(t, code), MATRIX), rows * w
+    consts, count = constants_of(t, code), field(code, FILLS)
+    at, share, picked = longs(get(t, AT), n), floats(get(t, SHARE), n), bytes_(get(t, FX), n)
+    for r in range(rows):
+        here, there = longs(get(t, AT) + 8 * r * w, w), floats(get(t, SHARE) + 4 * r * w, w)
+        h_in, w_in, row, column = get(t, HEIGHT), get(t, WIDTH), get(t, ROW), get(t, COLUMN)
+        warp.nearest_places(m, y0 + r, _vectors(w), h_in, w_in, row, column, here, there)
+    for k in range(c):
+        fill = float_field(consts, min(k, count - 1)) if count else float32(0.0)
+        image = get(t, ADDRESS) + k * get(t, CHANNEL)
+        warp.nearest_pixels(image, get(t, BYTES), n, at, share, fill, picked, floats(to + k * pitch, n))
+
+
+@njit
+def _vectors(w):
+    """A row's length in whole vectors: the row that follows is written over what is too much."""
+    return (w + 7) // 8 * 8
+
+
+@njit
+def _interpolate(t, code, to, pitch, y0, rows, w, c):
     m, n = doubles(doubles_of(t, code), MATRIX), rows * w
     consts, count = constants_of(t, code), field(code, FILLS)
     px, py, at = doubles(get(t, PX), n), doubles(get(t, PY), n), longs(get(t, AT), n)
     fx, fy, share = floats(get(t, FX), n), floats(get(t, FY), n), floats(get(t, SHARE), n)
-    h_in, w_in = get(t, HEIGHT), get(t, WIDTH)
-    # whole vectors: the row that follows is written over what is too much
-    padded = (w + 7) // 8 * 8
+    image, across, plane = _framed(t)
     for r in range(rows):
         there = 8 * r * w
-        warp.positions(m, y0 + r, padded, doubles(get(t, PX) + there, padded), doubles(get(t, PY) + there, padded))
-    if not interpolates(code):
-        warp.nearest_places(n, h_in, w_in, get(t, ROW), get(t, COLUMN), px, py, at, share)
-        for k in range(c):
-            fill = float_field(consts, min(k, count - 1)) if count else float32(0.0)
-            image = get(t, ADDRESS) + k * get(t, CHANNEL)
-            warp.nearest_pixels(image, get(t, BYTES), n, at, share, fill, floats(row + k * pitch, n))
-        return
-    image, across, plane = _framed(t)
-    warp.bilinear_taps(n, h_in, w_in, across, px, py, at, fx, fy, share)
+        warp.positions(m, y0 + r, _vectors(w), doubles(get(t, PX) + there, w), doubles(get(t, PY) + there, w))
+    warp.bilinear_taps(n, get(t, HEIGHT), get(t, WIDTH), across, px, py, at, fx, fy, share)
     for k in range(c):
-        to = floats(row + k * pitch, n)
-        warp.bilinear_row(image, k * plane, across, n, at, fx, fy, to)
+        out = floats(to + k * pitch, n)
+        warp.bilinear_row(image, k * plane, across, n, at, fx, fy, out)
         if count:
-            warp.bilinear_fill(to, share, n, float_field(consts, min(k, count - 1)))
+            warp.bilinear_fill(out, share, n, float_field(consts, min(k, count - 1)))
 
 
 @njit

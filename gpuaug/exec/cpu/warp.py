@@ -17,11 +17,16 @@ _0, _1 = float32(0.0), float32(1.0)
 _LARGEST = float32(3.4e38)
 
 
+@njit(inline="always")
+def _is_affine(m):
+    return m[6] == 0.0 and m[7] == 0.0 and m[8] == 1.0
+
+
 @njit
 def positions(m, y, w, px, py):
     """Input positions of output row y in float64, in the reference's order of operations.  m: 9 numbers"""
     bx, by, bz = m[1] * y, m[4] * y, m[7] * y
-    if m[6] == 0.0 and m[7] == 0.0 and m[8] == 1.0:
+    if _is_affine(m):
         for x in range(w):
             px[x], py[x] = m[0] * x + bx + m[2], m[3] * x + by + m[5]
         return
@@ -44,17 +49,28 @@ def _on_pixel(p):
     return whole if abs(p - whole) < NOTHING else p
 
 
+@njit(inline="always")
+def _nearest(px, py, right, low, down, along):
+    """(place, 1) of the pixel nearest to a position, (0, 0) where it is outside."""
+    ix, iy = np.rint(px), np.rint(py)
+    inside = (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low)
+    # an integer all along: float64 holds it, and has the faster product
+    return int64(iy * down + ix * along if inside else 0.0), _1 if inside else _0
+
+
 @njit
-def nearest_places(n, h, w, row, column, px, py, at, share):
-    """Where the nearest pixel is, half to even, in bytes from the first one of an image [h, w], and whether it is
-    inside: 0 and 0 where it is not."""
-    right, low, down, along = float(w), float(h), float(row), float(column)
-    for x in range(n):
-        ix, iy = np.rint(_inside(px[x], right)), np.rint(_inside(py[x], low))
-        inside = (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low)
-        # an integer all along: float64 holds it, and has the faster product
-        at[x] = int64(iy * down + ix * along) if inside else int64(0)
-        share[x] = _1 if inside else _0
+def nearest_places(m, y, w, image_h, image_w, row, column, at, share):
+    """Where the nearest pixels of output row y are, half to even, in bytes from the first one of the image, and whether
+    they are inside: 0 and 0 where they are not.  m: 9 numbers, in the order of operations of `positions`"""
+    right, low, down, along = float(image_w), float(image_h), float(row), float(column)
+    bx, by, bz = m[1] * y, m[4] * y, m[7] * y
+    if _is_affine(m):
+        for x in range(w):
+            at[x], share[x] = _nearest(m[0] * x + bx + m[2], m[3] * x + by + m[5], right, low, down, along)
+        return
+    for x in range(w):
+        z = m[6] * x + bz + m[8]
+        at[x], share[x] = _nearest((m[0] * x + bx + m[2]) / z, (m[3] * x + by + m[5]) / z, right, low, down, along)
 
 
 @njit
@@ -72,15 +88,21 @@ def bilinear_taps(w, h, w_in, pitch, px, py, at, fx, fy, share):
 
 
 @njit
-def nearest_pixels(image, kind, n, at, share, fill, to):
-    """The pixels of one channel, from places that are inside, and the fill.  image: an address; kind 1: bytes, 0:
-    floats"""
+def nearest_pixels(image, kind, n, at, share, fill, picked, to):
+    """The pixels of one channel at places that are inside, and the fill elsewhere.
+
+    image: an address; kind 1: bytes, 0: floats; picked: [n] bytes to work with"""
+    # loads in a loop without anything that a vector does: LLVM would take them apart to fill it
     if kind:
         for x in range(n):
-            to[x] = unit(load_byte(image + at[x])) if share[x] > _0 else fill
+            picked[x] = load_byte(image + at[x])
+        for x in range(n):
+            to[x] = unit(picked[x]) if share[x] > _0 else fill
     else:
         for x in range(n):
-            to[x] = load_float(image + at[x]) if share[x] > _0 else fill
+            to[x] = load_float(image + at[x])
+        for x in range(n):
+            to[x] = to[x] if share[x] > _0 else fill
 
 
 @njit
