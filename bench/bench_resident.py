@@ -122,7 +122,7 @@ def measure(rounds: int, workers: int) -> list[dict[str, Any]]:
 
     def lead(name: str) -> int:
         # all that was ready, and as many again: then workers are as far as they are amid an epoch
-        return 0 if name == OURS or "0 workers" in name else 2 * AHEAD * workers
+        return 0 if name == OURS or name.endswith(" 0 workers") else 2 * AHEAD * workers
 
     seconds: dict[str, list[float]] = {name: [] for name in running}
     cpu: dict[str, list[float]] = {name: [] for name in running}

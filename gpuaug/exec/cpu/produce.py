@@ -75,8 +75,12 @@ from gpuaug.exec.cpu.memory import (
     ints_of,
     load_float,
     longs,
+    prefetch,
 )
 from gpuaug.numba_cache import njit
+
+# bytes of a cache line
+_LINE = 64
 
 
 @njit
@@ -190,6 +194,17 @@ def _warp(t, code, to, pitch, y0, rows, w, c):
         fill = float_field(consts, min(k, count - 1)) if count else float32(0.0)
         image = get(t, ADDRESS) + k * get(t, CHANNEL)
         warp.nearest_pixels(image, get(t, BYTES), n, at, share, fill, picked, floats(to + k * pitch, n))
+
+
+@njit
+def fetch(t, c):
+    """Ask for all of the image, of which a map reads the pixels in no order that the machine foresees."""
+    wide, planes = get(t, WIDTH) * get(t, COLUMN), c if get(t, CHANNEL) > get(t, COLUMN) else 1
+    for k in range(planes):
+        for y in range(get(t, HEIGHT)):
+            at = get(t, ADDRESS) + k * get(t, CHANNEL) + y * get(t, ROW)
+            for x in range(0, wide, _LINE):
+                prefetch(at + x)
 
 
 @njit

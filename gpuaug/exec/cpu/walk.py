@@ -212,6 +212,8 @@ def _render(t, n, producer, local, i, j, to, following, c_in, turned):
         resize.prepare(t, producer, c_in)
     elif field(producer, OP) == BLUR:
         produce.prepare_blur(t, producer)
+    elif field(producer, OP) == WARP and get(t, BUFFER) == 0:
+        produce.fetch(t, c_in)
     c = c_in
     for y in range(0, h, rows):
         count = min(rows, h - y)
