@@ -231,7 +231,7 @@ def test_what_workers_have_made_ahead_is_no_part_of_a_turn(monkeypatch):
             taken[name].append("timed" if running else "before")
             yield torch.zeros(1)
 
-    running = []
+    running, spent = [], count()
 
     def once(work, device):
         running.append(True)
@@ -245,7 +245,7 @@ def test_what_workers_have_made_ahead_is_no_part_of_a_turn(monkeypatch):
     monkeypatch.setattr(bench_resident, "check", lambda batches: "")
     monkeypatch.setattr(bench_resident.timing, "once", once)
     monkeypatch.setattr(bench_resident.processes, "settled", lambda pid, seconds: None)
-    monkeypatch.setattr(bench_resident.processes, "cpu_seconds", lambda pid, n=count(): float(next(n)))
+    monkeypatch.setattr(bench_resident.processes, "cpu_seconds", lambda pid: float(next(spent)))
     bench_resident.measure(1, 3)
     assert taken["ours"] == ["timed"] * 14 and taken["torchvision, 0 workers"] == ["timed"] * 10
     ahead = 3 * bench_resident.AHEAD
