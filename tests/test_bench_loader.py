@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,36 @@ def test_the_resident_side_is_checked_and_a_wrong_one_is_found(monkeypatch):
     assert bench_resident.check(made) == "" or bench_resident.check(made) == ""
     assert "distributed differently" in bench_resident.check(batch * 0.8 for batch in made)
     assert next(made).dtype == torch.float32 and next(made).shape == (128, 1, 28, 28)
+
+
+def test_what_workers_have_made_ahead_is_no_part_of_a_turn(monkeypatch):
+    taken = {"ours": [], "torchvision, 0 workers": [], "torchvision, 3 workers": []}
+
+    def batches(name):
+        while True:
+            taken[name].append("timed" if running else "before")
+            yield torch.zeros(1)
+
+    running, spent = [], count()
+
+    def once(work, device):
+        running.append(True)
+        work()
+        running.pop()
+        return 1.0
+
+    monkeypatch.setattr(bench_resident, "OURS", "ours")
+    monkeypatch.setattr(bench_resident, "TURN", {"ours": 7, "other": 5})
+    monkeypatch.setattr(bench_resident, "sides", lambda workers: {n: lambda n=n: batches(n) for n in taken})
+    monkeypatch.setattr(bench_resident, "check", lambda batches: "")
+    monkeypatch.setattr(bench_resident.timing, "once", once)
+    monkeypatch.setattr(bench_resident.processes, "settled", lambda pid, seconds: None)
+    monkeypatch.setattr(bench_resident.processes, "cpu_seconds", lambda pid: float(next(spent)))
+    bench_resident.measure(1, 3)
+    assert taken["ours"] == ["timed"] * 14 and taken["torchvision, 0 workers"] == ["timed"] * 10
+    ahead = 3 * bench_resident.AHEAD
+    one = ["before"] * (2 * ahead) + ["timed"] * 5
+    assert taken["torchvision, 3 workers"] == one * 2
 
 
 def test_every_side_of_the_small_images_has_its_rows(monkeypatch):

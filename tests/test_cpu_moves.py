@@ -1,5 +1,5 @@
-"""The CPU executor's short cuts: pixels that only move, rectangles that are cut in place, and outputs too large for the
-caches give what the long way gives, to the bit."""
+"""The CPU executor's short cuts: pixels that only move, rectangles that are cut in place, short rows that are taken
+together, and outputs too large for the caches give what the long way gives, to the bit where that is settled."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from compare import changed, compare
 import gpuaug as ga
 from gpuaug import fuse, ir, rng
 from gpuaug.exec import reference
-from gpuaug.exec.cpu import blocks
+from gpuaug.exec.cpu import blocks, walk
 from gpuaug.exec.cpu import executor as cpu
 
 N = 6
@@ -23,6 +23,8 @@ MOVES = {
     "padded crop": (ga.RandomCrop((41, 64), 9, fill=0.3), ga.RandomHorizontalFlip()),
     "turn": (ga.RandomRot90(),),
     "nearest": (ga.Resize((29, 90), interpolation="nearest"),),
+    "turn by degrees": (ga.RandomAffine(90, (0.3, 0.3), (1.0, 2.0), 10, fill=0.3),),
+    "perspective": (ga.RandomPerspective(0.5, 1.0, "nearest"),),
     **{f"pad, {mode}": (ga.Pad((3, 2, 5, 4), 0.3, mode),) for mode in ("constant", "edge", "reflect", "symmetric")},
 }
 
@@ -60,6 +62,27 @@ def test_what_only_moves_is_exact_from_any_memory_to_any(name, channels):
                     compare(got, want, "exact", f"{name} {channels} {dtype} to {end}, {where} to {target}")
                     assert got.is_contiguous(memory_format=target)
     assert name == "nothing" or want.shape != x.shape or changed(want, x.to(want.dtype)) > 0.3, "vacuous"
+
+
+@pytest.mark.parametrize("size", [(28, 28), (47, 33), (2, 1100)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows_that_are_taken_together_are_those_of_the_reference(channels, size):
+    assert (size[0] * size[1] > walk.AT_ONCE) == (size != (28, 28)), "some images take several turns"
+    x = picture(channels, torch.uint8)[..., :1, :1].expand(N, channels, *size).clone()
+    x += torch.arange(x[0].numel(), dtype=torch.uint8).view(x.shape[1:])
+    drawn = [ga.SaltAndPepper(0.3, per_channel=True), ga.GaussianNoise(), ga.RandomErasing(1.0, value="random")]
+    policies = {
+        "map, words": [ga.RandomAffine(90, (0.3, 0.3), fill=0.3), ga.SaltAndPepper(0.3)],
+        "words": [ga.ToDtype(torch.float32, scale=True), *drawn],
+        "statistics": [ga.RandomHorizontalFlip(), ga.RandomAutocontrast(1.0), ga.ColorJitter(0.4, 0.4, 0.4)],
+        "neighbours": [ga.GaussianBlur(3), ga.RandomAdjustSharpness(2.0, 1.0), ga.SaltAndPepper(0.3)],
+    }
+    for name, steps in policies.items():
+        policy = ga.Policy([*steps, ga.ToDtype(torch.float32, scale=True)], seed=6)
+        want = policy(x, ids=IDS, backend="reference")
+        for source in (x, x.contiguous(memory_format=torch.channels_last)):
+            compare(policy(source, ids=IDS, backend="cpu"), want, "colour", f"{name}, {channels} channels of {size}")
+        assert changed(want, x / 255) > 0.2, "vacuous"
 
 
 def test_nan_and_infinity_only_move():

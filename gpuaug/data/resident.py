@@ -157,9 +157,9 @@ class ResidentLoader:
             return [[view.replace(valid=valid) for view in out]]
         if len(steps) == 1:
             return [out.replace(valid=valid)]
-        n, several = self.batch_size, len(steps)
+        several = len(steps)
         parts = [
-            [None] * several if value is None else value.split(n)
+            [None] * several if value is None else value.chunk(several)
             for value in (out.images, out.labels, ids, occurrence, valid)
         ]
         return [Batch(images, own, i, steps[0].epoch, o, valid=v) for images, own, i, o, v in zip(*parts, strict=True)]

@@ -8,19 +8,20 @@ from numba import uint32, uint64
 
 from gpuaug.numba_cache import kernel, njit
 
+_WORD = uint64(0xFFFFFFFF)
+
 
 @njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
     """Four uint32 words of one counter.  All arguments uint32."""
+    # in lanes of 64 bits, whose upper halves nobody reads: a vector multiplies those, and would have to pack and unpack
+    # words of 32 bits in every round
+    c0, c1, c2, c3, k0, k1 = uint64(c0), uint64(c1), uint64(c2), uint64(c3), uint64(k0), uint64(k1)
     for _ in range(10):
-        p0 = uint64(uint32(0xD2511F53)) * uint64(c0)
-        p1 = uint64(uint32(0xCD9E8D57)) * uint64(c2)
-        n0 = uint32(p1 >> uint64(32)) ^ c1 ^ k0
-        n2 = uint32(p0 >> uint64(32)) ^ c3 ^ k1
-        c0, c1, c2, c3 = n0, uint32(p1), n2, uint32(p0)
-        k0 = uint32(k0 + uint32(0x9E3779B9))
-        k1 = uint32(k1 + uint32(0xBB67AE85))
-    return c0, c1, c2, c3
+        p0, p1 = uint64(0xD2511F53) * (c0 & _WORD), uint64(0xCD9E8D57) * (c2 & _WORD)
+        c0, c1, c2, c3 = (p1 >> uint64(32)) ^ c1 ^ k0, p1, (p0 >> uint64(32)) ^ c3 ^ k1, p0
+        k0, k1 = (k0 + uint64(0x9E3779B9)) & _WORD, (k1 + uint64(0xBB67AE85)) & _WORD
+    return uint32(c0), uint32(c1), uint32(c2), uint32(c3)
 
 
 @njit(inline="always")

@@ -47,7 +47,7 @@ from gpuaug.exec.cpu.layout import (
 from gpuaug.exec.cpu.memory import double_field, field, get, put, take_next, words
 from gpuaug.exec.cpu.resample import run_most, taps_most
 from gpuaug.exec.cpu.vectors import BAND, LANES, ROWS, settle_streams
-from gpuaug.exec.cpu.walk import sample
+from gpuaug.exec.cpu.walk import AT_ONCE, sample
 from gpuaug.numba_cache import kernel, njit
 
 _FLOATS, _WIDTH, _COLUMNS, _SOURCE, _TAPS, _BAND = range(6)
@@ -112,12 +112,12 @@ def _take(t, slot, size, count):
 def _lay_out(t, most):
     """Places in one thread's memory, from address 0; gives its size in bytes."""
     c, wide = get(t, m.MOST_CHANNELS), (most[_WIDTH] + LANES) // LANES * LANES
-    taps = most[_TAPS] + 2
-    put(t, m.PITCH, c)
+    # of one row, or of several that are taken at once
+    taps, many = most[_TAPS] + 2, max(wide, AT_ONCE + LANES)
     put(t, m.SCRATCH_LONG, taps)
     size = _take(t, m.BUFFER_A, 0, 4 * c * most[_FLOATS])
     size = _take(t, m.BUFFER_B, size, 4 * c * most[_FLOATS])
-    size = _take(t, m.TILE, size, 4 * ROWS * c * wide)
+    size = _take(t, m.TILE, size, 4 * c * max(ROWS * wide, AT_ONCE) + 64 * c)
     size = _take(t, m.MIDDLE, size, 4 * ROWS * c * most[_COLUMNS])
     size = _take(t, m.WIDE, size, 4 * c * most[_SOURCE])
     size = _take(t, m.RUNS, size, 24 * (wide // BAND))
@@ -125,16 +125,16 @@ def _lay_out(t, most):
     size = _take(t, m.SCRATCH, size, 4 * taps)
     size = _take(t, m.ROW_WEIGHTS, size, 4 * taps)
     size = _take(t, m.ADDRESSES, size, 8 * taps)
-    size = _take(t, m.PX, size, 8 * wide)
-    size = _take(t, m.PY, size, 8 * wide)
-    size = _take(t, m.AT, size, 8 * wide)
-    size = _take(t, m.FX, size, 4 * wide)
-    size = _take(t, m.FY, size, 4 * wide)
-    size = _take(t, m.SHARE, size, 4 * wide)
+    size = _take(t, m.PX, size, 8 * many)
+    size = _take(t, m.PY, size, 8 * many)
+    size = _take(t, m.AT, size, 8 * many)
+    size = _take(t, m.FX, size, 4 * many)
+    size = _take(t, m.FY, size, 4 * many)
+    size = _take(t, m.SHARE, size, 4 * many)
     # four rows of words, each as long as the row of cosines that ends where the sines begin
-    size = _take(t, m.NOISE, size, 16 * wide)
-    size = _take(t, m.COSINE, size, 4 * wide)
-    size = _take(t, m.SINE, size, 4 * wide)
+    size = _take(t, m.NOISE, size, 16 * many)
+    size = _take(t, m.COSINE, size, 4 * many)
+    size = _take(t, m.SINE, size, 4 * many)
     size = _take(t, m.SUM, size, 16)
     size = _take(t, m.LOW, size, 8 * c)
     size = _take(t, m.HIGH, size, 8 * c)

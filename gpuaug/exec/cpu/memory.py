@@ -160,11 +160,11 @@ X0, Y0, X1, Y1, SX0, SY0, SX1, SY1, LX0, LY0, LX1, LY1, LAYOUT, FIRST, LAST, MAP
 # a move at work: the columns of the output that follow one another in the source, where in a row of it the first one
 # is, and bytes from each to the next
 RUN_FIRST, RUN_LAST, RUN_START, RUN_STEP = range(57, 61)
-# numbers of the workspace, and addresses in that of the thread
-PITCH, SCRATCH_LONG = range(61, 63)
-BUFFER_A, BUFFER_B, TILE, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, ROW_WEIGHTS, ADDRESSES, KEY = range(63, 74)
+# a number of the workspace, and addresses in that of the thread
+SCRATCH_LONG = 61
+BUFFER_A, BUFFER_B, TILE, MIDDLE, WIDE, RUNS, WEIGHTS, SCRATCH, ROW_WEIGHTS, ADDRESSES, KEY = range(62, 73)
 PX, PY, AT, FX, FY, SHARE, NOISE, COSINE, SINE, SUM, LOW, HIGH, COUNTS, TABLES, ORDER, STACK, BLURRED, SLOTS = range(
-    74, 92
+    73, 91
 )
 
 

@@ -30,6 +30,16 @@ def row_words(to, stride, w, first, blocks, key, slot):
 
 
 @njit
+def first_words(to, n, first, blocks, key, slot):
+    """The first word alone of n pixels, as uint32 at `to`."""
+    k0, k1, c2, c3 = key[KEY_LOW], key[KEY_HIGH], key[KEY_C2], key[KEY_C3]
+    c1 = uint32(key[KEY_OCCURRENCE] | uint32(slot | (PIXELS << DOMAIN_SHIFT)))
+    out, start, step = words(to, n), uint32(first), uint32(blocks)
+    for x in range(n):
+        out[x] = philox_words(k0, k1, uint32(start + uint32(x) * step), c1, c2, c3)[0]
+
+
+@njit
 def salt_pepper(x, w, word, salt, amount):
     one, zero = float32(1.0), float32(0.0)
     for i in range(w):

@@ -62,6 +62,7 @@ from gpuaug.exec.cpu.memory import (
     SOURCES,
     WEIGHTS,
     WIDTH,
+    bytes_,
     constants_of,
     double_field,
     doubles,
@@ -74,8 +75,12 @@ from gpuaug.exec.cpu.memory import (
     ints_of,
     load_float,
     longs,
+    prefetch,
 )
 from gpuaug.numba_cache import njit
+
+# bytes of a cache line
+_LINE = 64
 
 
 @njit
@@ -106,20 +111,34 @@ def prepare_blur(t, code):
 
 
 @njit
-def produce_row(t, code, row, pitch, y, h, w, c):
-    """Row y of whatever is not a resample."""
+def produce_rows(t, code, to, pitch, y0, count, h, w, c):
+    """Rows y0 to y0 + count - 1 of whatever is not a resample, one after another in planes `pitch` bytes apart."""
     op = field(code, OP)
     if op == WARP:
-        _warp(t, code, row, pitch, y, w, c)
-    elif op == PROJECT:
-        project.project_row(t, code, row, pitch, y, w, c)
-    elif op == SHARPNESS or op == BLUR:
-        _stencil(t, code, row, pitch, y, h, w, c)
-    else:
-        at, step, channel, kind = get(t, ADDRESS) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
-        moves.read_row(at, step, channel, kind, w, c, row, pitch)
-        if op == CUTMIX or op == MIXUP or op == MIX_INSIDE:
+        _warp(t, code, to, pitch, y0, count, w, c)
+        return
+    if op != PROJECT and op != SHARPNESS and op != BLUR:
+        _read(t, to, pitch, y0, count, w, c)
+        if op != CUTMIX and op != MIXUP and op != MIX_INSIDE:
+            return
+    for r in range(count):
+        row, y = to + 4 * r * w, y0 + r
+        if op == PROJECT:
+            project.project_row(t, code, row, pitch, y, w, c)
+        elif op == SHARPNESS or op == BLUR:
+            _stencil(t, code, row, pitch, y, h, w, c)
+        else:
             _mix(t, code, row, pitch, y, w, c)
+
+
+@njit
+def _read(t, to, pitch, y, count, w, c):
+    """Rows of the image as it is."""
+    at, step, channel, kind = get(t, ADDRESS) + y * get(t, ROW), get(t, COLUMN), get(t, CHANNEL), get(t, BYTES)
+    # rows without a gap are one
+    parts, each = (1, count * w) if get(t, ROW) == w * step else (count, w)
+    for r in range(parts):
+        moves.read_row(at + r * get(t, ROW), step, channel, kind, each, c, to + 4 * r * w, pitch)
 
 
 @njit
@@ -154,30 +173,62 @@ def _framed(t):
 
 
 @njit
-def _warp(t, code, row, pitch, y, w, c):
-    image, across, plane = _framed(t)
-    m = doubles(doubles_of(t, code), MATRIX)
+def interpolates(code):
+    """Whether the instruction at `code` is a warp that weighs four pixels."""
+    return field(code, OP) == WARP and not field(code, IS_NEAREST)
+
+
+@njit
+def _warp(t, code, to, pitch, y0, rows, w, c):
+    if interpolates(code):
+        _interpolate(t, code, to, pitch, y0, rows, w, c)
+        return
+    m, n = doubles(doubles_of(t, code), MATRIX), rows * w
     consts, count = constants_of(t, code), field(code, FILLS)
-    px, py, at = doubles(get(t, PX), w), doubles(get(t, PY), w), longs(get(t, AT), w)
-    fx, fy, share = floats(get(t, FX), w), floats(get(t, FY), w), floats(get(t, SHARE), w)
-    h_in, w_in, nearest = get(t, HEIGHT), get(t, WIDTH), field(code, IS_NEAREST)
-    warp.positions(m, y, w, px, py)
-    if nearest:
-        warp.nearest_taps(w, h_in, w_in, across, px, py, at, share)
-    else:
-        warp.bilinear_taps(w, h_in, w_in, across, px, py, at, fx, fy, share)
+    at, share, picked = longs(get(t, AT), n), floats(get(t, SHARE), n), bytes_(get(t, FX), n)
+    for r in range(rows):
+        here, there = longs(get(t, AT) + 8 * r * w, w), floats(get(t, SHARE) + 4 * r * w, w)
+        h_in, w_in, row, column = get(t, HEIGHT), get(t, WIDTH), get(t, ROW), get(t, COLUMN)
+        warp.nearest_places(m, y0 + r, _vectors(w), h_in, w_in, row, column, here, there)
     for k in range(c):
-        to = floats(row + k * pitch, w)
-        if nearest:
-            warp.nearest_row(image, k * plane, w, at, to)
-        else:
-            warp.bilinear_row(image, k * plane, across, w, at, fx, fy, to)
+        fill = float_field(consts, min(k, count - 1)) if count else float32(0.0)
+        image = get(t, ADDRESS) + k * get(t, CHANNEL)
+        warp.nearest_pixels(image, get(t, BYTES), n, at, share, fill, picked, floats(to + k * pitch, n))
+
+
+@njit
+def fetch(t, c):
+    """Ask for all of the image, of which a map reads the pixels in no order that the machine foresees."""
+    wide, planes = get(t, WIDTH) * get(t, COLUMN), c if get(t, CHANNEL) > get(t, COLUMN) else 1
+    for k in range(planes):
+        for y in range(get(t, HEIGHT)):
+            at = get(t, ADDRESS) + k * get(t, CHANNEL) + y * get(t, ROW)
+            for x in range(0, wide, _LINE):
+                prefetch(at + x)
+
+
+@njit
+def _vectors(w):
+    """A row's length in whole vectors: the row that follows is written over what is too much."""
+    return (w + 7) // 8 * 8
+
+
+@njit
+def _interpolate(t, code, to, pitch, y0, rows, w, c):
+    m, n = doubles(doubles_of(t, code), MATRIX), rows * w
+    consts, count = constants_of(t, code), field(code, FILLS)
+    px, py, at = doubles(get(t, PX), n), doubles(get(t, PY), n), longs(get(t, AT), n)
+    fx, fy, share = floats(get(t, FX), n), floats(get(t, FY), n), floats(get(t, SHARE), n)
+    image, across, plane = _framed(t)
+    for r in range(rows):
+        there = 8 * r * w
+        warp.positions(m, y0 + r, _vectors(w), doubles(get(t, PX) + there, w), doubles(get(t, PY) + there, w))
+    warp.bilinear_taps(n, get(t, HEIGHT), get(t, WIDTH), across, px, py, at, fx, fy, share)
+    for k in range(c):
+        out = floats(to + k * pitch, n)
+        warp.bilinear_row(image, k * plane, across, n, at, fx, fy, out)
         if count:
-            fill = float_field(consts, min(k, count - 1))
-            if nearest:
-                warp.nearest_fill(to, share, w, fill)
-            else:
-                warp.bilinear_fill(to, share, w, fill)
+            warp.bilinear_fill(out, share, n, float_field(consts, min(k, count - 1)))
 
 
 @njit

@@ -1,5 +1,6 @@
-"""One stage on one row, by its instruction; and the statistics that stages read.  A row: `c` planes of floats, `pitch`
-bytes apart."""
+"""One stage on rows that follow one another, by its instruction; and the statistics that stages read.
+
+A row: `c` planes of floats, `pitch` bytes apart."""
 
 from gpuaug_kernels.codes import (
     ADD_BELOW,
@@ -58,10 +59,10 @@ _TABLE, _COUNTS = 256 * 4, 512 * 8
 
 
 @njit
-def apply(t, code, row, pitch, c, y, w):
-    """Run the stage at `code` on a row; gives the channels after it."""
+def apply(t, code, row, pitch, c, y, width, rows):
+    """Run the stage at `code` on rows from y on; gives the channels after it."""
     op = field(code, OP)
-    values = floats_of(t, code)
+    values, w = floats_of(t, code), rows * width
     x = floats(row, w)
     if op == AFFINE:
         biases = second_floats_of(t, code)
@@ -90,7 +91,10 @@ def apply(t, code, row, pitch, c, y, w):
     elif op == PERMUTE:
         _permute(row, pitch, c, w, ints_of(t, code))
     elif op == SALT_PEPPER or op == GAUSSIAN or op == ERASE:
-        _drawn(t, code, row, pitch, c, y, w)
+        # a box begins anew in every row
+        parts, each = (rows, 1) if op == ERASE else (1, rows)
+        for r in range(parts):
+            _drawn(t, code, row + 4 * r * width, pitch, c, y + r, width, each)
     else:
         for k in range(c):
             _look_up(t, op, code, floats(row + k * pitch, w), k, w)
@@ -134,11 +138,11 @@ def _look_up(t, op, code, x, k, w):
 
 
 @njit
-def _drawn(t, code, row, pitch, c, y, w):
+def _drawn(t, code, row, pitch, c, y, w, rows):
     """The stages that take a word per pixel: salt and pepper, Gaussian noise, and an erased box that may be random."""
     op, count = field(code, OP), field(code, COUNT)
     values, second = floats_of(t, code), second_floats_of(t, code)
-    first, last, random = int64(0), w, True
+    first, last, random = int64(0), rows * w, True
     if op == ERASE:
         box = ints_of(t, code)
         first, last, random = min(max(field(box, LEFT), 0), w), min(max(field(box, RIGHT), 0), w), False
@@ -152,8 +156,11 @@ def _drawn(t, code, row, pitch, c, y, w):
     for k in range(c):
         # one word of the first channel serves all, unless each has its own
         if random and k % 4 == 0 and (k == 0 or op != SALT_PEPPER or flag):
-            key = words(get(t, KEY), KEY_LENGTH)
-            noise.row_words(drawn, stride, many, (y * w + first) * blocks + k // 4, blocks, key, field(code, SLOT))
+            key, counter, slot = words(get(t, KEY), KEY_LENGTH), (y * w + first) * blocks + k // 4, field(code, SLOT)
+            if op == SALT_PEPPER and (c == 1 or not flag):
+                noise.first_words(drawn, many, counter, blocks, key, slot)
+            else:
+                noise.row_words(drawn, stride, many, counter, blocks, key, slot)
         if random and k % 2 == 0 and op != SALT_PEPPER:
             noise.normals(
                 words(drawn + (k % 4) * stride, many), words(drawn + (k % 4 + 1) * stride, many), many, cosine, sine

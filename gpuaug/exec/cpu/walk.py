@@ -36,7 +36,6 @@ from gpuaug.exec.cpu.memory import (
     HEIGHT,
     INT_ROW,
     ORDER,
-    PITCH,
     ROW,
     SOURCE_KIND,
     SOURCE_ROW,
@@ -65,6 +64,8 @@ from gpuaug.exec.cpu.vectors import LANES, ROWS, stream
 from gpuaug.numba_cache import njit
 
 NOWHERE, IMAGE, OUT = 0, 1, 2
+# pixels of short rows that stages take at once: what a call costs, and what is left over of vectors, is shared by them
+AT_ONCE = 1024
 _LINE = 64
 _INSTRUCTION = 8 * LENGTH
 
@@ -134,8 +135,8 @@ def sample(t, n):
         producer, copies, turned = none, False, False
         if _produces(op):
             ready = False
-            # a warp or stencil reads an image in a frame of zeros
-            copies = (op == WARP or op == SHARPNESS or op == BLUR) and get(t, BUFFER) == 0
+            # what weighs neighbours reads an image in a frame of zeros
+            copies = (produce.interpolates(order[i]) or op == SHARPNESS or op == BLUR) and get(t, BUFFER) == 0
             if not copies:
                 producer = order[i]
                 turned = op == RESAMPLE and produce.is_turned(t, producer)
@@ -191,13 +192,17 @@ def _move(t, n, order, m):
 
 @njit
 def _render(t, n, producer, local, i, j, to, following, c_in, turned):
-    """Every row: produce, run the stages order[i .. j), gather the next statistic, write.  Gives the channels after
-    it."""
+    """Every row, some at a time: produce, run the stages order[i .. j), gather the next statistic, write.  Gives the
+    channels after it."""
     h, w = produce.size(t, producer)
-    order = longs(get(t, ORDER), 1 << 40)
-    tile, pitch = get(t, TILE), 4 * ((w + 15) // 16 * 16)
-    down = pitch * get(t, PITCH)
+    order, tile = longs(get(t, ORDER), 1 << 40), get(t, TILE)
     resamples, counts = field(producer, OP) == RESAMPLE, stages.is_statistic(following)
+    # banded products fill whole vectors; other rows follow one another, as many as stages take at once
+    banded = resamples and not field(producer, IS_COPY)
+    down, rows = (4 * ((w + 15) // 16 * 16), int64(ROWS)) if banded else (4 * w, max(AT_ONCE // w, 1))
+    pitch = (rows * down + _LINE) // _LINE * _LINE
+    joined = down == 4 * w and (rows == 1 or rows * w <= AT_ONCE)
+    whole = joined and get(t, TARGET_ROW) == w * get(t, TARGET_COLUMN)
     # rows that only see themselves stay where they are; others go to the other buffer
     which = max(get(t, BUFFER), 1) if local else 3 - max(get(t, BUFFER), 1) if get(t, BUFFER) else int64(1)
     # a turned resample is made before its turn: its rows become columns
@@ -207,24 +212,32 @@ def _render(t, n, producer, local, i, j, to, following, c_in, turned):
         resize.prepare(t, producer, c_in)
     elif field(producer, OP) == BLUR:
         produce.prepare_blur(t, producer)
+    elif field(producer, OP) == WARP and get(t, BUFFER) == 0:
+        produce.fetch(t, c_in)
     c = c_in
-    for y in range(h):
-        row = tile + (y % ROWS) * down if resamples else tile
-        if not resamples:
-            produce.produce_row(t, producer, row, pitch, y, h, w, c_in)
-        elif y % ROWS == 0:
-            resize.resample_rows(t, producer, tile, pitch, down, y, min(ROWS, h - y), w, c_in)
-        c = c_in
-        for k in range(i, j):
-            c = stages.apply(t, order[k], row, pitch, c, y, w)
+    for y in range(0, h, rows):
+        count = min(rows, h - y)
+        if resamples:
+            resize.resample_rows(t, producer, tile, pitch, down, y, count, w, c_in)
+        else:
+            produce.produce_rows(t, producer, tile, pitch, y, count, h, w, c_in)
+        parts, each = (1, count) if joined else (count, 1)
+        for r in range(parts):
+            c = c_in
+            for k in range(i, j):
+                c = stages.apply(t, order[k], tile + r * down, pitch, c, y + r, w, each)
         if counts:
             if y == 0:
                 stages.clear(t, following, c)
-            stages.gather(t, following, row, pitch, c, w)
+            for r in range(count):
+                stages.gather(t, following, tile + r * down, pitch, c, w)
+        parts, each = (1, count) if whole else (count, 1)
         if to == OUT:
-            _write_out(t, n, row, pitch, c, y, w)
+            for r in range(parts):
+                _write_out(t, n, tile + r * down, pitch, c, y + r, w * each)
         elif to == IMAGE:
-            _write_image(image, oh, ow, turned, row, pitch, c, y, w)
+            for r in range(count):
+                _write_image(image, oh, ow, turned, tile + r * down, pitch, c, y + r, w)
     if counts:
         stages.conclude(t, following, c, h * w)
     if to == IMAGE:
@@ -275,7 +288,7 @@ def _zero_frame(image, channels, h, w):
 
 @njit
 def _write_out(t, n, row, pitch, c, y, w):
-    """A row to the output: planes or interleaved pixels, float32 or bytes."""
+    """The w pixels from row y of the output on: planes or interleaved pixels, float32 or bytes."""
     at = get(t, TARGET) + n * get(t, TARGET_SAMPLE) + y * get(t, TARGET_ROW)
     channel, step = get(t, TARGET_CHANNEL), get(t, TARGET_COLUMN)
     kind = get(t, TARGET_KIND)

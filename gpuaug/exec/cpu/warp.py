@@ -1,13 +1,15 @@
-"""Rows of a projective map, and of the 3x3 and Gaussian stencils, from an image in a frame of zeros.
+"""Rows of a projective map, and of the 3x3 and Gaussian stencils, from an image in a frame of zeros; of a map to the
+nearest pixels from any image.
 
-The image is planes of float32, `pitch` floats a row, the plane of a channel at `plane`; one pixel to the left and above
-and two to the right and below are zero, so that a tap beside the image needs no test."""
+The image in its frame is planes of float32, `pitch` floats a row, the plane of a channel at `plane`; one pixel to the
+left and above and two to the right and below are zero, so that a tap beside the image needs no test."""
 
 import numpy as np
 from gpuaug_kernels.codes import NOTHING
 from numba import float32, int32, int64, uint64
 
-from gpuaug.exec.cpu.memory import floats, store_long
+from gpuaug.exec.cpu.memory import floats, load_byte, load_float, store_long
+from gpuaug.exec.cpu.points import unit
 from gpuaug.exec.cpu.resample import weigh_rows
 from gpuaug.numba_cache import njit
 
@@ -15,11 +17,16 @@ _0, _1 = float32(0.0), float32(1.0)
 _LARGEST = float32(3.4e38)
 
 
+@njit(inline="always")
+def _is_affine(m):
+    return m[6] == 0.0 and m[7] == 0.0 and m[8] == 1.0
+
+
 @njit
 def positions(m, y, w, px, py):
     """Input positions of output row y in float64, in the reference's order of operations.  m: 9 numbers"""
     bx, by, bz = m[1] * y, m[4] * y, m[7] * y
-    if m[6] == 0.0 and m[7] == 0.0 and m[8] == 1.0:
+    if _is_affine(m):
         for x in range(w):
             px[x], py[x] = m[0] * x + bx + m[2], m[3] * x + by + m[5]
         return
@@ -42,14 +49,28 @@ def _on_pixel(p):
     return whole if abs(p - whole) < NOTHING else p
 
 
+@njit(inline="always")
+def _nearest(px, py, right, low, down, along):
+    """(place, 1) of the pixel nearest to a position, (0, 0) where it is outside."""
+    ix, iy = np.rint(px), np.rint(py)
+    inside = (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low)
+    # an integer all along: float64 holds it, and has the faster product
+    return int64(iy * down + ix * along if inside else 0.0), _1 if inside else _0
+
+
 @njit
-def nearest_taps(w, h, w_in, pitch, px, py, at, share):
-    """Where the nearest pixel is, half to even, and whether it is inside."""
-    right, low = float(w_in), float(h)
+def nearest_places(m, y, w, image_h, image_w, row, column, at, share):
+    """Where the nearest pixels of output row y are, half to even, in bytes from the first one of the image, and whether
+    they are inside: 0 and 0 where they are not.  m: 9 numbers, in the order of operations of `positions`"""
+    right, low, down, along = float(image_w), float(image_h), float(row), float(column)
+    bx, by, bz = m[1] * y, m[4] * y, m[7] * y
+    if _is_affine(m):
+        for x in range(w):
+            at[x], share[x] = _nearest(m[0] * x + bx + m[2], m[3] * x + by + m[5], right, low, down, along)
+        return
     for x in range(w):
-        ix, iy = np.rint(_inside(px[x], right)), np.rint(_inside(py[x], low))
-        at[x] = (int64(iy) + 1) * pitch + int64(ix) + 1
-        share[x] = _1 if (ix >= 0.0) & (ix < right) & (iy >= 0.0) & (iy < low) else _0
+        z = m[6] * x + bz + m[8]
+        at[x], share[x] = _nearest((m[0] * x + bx + m[2]) / z, (m[3] * x + by + m[5]) / z, right, low, down, along)
 
 
 @njit
@@ -67,9 +88,21 @@ def bilinear_taps(w, h, w_in, pitch, px, py, at, fx, fy, share):
 
 
 @njit
-def nearest_row(image, plane, w, at, to):
-    for x in range(w):
-        to[x] = image[uint64(plane + at[x])]
+def nearest_pixels(image, kind, n, at, share, fill, picked, to):
+    """The pixels of one channel at places that are inside, and the fill elsewhere.
+
+    image: an address; kind 1: bytes, 0: floats; picked: [n] bytes to work with"""
+    # loads in a loop without anything that a vector does: LLVM would take them apart to fill it
+    if kind:
+        for x in range(n):
+            picked[x] = load_byte(image + at[x])
+        for x in range(n):
+            to[x] = unit(picked[x]) if share[x] > _0 else fill
+    else:
+        for x in range(n):
+            to[x] = load_float(image + at[x])
+        for x in range(n):
+            to[x] = to[x] if share[x] > _0 else fill
 
 
 @njit
@@ -100,12 +133,6 @@ def _between(a, b, share):
     if abs(value) <= _LARGEST:
         return value
     return a if share == _0 else a * (_1 - share) + b * share
-
-
-@njit
-def nearest_fill(to, share, w, fill):
-    for x in range(w):
-        to[x] = to[x] if share[x] > _0 else fill
 
 
 @njit
