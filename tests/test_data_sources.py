@@ -388,7 +388,7 @@ def test_a_source_stays_as_it_is():
         ([("a.jpg", 0), ("b.jpg",)], r"must be \(path, label\), got \('b.jpg',\) at 1"),
         ([("a.jpg", 0), ("b.jpg", "dog")], "labels must all be integers, all strings"),
         ([("a.jpg", None), ("b.jpg", None)], "labels must all be integers, all strings"),
-        ([("a.jpg", [0.5]), ("b.jpg", [0.5, 0.5])], "rows of floats of one length"),
+        ([("a.jpg", [0.5]), ("b.jpg", [0.5, 0.5])], "rows of numbers of one length"),
         ({1: (JPEG, 0)}, "the keys of a mapping must be strings"),
         (Plain([]), "the Plain is empty"),
         ("shards.tar.gz", "is compressed"),

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import torch
 
 from gpuaug.data.source import Source
 from gpuaug.data.sources_dataset import DatasetSource, HuggingFaceSource
@@ -44,18 +45,27 @@ def as_source(
 
     storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All
     else raises ValueError or TypeError."""
+    if not isinstance(storage, Storage | None):
+        raise TypeError(f"storage must be a gpuaug.data.Storage, or None, got {type(storage).__name__}")
+    if columns is not None and not (
+        isinstance(columns, (tuple, list)) and len(columns) == 2 and all(isinstance(c, str) for c in columns)
+    ):
+        raise ValueError(f"columns must be two names, of the images and of the labels, got {columns!r}")
     if isinstance(what, Source):
         return what
     storage = Storage() if storage is None else storage
     if isinstance(what, (str, PurePath)):
-        return _path(os.fspath(what), storage, columns or ("path", "label"), label, allow_empty)
+        return _path(os.fspath(what), storage, columns, label, allow_empty)
+    if isinstance(what, np.ndarray) and what.dtype.kind in "UO" and what.ndim in (1, 2):
+        # paths, or rows of (path, label)
+        what = what.tolist()
     if isinstance(what, (list, tuple)):
         if what and all(isinstance(w, (str, PurePath)) and ".tar" in os.fspath(w) for w in what):
             return TarSource(shards([os.fspath(w) for w in what], storage), storage, label)
         if (
             not what
             or isinstance(what[0], (str, PurePath))
-            or (isinstance(what[0], (tuple, list)) and isinstance(what[0][0], (str, PurePath)))
+            or (isinstance(what[0], (tuple, list)) and isinstance(next(iter(what[0]), ""), (str, PurePath)))
         ):
             return pairs(what, storage, root)
         return DatasetSource(what)
@@ -69,16 +79,23 @@ def as_source(
     if _plain_folder(what):
         names = [os.path.relpath(path, what.root).replace(os.sep, "/") for path, _ in what.samples]
         return FileSource(names, np.array(what.targets, np.int64), tuple(what.classes), storage, os.fspath(what.root))
-    if isinstance(what, Mapping) or (hasattr(what, "__getitem__") and hasattr(what, "__len__")):
+    if hasattr(what, "iloc"):
+        raise TypeError(
+            f"samples are not read from a {type(what).__name__}; pass list(zip(table['path'], table['label'])), or "
+            "write it as .csv or .parquet"
+        )
+    # torch's IterableDataset inherits a __getitem__ that only raises
+    by_number = hasattr(what, "__getitem__") and not isinstance(what, torch.utils.data.IterableDataset | bytes)
+    if isinstance(what, Mapping) or (by_number and hasattr(what, "__len__")):
         return DatasetSource(what)
-    if hasattr(what, "__iter__"):
+    if hasattr(what, "__iter__") and not isinstance(what, bytes):
         raise TypeError(
             f"samples are read by their number, and a {type(what).__name__} can only be run through; pass {TAKEN}"
         )
     raise TypeError(f"samples can't be read from a {type(what).__name__}; pass {TAKEN}")
 
 
-def _path(path: str, storage: Storage, columns: tuple[str, str], label: str | None, allow_empty: bool) -> Source:
+def _path(path: str, storage: Storage, columns: tuple[str, str] | None, label: str | None, allow_empty: bool) -> Source:
     lower = path.lower()
     if storage.is_local(path) and (lower.endswith(".npy") or is_prepared(plain(path))):
         return PreparedSource(plain(path))
