@@ -37,6 +37,8 @@ def test_labels_of_a_table_are_what_they_say(tmp_path, text, labels, classes):
     source = as_source(tmp_path / "list.csv")
     assert source.labels.tolist() == labels and source.classes == classes
     assert [source.key(i) for i in range(2)] == ["a", "b"]
+    path = next(name for name in text.splitlines()[0].split(",") if name.lower() == "path")
+    assert as_source(tmp_path / "list.csv", columns=(path, None)).labels is None
 
 
 @pytest.mark.parametrize(

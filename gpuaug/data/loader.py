@@ -117,7 +117,8 @@ class Loader:
                     decoder,
                     self.num_threads,
                     self.max_pixels,
-                    policy,
+                    # one that says no windows is called here alone, and need not be sent
+                    policy if self._maker.windows is not None else None,
                     self.device,
                     on_error,
                     target_transform,

@@ -215,7 +215,8 @@ class ResidentLoader:
         """Give the memory back.  Batches that were delivered stay."""
         self._closed = True
         self._images, self._labels = self._images[:0].clone(), None
-        del self.source
+        # what it was is still known, for a state
+        self.source.images = self.source.images[:0].clone()
 
     def __enter__(self) -> "ResidentLoader":
         return self

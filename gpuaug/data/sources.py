@@ -26,7 +26,7 @@ def as_source(
     what: Any,
     storage: Storage | None = None,
     *,
-    columns: tuple[str, str] | None = None,
+    columns: tuple[str, str | None] | None = None,
     label: str | None = None,
     root: str = "",
     allow_empty: bool = False,
@@ -48,9 +48,12 @@ def as_source(
     if not isinstance(storage, Storage | None):
         raise TypeError(f"storage must be a gpuaug.data.Storage, or None, got {type(storage).__name__}")
     if columns is not None and not (
-        isinstance(columns, (tuple, list)) and len(columns) == 2 and all(isinstance(c, str) for c in columns)
+        isinstance(columns, (tuple, list))
+        and len(columns) == 2
+        and isinstance(columns[0], str)
+        and isinstance(columns[1], str | None)
     ):
-        raise ValueError(f"columns must be two names, of the images and of the labels, got {columns!r}")
+        raise ValueError(f"columns must be two names, of the images and of the labels (or None), got {columns!r}")
     if isinstance(what, Source):
         return what
     storage = Storage() if storage is None else storage
@@ -95,7 +98,9 @@ def as_source(
     raise TypeError(f"samples can't be read from a {type(what).__name__}; pass {TAKEN}")
 
 
-def _path(path: str, storage: Storage, columns: tuple[str, str] | None, label: str | None, allow_empty: bool) -> Source:
+def _path(
+    path: str, storage: Storage, columns: tuple[str, str | None] | None, label: str | None, allow_empty: bool
+) -> Source:
     lower = path.lower()
     if storage.is_local(path) and (lower.endswith(".npy") or is_prepared(plain(path))):
         return PreparedSource(plain(path))

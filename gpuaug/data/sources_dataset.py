@@ -22,6 +22,16 @@ class Locked(Source):
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._read_bytes = self._reads = 0
+
+    def _counted(self, items: Sequence[Item]) -> None:
+        """Samples were read: encoded ones count with their bytes."""
+        sizes = [len(i) for i in items if not isinstance(i, Tensor | Exception)]
+        with self._lock:
+            self._read_bytes, self._reads = self._read_bytes + sum(sizes), self._reads + len(items)
+
+    def stats(self) -> dict[str, int]:
+        return {"bytes_read": self._read_bytes, "reads": self._reads, "tried_again": 0}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_lock"}
@@ -84,6 +94,7 @@ class DatasetSource(Locked):
             except Exception as error:
                 items.append(Unreadable(f"{type(error).__name__}: {reason(error)}"))
                 targets.append(None)
+        self._counted(items)
         return items, None if all(target is None for target in targets) else targets
 
     @cached_property
@@ -184,7 +195,12 @@ class HuggingFaceSource(Locked):
         far = [k for k, cell in enumerate(cells) if items[k] is None and cell is not None and cell.get("path")]
         for k, data in zip(far, self._storage.read([Span(cells[k]["path"]) for k in far]), strict=True):
             items[k] = data
-        return [Unreadable("the data set holds neither bytes nor a path") if item is None else item for item in items]
+        items = [Unreadable("the data set holds neither bytes nor a path") if item is None else item for item in items]
+        self._counted(items)
+        return items
+
+    def stats(self) -> dict[str, int]:
+        return {**super().stats(), "tried_again": self._storage.tried_again}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -225,6 +241,7 @@ def _one(asked: str | None, found: list[str], features: Mapping[str, Any], what:
     if len(found) != 1:
         raise ValueError(
             f"the data set has {len(found)} columns that may be the {what} "
-            f"({', '.join(found) or ', '.join(features)}); pass {what}="
+            f"({', '.join(found) or ', '.join(features)}); name both with "
+            "gpuaug.data.as_source(..., columns=(..., ...))"
         )
     return found[0]

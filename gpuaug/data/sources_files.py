@@ -198,9 +198,9 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
     return FileSource([os.fspath(row[0]) for row in rows], labels, classes, storage, root)
 
 
-def table(path: str, storage: Storage, columns: tuple[str, str] | None = None) -> FileSource:
+def table(path: str, storage: Storage, columns: tuple[str, str | None] | None = None) -> FileSource:
     """A CSV file with a head line, or a Parquet file: one column of paths, relative to the table's folder, and one of
-    labels; None: "path", and "label" if it is there."""
+    labels, or none; None: "path", and "label" if it is there."""
     read = _parquet if path.lower().endswith(".parquet") else _csv
     names, labels = read(path, storage, columns or ("path", "label"), columns is not None)
     if not names:
@@ -231,10 +231,13 @@ def _bytes(path: str, storage: Storage) -> bytes:
     return bytes(data)
 
 
-def _found(path: str, columns: tuple[str, str], there: Sequence[str], both: bool) -> tuple[int, int | None]:
+def _found(path: str, columns: tuple[str, str | None], there: Sequence[str], both: bool) -> tuple[int, int | None]:
     """Which columns hold paths and labels; a name in other cases will do where none has it as it is."""
     found: list[int | None] = []
     for column in columns:
+        if column is None:
+            found.append(None)
+            continue
         alike = [k for k, name in enumerate(there) if name == column]
         alike = alike or [k for k, name in enumerate(there) if name.casefold() == column.casefold()]
         if len(alike) > 1:
@@ -249,7 +252,9 @@ def _found(path: str, columns: tuple[str, str], there: Sequence[str], both: bool
     return found[0], found[1]
 
 
-def _csv(path: str, storage: Storage, columns: tuple[str, str], both: bool) -> tuple[list[str], list[Any] | None]:
+def _csv(
+    path: str, storage: Storage, columns: tuple[str, str | None], both: bool
+) -> tuple[list[str], list[Any] | None]:
     """both: a column of labels must be there too."""
     try:
         text = io.StringIO(_bytes(path, storage).decode("utf-8-sig"), newline="")
@@ -267,7 +272,9 @@ def _csv(path: str, storage: Storage, columns: tuple[str, str], both: bool) -> t
     return names, None if at[1] is None else as_numbers([row[at[1]].strip() for row in rows])
 
 
-def _parquet(path: str, storage: Storage, columns: tuple[str, str], both: bool) -> tuple[list[str], list[Any] | None]:
+def _parquet(
+    path: str, storage: Storage, columns: tuple[str, str | None], both: bool
+) -> tuple[list[str], list[Any] | None]:
     """As `_csv`."""
     try:
         import pyarrow

@@ -21,7 +21,7 @@ _NONE = {"boxes": (0, 4), "keypoints": (0, 2), "box_valid": (0,), "visible": (0,
 
 
 def as_targets(
-    targets: Any, transform: Callable[[Any], Any] | None = None, named: Callable[[int], str] = "target {}".format
+    targets: Any, transform: Callable[[Any], Any] | None = None, named: Callable[[int], str] = "sample {}".format
 ) -> Any:
     """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample; of
     dicts by the names of a Batch's fields, such as "labels" or "boxes", each field so; what holds for a whole batch,
