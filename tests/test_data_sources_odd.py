@@ -123,6 +123,25 @@ def test_what_only_looks_like_a_source_is_refused_in_words(what, words):
         as_source(what)
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("list.csv", {"label": "kind"}),
+        ("list.csv", {"root": "/elsewhere"}),
+        ("x.tar", {"columns": ("path", "label")}),
+        (".", {"label": "cls"}),
+        (["a"], {"allow_empty": True}),
+        ([(JPEG, 0)], {"columns": ("path", "label")}),
+        ({"a": JPEG}, {"root": "/elsewhere"}),
+    ],
+)
+def test_an_option_that_nothing_would_use_is_refused(tmp_path, name, option):
+    (tmp_path / "list.csv").write_text("path,label\na,1\n")
+    what = tmp_path / name if isinstance(name, str) else name
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* is for .*, and this is .*; leave it out"):
+        as_source(what, **option)
+
+
 def test_a_storage_is_a_storage():
     with pytest.raises(TypeError, match="storage must be a"):
         Loader(["a"], storage="cache")

@@ -175,7 +175,8 @@ class Loader:
             raise RuntimeError("this loader is closed; make another")
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin with this epoch.  The epoch of a loaded state goes on from where it stood."""
+        """Let the next iteration begin with this epoch.  The epoch of a loaded state goes on from where it stood.  With
+        epochs=k an iteration ends with the epoch before the next multiple of k, wherever it begins."""
         self._cursor.set_epoch(epoch)
 
     # ---- going on

@@ -57,20 +57,24 @@ def as_source(
     if isinstance(what, Source):
         return what
     storage = Storage() if storage is None else storage
+    given = {"columns": columns, "label": label, "root": root or None, "allow_empty": allow_empty or None}
     if isinstance(what, (str, PurePath)):
-        return _path(os.fspath(what), storage, columns, label, allow_empty)
+        return _path(os.fspath(what), storage, columns, label, allow_empty, given)
     if isinstance(what, np.ndarray) and what.dtype.kind in "UO" and what.ndim in (1, 2):
         # paths, or rows of (path, label)
         what = what.tolist()
     if isinstance(what, (list, tuple)):
         if what and all(isinstance(w, (str, PurePath)) and ".tar" in os.fspath(w) for w in what):
+            _used("tar shards", given, "label")
             return TarSource(shards([os.fspath(w) for w in what], storage), storage, label)
         if (
             not what
             or isinstance(what[0], (str, PurePath))
             or (isinstance(what[0], (tuple, list)) and isinstance(next(iter(what[0]), ""), (str, PurePath)))
         ):
+            _used("a list", given, "root")
             return pairs(what, storage, root)
+        _used("a list of samples", given)
         return DatasetSource(what)
     if isinstance(what, Mapping) and any(hasattr(part, "cast_column") for part in what.values()):
         raise ValueError(
@@ -78,8 +82,10 @@ def as_source(
             f"what[{next(iter(what))!r}]"
         )
     if hasattr(what, "features") and hasattr(what, "cast_column") and hasattr(what, "__getitem__"):
+        _used("a Hugging Face data set", given, *(("columns",) if columns else ("label",)))
         return HuggingFaceSource(what, storage, *(columns or (None, label)))
     if _plain_folder(what):
+        _used("an ImageFolder", given)
         names = [os.path.relpath(path, what.root).replace(os.sep, "/") for path, _ in what.samples]
         return FileSource(names, np.array(what.targets, np.int64), tuple(what.classes), storage, os.fspath(what.root))
     if hasattr(what, "iloc"):
@@ -90,6 +96,7 @@ def as_source(
     # torch's IterableDataset inherits a __getitem__ that only raises
     by_number = hasattr(what, "__getitem__") and not isinstance(what, torch.utils.data.IterableDataset | bytes)
     if isinstance(what, Mapping) or (by_number and hasattr(what, "__len__")):
+        _used(f"a {type(what).__name__}", given)
         return DatasetSource(what)
     if hasattr(what, "__iter__") and not isinstance(what, bytes):
         raise TypeError(
@@ -98,20 +105,43 @@ def as_source(
     raise TypeError(f"samples can't be read from a {type(what).__name__}; pass {TAKEN}")
 
 
+# what takes the options of `as_source`
+_FOR = {
+    "columns": "tables and Hugging Face data sets",
+    "label": "tar shards, and Hugging Face data sets without columns=",
+    "root": "lists of paths",
+    "allow_empty": "class folders",
+}
+
+
+def _used(what: str, given: Mapping[str, Any], *names: str) -> None:
+    """Refuse options that would be used by nothing."""
+    for name, value in given.items():
+        if value is not None and name not in names:
+            raise ValueError(f"{name}={value!r} is for {_FOR[name]}, and this is {what}; leave it out")
+
+
 def _path(
-    path: str, storage: Storage, columns: tuple[str, str | None] | None, label: str | None, allow_empty: bool
+    path: str,
+    storage: Storage,
+    columns: tuple[str, str | None] | None,
+    label: str | None,
+    allow_empty: bool,
+    given: Mapping[str, Any],
 ) -> Source:
     lower = path.lower()
     if storage.is_local(path) and (lower.endswith(".npy") or is_prepared(plain(path))):
+        _used("prepared already", given)
         return PreparedSource(plain(path))
     if storage.is_local(path) and begun(plain(path)):
         raise ValueError(f"{path} was begun by gpuaug prepare and is not whole; run the same command again: it goes on")
     if lower.endswith((".csv", ".tsv", ".parquet")):
+        _used("a table", given, "columns")
         return table(path, storage, columns)
-    if ".tar" in lower or lower.endswith(".tgz") or path.startswith("pipe:"):
+    if ".tar" in lower or lower.endswith(".tgz") or path.startswith("pipe:") or _only_tars(path, storage):
+        _used("tar shards", given, "label")
         return TarSource(shards(path, storage), storage, label)
-    if _only_tars(path, storage):
-        return TarSource(shards(path, storage), storage, label)
+    _used("a folder of images", given, "allow_empty")
     return folder(path, storage, allow_empty)
 
 
