@@ -4,7 +4,7 @@ has given away."""
 import os
 import weakref
 from collections.abc import Iterator
-from threading import Lock
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
@@ -57,7 +57,7 @@ class Batches(Iterator[Any]):
         self._number, self._pid = 0, os.getpid()
         self._over = False
         # threads that share an iteration take a batch each
-        self._turn = Lock()
+        self._turn = RLock()
 
     def __next__(self) -> Batch | list[Batch]:
         self._loader.check()

@@ -33,16 +33,21 @@ def as_source(
 ) -> Source:
     """The source that something is.
 
-    | `what` | is read as | |---|---| | a folder, local or s3://, gs://, memory:// | class folders, in the order of
-    torchvision's ImageFolder; images alone: no labels; tars alone: shards |
+    | `what` | is read as |
+    |---|---|
+    | a folder, local or s3://, gs://, memory:// | class folders, in the order of torchvision's ImageFolder |
+    | a folder of images alone | images without labels |
+    | a folder of tars alone | shards |
     | what `gpuaug prepare` wrote: a folder, or a .npy | images decoded before |
-    | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels (`columns`, ("path", "label") by
-    default) | | a list of (path, label), or of paths | files, relative to `root` | | a path with .tar, {000..127} or *,
-    or a list of such | WebDataset shards; `label` names the member or "json:NAME" | | a Hugging Face
-    data set | its column of images, encoded, and of class labels (`columns`) | | torchvision's ImageFolder without
-    transforms | its files | | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image,
-    target) |
+    | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels, `columns` |
+    | a list of (path, label), or of paths | files, relative to `root` |
+    | a path with .tar, {000..127} or *, or a list of such | WebDataset shards; `label`: a member, or "json:NAME" |
+    | a Hugging Face data set | its column of images, encoded, and of class labels, `columns` |
+    | torchvision's ImageFolder without transforms | its files |
+    | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image, target) |
 
+    columns: names of images and labels, ("path", "label") of a table by default; (name, None): a table without
+    labels, or the only column of class labels of a Hugging Face data set.
     storage: how files are read; `Storage()` by default.  allow_empty: class folders without an image are no error.  All
     else raises ValueError or TypeError."""
     if not isinstance(storage, Storage | None):

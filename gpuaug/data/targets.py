@@ -66,12 +66,14 @@ def _for_each(labels: Sequence[Any], boxes: Sequence[Any]) -> bool:
     """Whether labels are those of boxes, as many of each sample."""
     pairs = [(a, b) for a, b in zip(labels, boxes, strict=True) if a is not None]
     return all(
-        isinstance(a, Tensor | np.ndarray | list | tuple)
-        and np.ndim(a) == 1
-        and not any(isinstance(v, str) for v in a)
+        (a.ndim == 1 if isinstance(a, Tensor | np.ndarray) else isinstance(a, list | tuple) and _flat(a))
         and len(a) == (0 if b is None else len(b))
         for a, b in pairs
     )
+
+
+def _flat(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, Real) for v in values)
 
 
 def _padded(labels: Sequence[Any]) -> Tensor:
