@@ -238,6 +238,9 @@ def test_a_data_set_of_bytes_or_of_decoded_images_is_a_source():
     for item in items[1:4]:
         assert torch.equal(item, torch.from_numpy(array))
     assert [tuple(item.shape) for item in items[4:]] == [(10, 12, 3), (10, 12, 1), (10, 12, 1)]
+    told = as_source(Plain(samples))
+    told.read(range(7))
+    assert told.stats()["bytes_read"] == len(JPEG) and told.stats()["reads"] == 7
     boxes = {"boxes": torch.zeros(2, 4)}
     assert as_source(Plain([(JPEG, boxes)])).samples([0])[1][0] is boxes, "targets of any kind come with their sample"
     assert as_source(Plain([JPEG])).samples([0])[1] is None
@@ -327,11 +330,14 @@ def test_a_hugging_face_data_set_is_read_without_decoding(tree):
     assert all("neither bytes nor a path" in str(item) for item in items[2:])
     assert source.key(1) == f"1: {tree / 'b/2.jpg'}" and source.find(source.key(1)) == 1
     more = (hugging(tree).columns["image"], type("Image", (Feature,), {})())
-    with pytest.raises(ValueError, match=r"2 columns that may be the image \(image, depth\); pass image="):
+    with pytest.raises(ValueError, match=r"2 columns that may be the image \(image, depth\); name both with"):
         as_source(hugging(tree, depth=more))
     assert as_source(hugging(tree, depth=more), columns=("depth", "label")).describe().count("'depth'") == 1
     with pytest.raises(ValueError, match=r"holds 2 data sets, train, test; pass one of them, such as what\['train'\]"):
         as_source({"train": hugging(tree), "test": hugging(tree)})
+    moved = hugging(tree)
+    moved.columns["image"][1] = {"bytes": None, "path": "/elsewhere/2.jpg"}
+    assert as_source(moved).fingerprint == source.fingerprint, "where files lie is no matter"
     with pytest.raises(ValueError, match="no column 'picture', only image, label"):
         as_source(hugging(tree), columns=("picture", "label"))
 
@@ -388,7 +394,7 @@ def test_a_source_stays_as_it_is():
         ([("a.jpg", 0), ("b.jpg",)], r"must be \(path, label\), got \('b.jpg',\) at 1"),
         ([("a.jpg", 0), ("b.jpg", "dog")], "labels must all be integers, all strings"),
         ([("a.jpg", None), ("b.jpg", None)], "labels must all be integers, all strings"),
-        ([("a.jpg", [0.5]), ("b.jpg", [0.5, 0.5])], "rows of floats of one length"),
+        ([("a.jpg", [0.5]), ("b.jpg", [0.5, 0.5])], "rows of numbers of one length"),
         ({1: (JPEG, 0)}, "the keys of a mapping must be strings"),
         (Plain([]), "the Plain is empty"),
         ("shards.tar.gz", "is compressed"),

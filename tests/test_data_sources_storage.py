@@ -305,13 +305,21 @@ def test_the_kept_files_are_bounded_and_the_description_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(reads_in_flight=0), "reads_in_flight must be at least 1, got 0"),
-        (dict(timeout=0), "timeout must be above 0 and retries at least 0, got 0 and 5"),
-        (dict(retries=-1), "got 30.0 and -1"),
+        (dict(reads_in_flight=0), "reads_in_flight must be >= 1, got 0"),
+        (dict(reads_in_flight="4"), "reads_in_flight must be an integer, got '4'"),
+        (dict(timeout=0), "timeout must be above 0, got 0"),
+        (dict(timeout=-1.0), "timeout must be .* got -1"),
+        (dict(timeout=None), "timeout must be a number, got None"),
+        (dict(retries=-1), "retries must be >= 0, got -1"),
+        (dict(retries=1.5), "retries must be an integer, got 1.5"),
+        (dict(cache_bytes=5), "cache_bytes=5 is for cache_dir"),
+        (dict(cache_bytes=0, cache_dir="."), "cache_bytes must be >= 1, got 0"),
+        (dict(cache_dir=__file__), "cache_dir must be a folder that can be made, got .*: File exists"),
+        (dict(filesystem="s3"), "filesystem must be one of fsspec.* got str"),
     ],
 )
 def test_bad_arguments_of_a_storage_are_said_in_words(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         Storage(**options)
 
 

@@ -277,3 +277,44 @@ def test_large_sizes_are_read_from_their_fields():
         found = list(sources_tar.members(get, big + 5000, "big.tar"))
         assert [(name, size) for name, _, size in found] == [("big.jpg", big)] and found[0][1] == len(head)
     assert np.int64(big) > 1 << 32
+
+
+# ---- shards as they are found
+
+
+def test_members_that_are_no_part_of_a_sample_leave_it_whole(tmp_path):
+    members = [("._1.jpg", b"x"), ("1.jpg", picture(1)), ("README", b"x"), ("__index__.json", b"{}"), ("1.cls", b"4")]
+    source = as_source(shard(tmp_path / "x.tar", members))
+    assert len(source) == 1 and source.labels.tolist() == [4] and source.skipped == 0
+
+
+def test_two_samples_of_one_name_are_not_made_one(tmp_path):
+    path = shard(tmp_path / "x.tar", [("0.jpg", picture(1)), ("0.cls", b"1"), ("0.jpg", picture(2)), ("0.cls", b"2")])
+    with pytest.raises(ValueError, match=r"x.tar holds 0.jpg twice in one sample"):
+        as_source(path)
+    assert not list(tmp_path.glob(".*.part")), "an index that can't be made leaves something behind"
+
+
+def test_shards_of_one_name_have_samples_of_different_names(tmp_path):
+    paths = [shard(tmp_path / part / "0.tar", usual(0, 2)) for part in "xy"]
+    source = as_source(paths)
+    assert [source.key(i) for i in range(4)] == [f"{part}/0.tar/0000{k}" for part in "xy" for k in range(2)]
+    assert [source.find(source.key(i)) for i in range(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("left", [1, 300, 511])
+def test_a_shard_that_is_cut_off_within_a_header_is_refused(tmp_path, left):
+    path = shard(tmp_path / "x.tar", usual(0, 3))
+    second = path.read_bytes().index(b"00000.jpg")
+    os.truncate(path, second + left)
+    with pytest.raises(ValueError, match=f"is cut off in the middle of a header at {second}"):
+        as_source(path)
+
+
+def test_shards_elsewhere_of_equal_names_and_sizes_are_not_mistaken(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Storage, "stat", lambda self, path: (len(fsspec.filesystem("memory").cat(path)), ""))
+    for k in range(2):
+        data = shard(tmp_path / f"{k}.tar", [("1.jpg", picture(1)), ("1.cls", b"%d" % k)]).read_bytes()
+        fsspec.filesystem("memory").pipe(f"/odd{k}/x.tar", data)
+    assert [as_source(f"memory://odd{k}/x.tar").labels.tolist() for k in range(2)] == [[0], [1]]

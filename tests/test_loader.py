@@ -203,6 +203,13 @@ def test_named_classes_are_weighted_by_name(tmp_path):
     assert (labels == 3).sum() > len(labels) // 2
     with pytest.raises(ValueError, match="class_9"):
         loader(folder(tmp_path), weights={"class_9": 1.0})
+    for wrong, words in (
+        ({"class_0": 1.0}, r"none for class 1 \(class_1\)"),
+        ({**weights, "class_2": 0.0}, r"weight of class 2 \(class_2\) is 0"),
+        ({**weights, 3: 1.0}, "class 'class_3' twice, as 3 too"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            loader(folder(tmp_path), weights=wrong)
 
 
 def test_targets_come_as_the_source_has_them():

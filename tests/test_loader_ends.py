@@ -282,6 +282,35 @@ def test_what_windows_raise_surfaces(before):
     assert not left_behind(before)
 
 
+@pytest.mark.parametrize("workers", ["threads", pytest.param("process", marks=pytest.mark.slow)])
+def test_what_a_policy_or_a_target_transform_cannot_take_is_named(workers, before):
+    with loader(its_policy=ga.Policy([ga.RandomCrop(45)]), shuffle=False, workers=workers) as one:
+        with pytest.raises(ValueError, match=r"^sample \d+ \(\d+\) of \d+x\d+ pixels: size \(45, 45\) of RandomCrop"):
+            list(one)
+    with loader(target_transform=only_small, shuffle=False, workers=workers) as one:
+        with pytest.raises(RuntimeError, match=r"target of sample 3 \(3\), 3: ArithmeticError: too large"):
+            list(one)
+    assert not left_behind(before)
+
+
+def only_small(target):
+    if target == 3:
+        raise ArithmeticError("too large")
+    return target
+
+
+def test_threads_that_share_an_iteration_get_every_batch_once(before):
+    with loader(batch_size=1) as one:
+        it, got = iter(one), []
+        threads = [threading.Thread(target=lambda: got.extend(int(b.ids) for b in it)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(got) == list(range(N))
+    assert not left_behind(before)
+
+
 def test_a_disk_that_vanishes_is_said_in_words(tmp_path, before):
     root = folder(tmp_path / "data")
     one = loader(root, prefetch=1)

@@ -106,6 +106,8 @@ def test_errors_come_through_in_words_and_again():
                 next(it)
         assert one.state_dict()["consumed"] == 4
         del it
+    with loader(workers="process", its_policy=lambda batch: batch) as one:
+        assert len(list(one)) == len(one), "a function that is called here alone was sent"
     with loader([(d, lambda: 0) for d, _ in samples()], workers="process") as one:
         with pytest.raises(TypeError, match="pickled"):
             next(iter(one))

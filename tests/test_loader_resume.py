@@ -186,6 +186,8 @@ def test_another_policy_data_set_or_order_is_refused_by_name_unless_told_otherwi
     for broken in ({}, {k: v for k, v in state.items() if k != "seed"}, {**state, "order_version": 0}, 3):
         with loader() as other, pytest.raises(ValueError, match="state"):
             other.load_state_dict(broken)
+    with loader(its_policy=None) as other, pytest.raises(ValueError, match="order_version 0, and this gpuaug knows"):
+        other.load_state_dict({**state, "order_version": 0})
     for value in (-1, 2.5, "x"):
         with loader() as other, pytest.raises((ValueError, TypeError), match="consumed"):
             other.load_state_dict({**state, "consumed": value})

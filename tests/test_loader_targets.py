@@ -125,3 +125,16 @@ def test_formats_that_differ_within_a_batch_are_refused_in_words():
     data[2][1]["box_format"] = "XYWH"
     with loader(data, POLICY, 4, shuffle=False) as one, pytest.raises(ValueError, match="box_format holds for a whole"):
         next(iter(one))
+
+
+@pytest.mark.parametrize("form", [torch.tensor, np.array, list])
+def test_labels_of_boxes_stand_where_the_boxes_do(form):
+    data = [
+        (d, {**{n: t[n] for n in ("boxes", "box_format")}, "labels": form([10 * i + k for k in range(i % 4)])})
+        for i, (d, t) in enumerate(data_set())
+    ]
+    with loader(data, POLICY, 6, shuffle=False, drop_last=False) as one:
+        for b in one:
+            assert b.labels.shape == b.boxes.shape[:2] and b.labels.dtype == torch.int64
+            for i, valid, labels in zip(b.ids.tolist(), b.valid.tolist(), b.labels.tolist(), strict=True):
+                assert not valid or labels == [10 * i + k for k in range(i % 4)] + [0] * (len(labels) - i % 4)

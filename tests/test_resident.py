@@ -442,6 +442,19 @@ def test_a_source_of_many_sizes_is_decoded_to_one():
     assert all((image == i).all() for image, i in zip(batch.images, batch.ids, strict=True))
 
 
+@pytest.mark.parametrize("first", [0, 40, 69])
+def test_a_sample_without_a_label_is_refused_and_not_all_labels_dropped(first):
+    samples = [(np.zeros((3, 3, 3), np.uint8), None if i >= first and first - i > -2 else i) for i in range(70)]
+    with pytest.raises(ValueError, match=f"and sample {first}, {first}, has none"):
+        loader(samples)
+
+
+def test_names_of_a_data_set_are_classes_with_weights():
+    samples = [(np.full((3, 3, 3), i, np.uint8), "dog" if i else "cat") for i in range(8)]
+    batch = next(iter(loader(samples, None, 8, weights={"cat": 1, "dog": 1})))
+    assert int((batch.labels == 0).sum()) == 4 and torch.equal(batch.labels == 0, batch.ids == 0)
+
+
 # ---- the end
 
 
@@ -455,6 +468,8 @@ def test_it_says_what_it_did_and_gives_its_memory_back():
         running = iter(one)
         next(running)
     assert torch.equal(batch.images, kept) and one.stats()["memory_held"] == 0
+    one.close()
+    assert loader().state_dict()["source"] == one.state_dict()["source"], "what it was is forgotten"
     for again in (lambda: next(running), lambda: next(iter(one))):
         with pytest.raises(RuntimeError, match="closed"):
             again()

@@ -78,7 +78,7 @@ def spread(found: Source, count: int) -> list[int]:
     """Ids that show as many classes as there are: the first sample of each, then the second, and so on."""
     n = len(found)
     labels = found.labels
-    if labels is None or labels.ndim != 1:
+    if labels is None or labels.ndim != 1 or labels.dtype.kind == "f":
         return sorted({i * n // min(count, n) for i in range(min(count, n))})
     rank = np.zeros(n, np.int64)
     order = np.argsort(labels, kind="stable")

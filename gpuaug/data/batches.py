@@ -4,6 +4,7 @@ has given away."""
 import os
 import weakref
 from collections.abc import Iterator
+from threading import RLock
 from time import perf_counter
 from typing import Any
 
@@ -55,8 +56,15 @@ class Batches(Iterator[Any]):
         self._line: Line | None = None
         self._number, self._pid = 0, os.getpid()
         self._over = False
+        # threads that share an iteration take a batch each
+        self._turn = RLock()
 
     def __next__(self) -> Batch | list[Batch]:
+        self._loader.check()
+        with self._turn:
+            return self._next()
+
+    def _next(self) -> Batch | list[Batch]:
         loader = self._loader
         loader.check()
         if self._over:

@@ -73,15 +73,28 @@ def _reason(error: BaseException) -> str:
 def _pixels(image: Image.Image, header: Header) -> np.ndarray[Any, Any]:
     """[H, W, 3] uint8, as stored."""
     image.load()
-    if image.mode.startswith("I;16") or (image.mode == "I" and header.kind in ("png", "pnm")):
+    if image.mode == "I" and header.kind in ("png", "pnm"):
         return narrow(np.asarray(image)[..., None])
-    if image.mode in ("I", "F", "LAB", "HSV"):
-        raise Undecodable(
-            f"its pixels are {image.mode} numbers; only images of 8 or 16 bits are read: convert it first"
-        )
-    # the colour that means transparency is a colour here, and converting warns of it
-    image.info.pop("transparency", None)
+    if image.mode in ("LAB", "HSV"):
+        raise _unread(image)
+    return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> np.ndarray[Any, Any]:
+    """[H, W, 3] uint8 of an image of Pillow, which stays as it is.  Raises Undecodable for what is no colour."""
+    if image.mode.startswith("I;16"):
+        return narrow(np.asarray(image)[..., None])
+    if image.mode in ("I", "F"):
+        raise _unread(image)
+    if "transparency" in image.info:
+        # the colour that means transparency is a colour here, and converting warns of it
+        image = image.copy()
+        del image.info["transparency"]
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _unread(image: Image.Image) -> Undecodable:
+    return Undecodable(f"its pixels are {image.mode} numbers; only images of 8 or 16 bits are read: convert it first")
 
 
 def _deep(data: Encoded, image: Any) -> np.ndarray[Any, Any]:

@@ -151,12 +151,17 @@ def _decoded(source: Source, size: Any) -> HeldSource:
                     f"{source.key(i)}; pass size=(H, W), or use gpuaug.data.Loader"
                 )
             made[i] = image
-        if part.targets is not None:
-            targets.extend(part.targets)
+        targets.extend([None] * len(part.ids) if part.targets is None else part.targets)
     assert made is not None
-    labels = source.labels
-    if labels is None and targets and all(t is not None for t in targets):
-        labels = as_labels(targets)[0]
+    labels: Any = source.labels
+    if labels is None and any(t is not None for t in targets):
+        lacking = next((i for i, t in enumerate(targets) if t is None), None)
+        if lacking is not None:
+            raise ValueError(
+                f"labels must be there for all images or for none, and sample {lacking}, {source.key(lacking)}, has "
+                "none; give it one, or use gpuaug.data.Loader"
+            )
+        labels = targets
     return _as_held(source, made.permute(0, 3, 1, 2), labels)
 
 

@@ -12,7 +12,7 @@ from gpuaug.data import decode, ordered
 from gpuaug.data.batches import Batches
 from gpuaug.data.child import ChildFeed, Children, Setup
 from gpuaug.data.course import Course
-from gpuaug.data.cursor import Cursor, Pass, compare
+from gpuaug.data.cursor import Cursor, Pass, compare, unpack
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
 from gpuaug.data.device import Carriers
 from gpuaug.data.feed import Feed
@@ -117,7 +117,8 @@ class Loader:
                     decoder,
                     self.num_threads,
                     self.max_pixels,
-                    policy,
+                    # one that says no windows is called here alone, and need not be sent
+                    policy if self._maker.windows is not None else None,
                     self.device,
                     on_error,
                     target_transform,
@@ -174,7 +175,8 @@ class Loader:
             raise RuntimeError("this loader is closed; make another")
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin with this epoch.  The epoch of a loaded state goes on from where it stood."""
+        """Let the next iteration begin with this epoch.  The epoch of a loaded state goes on from where it stood.  With
+        epochs=k an iteration ends with the epoch before the next multiple of k, wherever it begins."""
         self._cursor.set_epoch(epoch)
 
     # ---- going on
@@ -190,7 +192,9 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """Go on from a state, with its seed: the next iteration begins there.  Another data set, order, weighting or
         policy is refused by name, unless strict is False."""
-        if strict and isinstance(state, dict):
+        # what is no state, or one of another version, is said first
+        unpack(state)
+        if strict:
             here = {"source": self.source.fingerprint, "policy": fingerprint(self.policy)}
             compare({name: state[name] for name in here if name in state}, here)
         self._cursor.load(state, strict)

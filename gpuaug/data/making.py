@@ -1,7 +1,7 @@
 """From a batch's ids to its images: read, windows, decode, and what becomes of those that can't be had."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -103,13 +103,9 @@ class Maker:
                 try:
                     self.source.samples([id])
                 except Exception as own:
-                    raise RuntimeError(
-                        f"sample {id} ({self._path(id)}) can't be read: {type(own).__name__}: {own}"
-                    ) from own
-            first = int(step.ids[0])
-            raise RuntimeError(
-                f"the batch of sample {first} ({self._path(first)}) can't be read: {type(error).__name__}: {error}"
-            ) from error
+                    raise RuntimeError(f"{self._named(id)} can't be read: {type(own).__name__}: {own}") from own
+            first = self._named(int(step.ids[0]))
+            raise RuntimeError(f"the batch of {first} can't be read: {type(error).__name__}: {error}") from error
 
     def make(self, read: Read, course: Course) -> Made:
         """The images of a batch."""
@@ -119,12 +115,25 @@ class Maker:
         found = decoded.bad
         if not found:
             return self._made(step, decoded.images, full, decoded.windows, drawn, targets, (), decoded)
-        bad = [BadFile(int(step.ids[i]), self._path(int(step.ids[i])), str(e)) for i, e in sorted(found.items())]
+        bad = self._bad_files(step, found)
         if self.on_error == "raise":
             return Made(step, bad=tuple(bad), error=_refused(bad))
         if self.on_error == "skip":
             return self._skipped(step, decoded, full, drawn, targets, bad)
         return self._substituted(step, decoded, full, targets, bad, course)
+
+    def _bad_files(self, step: Step, found: Mapping[int, Exception]) -> list[BadFile]:
+        """Each sample once, however often it stands in the batch."""
+        reasons: dict[int, str] = {}
+        for i, error in sorted(found.items()):
+            reasons.setdefault(int(step.ids[i]), str(error))
+        return [BadFile(id, self._path(id), reason) for id, reason in reasons.items()]
+
+    def _named(self, id: int) -> str:
+        return f"sample {id} ({self._path(id)})"
+
+    def _targets(self, step: Step, targets: Any) -> Any:
+        return as_targets(targets, self.target_transform, lambda k: self._named(int(step.ids[k])))
 
     def _path(self, id: int) -> str:
         try:
@@ -159,11 +168,25 @@ class Maker:
     def _drawn(self, step: Step, full: Ints, targets: Any) -> Any:
         if self.windows is None:
             return None
+        try:
+            return self._asked(self.windows, step, full, targets)
+        except (ValueError, TypeError) as error:
+            # whose image the policy can't take
+            for i, (height, width) in enumerate(full.tolist()):
+                one = step._replace(ids=step.ids[i : i + 1], occurrence=step.occurrence[i : i + 1])
+                try:
+                    self._asked(self.windows, one, full[i : i + 1], None if targets is None else targets[i : i + 1])
+                except (ValueError, TypeError) as own:
+                    kind = TypeError if isinstance(own, TypeError) else ValueError
+                    raise kind(f"{self._named(int(step.ids[i]))} of {height}x{width} pixels: {own}") from error
+            raise
+
+    def _asked(self, windows: Callable[..., Any], step: Step, full: Ints, targets: Any) -> Any:
         more = {}
-        if "labels" in getattr(self.windows, "keywords", ()):
-            found = as_targets(targets, self.target_transform)
+        if "labels" in getattr(windows, "keywords", ()):
+            found = self._targets(step, targets)
             more = {"labels": found.get("labels") if isinstance(found, dict) else found}
-        return self.windows(
+        return windows(
             torch.from_numpy(step.ids),
             torch.from_numpy(full),
             epoch=step.epoch,
@@ -189,7 +212,7 @@ class Maker:
         if not step.valid.all() and hasattr(params, "among"):
             # while it is on the host
             params = params.among(torch.from_numpy(step.valid))
-        labels = as_targets(targets, self.target_transform)
+        labels = self._targets(step, targets)
         if bad and self.on_error == "skip":
             labels = without_images(labels, np.flatnonzero(~step.valid).tolist(), full)
         return Made(step, ragged, labels, params, tuple(bad), None, ready, decoded)
@@ -224,9 +247,7 @@ class Maker:
             read = self.read(wanted)
             _, more, sizes = self._decoded(wanted, read.items, self.decoder.inspect(read.items), read.targets)
             kept.append(more)
-            bad += [
-                BadFile(int(wanted.ids[k]), self._path(int(wanted.ids[k])), str(e)) for k, e in sorted(more.bad.items())
-            ]
+            bad += self._bad_files(wanted, more.bad)
             missing = []
             for place, i in enumerate(left):
                 k = next((k for k in range(place * count, (place + 1) * count) if k not in more.bad), None)
@@ -238,7 +259,7 @@ class Maker:
                 targets = _put(targets, i, None if read.targets is None else read.targets[k], len(ids))
             left, first, count = missing, first + count, count * 2
         if left:
-            gone = [BadFile(int(step.ids[i]), self._path(int(step.ids[i])), str(decoded.bad[i])) for i in left]
+            gone = self._bad_files(step, {i: decoded.bad[i] for i in left})
             return Made(step, bad=tuple(bad), error=_refused(gone, f", and so have {CHAIN} substitutes of each"))
         whole = step._replace(ids=ids, occurrence=occurrence)
         # once more for all of the batch: what was drawn is a function of each sample, so the windows are those decoded

@@ -84,9 +84,10 @@ def make(
     labels: Any = None,
     num_samples: int | None = None,
     views: int = 1,
+    names: Sequence[str] | None = None,
 ) -> Order:
     """The order that a sampler or loader is asked for: the arguments are those of `gpuaug.data.BatchSampler`.  Refuses
-    what does not go together."""
+    what does not go together.  names: of classes that are numbers, for messages."""
     n = _count(samples)
     shuffle = arguments.flag("shuffle", shuffle)
     views = arguments.integer("views", views, 1, rng.MAX_OCCURRENCE)
@@ -115,7 +116,7 @@ def make(
         raise ValueError("weights need the class of every sample; pass labels=, one for each")
     else:
         length = n if num_samples is None else arguments.integer("num_samples", num_samples, 1, rng.MAX_ID)
-        return Weighted(labels, weights, n, length, views)
+        return Weighted(labels, weights, n, length, views, names)
     if order == "samples":
         return Samples(n, shuffle)
     if shards is None:

@@ -14,7 +14,7 @@ from gpuaug.arrays import put
 from gpuaug.batch import Batch
 from gpuaug.data import ordered
 from gpuaug.data.course import Course, Step
-from gpuaug.data.cursor import Cursor, compare
+from gpuaug.data.cursor import Cursor, compare, unpack
 from gpuaug.data.given import augmented, checked, fingerprint
 from gpuaug.data.held import held
 from gpuaug.data.targets import as_targets
@@ -182,7 +182,9 @@ class ResidentLoader:
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         """Go on from a state, with its seed.  Another data set, policy, order or weighting is refused by name, unless
         strict is False."""
-        if strict and isinstance(state, dict):
+        # what is no state, or one of another version, is said first
+        unpack(state)
+        if strict:
             here = self._about()
             compare({name: state[name] for name in here if name in state}, here)
         self._cursor.load(state, strict)
@@ -213,7 +215,8 @@ class ResidentLoader:
         """Give the memory back.  Batches that were delivered stay."""
         self._closed = True
         self._images, self._labels = self._images[:0].clone(), None
-        del self.source
+        # what it was is still known, for a state
+        self.source.images = self.source.images[:0].clone()
 
     def __enter__(self) -> "ResidentLoader":
         return self

@@ -1,6 +1,7 @@
 """What a source of samples is: so many of them, numbered from 0, each with bytes, and with a label where the source
 knows one."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -20,7 +21,8 @@ Labels = np.ndarray[Any, Any]
 class Source(ABC):
     """Samples by id: 0 to len(source) - 1, the same ones in every process and at every start.
 
-    labels: [N] int64 class numbers or [N, K] float32 rows; None where labels come with the samples or there are none.
+    labels: [N] int64 class numbers, [N] float32 numbers or [N, K] float32 rows; None where labels come with the samples
+    or there are none.
     classes: names of the class numbers; None where they have none.
     """
 
@@ -129,7 +131,7 @@ def digest(*parts: Any) -> str:
 
 
 def as_labels(labels: Sequence[Any]) -> tuple[Labels, tuple[str, ...] | None]:
-    """Labels as they are given: class numbers, names (numbered as they sort), or rows of floats."""
+    """Labels as they are given: class numbers, names (numbered as they sort), floats, or rows of numbers."""
     if labels and all(isinstance(label, str) for label in labels):
         classes = tuple(sorted(set(labels)))
         number = {c: i for i, c in enumerate(classes)}
@@ -140,10 +142,23 @@ def as_labels(labels: Sequence[Any]) -> tuple[Labels, tuple[str, ...] | None]:
         array = np.empty(0, object)
     if array.dtype.kind in "iub" and array.ndim == 1:
         return array.astype(np.int64), None
-    if array.dtype.kind == "f" and array.ndim == 2:
+    if (array.dtype.kind == "f" and array.ndim == 1) or (array.dtype.kind in "iubf" and array.ndim == 2):
         return array.astype(np.float32), None
     raise ValueError(
-        "labels must all be integers, all strings, or rows of floats of one length, got "
+        "labels must all be integers, all strings, all floats, or rows of numbers of one length, got "
         f"{[type(label).__name__ for label in labels[:3]]}; "
         "for other targets pass a data set that yields (encoded bytes, target)"
     )
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def as_numbers(texts: Sequence[str]) -> list[Any]:
+    """Labels that were written down: integers if all are, floats if all are numbers; one name among them, and all are
+    names."""
+    for form, kind in ((_INTEGER, int), (_NUMBER, float)):
+        if all(form.fullmatch(text) for text in texts):
+            return [kind(text) for text in texts]
+    return list(texts)

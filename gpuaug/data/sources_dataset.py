@@ -1,6 +1,7 @@
 """Data sets as sources: Hugging Face's with their encoded images, and anything that yields (encoded bytes or image,
 target) by number or by key."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from threading import Lock
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gpuaug.data import decode_pillow
 from gpuaug.data.source import Item, Source, as_labels, checked, digest
 from gpuaug.data.storage import Span, Storage, Unreadable, reason
 
@@ -20,6 +22,16 @@ class Locked(Source):
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._read_bytes = self._reads = 0
+
+    def _counted(self, items: Sequence[Item]) -> None:
+        """Samples were read: encoded ones count with their bytes."""
+        sizes = [len(i) for i in items if not isinstance(i, Tensor | Exception)]
+        with self._lock:
+            self._read_bytes, self._reads = self._read_bytes + sum(sizes), self._reads + len(items)
+
+    def stats(self) -> dict[str, int]:
+        return {"bytes_read": self._read_bytes, "reads": self._reads, "tried_again": 0}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_lock"}
@@ -29,8 +41,8 @@ class Locked(Source):
 
 
 class DatasetSource(Locked):
-    """A map-style data set: dataset[i] is (image, target), or an image alone; a mapping is read by its keys, sorted, so
-    that its order is no matter.
+    """A map-style data set: dataset[i] is (image, target), (image,) or an image; a mapping is read by its keys, sorted,
+    so that its order is no matter.
 
     An image is the file's bytes, a PIL image, an [H, W] or [H, W, C] uint8 array, or a [C, H, W] uint8 tensor.  Data
     sets know nothing of threads: they are read by one at a time."""
@@ -76,12 +88,13 @@ class DatasetSource(Locked):
             try:
                 with self._lock:
                     sample = self._dataset[i if self._names is None else self._names[i]]
-                pair = isinstance(sample, (tuple, list)) and len(sample) == 2
-                items.append(image(sample[0] if pair else sample))
-                targets.append(sample[1] if pair else None)
+                parts = sample if isinstance(sample, (tuple, list)) and len(sample) in (1, 2) else (sample,)
+                items.append(image(parts[0]))
+                targets.append(parts[1] if len(parts) == 2 else None)
             except Exception as error:
                 items.append(Unreadable(f"{type(error).__name__}: {reason(error)}"))
                 targets.append(None)
+        self._counted(items)
         return items, None if all(target is None for target in targets) else targets
 
     @cached_property
@@ -108,7 +121,7 @@ def image(value: Any) -> Item:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return value
     if isinstance(value, Image.Image):
-        value = np.array(value.convert("RGB"))
+        value = decode_pillow.as_rgb(value)
     if isinstance(value, np.ndarray):
         value = value[..., None] if value.ndim == 2 else value
         pixels, shape = torch.from_numpy(np.ascontiguousarray(value)) if value.dtype == np.uint8 else None, value.shape
@@ -182,14 +195,24 @@ class HuggingFaceSource(Locked):
         far = [k for k, cell in enumerate(cells) if items[k] is None and cell is not None and cell.get("path")]
         for k, data in zip(far, self._storage.read([Span(cells[k]["path"]) for k in far]), strict=True):
             items[k] = data
-        return [Unreadable("the data set holds neither bytes nor a path") if item is None else item for item in items]
+        items = [Unreadable("the data set holds neither bytes nor a path") if item is None else item for item in items]
+        self._counted(items)
+        return items
+
+    def stats(self) -> dict[str, int]:
+        return {**super().stats(), "tried_again": self._storage.tried_again}
 
     @cached_property
     def fingerprint(self) -> str:
         # the package's own fingerprint changes with the time at which a cache was written, and so from machine to
         # machine
         some = sorted({k * (len(self) - 1) // 15 for k in range(16)})
-        cells = [part for cell in self._cells(some) for part in (cell or {}).values()]
+        # of a file that lies elsewhere its name: where it lies is no matter
+        cells = [
+            os.path.basename(part) if isinstance(part, str) else part
+            for cell in self._cells(some)
+            for part in (cell or {}).values()
+        ]
         return digest(
             "huggingface",
             len(self),
@@ -218,6 +241,7 @@ def _one(asked: str | None, found: list[str], features: Mapping[str, Any], what:
     if len(found) != 1:
         raise ValueError(
             f"the data set has {len(found)} columns that may be the {what} "
-            f"({', '.join(found) or ', '.join(features)}); pass {what}="
+            f"({', '.join(found) or ', '.join(features)}); name both with "
+            "gpuaug.data.as_source(..., columns=(..., ...))"
         )
     return found[0]

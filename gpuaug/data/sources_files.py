@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuaug.data.files import HERE, Paths
-from gpuaug.data.source import Item, Labels, Names, Source, as_labels, checked, digest
+from gpuaug.data.source import Item, Labels, Names, Source, as_labels, as_numbers, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
 # torchvision.datasets.folder.IMG_EXTENSIONS: which files of a folder count decides every id
@@ -185,7 +185,8 @@ def _labelled(
     if empty and not allow_empty:
         raise ValueError(
             f"no image in the class folders {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''} of {root}; "
-            f"files ending in {', '.join(EXTENSIONS)} count. Remove the folders, or pass allow_empty=True"
+            f"files ending in {', '.join(EXTENSIONS)} count. Remove the folders, or pass "
+            "gpuaug.data.as_source(..., allow_empty=True)"
         )
     if not names:
         raise ValueError(f"{root} holds no images; files ending in {', '.join(EXTENSIONS)} count")
@@ -198,11 +199,14 @@ def _labelled(
 
 
 def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
-    """A list of paths, or of (path, label): labels are integers, names, or rows of floats.  Relative paths are below
-    `root`."""
+    """A list of paths, or of (path, label): labels are integers, names, floats, or rows of numbers.  Relative paths are
+    below `root`."""
     if not rows:
         raise ValueError("the list of samples is empty")
     if isinstance(rows[0], (str, PurePath)):
+        for k, row in enumerate(rows):
+            if not isinstance(row, (str, PurePath)):
+                raise ValueError(f"samples must all be paths, or all (path, label), got {row!r} at {k}")
         return FileSource([os.fspath(row) for row in rows], None, None, storage, root)
     for k, row in enumerate(rows):
         if not isinstance(row, (tuple, list)) or len(row) != 2 or not isinstance(row[0], (str, PurePath)):
@@ -211,12 +215,19 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
     return FileSource([os.fspath(row[0]) for row in rows], labels, classes, storage, root)
 
 
-def table(path: str, storage: Storage, columns: tuple[str, str] = ("path", "label")) -> FileSource:
+def table(path: str, storage: Storage, columns: tuple[str, str | None] | None = None) -> FileSource:
     """A CSV file with a head line, or a Parquet file: one column of paths, relative to the table's folder, and one of
-    labels, if it is there."""
-    names, labels = (_parquet if path.lower().endswith(".parquet") else _csv)(path, storage, columns)
+    labels, or none; None: "path", and "label" if it is there."""
+    read = _parquet if path.lower().endswith(".parquet") else _csv
+    names, labels = read(path, storage, columns or ("path", "label"), columns is not None)
     if not names:
         raise ValueError(f"{path} has no rows")
+    for what, values in (("path", names), ("label", labels or ())):
+        empty = next((k for k, value in enumerate(values) if value is None or value == ""), None)
+        if empty is not None:
+            raise ValueError(f"{path} has no {what} in sample {empty}, counted from 0; give it one, or leave it out")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: paths must be strings, got {type(names[0]).__name__} such as {names[0]!r:.60}")
     root = (
         path.rpartition("/")[0]
         if not storage.is_local(path)
@@ -237,36 +248,51 @@ def _bytes(path: str, storage: Storage) -> bytes:
     return bytes(data)
 
 
-def _missing(path: str, column: str, there: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with "
-        "columns=(..., ...)"
-    )
+def _found(path: str, columns: tuple[str, str | None], there: Sequence[str], both: bool) -> tuple[int, int | None]:
+    """Which columns hold paths and labels; a name in other cases will do where none has it as it is."""
+    found: list[int | None] = []
+    for column in columns:
+        if column is None:
+            found.append(None)
+            continue
+        alike = [k for k, name in enumerate(there) if name == column]
+        alike = alike or [k for k, name in enumerate(there) if name.casefold() == column.casefold()]
+        if len(alike) > 1:
+            raise ValueError(f"{path} has {len(alike)} columns {column!r} among {', '.join(there)}; rename the others")
+        if not alike and (both or not found):
+            raise ValueError(
+                f"{path} has no column {column!r}, only {', '.join(there)}; name the columns of paths and labels with "
+                "gpuaug.data.as_source(..., columns=(..., ...))"
+            )
+        found.append(alike[0] if alike else None)
+    assert found[0] is not None
+    return found[0], found[1]
 
 
-def _csv(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[list[str], list[Any] | None]:
-    text = io.StringIO(_bytes(path, storage).decode("utf-8-sig"), newline="")
+def _csv(
+    path: str, storage: Storage, columns: tuple[str, str | None], both: bool
+) -> tuple[list[str], list[Any] | None]:
+    """both: a column of labels must be there too."""
+    try:
+        text = io.StringIO(_bytes(path, storage).decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); write it in that encoding") from None
     reader = csv.reader(text, delimiter="\t" if path.lower().endswith(".tsv") else ",")
-    head = next(reader, [])
-    if columns[0] not in head:
-        raise _missing(path, columns[0], head)
+    # a name is the same with a blank after the comma
+    head = [name.strip() for name in next(reader, [])]
+    at = _found(path, columns, head, both)
     rows = [row for row in reader if row]
     for k, row in enumerate(rows):
         if len(row) != len(head):
             raise ValueError(f"{path}: row {k + 2} has {len(row)} fields, its head has {len(head)}")
-    names = [row[head.index(columns[0])] for row in rows]
-    if columns[1] not in head:
-        return names, None
-    labels: list[Any] = [row[head.index(columns[1])] for row in rows]
-    # numbers if all are; one name among them, and all are names
-    return names, [int(label) for label in labels] if all(_integer(label) for label in labels) else labels
+    names = [row[at[0]] for row in rows]
+    return names, None if at[1] is None else as_numbers([row[at[1]].strip() for row in rows])
 
 
-def _integer(text: str) -> bool:
-    return text.strip().removeprefix("-").isdecimal()
-
-
-def _parquet(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[list[str], list[Any] | None]:
+def _parquet(
+    path: str, storage: Storage, columns: tuple[str, str | None], both: bool
+) -> tuple[list[str], list[Any] | None]:
+    """As `_csv`."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -277,9 +303,9 @@ def _parquet(path: str, storage: Storage, columns: tuple[str, str]) -> tuple[lis
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(_bytes(path, storage)))
         there = file.schema_arrow.names
-        if columns[0] not in there:
-            raise _missing(path, columns[0], there)
-        found = file.read(columns=[c for c in columns if c in there]).to_pydict()
+        at = _found(path, columns, there, both)
+        names = [there[k] for k in at if k is not None]
+        found = file.read(columns=names).to_pydict()
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from None
-    return found[columns[0]], found.get(columns[1])
+    return found[names[0]], None if at[1] is None else found[names[1]]

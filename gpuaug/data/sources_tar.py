@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuaug.data.source import Item, Names, Source, as_labels, checked, digest
+from gpuaug.data.source import Item, Names, Source, as_labels, as_numbers, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
@@ -26,7 +26,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm
 RANGE, NEAR, FAR = 16 << 20, 64 << 10, 1 << 20
 # shards that lie elsewhere are read through once, in pieces of this size, to index them
 PIECE = 8 << 20
-VERSION = 1
+VERSION = 2
 
 Get = Callable[[int, int], bytes]
 
@@ -48,6 +48,7 @@ class TarSource(Source):
         self.labels = index.get("labels")
         self.classes = tuple(Names.of(index["classes"].tobytes(), index["class_ends"])) if "classes" in index else None
         self.skipped = int(index["skipped"])
+        self._shown = _shown(self._shards)
         self.starts = np.searchsorted(self._shard, np.arange(len(self._shards) + 1)).astype(np.int64)
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class TarSource(Source):
 
     def key(self, id: int) -> str:
         (i,) = checked([id], len(self))
-        return f"{os.path.basename(self._shards[self._shard[i]])}/{self._names[i]}"
+        return f"{self._shown[self._shard[i]]}/{self._names[i]}"
 
     def read(self, ids: Sequence[int]) -> list[Item]:
         wanted = checked(ids, len(self))
@@ -129,6 +130,16 @@ class TarSource(Source):
 # ---- which shards
 
 
+def _shown(paths: Sequence[str]) -> list[str]:
+    """What shards are called: their files' names, with as many folders as it takes for no two to be called the same."""
+    parts = [plain(path).split("/") for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        shown = ["/".join(p[-depth:]) for p in parts]
+        if len(set(shown)) == len(set(paths)):
+            return shown
+    return list(paths)
+
+
 def shards(what: str | Sequence[str], storage: Storage) -> list[str]:
     """Paths of shards: of a list, of braces as in data-{000..127}.tar, of a pattern with *, or of a folder."""
     if not isinstance(what, str):
@@ -181,18 +192,22 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
             stats.append(storage.stat(path))
         except OSError as error:
             raise ValueError(f"{path} can't be opened: {error.strerror}") from None
-    name = (
-        f"index-{digest(VERSION, label, *((os.path.basename(p), *s) for p, s in zip(paths, stats, strict=True)))}.npz"
-    )
+    # a local index lies beside its shards, and moves with them; elsewhere only the whole path says which they are
+    names = [os.path.basename(p) if storage.is_local(p) else (p.split("://")[0], storage.system(p)[1]) for p in paths]
+    name = f"index-{digest(VERSION, label, *((n, *s) for n, s in zip(names, stats, strict=True)))}.npz"
     for place in _places(paths[0], storage, name):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
                 if not place.exists():
+                    # an unwritable place is found out before the shards are read
                     part = place.with_name(f"{place.name}.{os.getpid()}.part")
-                    with open(part, "wb") as file:
-                        np.savez(file, **_made(paths, [size for size, _ in stats], storage, label))  # type: ignore[arg-type]
-                    os.replace(part, place)
+                    try:
+                        with open(part, "wb") as file:
+                            np.savez(file, **_made(paths, [size for size, _ in stats], storage, label))  # type: ignore[arg-type]
+                        os.replace(part, place)
+                    finally:
+                        part.unlink(missing_ok=True)
             with np.load(place) as kept:
                 return {k: kept[k] for k in kept.files}
         except PermissionError:
@@ -288,13 +303,24 @@ def _shard(path: str, total: int, storage: Storage, label: str | None) -> tuple[
             elif current is not None:
                 skipped += 1
 
+        seen = set[str]()
         for name, offset, size in members(get, total, path):
             folder, _, base = name.rpartition("/")
             stem, _, ending = base.partition(".")
+            if not ending or base.startswith("._") or re.fullmatch("__.*__", stem):
+                # no part of a sample, wherever it stands: a name without an ending, what macOS adds to each file, a
+                # note about the shard
+                continue
             key, ending = f"{folder}/{stem}" if folder else stem, ending.lower()
             if key != current:
                 finish()
-                current, image, found = key, None, {}
+                current, image, found, seen = key, None, {}, set()
+            if ending in seen:
+                raise ValueError(
+                    f"{path} holds {name} twice in one sample, so that two samples may have one name; write the shard "
+                    "with a name of its own for each"
+                )
+            seen.add(ending)
             if ending in IMAGES and image is None:
                 image = (offset, size)
             elif ending == "json" or ending == (label or "cls"):
@@ -305,9 +331,9 @@ def _shard(path: str, total: int, storage: Storage, label: str | None) -> tuple[
 
 def _label(found: dict[str, bytes], label: str | None, where: str) -> Any:
     if label is not None and not label.startswith("json:"):
-        return _number(found[label]) if label in found else None
+        return _text(found[label]) if label in found else None
     if label is None and "cls" in found:
-        return _number(found["cls"])
+        return _text(found["cls"])
     if "json" not in found:
         return None
     try:
@@ -317,9 +343,9 @@ def _label(found: dict[str, bytes], label: str | None, where: str) -> Any:
     return value.get(label.removeprefix("json:") if label else "label") if isinstance(value, dict) else None
 
 
-def _number(data: bytes) -> int | str:
-    text = data.decode("utf-8", "replace").strip()
-    return int(text) if text.removeprefix("-").isdecimal() else text
+def _text(data: bytes) -> Any:
+    """What a member says: a number, or a name."""
+    return as_numbers([data.decode("utf-8", "replace").strip()])[0]
 
 
 # ---- tar
@@ -355,10 +381,13 @@ def _reader(path: str, total: int, storage: Storage) -> Iterator[Get]:
 def members(get: Get, total: int, path: str) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each file in a tar: ustar, with the long names of GNU and of pax."""
     at, name, pax = 0, None, dict[str, str]()
-    while at + 512 <= total:
-        head = get(at, 512)
-        if len(head) < 512 or not any(head):
+    while at < total:
+        head = get(at, min(512, total - at))
+        if not any(head):
             break
+        if len(head) < 512:
+            what = f"is cut off in the middle of a header at {at}" if at else "is not a plain tar: it is too short"
+            raise ValueError(f"{path} {what}")
         if _octal(head[148:156]) != sum(head[:148]) + 8 * 0x20 + sum(head[156:]):
             raise ValueError(
                 f"{path} is not a plain tar: no header at {at}"

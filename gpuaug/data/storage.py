@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuaug import arguments
 from gpuaug.data import files
 from gpuaug.data.files import Ints
 from gpuaug.data.headers import Encoded
@@ -67,13 +68,20 @@ class Storage:
         cache_bytes: int | None = None,
         filesystem: Any = None,
     ):
-        if reads_in_flight is not None and reads_in_flight < 1:
-            raise ValueError(
-                f"reads_in_flight must be at least 1, got {reads_in_flight}; None takes {LOCAL} on a local disk "
-                f"and {REMOTE} elsewhere"
+        if reads_in_flight is not None:
+            reads_in_flight = arguments.integer("reads_in_flight", reads_in_flight, 1)
+        timeout = arguments.number("timeout", timeout, 0.0)
+        if not timeout:
+            raise ValueError("timeout must be above 0, got 0; reads need some seconds")
+        retries = arguments.integer("retries", retries, 0)
+        if cache_bytes is not None:
+            cache_bytes = arguments.integer("cache_bytes", cache_bytes, 1)
+            if cache_dir is None:
+                raise ValueError(f"cache_bytes={cache_bytes} is for cache_dir, which is None; pass both, or neither")
+        if filesystem is not None and not hasattr(filesystem, "cat_file"):
+            raise TypeError(
+                f"filesystem must be one of fsspec, such as fsspec.filesystem('s3'), got {type(filesystem).__name__}"
             )
-        if not timeout > 0 or retries < 0:
-            raise ValueError(f"timeout must be above 0 and retries at least 0, got {timeout} and {retries}")
         self.timeout, self.retries, self._count = timeout, retries, reads_in_flight
         self._options = dict(
             reads_in_flight=reads_in_flight,
@@ -413,7 +421,10 @@ class Cache:
 
     def __init__(self, folder: Path, limit: int | None):
         self.folder, self.limit, self.full, self._lock = folder, limit, "", Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cache_dir must be a folder that can be made, got {folder}: {error.strerror}") from None
         self.held = sum(entry.stat().st_size for entry in folder.glob("??/*")) if limit is not None else 0
 
     def _place(self, span: Span) -> Path:

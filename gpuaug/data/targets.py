@@ -20,17 +20,20 @@ _SETTINGS = {"box_format", "min_area", "min_visibility", "mask_interpolation", "
 _NONE = {"boxes": (0, 4), "keypoints": (0, 2), "box_valid": (0,), "visible": (0,)}
 
 
-def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> Any:
+def as_targets(
+    targets: Any, transform: Callable[[Any], Any] | None = None, named: Callable[[int], str] = "sample {}".format
+) -> Any:
     """Class numbers and rows of numbers as one tensor, None as it is, and all else as a list, one for each sample; of
     dicts by the names of a Batch's fields, such as "labels" or "boxes", each field so; what holds for a whole batch,
-    such as "box_format", must be the same in all.
+    such as "box_format", must be the same in all.  Labels for each box are padded with zeros as boxes are.
 
     transform: called with every target that there is.  A sample without one has the class 0, or a row of zeros, where
-    others have numbers: it is no sample that counts."""
+    others have numbers: it is no sample that counts.  named: what a sample is called, by its place.  Raises
+    RuntimeError for what transform raises."""
     if targets is None:
         return None
     if transform is not None:
-        targets = [None if t is None else transform(t) for t in targets]
+        targets = [None if t is None else _transformed(transform, t, k, named) for k, t in enumerate(targets)]
     if isinstance(targets, np.ndarray):
         # of its own: rows that a source holds are not given away
         return torch.from_numpy(np.array(targets))
@@ -39,12 +42,47 @@ def as_targets(targets: Any, transform: Callable[[Any], Any] | None = None) -> A
         return None
     if all(isinstance(t, dict) and t and t.keys() <= FIELDS for t in there):
         names = dict.fromkeys(name for t in there for name in t)
-        return {name: _field(name, [None if t is None else t.get(name) for t in targets]) for name in names}
+        given = {name: [None if t is None else t.get(name) for t in targets] for name in names}
+        found = {name: _field(name, values) for name, values in given.items()}
+        if "labels" in given and "boxes" in given and _for_each(given["labels"], given["boxes"]):
+            found["labels"] = _padded(given["labels"])
+        return found
     if all(isinstance(t, Integral) for t in there):
         return torch.tensor([0 if t is None else int(t) for t in targets], dtype=torch.int64)
     if all(isinstance(t, Real) for t in there):
         return torch.tensor([0.0 if t is None else float(t) for t in targets], dtype=torch.float32)
     return _rows(targets, there)
+
+
+def _transformed(transform: Callable[[Any], Any], target: Any, place: int, named: Callable[[int], str]) -> Any:
+    try:
+        return transform(target)
+    except Exception as error:
+        what = f"the target of {named(place)}, {target!r:.100}"
+        raise RuntimeError(f"target_transform fails at {what}: {type(error).__name__}: {error}") from error
+
+
+def _for_each(labels: Sequence[Any], boxes: Sequence[Any]) -> bool:
+    """Whether labels are those of boxes, as many of each sample."""
+    pairs = [(a, b) for a, b in zip(labels, boxes, strict=True) if a is not None]
+    return all(
+        (a.ndim == 1 if isinstance(a, Tensor | np.ndarray) else isinstance(a, list | tuple) and _flat(a))
+        and len(a) == (0 if b is None else len(b))
+        for a, b in pairs
+    )
+
+
+def _flat(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, Real) for v in values)
+
+
+def _padded(labels: Sequence[Any]) -> Tensor:
+    """[N, K] from the labels of boxes, zeros where boxes are padded."""
+    rows = [torch.as_tensor([] if row is None else row) for row in labels]
+    # an empty list says nothing about the kind of its numbers
+    kinds = {row.dtype for row in rows if len(row)} or {torch.int64}
+    kind = torch.float32 if any(k.is_floating_point for k in kinds) else torch.int64
+    return torch.nn.utils.rnn.pad_sequence([row.to(kind) for row in rows], batch_first=True)
 
 
 def _field(name: str, values: list[Any]) -> Any:

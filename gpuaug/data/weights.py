@@ -7,7 +7,8 @@ too: a sample that is drawn four times is augmented four ways.  Nothing is liste
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,36 +21,40 @@ from gpuaug.data.permutation import Ints, Permutation, Permutations
 class Weighted:
     """Draws by class.
 
+    names: of classes 0, 1, ..., for messages.
     labels: [n], the class of each sample, integers or strings.  weights: the share of each class, as a mapping from
     classes, as a sequence for classes 0, 1, ..., or "balanced", which is the same share for all.  length: draws in an
     epoch."""
 
     striped = False
 
-    def __init__(self, labels: Any, weights: Any, n: int, length: int, views: int = 1):
+    def __init__(
+        self, labels: Any, weights: Any, n: int, length: int, views: int = 1, names: Sequence[str] | None = None
+    ):
         self.length, self.views, self.samples = length, views, n
         self.classes, member = np.unique(as_classes(labels, n), return_inverse=True)
         self.counts = np.bincount(member).astype(np.int64)
         # the ids of each class lie together, in ascending order
         self.ids = np.argsort(member, kind="stable").astype(np.int32 if n < 1 << 31 else np.int64)
         self.first = np.cumsum(self.counts) - self.counts
-        self.quotas = quotas(_shares(weights, self.classes, n), length)
-        self._check()
+        called = partial(_called, names)
+        self.quotas = quotas(_shares(weights, self.classes, n, called), length)
+        self._check(called)
         self.ends = np.cumsum(self.quotas)
         self._digest = hashlib.sha256(b"".join(x.astype("<i8").tobytes() for x in (member, self.quotas))).hexdigest()[
             :16
         ]
 
-    def _check(self) -> None:
+    def _check(self, called: Callable[[Any], str]) -> None:
         for c in np.flatnonzero(self.quotas < 1)[:1]:
-            short = f"class {self.classes[c].item()!r} would have none of the {self.length} draws of an epoch"
+            short = f"class {called(self.classes[c].item())} would have none of the {self.length} draws of an epoch"
             raise ValueError(
                 f"{short}; give it a larger weight, give num_samples more, or leave its samples out of the data set"
             )
         most = rng.MAX_OCCURRENCE // self.views
         c = int(np.argmax(self.quotas / self.counts))
         if self.quotas[c] > self.counts[c] * most:
-            asked = f"class {self.classes[c].item()!r} has {self.counts[c]} samples for {self.quotas[c]} draws"
+            asked = f"class {called(self.classes[c].item())} has {self.counts[c]} samples for {self.quotas[c]} draws"
             views = f" with {self.views} views" if self.views > 1 else ""
             raise ValueError(
                 f"{asked}: more than {most - 1} repeats of a sample{views} in an epoch; give it less weight, or "
@@ -111,7 +116,12 @@ def as_classes(labels: Any, n: int) -> np.ndarray[Any, Any]:
     return values
 
 
-def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int) -> list[float]:
+def _called(names: Sequence[str] | None, c: Any) -> str:
+    """What people call a class."""
+    return repr(c) if names is None or not isinstance(c, int) or not 0 <= c < len(names) else f"{c} ({names[c]})"
+
+
+def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int, called: Callable[[Any], str] = repr) -> list[float]:
     """One weight for each class that occurs, in their order."""
     names = classes.tolist()
     known = set(names)
@@ -137,12 +147,13 @@ def _shares(weights: Any, classes: np.ndarray[Any, Any], n: int) -> list[float]:
         given = {c: w for c, w in enumerate(values) if c in known or w}
     missing, unknown = [c for c in names if c not in given], [c for c in given if c not in known]
     if missing:
-        raise ValueError(f"weights have none for class {missing[0]!r}; give every class of the labels a weight")
+        raise ValueError(f"weights have none for class {called(missing[0])}; give every class of the labels a weight")
     if unknown:
-        raise ValueError(f"weights name class {unknown[0]!r}, of which there is no sample")
+        raise ValueError(f"weights name class {called(unknown[0])}, of which there is no sample")
     for c in names:
-        if arguments.number(f"the weight of class {c!r}", given[c], 0.0) == 0.0:
+        if arguments.number(f"the weight of class {called(c)}", given[c], 0.0) == 0.0:
             raise ValueError(
-                f"the weight of class {c!r} is 0, so it would never be drawn; leave its samples out of the data set"
+                f"the weight of class {called(c)} is 0, so it would never be drawn; leave its samples out of the data "
+                "set"
             )
     return [float(given[c]) for c in names]
