@@ -346,8 +346,8 @@ class Policy(Numbered):
         kernels, and what falls back.
 
         size: (H, W) of the images; None for images of different sizes, described at 375 x 500.  Labels that mixes make
-        elsewhere than on a GPU, or by more than six of them, and samples that the policy numbers, take torch operations
-        more."""
+        elsewhere than on a GPU, by more than six of them or with choices among crops and flips behind them, and samples
+        that the policy numbers, take torch operations more."""
         return call.described(self, size, channels, dtype, backend, torch.device(device))
 
     # ---- between the images and the executor

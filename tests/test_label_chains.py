@@ -88,28 +88,6 @@ def test_rows_may_lie_anyhow_in_memory():
         check(chain(4), given, given.shape[1])
 
 
-def chosen(seed: int) -> ir.Sequence:
-    """A mix, a choice twice over among a chain, a mix, and nothing, and a mix."""
-    (first, *rest), made = chain(seed), torch.Generator().manual_seed(seed)
-    index = torch.randint(0, 3, (N, 2), generator=made)
-    box = torch.tensor([[2, 1, 9, 7]]).expand(N, 4)
-    far = torch.tensor([first.size[0].tolist() if hasattr(first, "size") else SIZE]).expand(N, 2)
-    cut, mean = (
-        ir.CutMix(torch.arange(N).roll(2), box, far),
-        ir.MixUp(torch.arange(N).roll(1), torch.rand(N, generator=made)),
-    )
-    moved = tuple(p for p in (first, *rest) if not isinstance(p, ir.Mix))
-    return mean, ir.Choice(index[:, :1], (moved, (cut,), ())), cut, ir.Choice(index[:, 1:] % 2, (moved, ()))
-
-
-@pytest.mark.parametrize("seed", quick(range(12), 1, 2))
-def test_rows_after_choices_are_those_of_torch_to_the_bit(seed):
-    passes = chosen(seed)
-    assert any(isinstance(p, ir.Choice) for p in passes), "vacuous"
-    got = check(passes, torch.eye(N, dtype=torch.float64), N)
-    assert torch.allclose(got.sum(1), torch.ones(N, dtype=torch.float64)) and (got < 1).all(1).any(), "vacuous"
-
-
 def test_a_batch_may_have_one_sample_or_none():
     box, far = torch.tensor([[2, 1, 9, 7]]), torch.tensor([SIZE])
     for n in (0, 1):
@@ -150,9 +128,9 @@ import triton
 from gpuaug_kernels import codes, label_chains, labels
 from triton.backends.compiler import GPUTarget
 
-crop, inside = (codes.MOVED, 0, 0, 1, -1), (codes.MIX_INSIDE, 15, 0, 0, 27)
+crop, inside = (codes.MOVED, 0, 0, 1), (codes.MIX_INSIDE, 15, 0, 0)
 for target in 80, 90:
-    kernel = label_chains.ahead((*crop, *inside, codes.CUTMIX, 20, 1, 0, -1, codes.MIXUP, 24, 2, 0, -1), 28, 10)
+    kernel = label_chains.ahead((*crop, *inside, codes.CUTMIX, 20, 1, 0, codes.MIXUP, 24, 2, 0), 27, 10)
     made = triton.compile(kernel, target=GPUTarget("cuda", target, 32), options=labels.options(32))
     print(made.asm["ptx"].count("mul.rn.f64"), made.asm["ptx"].count("fma.rn.f64"), made.asm["ptx"].count("div.rn.f64"))
 """
@@ -167,6 +145,9 @@ def test_on_a_card_products_and_sums_stay_apart():
 
 
 # ---- of a policy
+
+# a choice among passes that are not one mix each
+BY_TORCH = {"a flip or a cut"}
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -183,5 +164,6 @@ def test_labels_of_a_chain_take_one_launch_on_a_card_and_nothing_else(name):
         on.refuses = False
         work(ids)
         on.refuses = True
-        assert work(ids) == sorted([*work(None), "kernel"])
-    assert ", 1 for labels" in policy.describe(SIZE, dtype=torch.float32, backend="triton")
+        more = len(work(ids)) - len(work(None))
+        assert work(ids) == sorted([*work(None), "kernel"]) if name not in BY_TORCH else more > 100
+    assert (", 1 for labels" in policy.describe(SIZE, dtype=torch.float32, backend="triton")) == (name not in BY_TORCH)

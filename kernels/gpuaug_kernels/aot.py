@@ -137,7 +137,7 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0
     if name == CHAINED:
-        crop, cut, mean = (codes.MOVED, 0, 0, 1, -1), (codes.CUTMIX, 15, 0, 0, -1), (codes.MIXUP, 19, 1, 0, -1)
+        crop, cut, mean = (codes.MOVED, 0, 0, 1), (codes.CUTMIX, 15, 0, 0), (codes.MIXUP, 19, 1, 0)
         return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")

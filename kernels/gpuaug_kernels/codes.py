@@ -65,11 +65,10 @@ BORDERS = _named("NONE", "SYMMETRIC")
 ALONE, CUTMIX, MIXUP, MIX_INSIDE = range(4)
 MIXES = _named("ALONE", "MIX_INSIDE")
 # what moves pixels between mixes, where labels follow a chain of them: a tuple of records from the last pass to the
-# first, each its code, the column of its numbers, the mixes that stand after it, the half pixels that it adds, and the
-# column that says which samples take it, where it is in a branch of a choice; else -1
+# first, each its code, the column of its numbers, the mixes that stand after it, and the half pixels that it adds
 MOVED = 4
-CHAIN_FIELDS = 5
-CHAIN_COLUMN, CHAIN_BEHIND, CHAIN_HALVES, CHAIN_TOOK = range(1, 5)
+CHAIN_FIELDS = 4
+CHAIN_COLUMN, CHAIN_BEHIND, CHAIN_HALVES = range(1, 4)
 # stages
 CHOICE, IDENTITY, AFFINE, NORMALIZE, SATURATION, CONTRAST, HUE, GRAY = range(8)
 SOLARIZE, POSTERIZE, SALT_PEPPER, GAUSSIAN, ERASE, AUTOCONTRAST, EQUALIZE, PERMUTE, ADD_BELOW = range(8, 17)

@@ -1,5 +1,5 @@
-"""Soft labels after several mixes of each sample, with crops, resizing, flips and choices among them, in one launch:
-out[n] is the sum of share * row(who) over the samples of whose pixels the image is made.
+"""Soft labels after several mixes of each sample, with crops, resizing and flips between them, in one launch: out[n] is
+the sum of share * row(who) over the samples of whose pixels the image is made.
 
 A path says at each mix whether a pixel is of the sample or of its partner: k mixes have 2^k paths, a lane each.  Of
 what a path shows, a mix leaves the whole and takes away what lies inside its box: it has 2^k parts, which are added up
@@ -19,16 +19,7 @@ from triton.compiler import ASTSource
 
 from gpuaug_kernels import codes
 from gpuaug_kernels.bind import Bound
-from gpuaug_kernels.constants import (
-    CHAIN_BEHIND,
-    CHAIN_COLUMN,
-    CHAIN_FIELDS,
-    CHAIN_HALVES,
-    CHAIN_TOOK,
-    CUTMIX,
-    MIXUP,
-    MOVED,
-)
+from gpuaug_kernels.constants import CHAIN_BEHIND, CHAIN_COLUMN, CHAIN_FIELDS, CHAIN_HALVES, CUTMIX, MIXUP, MOVED
 from gpuaug_kernels.labels import block, checked_valid, constants, options, rounded, soft_row
 
 # more have too many paths
@@ -122,29 +113,14 @@ def before_pass(
     """Whose pixels, weight, rectangle and rest before the pass whose record begins at R, from those after it."""
     KIND: tl.constexpr = CHAIN[R]
     BEHIND: tl.constexpr = CHAIN[R + CHAIN_BEHIND]
-    TOOK: tl.constexpr = CHAIN[R + CHAIN_TOOK]
     at = numbers + who * COLUMNS + CHAIN[R + CHAIN_COLUMN]
     if KIND == MOVED:
-        new_weight, new_box, rest = before_resample(at, weight, box, CHAIN[R + CHAIN_HALVES])
-        left = weight
-        mate = who
+        weight, box, rest = before_resample(at, weight, box, CHAIN[R + CHAIN_HALVES])
     else:
         other = partners_path(MIXES, BEHIND, path)
-        inner = ((part >> BEHIND) & 1) == 1
-        new_weight, new_box = before_mix(KIND, at, weight, box, other, inner)
-        left = tl.where(other | inner, 0.0, weight)
-        mate = tl.where(other, tl.load(partners + who * MIXES + BEHIND), who)
-    if TOOK >= 0:
-        # a sample that chose another branch stays as it is
-        took = tl.load(numbers + who * COLUMNS + TOOK) != 0.0
-        new_weight, rest = tl.where(took, new_weight, left), tl.where(took, rest, 0.0)
-        new_box = (
-            tl.where(took, new_box[0], box[0]),
-            tl.where(took, new_box[1], box[1]),
-            tl.where(took, new_box[2], box[2]),
-            tl.where(took, new_box[3], box[3]),
-        )
-    return mate, new_weight, new_box, rest
+        weight, box = before_mix(KIND, at, weight, box, other, ((part >> BEHIND) & 1) == 1)
+        who = tl.where(other, tl.load(partners + who * MIXES + BEHIND), who)
+    return who, weight, box, rest
 
 
 @triton.jit

@@ -1,6 +1,6 @@
-"""Labels after mixes: one launch, but for more mixes than a kernel follows, which take operations of torch."""
+"""Labels after mixes: one launch, but for choices among chains of passes and more mixes than a kernel follows, which
+take operations of torch."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -22,44 +22,25 @@ class Chain:
 
 
 def accounted(passes: ir.Sequence) -> mixing.Mixes | Chain:
-    """As `mixing.accounted`; a chain of mixes, crops, resizing, flips and choices among them as its table."""
-    row = list(in_a_row(passes, None))
-    mixes = sum(isinstance(p, ir.Mix) for p, _ in row)
+    """As `mixing.accounted`; a chain of mixes, crops, resizing and flips as its table."""
+    mixes = sum(isinstance(p, ir.Mix) for p in passes)
     if mixing.is_single(passes) or not 0 < mixes <= label_chains.MOST_MIXES:
         return mixing.accounted(passes)
-    if not all(isinstance(p, ir.Mix | ir.Resample) for p, _ in row):
+    if not all(isinstance(p, ir.Mix | ir.Resample) for p in passes):
         return mixing.accounted(passes)
     records: list[int] = []
     partners: list[Tensor] = []
     columns: list[Tensor] = []
-    # by the identity of what says so: the column that says which samples chose a branch
-    known: dict[int, int] = {}
-    for p, took in reversed(row):
+    for p in reversed(passes):
         code, halves, values = encoded(p)
-        place = len(columns)
+        records += [code, len(columns), len(partners), halves]
         columns += values
-        if took is not None and id(took) not in known:
-            known[id(took)] = len(columns)
-            columns.append(took.double())
-        records += [code, place, len(partners), halves, -1 if took is None else known[id(took)]]
         if isinstance(p, ir.Mix):
             partners.append(p.partner)
     n, device = len(partners[0]), partners[0].device
     columns += mixing.end(passes, n, device)[:, 2:].unbind(1)
     every = ([v[:, None] for v in values] for values in (partners, columns))
     return Chain(tuple(records), *(torch.cat(v, 1) for v in every))
-
-
-def in_a_row(passes: ir.Sequence, took: Tensor | None) -> Iterator[tuple[ir.Pass, Tensor | None]]:
-    """Passes one after the other, branches of choices too, each with the samples that take it, [N] bool; None: all."""
-    for p in passes:
-        if not isinstance(p, ir.Choice):
-            yield p, took
-            continue
-        for index in p.index.unbind(1):
-            for k, branch in enumerate(p.branches):
-                chose = index == k
-                yield from in_a_row(branch, chose if took is None else took & chose)
 
 
 def label_launches(passes: ir.Sequence) -> int:
