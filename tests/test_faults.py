@@ -240,8 +240,8 @@ FAULTS = [
     Fault(
         "samples that are numbered alike",
         "numbering.py",
-        "            next_id += n\n",
-        "            pass\n",
+        "                counter[()] = before + n\n",
+        "                pass\n",
         "test_numbering.py",
         "numbered or saved",
     ),
