@@ -65,6 +65,7 @@ class Pipeline:
         self._pipeline = pipeline
         self.share_outputs = native.timed("DALI", pipeline.share_outputs)
         self.schedule_run = native.timed("DALI", pipeline.schedule_run)
+        self.release_outputs = native.timed("DALI", pipeline.release_outputs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)

@@ -50,7 +50,7 @@ def windows(
     first = tuple(sizes[0].tolist()) if len(sizes) else None
     dense = (
         first is not None
-        and bool((sizes == sizes[0]).all())
+        and bool((sizes.numpy() == sizes[0].numpy()).all())
         and not policy._takes_ragged((*first, channels), torch.uint8)
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)

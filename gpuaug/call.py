@@ -195,8 +195,8 @@ def frame_for(size: Any, n: int, channels: int, dtype: torch.dtype, device: torc
         if size.device != device:
             raise ValueError(f"size must be on the device of ids, got {size.device} and {device}")
         size = size.long()
-        if device.type == "cpu" and n and int(size.min()) < 1:
-            raise ValueError(f"size must be at least 1 by 1, got {int(size.min())}")
+        if device.type == "cpu" and n and (least := int(size.numpy().min())) < 1:
+            raise ValueError(f"size must be at least 1 by 1, got {least}")
         return ir.Frame(size, None, channels, dtype)
     height, width = arguments.size("size", size)
     blank = ir.Frame(

@@ -273,20 +273,30 @@ class Ragged:
 
     @cached_property
     def _host(self) -> Tensor:
-        full = self.sides
-        begin = np.array([i.data_ptr() for i in self.images]) if self._pieces is None else self._pieces.addresses
-        row, column, channel = self.strides.T
-        if self.windows is None:
-            corners = np.concatenate([np.zeros_like(full), full[:, ::-1]], 1)
-        else:
-            corner, sides = self.windows[:, 1::-1], self.windows[:, :1:-1]
-            corners = np.concatenate([corner, corner + sides], 1)
-            begin = begin - (corner[:, 1] * row + corner[:, 0] * column) * self.dtype.itemsize
+        begin, (row, _, channel) = self.begins, self.strides.T
         known = np.zeros(4 * self._slots, np.int64)
-        for first, part in zip((0, 1, 3), (begin, full, row), strict=True):
+        for first, part in zip((0, 1, 3), (begin, self.sides, row), strict=True):
             known[first * self._slots :][: part.size] = part.reshape(-1)
         places = np.stack([begin, row, channel], 1)
-        return torch.from_numpy(np.concatenate([known, corners.reshape(-1), places.reshape(-1)]))
+        return torch.from_numpy(np.concatenate([known, self.rectangles.reshape(-1), places.reshape(-1)]))
+
+    @cached_property
+    def begins(self) -> np.ndarray[Any, Any]:
+        """As `addresses`, on the host."""
+        begins = np.array([i.data_ptr() for i in self.images]) if self._pieces is None else self._pieces.addresses
+        if self.windows is None:
+            return begins
+        before = (self.windows[:, :2] * self.strides[:, :2]).sum(1)
+        return begins - before * self.dtype.itemsize  # type: ignore[no-any-return]
+
+    @property
+    def rectangles(self) -> Rows:
+        """As `corners`, on the host."""
+        if self.windows is None:
+            whole = self.sides[:, ::-1]
+            return np.concatenate([np.zeros_like(whole), whole], 1)
+        corner = self.windows[:, 1::-1]
+        return np.concatenate([corner, corner + self.windows[:, :1:-1]], 1)
 
     @cached_property
     def strides(self) -> Rows:

@@ -81,19 +81,33 @@ class Pipe:
         self._pipeline.schedule_run()
         (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return self._views(pixels, (shown, data) if self._cuda else None)
+        return self._views(pixels, windows, (shown, data) if self._cuda else None)
 
-    def _views(self, pixels: Any, encoded: Any) -> Pieces:
-        shapes = np.array(pixels.shape(), np.int64)
+    def _views(self, pixels: Any, windows: Ints, encoded: Any) -> Pieces:
+        last = pixels[len(windows) - 1]
+        begins, shapes, sizes = _in_turn(windows[:, 2:])
         try:
             # refused unless the list lies in one piece, in its order
-            begins = pixels.data_ptr() + np.cumsum(shapes.prod(1)) - shapes.prod(1)
+            first = pixels.data_ptr()
         except RuntimeError:
-            begins = np.array([pixels[i].data_ptr() for i in range(len(shapes))])
-        first = int(begins.min())
-        memory = Memory(pixels, first, int((begins + shapes.prod(1)).max()) - first, self._cuda, encoded)
+            first = None
+        # windows have the sizes that were asked for, or DALI raises; images are seen to have others by the last one
+        if first is None or last.data_ptr() - first != begins[-1] or tuple(last.shape()) != tuple(shapes[-1]):
+            shapes = np.array(pixels.shape(), np.int64)
+            begins, sizes = np.array([pixels[i].data_ptr() for i in range(len(shapes))]), shapes.prod(1)
+            first = int(begins.min())
+            begins -= first
+        memory = Memory(pixels, first, int((begins + sizes).max()), self._cuda, encoded)
         flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
-        return Pieces(flat, begins - first, shapes)
+        return Pieces(flat, begins, shapes)
+
+
+def _in_turn(sides: Ints) -> tuple[Ints, Ints, Ints]:
+    """Where images [h, w, 3] begin that lie one after the other, their shapes and their sizes.  sides: [N, 2]"""
+    shapes = np.full((len(sides), 3), 3, np.int64)
+    shapes[:, :2] = sides
+    sizes = 3 * shapes[:, 0] * shapes[:, 1]
+    return np.cumsum(sizes) - sizes, shapes, sizes
 
 
 class Pipes:

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from threading import Condition, Thread, current_thread
+from threading import Condition, Lock, Thread, current_thread
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -42,7 +42,10 @@ class Feed:
         self._room = prefetch + 1
         on_host = carriers is None or not carriers.on_device
         self._decoded = min(self._room, max(2, prefetch - 1)) if on_host else self._room
-        self._changed = Condition()
+        # what each side waits for: room to read, something to decode and room for it, a batch
+        lock = Lock()
+        self._may_read, self._may_decode, self._ready = (Condition(lock) for _ in range(3))
+        self._lock = lock
         self._read: deque[Read | Made | None] = deque()
         self._made: deque[Made | None] = deque()
         self._begun = 0
@@ -71,9 +74,9 @@ class Feed:
         """The next batch, which stays in the feed until `advance`; None after the last.  Waits for it."""
         self.start()
         begin = perf_counter()
-        with self._changed:
+        with self._lock:
             while not self._made and not self._stopped:
-                self._changed.wait()
+                self._ready.wait()
             if self._stopped:
                 raise RuntimeError("this loader is closed; make another")
             made = self._made[0]
@@ -82,18 +85,19 @@ class Feed:
 
     def advance(self, made: Made, done: Any = None) -> None:
         """The loop has this batch.  done: the CUDA event after which nobody reads its pixels"""
-        with self._changed:
+        with self._lock:
             if self._made and self._made[0] is made:
                 self._alone = False
                 self._made.popleft()
                 self._begun -= 1
                 if done is not None:
                     self._used.append((done, made))
-                self._changed.notify_all()
+                self._may_read.notify()
+                self._may_decode.notify()
 
     def depths(self) -> dict[str, int]:
         """Batches that are read, and those that are decoded too."""
-        with self._changed:
+        with self._lock:
             return {
                 "read": sum(x is not None for x in self._read),
                 "decoded": sum(x is not None for x in self._made),
@@ -101,7 +105,7 @@ class Feed:
 
     def held(self) -> int:
         """Bytes of the batches that wait."""
-        with self._changed:
+        with self._lock:
             waiting = [x for x in (*self._read, *self._made) if x is not None]
         return sum(x.bytes for x in waiting)
 
@@ -110,11 +114,12 @@ class Feed:
         if os.getpid() != self._pid:
             # the threads are the parent's, and so may be whoever holds the lock
             return
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._read.clear()
             self._made.clear()
-            self._changed.notify_all()
+            for waiting in (self._may_read, self._may_decode, self._ready):
+                waiting.notify_all()
         until = monotonic() + wait
         for thread in self._threads if self._started else ():
             if thread is not current_thread():
@@ -134,15 +139,15 @@ class Feed:
                 work()
         except BaseException as error:
             # a fault of the threads themselves: what belongs to a batch is raised in its place
-            with self._changed:
+            with self._lock:
                 self._made.append(Made(None, error=error))  # type: ignore[arg-type]
-                self._changed.notify_all()
+                self._ready.notify_all()
 
     def _reading(self) -> None:
         for step in self._course.steps():
-            with self._changed:
+            with self._lock:
                 while self._begun >= self._room and not self._stopped:
-                    self._changed.wait()
+                    self._may_read.wait()
                 if self._stopped:
                     return
                 self._begun += 1
@@ -153,11 +158,11 @@ class Feed:
             except Exception as error:
                 read = Made(step, error=error)
             self._meter.add("reading", perf_counter() - begin)
-            if not self._put(self._read, read):
+            if not self._put(self._read, read, self._may_decode):
                 return
             # while this waits for room, nothing of the last is held
             del read
-        self._put(self._read, None)
+        self._put(self._read, None, self._may_decode)
 
     def _decoding(self) -> None:
         with nullcontext() if self._carriers is None else self._carriers.lent() as carrier:
@@ -165,12 +170,12 @@ class Feed:
 
     def _decode_all(self, carrier: Carrier | None) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while len(self._made) >= (1 if self._alone else self._decoded) and not self._stopped:
-                    self._changed.wait()
+                    self._may_decode.wait()
                 begin = perf_counter()
                 while not self._read and not self._stopped:
-                    self._changed.wait()
+                    self._may_decode.wait()
                 if self._stopped:
                     return
                 read = self._read.popleft()
@@ -181,10 +186,10 @@ class Feed:
             begin = perf_counter()
             made = self._make(read, carrier) if isinstance(read, Read) else read
             self._meter.add("decoding", perf_counter() - begin)
-            if not self._put(self._made, made):
+            if not self._put(self._made, made, self._ready):
                 return
             del read, made
-        self._put(self._made, None)
+        self._put(self._made, None, self._ready)
 
     def _make(self, read: Read, carrier: Carrier | None) -> Made:
         try:
@@ -195,12 +200,12 @@ class Feed:
         except Exception as error:
             return Made(read.step, error=error)
 
-    def _put(self, queue: deque[Any], value: Any) -> bool:
-        with self._changed:
+    def _put(self, queue: deque[Any], value: Any, waiting: Condition) -> bool:
+        with self._lock:
             if self._stopped:
                 return False
             queue.append(value)
-            self._changed.notify_all()
+            waiting.notify_all()
             return True
 
     def _retire(self, all_of_them: bool = False) -> None:

@@ -301,7 +301,7 @@ def _sources(images: Images) -> tuple[np.ndarray[Any, Any], tuple[int, int]]:
     and from one's pixels to the next's where all share a row."""
     if isinstance(images, Ragged):
         out = np.empty((len(images), layout.IMAGE_LENGTH), np.int64)
-        out[:, 0], out[:, 1:3] = images.addresses.numpy(), images.size.numpy()
+        out[:, 0], out[:, 1:3] = images.begins, images.sides
         out[:, 3:] = images.strides * images.dtype.itemsize
         return out, (8 * layout.IMAGE_LENGTH, 0)
     store = images.store if isinstance(images, Gathered) else images
