@@ -114,6 +114,7 @@ def read(paths: Paths, ids: Ints, alive: Callable[[bool], None]) -> Part:
         while done < count:
             alive(True)
             done = file_kernels.filled(files, sizes, begins, memory, done)
-    finally:
+    except BaseException:
         file_kernels.closed(files)
+        raise
     return Part(memory, begins, sizes)

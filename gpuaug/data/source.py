@@ -107,6 +107,8 @@ class Names(Sequence[str]):
 def checked(ids: Sequence[int], count: int) -> list[int]:
     """Ids as integers of Python, all of them there."""
     given = [int(i) for i in ids]
+    if given and min(given) >= 0 and max(given) < count:
+        return given
     for i in given:
         if not 0 <= i < count:
             raise IndexError(f"id {i} is not in this source of {count} samples")
