@@ -172,6 +172,26 @@ def test_an_interrupt_in_the_policy_loses_no_batch():
         assert rows(seen) == list(whole()[:36])
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_while_threads_start_leaves_a_loader_that_ends_and_goes_on(monkeypatch, again):
+    start, interrupted = threading.Thread.start, []
+
+    def once(thread):
+        if thread.name == "gpuaug-loader-decode" and not interrupted:
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    with loader() as one:
+        it = iter(one)
+        with pytest.raises(KeyboardInterrupt):
+            next(it)
+        assert interrupted
+        if again:
+            assert rows([next(it)]) == list(whole()[:4])
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_forked_child_is_refused_in_words(begun, before):
     with loader() as one:

@@ -8,7 +8,7 @@ and not who takes from it: an iterator that nobody holds any more ends them."""
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from threading import Condition, Lock, Thread, current_thread
 from time import monotonic, perf_counter
 from typing import Any
@@ -59,15 +59,14 @@ class Feed:
             Thread(target=self._run, args=(work,), name=f"gpuaug-loader-{name}", daemon=True)
             for name, work in (("read", self._reading), ("decode", self._decoding))
         ]
-        self._started = False
 
     # ---- the loop's side
 
     def start(self) -> None:
         """Begin to read and to decode."""
-        if not self._started:
-            self._started = True
-            for thread in self._threads:
+        for thread in self._threads:
+            # one that an interrupt has kept from starting is started when the loop comes again
+            if thread.ident is None:
                 thread.start()
 
     def first(self) -> Made | None:
@@ -121,9 +120,11 @@ class Feed:
             for waiting in (self._may_read, self._may_decode, self._ready):
                 waiting.notify_all()
         until = monotonic() + wait
-        for thread in self._threads if self._started else ():
-            if thread is not current_thread():
-                thread.join(max(0.0, until - monotonic()))
+        for thread in self._threads:
+            # one whose start was interrupted has no end to wait for
+            if thread.ident is not None and thread is not current_thread():
+                with suppress(RuntimeError):
+                    thread.join(max(0.0, until - monotonic()))
         self._retire(all_of_them=True)
 
     @property
