@@ -172,6 +172,23 @@ def test_an_interrupt_in_the_policy_loses_no_batch():
         assert rows(seen) == list(whole()[:36])
 
 
+def test_a_feed_that_is_stopped_by_who_holds_its_lock_ends():
+    """As where its iteration is collected amid a thread's work on its queues."""
+    with loader() as one:
+        it = iter(one)
+        next(it)
+        feed = it._feed
+
+        def collected():
+            with feed._lock:
+                feed.stop()
+
+        thread = threading.Thread(target=collected, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive(), "it waits for itself"
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_an_interrupt_while_threads_start_leaves_a_loader_that_ends_and_goes_on(monkeypatch, again):
     start, interrupted = threading.Thread.start, []

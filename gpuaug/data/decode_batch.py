@@ -166,7 +166,7 @@ class Decoder(ABC):
         mine, others = heads.which(self.takes)
         if 0 < len(mine) == len(items):
             made = self._decode(items, heads, None if windows is None else boxes)  # type: ignore[arg-type]
-            if isinstance(made, Pieces) and not self._wrong(made, boxes).size:
+            if isinstance(made, Pieces) and _promised(made, boxes):
                 return Decoded(made, full, boxes, self.mark())
             images: list[Any] = list(made)
         else:
@@ -223,11 +223,6 @@ class Decoder(ABC):
             return image
         return Undecodable(f"{self.name} made {tuple(image.shape)} of it, where its header promises {(*size, 3)}")
 
-    @staticmethod
-    def _wrong(made: Pieces, boxes: Ints) -> Ints:
-        """Images of a batch that are not what their headers promise."""
-        return np.flatnonzero((made.shapes[:, :2] != boxes[:, 2:]).any(1) | (made.shapes[:, 2] != 3))
-
     def _start(self, work: Callable[[int], None], slots: Sequence[int]) -> list[Future[None]]:
         """Have the threads do some slots; each takes the next that is left."""
         if not slots:
@@ -270,6 +265,11 @@ class EachDecoder(Decoder):
 
         _finish(self._start(each, range(len(data))))
         return images
+
+
+def _promised(made: Pieces, boxes: Ints) -> bool:
+    """Whether all images of a batch are what their headers promise."""
+    return np.array_equal(made.shapes[:, :2], boxes[:, 2:]) and bool((made.shapes[:, 2] == 3).all())
 
 
 def halved(decode: Callable[[slice], Sequence[Tensor]], begin: int, end: int) -> Sequence[Tensor | Exception]:

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from threading import Condition, Lock, Thread, current_thread
+from threading import Condition, RLock, Thread, current_thread
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -43,9 +43,9 @@ class Feed:
         on_host = carriers is None or not carriers.on_device
         self._decoded = min(self._room, max(2, prefetch - 1)) if on_host else self._room
         # what each side waits for: room to read, something to decode and room for it, a batch
-        lock = Lock()
-        self._may_read, self._may_decode, self._ready = (Condition(lock) for _ in range(3))
-        self._lock = lock
+        # whoever holds the lock may collect the iteration, and so stop this
+        self._lock = RLock()
+        self._may_read, self._may_decode, self._ready = (Condition(self._lock) for _ in range(3))
         self._read: deque[Read | Made | None] = deque()
         self._made: deque[Made | None] = deque()
         self._begun = 0
