@@ -62,7 +62,7 @@ def test_the_memory_that_is_expected_is_that_of_the_launches():
     code = "from on_card import MEMORY, between; import gpuaug as ga; print({k: between(ga.Policy(v), (224, 224)) for k, v in MEMORY.items()})"
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support", ROOT / "tests" / "gpu")))
     done = ran("-c", code, GPUAUG_DEVICE="cpu", TRITON_INTERPRET="1", PYTHONPATH=path)
-    assert done.stdout.strip() == "{'flip': 0, 'moderate': 1, 'turned': 1}", done.stdout + done.stderr
+    assert done.stdout.strip() == "{'flip': 0, 'moderate': 401408, 'turned': 401408}", done.stdout + done.stderr
 
 
 def test_every_file_for_a_card_can_be_imported():

@@ -44,6 +44,7 @@ class Pipe:
         from nvidia.dali import Pipeline, fn, types
 
         self.capacity, self._region, self._cuda = capacity, region, device.type == "cuda"
+        self._device = device
         # said and not left to a default: an output type of "any" ends the process at a gray JPEG, and on a GPU chroma
         # would be repeated, not interpolated
         options = {
@@ -98,7 +99,8 @@ class Pipe:
             first = int(begins.min())
             begins -= first
         memory = Memory(pixels, first, int((begins + sizes).max()), self._cuda, encoded)
-        flat = torch.as_tensor(memory) if self._cuda else torch.from_numpy(np.asarray(memory))
+        # said: older versions of torch copy to the host what they are not told to leave on a device
+        flat = torch.as_tensor(memory, device=self._device) if self._cuda else torch.from_numpy(np.asarray(memory))
         return Pieces(flat, begins, shapes)
 
 

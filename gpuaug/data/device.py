@@ -7,7 +7,7 @@ done."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -91,6 +91,11 @@ class Carriers:
         self.on_device = device.type == "cuda"
         self._needed = self.on_device and decoded_on.type == "cpu"
         self._device, self._places, self._free = device, prefetch + 3, list[Carrier]()
+
+    def here(self) -> AbstractContextManager[Any]:
+        """The GPU as the current device of a thread that looks at events: from another one it would make a context
+        there."""
+        return torch.cuda.device(self._device) if self.on_device else nullcontext()
 
     @contextmanager
     def lent(self) -> Iterator[Carrier | None]:

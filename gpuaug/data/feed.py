@@ -136,7 +136,7 @@ class Feed:
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
-            with staying(self._cores):
+            with staying(self._cores), nullcontext() if self._carriers is None else self._carriers.here():
                 work()
         except BaseException as error:
             # a fault of the threads themselves: what belongs to a batch is raised in its place

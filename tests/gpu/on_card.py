@@ -38,12 +38,12 @@ MEMORY = {
 
 
 def between(policy: ga.Policy, size: tuple[int, int]) -> int:
-    """Images that the kernels write and read again in a call: one after each step but the last."""
+    """Bytes of a sample that the kernels write and read again in a call: an image after each step but the last."""
     zero = torch.zeros(1, dtype=torch.int64)
     keys, frame = rng.Keys(0, 0, zero, zero), ir.Frame(torch.tensor([size]), size, 3, torch.uint8)
     steps = triton.steps(policy._plan(keys, frame, policy._draw(keys, frame)))
     assert len(steps) < 3, "of two such images the first may be free before the second is made"
-    return len(steps) - 1
+    return sum(step.writes for step in steps[:-1])
 
 
 def slow_unless(quick: bool, *values: Any) -> Any:
