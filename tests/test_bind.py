@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import children
+import older_triton
 import pytest
 from shared import made_once
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["installed", pytest.param(older_triton.OLDEST, marks=pytest.mark.slow)])
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the program finds: kernels are compiled there, for a card that is not in this machine."""
-    return made_once(request, "bound", ran)
+    first = () if request.param == "installed" else (older_triton.folder(),)
+    return made_once(request, f"bound {request.param}", lambda: ran(*first))
 
 
-def ran() -> dict[str, Any]:
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
+def ran(*first: Path) -> dict[str, Any]:
+    path = os.pathsep.join(map(str, (*first, ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
     done = children.run(
         [sys.executable, ROOT / "tests" / "support" / "bound.py"],
         env=os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"},

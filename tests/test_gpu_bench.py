@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench.contenders.registry import CONTENDERS
-from bench.gpu import clock, decoders, loader, loading, parts, run, workloads
+from bench.gpu import ahead, clock, decoders, loader, loading, parts, run, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import Card, Ours
 from bench.report import results
@@ -334,3 +334,34 @@ def test_a_dry_run_of_the_loader_goes_through_every_stage(tmp_path, capsys):
     assert step["times the cached batch"]["n"] >= 2 and step["decoder"] in decoders.GPU_DECODERS
     assert run_of["met"] and run_of["steps"] == 12, run_of
     assert len(found["memory", "torchvision"]["batches, MB"]) == 6
+
+
+# ---- kernels that are compiled before anything is timed
+
+
+@pytest.mark.parametrize("name", [j.name for j in workloads.jobs(2, 14, (15, 20), 2)])
+def test_what_is_compiled_ahead_is_for_batches_such_as_a_job_calls_with(name, jobs):
+    job = jobs[name]
+    batch, images = ahead.blank(job), job.images(job.sources(CPU)[0])
+    assert (batch.labels is not None) == job.workload.mixes
+    if job.ragged:
+        alike = [(i.channels, i.dtype, i.way, len(i)) for i in (batch.images, images)]
+    else:
+        alike = [(i.shape, i.stride(), i.dtype) for i in (batch.images, images)]
+    assert alike[0] == alike[1]
+
+
+def test_a_job_that_could_not_be_compiled_ahead_is_named_and_ends_nothing():
+    # kernels are interpreted here
+    made = ahead._run([("jobs", "flip + normalise")], "cuda:90", 120.0)
+    assert "interpreted" in made["not compiled"]["flip + normalise"], made
+    made = ahead._run([("jobs", "flip + normalise"), ("growth", "batch 1")], "cuda:90", 0.0)
+    assert set(made["not compiled"].values()) <= {"not done in time", "not begun in time"} and made["seconds"] < 30
+
+
+@pytest.mark.slow
+def test_kernels_that_are_compiled_ahead_are_those_of_the_job(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    assert set(ahead._run([("jobs", "flip + normalise")], "cuda:90", 300.0)) == {"seconds"}
+    assert {p.stem for p in tmp_path.rglob("*.cubin")} == {"chain", "draw_parameters"}

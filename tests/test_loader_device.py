@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpuaug.data import device
+from gpuaug.data import decode_dali, device
 from gpuaug.data.course import Step
 from gpuaug.data.making import Made
 from gpuaug.images import Ragged
@@ -114,6 +114,34 @@ def test_images_that_nobody_augments_get_memory_of_their_own():
     mine = device.own(images)
     for a, b in zip(mine.images, images.images, strict=True):
         assert torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+
+
+def test_what_dali_has_decoded_on_a_card_stays_there(monkeypatch):
+    """Older versions of torch copy what has a `__cuda_array_interface__` to the host, unless a device is named."""
+    shapes, asked = [(3, 4, 3), (2, 5, 3)], []
+    memory = torch.arange(sum(h * w * c for h, w, c in shapes), dtype=torch.uint8)
+
+    class Images(list):
+        def data_ptr(self) -> int:
+            return self[0].data_ptr()
+
+    parts = memory.split([h * w * c for h, w, c in shapes])
+    images = Images(
+        SimpleNamespace(data_ptr=part.data_ptr, shape=lambda shape=shape: shape)
+        for part, shape in zip(parts, shapes, strict=True)
+    )
+
+    def as_tensor(given: Any, device: Any = None) -> torch.Tensor:
+        assert given.__cuda_array_interface__["data"] == (memory.data_ptr(), False)
+        asked.append(device)
+        return memory
+
+    monkeypatch.setattr(decode_dali, "torch", SimpleNamespace(as_tensor=as_tensor))
+    pipe = object.__new__(decode_dali.Pipe)
+    pipe._cuda, pipe._device = True, torch.device("cuda", 1)
+    made = pipe._views(images, np.array([[0, 0, h, w] for h, w, _ in shapes]), None)
+    assert asked == [torch.device("cuda", 1)]
+    assert [tuple(i.shape) for i in made] == shapes and made[1].flatten().tolist() == parts[1].tolist()
 
 
 def test_auto_is_the_cpu_where_there_is_no_card_and_of_its_rank_where_there_are_some(monkeypatch):

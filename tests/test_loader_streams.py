@@ -130,7 +130,9 @@ def test_memory_of_a_child_is_used_again_when_the_card_has_read_it(card):
     sizes = [[(5 + number % 4, 4), (6, 7 + number % 3)] for number in range(count)]
     made = Served([batch(number, s) for number, s in enumerate(sizes)], places)
     given: list[Any] = []
-    children: Any = type("Children", (), {"take": lambda self: made, "give": lambda self, one, well: given.append(well)})()
+    children: Any = type(
+        "Children", (), {"take": lambda self: made, "give": lambda self, one, well: given.append(well)}
+    )()
     feed = ChildFeed(None, children, places - 1, Meter(), ON_CARD)  # type: ignore[arg-type]
     got: list[torch.Tensor] = []
     with within(60):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu import clock, step, workloads
+from bench.gpu import ahead, clock, step, workloads
 from bench.gpu.clock import Pace
 from bench.gpu.parts import PARTS, Card, Ours, Red, cost, said, summary
 from bench.report import results
@@ -24,6 +24,8 @@ from bench.suite import Options
 # {workload: what was expected before the first run}, written by hand
 # a training step, and the workload that makes its batches
 STEP, TRAINED = "training step", "moderate + erasing"
+# seconds at most for the kernels of all workloads, which are compiled side by side
+COMPILING = 60.0
 PREDICTED = results.RESULTS.parent / "predicted.json"
 
 
@@ -190,6 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if not log.part(log.data, "copy bytes a second", copy):
         return 1
+    if not tiny:
+        several = [("jobs", j.name) for j in jobs if wanted(j.name) and (j.quick or not asked.quick)]
+        several += [("growth", j.name) for j in workloads.growth(asked.quick, tiny) if wanted("growth")]
+        log.part(log.data, "compiling ahead", lambda: ahead.compile_all(several, device, COMPILING))
     with torch.inference_mode():
         rows = log.data["jobs"] = {}
         for job in jobs:

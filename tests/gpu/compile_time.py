@@ -110,7 +110,9 @@ def _launcher(text: str, folders: Sequence[str]) -> None:
 
 
 def _used() -> float:
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def measured(kernels: Sequence[Kernel], numbers: Sequence[int]) -> dict[int, tuple[float, float, float]]:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import kernels_of_tests
 import pytest
 import torch
 
@@ -15,7 +16,16 @@ CARD_ONLY = ("test_gpu_streams.py",)
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Only where a device is named."""
     device = os.environ.get(ASKED)
-    return True if device is None or (device == "cpu" and collection_path.name in CARD_ONLY) else None
+    only = device == "cpu" and collection_path.name in CARD_ONLY and kernels_of_tests.FILE not in os.environ
+    return True if device is None or only else None
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Tests of one transform or policy are for one process, which has compiled their kernels: `--dist loadgroup`."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        if isinstance(name, str):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_sessionstart(session: Any) -> None:

@@ -10,8 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from build import build, case, cases
-from on_card import DEVICE, IDS, MEMORY, between, images, pictures, put
+from build import build, case, quick, spec
+from on_card import (
+    DEVICE,
+    IDS,
+    MEMORY,
+    SOME,
+    between,
+    first_cases,
+    images,
+    pictures,
+    put,
+    size_of,
+    slow_unless,
+)
 from policies import POLICIES, WAITS, calls, mixes
 from torch import Tensor
 
@@ -51,7 +63,7 @@ def given(name: str, kind: str) -> tuple[Any, Tensor | None]:
     labels = put(torch.arange(N)) if mixes(name) else None
     if kind == "ragged":
         return ga.Ragged(tuple(put(pictures([(30 + 3 * k, 50 - 2 * k) for k in range(N)])))), labels
-    return put(images(N, 41, 41, dtype=torch.float32 if name.startswith("H1") else torch.uint8)), labels
+    return put(images(N, *size_of(name), dtype=torch.float32 if name.startswith("H1") else torch.uint8)), labels
 
 
 def refilled(x: Any, k: int) -> None:
@@ -74,10 +86,11 @@ def test_the_watch_sees_a_wait(wait):
         wait(x)
 
 
-@pytest.mark.parametrize(("name", "i"), cases())
+@pytest.mark.parametrize(("name", "i"), first_cases())
 def test_no_transform_makes_the_host_wait(name, i):
     args = case(name, i)
-    policy, x, ids = ga.Policy([build(name, args)]), put(images(N, 41, 41)), put(IDS)
+    # as in test_every_transform_agrees, whose kernels these are
+    policy, x, ids = ga.Policy([build(name, args)]), put(images(N, *spec(name).image)), put(IDS)
     labels = None if "Mix" not in name else put(torch.arange(N) % 5) if "num_classes" in args else put(torch.eye(N))
     expect(f"{name}-{i}", lambda: policy(x, labels, ids=ids, epoch=2))
 
@@ -85,7 +98,8 @@ def test_no_transform_makes_the_host_wait(name, i):
 @pytest.mark.parametrize(("name", "kind"), calls())
 def test_no_policy_makes_the_host_wait(name, kind):
     policy, (x, labels) = ga.Policy(POLICIES[name], memory_format=torch.channels_last), given(name, kind)
-    ids, epoch = put(IDS), torch.tensor(3, device=DEVICE)
+    # a number on the card is another kernel; a captured step has one
+    ids, epoch = put(IDS), torch.tensor(3, device=DEVICE) if name in SOME else 3
     expect(f"{name}, {kind}", lambda: policy(x, labels, ids=ids, epoch=epoch, occurrence=torch.zeros_like(ids)))
     # numbered on, by a counter on the host and by one on the card
     expect(f"{name}, {kind}", lambda: policy(x, labels))
@@ -132,7 +146,9 @@ def parts(out: Any) -> list[Tensor]:
     return [o.clone() for o in (out if isinstance(out, tuple) else (out,))]
 
 
-@pytest.mark.parametrize(("name", "kind"), [c for c in calls() if ", ".join(c) not in WAITS])
+@pytest.mark.parametrize(
+    ("name", "kind"), [slow_unless(c[0] in SOME, *c) for c in calls() if ", ".join(c) not in WAITS]
+)
 def test_a_captured_step_is_replayed_with_other_ids_epoch_and_images(name, kind):
     policy, (x, labels) = ga.Policy(POLICIES[name], seed=3), given(name, kind)
     ids, epoch = put(IDS), torch.tensor(0, device=DEVICE)
@@ -239,7 +255,7 @@ def test_threads_may_share_a_policy(name):
             assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True)), (k, j)
 
 
-@pytest.mark.parametrize("name", ["moderate and erasing", "very strong"])
+@pytest.mark.parametrize("name", quick(["moderate and erasing", "very strong"], "moderate and erasing"))
 def test_a_compiled_step_has_no_break_and_the_same_pixels(name):
     policy, x, ids = ga.Policy(POLICIES[name], seed=2), put(images(N, 41, 53, dtype=torch.uint8)), put(IDS)
     labels = put(torch.arange(N)) if mixes(name) else None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from build import quick
 from on_card import DEVICE, pictures, put
 
 import gpuaug as ga
@@ -28,7 +29,7 @@ def poisoned(found: ga.Windows) -> ga.Ragged:
     return ga.Ragged.windowed(parts, SIZES, found.windows)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", quick(POLICIES, "crop", "padded", "mixed"))
 def test_windows_give_what_whole_images_give(name):
     policy = ga.Policy(POLICIES[name], 4)
     whole = ga.Ragged([put(i) for i in pictures(SIZES)], "hwc")
