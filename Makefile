@@ -36,7 +36,7 @@ FROM_HERE := PYTHONPATH=.:kernels$(if $(PYTHON_MORE),:$(PYTHON_MORE))
 ON_CARD := GPUAUG_DEVICE=cuda TRITON_INTERPRET=0 $(FROM_HERE)
 INSTALLED = $(if $(filter $(BIN)/python,$(PY)),$(STAMP))
 test-gpu: $(INSTALLED)
-	$(ON_CARD) $(PY) -m pytest tests/gpu -W default -m "$(if $(ALL),slow or not slow,not slow)" $(if $(JOBS),-n $(JOBS))
+	$(ON_CARD) $(PY) -m pytest tests/gpu -W default -m "$(if $(ALL),slow or not slow,not slow)" $(if $(JOBS),-n $(JOBS) --dist loadgroup)
 
 sanitize-gpu: $(INSTALLED)
 	$(FROM_HERE) $(PY) tests/gpu/sanitize.py

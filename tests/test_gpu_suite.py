@@ -109,7 +109,9 @@ def test_the_steps_on_a_card_are_written_one_by_one_and_stop_inside_the_limit(tm
     done = everything(
         "step = lambda s, t: (t, ('-c', s)); "
         "rows = everything.run({'good': step('print(5)', 9), 'bad': step('raise SystemExit(3)', 9), "
-        "'slow': step('import time; time.sleep(60)', 1), 'longer': step('import time; time.sleep(60)', 60), "
+        "'slow': step('import time; time.sleep(60)', 1), "
+        # one that does not end when it is told to
+        "'longer': step('import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)', 60), "
         "'late': step('print(6)', 9)}, 6, folder, 1)",
         tmp_path,
     )

@@ -8,9 +8,11 @@ was done.  Says first which packages are missing.  Exits with 1 where a step fai
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ NEEDS = {
     "bench": ("torchvision", "kornia", "kornia_rs"),
     "loader": ("torchvision", "kornia", "kornia_rs", "torchcodec", "nvidia.dali", "PIL"),
 }
+# seconds of its own that a step has to end in, once it was told to
+LAST_WORDS = 10.0
 # a step, its share of a quarter of an hour in seconds, and what it runs
 STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
     "tests": (
@@ -31,7 +35,10 @@ STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
             "-m",
             "pytest",
             "tests/gpu",
-            "-q",
+            # each test by its name, for whoever is cut off
+            "-v",
+            "--tb",
+            "short",
             "-W",
             "default",
             "-p",
@@ -40,10 +47,12 @@ STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
             "not slow",
             "-n",
             "{jobs}",
+            "--dist",
+            "loadgroup",
         ),
     ),
-    "bench": (180, ("-m", "bench.gpu", "--quick")),
-    "sanitizer": (120, ("tests/gpu/sanitize.py", "memcheck")),
+    "bench": (180, ("-m", "bench.gpu", "--quick", "--seconds", "{seconds}")),
+    "sanitizer": (120, ("tests/gpu/sanitize.py", "--compiled", "memcheck")),
     "loader": (375, ("-m", "bench.gpu.loader", "--seconds", "{seconds}")),
 }
 
@@ -94,10 +103,15 @@ def _one(command: list[str], env: dict[str, str], seconds: float, log: Path) -> 
             command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            code: int | None = made.wait(seconds)
+            code: int | None = made.wait(seconds - min(LAST_WORDS, seconds / 2))
             said = "clean" if code == 0 else f"ended with {code}"
         except subprocess.TimeoutExpired:
-            os.killpg(made.pid, 9)
+            # pytest then says what failed so far
+            made.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                made.wait(min(LAST_WORDS, seconds / 2))
+            with suppress(ProcessLookupError):
+                os.killpg(made.pid, signal.SIGKILL)
             made.wait()
             code, said = None, f"cut off after {seconds:.0f} s"
     return {"code": code, "said": said}
