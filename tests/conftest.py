@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage
 import torch
 from browsers import said
 from interpreted import hasten
@@ -49,6 +48,9 @@ PHOTOGRAPHS = (
 @cache
 def photograph(number: int) -> np.ndarray:
     """A real photograph, [H, W, 3] uint8."""
+    # the tests for a card do without it
+    import skimage
+
     with Image.open(Path(skimage.__file__).parent / "data" / PHOTOGRAPHS[number % len(PHOTOGRAPHS)]) as picture:
         return np.asarray(picture.convert("RGB"))
 

@@ -1,6 +1,7 @@
 """Pixels on their way to a card, played through without one: whatever is late, every batch is what a host makes, and
 every thread of the loader speaks to its own card."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import loading
@@ -123,6 +124,12 @@ class Served:
         return "batch", message, {}, {}, {}, 0
 
 
+def feed_of(made: Served, places: int, given: list[Any]) -> ChildFeed:
+    """The loop's side of a child.  given: whether it ended well, when it is given back"""
+    children: Any = SimpleNamespace(take=lambda: made, give=lambda one, well: given.append(well))
+    return ChildFeed(None, children, places - 1, Meter(), ON_CARD)  # type: ignore[arg-type]
+
+
 def test_memory_of_a_child_is_used_again_when_the_card_has_read_it(card):
     from test_loader_device import batch
 
@@ -130,10 +137,7 @@ def test_memory_of_a_child_is_used_again_when_the_card_has_read_it(card):
     sizes = [[(5 + number % 4, 4), (6, 7 + number % 3)] for number in range(count)]
     made = Served([batch(number, s) for number, s in enumerate(sizes)], places)
     given: list[Any] = []
-    children: Any = type(
-        "Children", (), {"take": lambda self: made, "give": lambda self, one, well: given.append(well)}
-    )()
-    feed = ChildFeed(None, children, places - 1, Meter(), ON_CARD)  # type: ignore[arg-type]
+    feed = feed_of(made, places, given)
     got: list[torch.Tensor] = []
     with within(60):
         while (one := feed.first()) is not None:
@@ -148,3 +152,25 @@ def test_memory_of_a_child_is_used_again_when_the_card_has_read_it(card):
     for number, out in enumerate(got):
         assert torch.equal(out, corners(batch(number, sizes[number]).images)), number
     assert set(card.registered) == {p.data_ptr() for p in made.pinned.values()}
+
+
+def test_a_child_goes_on_when_no_copy_reads_its_memory_any_more(card):
+    """A batch that nobody took is on its way still."""
+    from test_loader_device import batch
+
+    made = Served([batch(k, [(6, 7), (5, 5)]) for k in range(4)], 3)
+    feed = feed_of(made, 3, [])
+    with within(60):
+        one = feed.first()
+        feed.advance(one, device.handed(one, ON_CARD))
+        assert feed.first() is not None
+        made.send = lambda *message: asked.append((message[0], one_way(card)))  # type: ignore[method-assign]
+        asked: list[tuple[str, int]] = []
+        made.ended = True
+        feed.stop(5.0)
+    assert [left for what, left in asked if what == "end"] == [0]
+
+
+def one_way(card: Card) -> int:
+    """Tasks of the streams that copy to the card."""
+    return sum(len(s.tasks) for s in card._streams if s is not card.current())

@@ -260,6 +260,9 @@ class ChildFeed:
             for done, _ in self._used:
                 if done is not None:
                     done.synchronize()
+            if self._made is not None and self._made.ready is not None:
+                # a batch that nobody took: the child writes there next, or the memory is given back
+                self._made.ready.synchronize()
             child.send("end")
             well, until = False, monotonic() + patience
             with suppress(Ended):
