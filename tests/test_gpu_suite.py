@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import children
 import pytest
@@ -131,3 +132,44 @@ def test_packages_that_a_card_lacks_are_named_before_anything_starts(tmp_path):
         tmp_path,
     )
     assert done.returncode == 0 and done.stdout.startswith("tests: missing kornia_rs_of_nobody"), done.stdout
+
+
+# ---- what compiling takes
+
+
+def predicted(*arguments: str) -> dict[str, Any]:
+    """What `compile_time.py` says."""
+    folders = (ROOT, ROOT / "kernels", ROOT / "tests", ROOT / "tests" / "support", ROOT / "tests" / "gpu")
+    done = ran("tests/gpu/compile_time.py", *arguments, PYTHONPATH=os.pathsep.join(map(str, folders)))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_the_kernels_of_tests_are_found_and_compiled_without_a_card():
+    found = predicted("--only", "whole_policies_agree and flip", "--sample", "1")
+    # one kernel draws for both layouts, and for the reference on the card; each layout has one of its own
+    kinds = {name: row["kernels"] for name, row in found["by kind"].items()}
+    assert found["tests"] == 2 and kinds == {"chain 2": 2, "draw_parameters 0": 1}, found
+    assert found["compiled here"] == 2 and 0 < found["CPU seconds of all"] < 60
+
+
+def test_processes_that_share_a_cache_compile_each_kernel_once_unless_they_begin_at_once():
+    code = (
+        "import compile_time as c; c.START, c.TEST, c.LOAD = 0.0, 0.0, 1.0; "
+        "row = lambda *kernels: {'test': '', 'kernels': list(kernels)}; "
+        "print(c.played([row(0), row(0)], [5.0], 1), c.played([row(0), row(0)], [5.0], 2), "
+        "c.played([row(0), row(1), row(0)], [5.0, 5.0], 1, 'aba'), c.played([row(0), row(1)] * 4, [9.0, 4.0], 2, 'ab' * 4))"
+    )
+    path = os.pathsep.join(map(str, (ROOT / "tests" / "gpu", ROOT)))
+    done = ran("-c", code, PYTHONPATH=path)
+    assert done.stdout.split() == ["5.0", "5.0", "10.0", "9.0"], done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_tests_on_a_card_take_four_minutes_at_most():
+    """As predicted from this machine's seconds, which is busy with other tests."""
+    found = predicted("--sample", "3")
+    assert found["tests"] > 350 and 300 < found["kernels"] < 500, found
+    assert found["predicted, 14 processes"] < 240, found

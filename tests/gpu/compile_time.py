@@ -237,7 +237,7 @@ def report(
         "launchers, seconds each": round(sum(v[1] for v in known.values()) / max(len(known), 1), 2),
         "CPU seconds of all": round(sum(seconds), 1),
         "side by side at best": round(START + max(sum(seconds) / jobs, max(seconds, default=0.0)), 1),
-        f"predicted, {jobs} processes": round(played(tests, seconds, jobs), 1),
+        f"predicted, {jobs} processes": round(played(tests, seconds, jobs, [t["group"] for t in tests]), 1),
     }
 
 

@@ -8,6 +8,8 @@ import kernels_of_tests
 import pytest
 import torch
 
+import gpuaug as ga
+
 ASKED = "GPUAUG_DEVICE"
 # of streams, graphs and allocators, which the host has none of
 CARD_ONLY = ("test_gpu_streams.py",)
@@ -21,10 +23,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Tests of one transform or policy are for one process, which has compiled their kernels: `--dist loadgroup`."""
+    """Tests of one transform are for one process, which has compiled their kernels: `--dist loadgroup`.  Those of a whole
+    policy take longer together than all others side by side, and are not."""
     for item in items:
         name = getattr(item, "callspec", None) and item.callspec.params.get("name")
-        if isinstance(name, str):
+        if name in ga.REGISTRY:
             item.add_marker(pytest.mark.xdist_group(name))
 
 
