@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,18 @@ def test_a_call_asks_torch_for_its_memory_and_for_nothing_else(found):
         assert len(asked) <= pieces and done["launches"] == launches, row
         # where images of a list lie is sent to the card
         assert other <= ({"lift_fresh", "_to_copy"} if row.endswith("list") else set()), (row, done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["installed", older_triton.OLDEST])
+def test_tritons_launchers_in_c_take_what_bound_calls_hand_over(version):
+    first = () if version == "installed" else (older_triton.folder(),)
+    path = os.pathsep.join(map(str, (*first, ROOT, ROOT / "kernels", ROOT / "tests" / "support")))
+    env = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"}
+    program = [sys.executable, ROOT / "tests" / "support" / "launched.py"]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    # compiled, watched, then bound
+    assert found["bound"] == 1 and found["launches"] == [4, 8, 12, 16], found
+    assert found["otherwise"] == [] and (version == "installed" or found["triton"] == version), found
