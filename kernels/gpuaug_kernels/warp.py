@@ -16,7 +16,7 @@ from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps,
 
 @triton.jit
 def mapped_position(d, at):
-    """Input x and y of every pixel, float64."""
+    """Input x and y of every pixel, float64; where the map has none, far outside."""
     y, x = at.y.to(tl.float64), at.x.to(tl.float64)
     sx = (tl.load(d) * x + tl.load(d + 1) * y) + tl.load(d + 2)
     sy = (tl.load(d + 3) * x + tl.load(d + 4) * y) + tl.load(d + 5)
@@ -24,7 +24,8 @@ def mapped_position(d, at):
     # an affine map would divide by 1: the division of doubles is saved
     if (p != 0.0) | (q != 0.0) | (s != 1.0):
         sz = (p * x + q * y) + s
-        sz = tl.where(sz == 0.0, 1.0e-300, sz)
+        # a maximum with NaN is the other number
+        sz = tl.where(sz == 0.0, float("nan"), sz)
         sx, sy = sx / sz, sy / sz
     return tl.minimum(tl.maximum(sx, -1.0e9), 1.0e9), tl.minimum(tl.maximum(sy, -1.0e9), 1.0e9)
 
