@@ -27,7 +27,7 @@ CEILINGS = {
     "moderate + erasing + CutMix": 517,
     "moderate + erasing + CutMix, launch 1": 227,
     "salt and pepper": 99,
-    "CutMix": 38,
+    "CutMix": 41,
     "rotation, bilinear": 233,
     "affine, nearest": 163,
     "H1 of triton-augment": 60,
