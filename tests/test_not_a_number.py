@@ -146,3 +146,14 @@ def test_bytes_of_nan_and_infinity(backend):
     got = ga.Policy([ga.RandomHorizontalFlip(1.0), ga.ToDtype(torch.uint8, scale=True)])(x, ids=IDS, backend=backend)
     for kind, level in ((1, 0), (2, 255), (3, 0)):
         assert (got[kinds(x.flip(3)) == kind] == level).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_a_pixel_that_a_perspective_has_no_position_for_is_filled(backend, interpolation):
+    # a quadrangle of so few pixels is often so flat that its map divides by zero somewhere
+    images, ids = torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64)
+    policy = ga.Policy([ga.RandomPerspective(0.6, 1.0, interpolation, 0.5)], seed=8)
+    want, got = (policy(images, ids=ids, backend=name) for name in ("reference", backend))
+    assert not want.isnan().any()
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)

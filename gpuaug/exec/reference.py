@@ -256,12 +256,15 @@ def _project(p: ir.Project, n: int, image: Tensor, window: list[int]) -> Tensor:
 
 
 def _positions(inverse: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Input x and y of every output pixel: 2 x [N, h, w] float64.  inverse: [N, 3, 3]"""
+    """Input x and y of every output pixel: 2 x [N, h, w] float64; where a map has none, far outside.
+
+    inverse: [N, 3, 3]"""
     y, x = torch.meshgrid(*(torch.arange(v, dtype=torch.float64, device=inverse.device) for v in size), indexing="ij")
     # term by term: a matrix product may round otherwise in another batch
     m = inverse[:, :, :, None, None]
     sx, sy, sz = (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in range(3))
-    return sx / sz, sy / sz
+    far = 1e9
+    return tuple((v / sz).nan_to_num(-far, far, -far).clamp(-far, far) for v in (sx, sy))  # type: ignore[return-value]
 
 
 def _tap(images: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ from gpuaug_kernels.constants import (
     WIDTH,
     WORD,
 )
+from gpuaug_kernels.noise import philox
 from gpuaug_kernels.tuples import Buffers, Sample
 
 # rows of partners are told apart by 24 bits
@@ -208,7 +209,7 @@ def philox_words(C1: tl.constexpr, C0: tl.constexpr, identity, occurrence, epoch
     c3 = (((identity >> 32) << EPOCH_BITS) | epoch).to(tl.uint32)
     c1 = ((occurrence << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
     zero = tl.zeros_like(c2)
-    a, b, c, d = tl.philox_impl(zero + C0, c1, c2, c3, zero + low.to(tl.uint32), zero + high.to(tl.uint32))
+    a, b, c, d = philox(zero + C0, c1, c2, c3, zero + low.to(tl.uint32), zero + high.to(tl.uint32))
     return a.to(tl.int64), b.to(tl.int64), c.to(tl.int64), d.to(tl.int64)
 
 

@@ -158,7 +158,8 @@ def options(program: ChainProgram, target: int = 90, following: Reduction | None
         return {"num_warps": 8, "maxnreg": 168 if heavy or mix != codes.ALONE else 128 if later else 80}
     if source in (codes.PIXEL, codes.FLOOR):
         if heavy or mix != codes.ALONE:
-            return {"num_warps": 4, "maxnreg": 168 if heavy else 128 if later else 96}
+            # so do those before Hopper, by a few
+            return {"num_warps": 4, "maxnreg": 168 if heavy else 128 if later else 96 if target >= 90 else 112}
         # sixteen pixels a thread share what a tile costs
         return {"num_warps": 2, "maxnreg": 168 if later else 128}
     if source == codes.SWITCH:

@@ -8,6 +8,20 @@ from gpuaug_kernels.constants import DOMAIN_SHIFT, KEY_C2, KEY_C3, KEY_HIGH, KEY
 
 
 @triton.jit
+def philox(c0, c1, c2, c3, k0, k1):
+    """The four words of a counter under a key, all uint32: Philox4x32-10 (Salmon et al., SC 2011).
+
+    A product is taken whole: both halves of it are one instruction then, which Triton's own takes two for"""
+    for _ in tl.static_range(10):
+        a, b = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
+        c0, c2 = (b >> 32).to(tl.uint32) ^ c1 ^ k0, (a >> 32).to(tl.uint32) ^ c3 ^ k1
+        c1, c3 = b.to(tl.uint32), a.to(tl.uint32)
+        k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
+        k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
+    return c0, c1, c2, c3
+
+
+@triton.jit
 def noise_words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
     """The four words of the block that holds a channel.
 
@@ -19,7 +33,7 @@ def noise_words(i, SLOT: tl.constexpr, pixel, channel, BLOCKS: tl.constexpr):
     c3 = zero + tl.load(i + KEY_C3).to(tl.uint32, bitcast=True)
     low = zero + tl.load(i + KEY_LOW).to(tl.uint32, bitcast=True)
     high = zero + tl.load(i + KEY_HIGH).to(tl.uint32, bitcast=True)
-    return tl.philox_impl(c0, c1, c2, c3, low, high)
+    return philox(c0, c1, c2, c3, low, high)
 
 
 @triton.jit

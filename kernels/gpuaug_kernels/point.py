@@ -48,7 +48,7 @@ from gpuaug_kernels.constants import (
     STATISTIC_MONO,
     STATISTIC_WIDTH,
 )
-from gpuaug_kernels.noise import noise_words, normals, pick_word, uniform
+from gpuaug_kernels.noise import noise_words, normals, pick_word
 from gpuaug_kernels.statistics import add_histogram, add_mean, add_range, histogram_bin
 
 
@@ -168,15 +168,26 @@ def point_stage(
 
 
 @triton.jit
-def salt_or_pepper(u, x, salt, amount):
-    """White below `salt`, black from there to `amount`.  u: uniform in [0, 1)"""
-    return tl.where(u < amount, tl.where(u < salt, 1.0, 0.0), x)
+def reach(share):
+    """How many of the numbers that a word's upper 24 bits hold are below a share in [0, 1], exactly, as int32."""
+    return tl.ceil(share * 16777216.0).to(tl.int32)
+
+
+@triton.jit
+def salt_or_pepper(word, x, salt, amount):
+    """White below `salt`, black from there to `amount`, by bits, since predicates are few.
+
+    word: of which the upper 24 bits count; salt, amount: of `reach`, salt <= amount"""
+    u = (word >> 8).to(tl.int32)
+    # all bits where the word is below
+    white, gone = (u - salt) >> 31, (u - amount) >> 31
+    return ((x.to(tl.int32, bitcast=True) & ~gone) | (white & 0x3F800000)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def salt_pepper(r, g, b, f, row, at, SLOT: tl.constexpr, PER_CHANNEL: tl.constexpr, FORMAT: tl.constexpr):
     """Replace pixels by white or black.  f: pointer to [2] float32, salt, amount"""
-    salt, amount = tl.load(f), tl.load(f + 1)
+    salt, amount = reach(tl.load(f)), reach(tl.load(f + 1))
     channel = at.channel * PER_CHANNEL
     u, v, w, t = noise_words(row.integers, SLOT, at.y * at.width + at.x, channel, FORMAT.blocks)
     if PER_CHANNEL == 0:
@@ -184,11 +195,7 @@ def salt_pepper(r, g, b, f, row, at, SLOT: tl.constexpr, PER_CHANNEL: tl.constex
         w = u
     elif FORMAT.channels == 1:
         u = pick_word(u, v, w, t, channel)
-    return (
-        salt_or_pepper(uniform(u), r, salt, amount),
-        salt_or_pepper(uniform(v), g, salt, amount),
-        salt_or_pepper(uniform(w), b, salt, amount),
-    )
+    return salt_or_pepper(u, r, salt, amount), salt_or_pepper(v, g, salt, amount), salt_or_pepper(w, b, salt, amount)
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """How a tile is written: every value once, neighbouring lanes side by side, whole sectors of 32 bytes where rows allow.
 
-Three channels that come last are exchanged between threads before: as words of 32 bits, three of every four lanes write
-one, so that a warp writes 96 bytes without a gap.  What the functions here are handed:
+Three channels that come last are exchanged between threads before: as words of 32 bits, three of every four lanes have
+one of their own, so that a warp writes 96 bytes without a gap.  What the functions here are handed:
 
     out      pointer to [N, LAYOUT.written, height, width] of any dtype
     r, g, b  [TILE * TILE], of the output's dtype but where said
@@ -103,12 +103,20 @@ def store_interleaved(out, n, r, g, b, at, size, FORM: tl.constexpr):
 
 @triton.jit
 def store_units(out, n, units, at, height, width, PIXELS: tl.constexpr):
-    """Write three of every four units, one a lane.  units: [4 TILE^2 / PIXELS]; PIXELS: that three units hold"""
+    """Write three of every four units, one a lane; the fourth is the third again, so that no lane needs a mask.
+
+    units: [4 TILE^2 / PIXELS]; PIXELS: that three units hold"""
     ROW: tl.constexpr = 4 * TILE // PIXELS
     k = tl.arange(0, units.shape[0])
     y, within = k // ROW, k % ROW
     group, part = within // 4, within % 4
     groups = width // PIXELS
     tile = out + ((n * height + at.top) * groups + at.left // PIXELS) * 3
-    mask = (part < 3) & (at.top + y < height) & (at.left + PIXELS * group < width)
-    tl.store(tile + (y * groups + group) * 3 + part, units, mask=mask)
+    # the place in a row first: a thread's units lie below each other, and then share it
+    place = tile + (3 * group + tl.minimum(part, 2)) + y.to(tl.int64) * (3 * groups)
+    whole = (at.top + TILE <= height) & (at.left + TILE <= width)
+    if whole:
+        tl.store(place, units)
+    else:
+        mask = (at.top + y < height) & (at.left + PIXELS * group < width)
+        tl.store(place, units, mask=mask)

@@ -16,7 +16,7 @@ from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps,
 
 @triton.jit
 def mapped_position(d, at):
-    """Input x and y of every pixel, float64."""
+    """Input x and y of every pixel, float64; where the map has none, far outside."""
     y, x = at.y.to(tl.float64), at.x.to(tl.float64)
     sx = (tl.load(d) * x + tl.load(d + 1) * y) + tl.load(d + 2)
     sy = (tl.load(d + 3) * x + tl.load(d + 4) * y) + tl.load(d + 5)
@@ -24,7 +24,8 @@ def mapped_position(d, at):
     # an affine map would divide by 1: the division of doubles is saved
     if (p != 0.0) | (q != 0.0) | (s != 1.0):
         sz = (p * x + q * y) + s
-        sz = tl.where(sz == 0.0, 1.0e-300, sz)
+        # a maximum with NaN is the other number
+        sz = tl.where(sz == 0.0, float("nan"), sz)
         sx, sy = sx / sz, sy / sz
     return tl.minimum(tl.maximum(sx, -1.0e9), 1.0e9), tl.minimum(tl.maximum(sy, -1.0e9), 1.0e9)
 
@@ -84,18 +85,26 @@ def add_tap(sums, image, i, y, x, w, channel, mask, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def add_row(sums, image, i, y, x, fx, fy, mask, FORM: tl.constexpr):
-    """Sums with the two taps of a row of bytes, three channels each, which three words hold; and 256 times the
-    weights'.  FORM: WORDS or PLANES"""
-    height, width = tl.load(i), tl.load(i + 1)
-    row = mask & (y >= 0) & (y < height)
-    # both taps are read, of an image of one column the one; those outside it weigh nothing
+def column_taps(i, x, fx):
+    """The first of a row's two taps of bytes, and the weights of both: they are read even where a position lies beside
+    the image, of an image of one column the one, and what is outside weighs nothing.  i: input height and width"""
+    width = tl.load(i + 1)
     first = tl.minimum(tl.maximum(x, 0), tl.maximum(width - 2, 0))
+    near = tl.where(first == x, 1.0 - fx, tl.where(first == x + 1, fx, 0.0))
+    far = tl.where(first == x, fx, tl.where(first == x - 1, 1.0 - fx, 0.0))
+    return first, near, tl.where(width > 1, far, 0.0)
+
+
+@triton.jit
+def add_row(sums, image, i, y, columns, fy, mask, FORM: tl.constexpr):
+    """Sums with the two taps of a row of bytes, three channels each, which three words hold; and 256 times the
+    weights'.  columns: of column_taps; FORM: WORDS or PLANES"""
+    first, near, far = columns
+    height, width = tl.load(i), tl.load(i + 1)
+    share = tl.where(mask & (y >= 0) & (y < height), fy, 0.0)
     at = tl.minimum(tl.maximum(y, 0), height - 1) * image.row_stride.to(tl.int32)
     bits = level_bits(width)
-    near, far = (1.0 - fx) * fy, fx * fy
-    w = tl.where(row, tl.where(first == x, near, tl.where(first == x + 1, far, 0.0)), 0.0)
-    v = tl.where(row & (width > 1), tl.where(first == x, far, tl.where(first == x - 1, near, 0.0)), 0.0)
+    w, v = near * share, far * share
     if FORM == PLANES:
         at += first
         end = at + tl.where(width > 1, 1, 0)
@@ -125,8 +134,9 @@ def warp(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, 
         x, y, fx, fy = corners(d, at)
         nr, ng, nb = zero, zero, zero
         if (FORMAT.form == WORDS) | (FORMAT.form == PLANES):
-            sums = add_row(sums, image, i, y, x, fx, 1.0 - fy, mask, FORMAT.form)
-            sums = add_row(sums, image, i, y + 1, x, fx, fy, mask, FORMAT.form)
+            columns = column_taps(i, x, fx)
+            sums = add_row(sums, image, i, y, columns, 1.0 - fy, mask, FORMAT.form)
+            sums = add_row(sums, image, i, y + 1, columns, fy, mask, FORMAT.form)
             level = 256.0 * sums.weight
             sums = Sums(sums.r - level, sums.g - level, sums.b - level, sums.weight)
         else:

@@ -158,3 +158,5 @@ ARITHMETIC: dict[str, Callable[..., Value]] = {
     "exp": np.exp,
     "fma": lambda a, b, c: a * b + c,
 }
+# operations that are no instruction: a number of 64 bits lies in two registers, which are named one by one
+FREE = {("extui", "i32", "i64"), ("trunci", "i64", "i32")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import shared_memory
 import ttgir
-from arrays import ARITHMETIC, COMPARE, Memory, Value, bf16, moved_bits, unsigned, varying
+from arrays import ARITHMETIC, COMPARE, FREE, Memory, Value, bf16, moved_bits, unsigned, varying
 from lanes import SECTOR, Access, access_width, count_requests, elements, instruction_widths
 
 DTYPES = {
@@ -128,7 +128,8 @@ class _Run:
         inputs = [self.values[o] for o in op.operands]
         with np.errstate(all="ignore"):
             self._set(op, function(*inputs), types[-1])
-        self.count_registers(name, types[-1], op.operands)
+        if (name, types[0].element, types[-1].element) not in FREE:
+            self.count_registers(name, types[-1], op.operands)
 
     def types(self, op: ttgir.Op) -> list[ttgir.TensorType]:
         text = op.text.rsplit(" : ", 1)[-1]

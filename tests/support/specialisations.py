@@ -6,6 +6,7 @@ Trip counts are means over what 256 samples draw and over the tiles of the outpu
 """
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -184,6 +185,8 @@ def workload(
         "resample: partly": 0.0,
         "read_shifted: indirect": 0.0,
     }
+    whole = math.prod((n // TILE) / -(-n // TILE) for n in size)
+    chances |= {"store_units: whole": round(whole, 3), "store_units: not (whole)": round(1.0 - whole, 3)}
     if choices:
         # a random order runs each branch once; so does on average one of several that are drawn
         trips["run_choice.step"] = sum(r[2] for r, _ in choices) / len(choices)
