@@ -5,7 +5,7 @@ the same, pixels of the windows -- execute, on any device --> augmented images""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,9 +55,7 @@ def windows(
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
     name = choose("auto", device)
-    made, rectangles = _draw(policy, params, name)
-    params.made[name, _HOST] = made
-    return Windows(as_windows(rectangles, sizes), params)
+    return Windows(as_windows(_draw(policy, params, name), sizes), params)
 
 
 def load_executor(policy: Any, device: torch.device) -> None:
@@ -73,7 +71,7 @@ def load_executor(policy: Any, device: torch.device) -> None:
 def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) -> Any:
     """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on a device."""
     if (name, _HOST) not in params.made:
-        params.made[name, _HOST] = _draw(policy, params, name)[0]
+        _draw(policy, params, name)
     if (name, device) not in params.made:
         params.made[name, device] = drawn.sent(params.made[name, _HOST], device)
     return params.made[name, device]
@@ -91,19 +89,60 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
     return passes
 
 
-def _draw(policy: Any, params: DrawnAhead, name: str) -> tuple[Any, Tensor | None]:
-    """What an executor prepares on the host, and the rectangles that it reads; None for all of every image."""
+class Sent(NamedTuple):
+    """Tables of samples that were drawn ahead on a device, for one call and its images alone."""
+
+    executor: Any
+    filled: Any  # of a recipe, on the host
+    memory: Tensor  # all tables: [words] int64
+
+    def made(self) -> Any:
+        """As `call.prepared` makes it."""
+        (steps, mixes, how), _ = self.filled.on(self.memory)
+        return self.executor.fitted(steps), mixes, how
+
+
+def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | None:
+    """What a recipe has drawn ahead, in one piece on its way to the device of images; None where there is none, or
+    where the executor needs more than that.
+
+    Raises ValueError for images of which more than their windows would be read."""
+    if (name, _HOST) not in params.made:
+        _draw(policy, params, name)
+    filled, executor = params.filled.get(name), load(name)
+    if filled is None or not executor.may_fit(filled.made[0]):
+        return None
+    # a copy for this call alone, since it is written to; by NumPy, for torch would wait for threads that decode
+    cuda = source.device.type == "cuda"
+    copy = torch.empty(len(filled.memory), dtype=torch.int64, device="cpu", pin_memory=cuda)
+    array = copy.numpy()
+    array[:] = filled.memory
+    executor.fit(filled.made[0], filled.memory, array, source)
+    return Sent(executor, filled, copy.to(source.device, non_blocking=True))
+
+
+def _draw(policy: Any, params: DrawnAhead, name: str) -> Tensor | None:
+    """Put what an executor needs into `params`, on the host: the rectangles that it reads; None for all of every
+    image."""
     fixed, channels = params.fixed, params.channels
     build = partial(_build, policy, load(name))
     frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
     if name == "reference":
         # it defines what a recipe must give, and so takes none
-        return build(params.keys, frame())
-    shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
-    made: tuple[Any, Tensor | None] = policy._recipes.prepare(
-        ("ahead", name, policy._options(), shape), params.keys, size, frame, build
-    )
-    return made
+        found = build(params.keys, frame())
+    else:
+        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+        kind = ("ahead", name, policy._options(), shape)
+        found = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+    if hasattr(found, "memory"):
+        params.filled[name], found = found, found.made
+    rectangles: Tensor | None
+    params.made[name, _HOST], rectangles = found
+    return rectangles
+
+
+def _filled(recipe: Any, keys: rng.Keys, size: Tensor | None) -> Any:
+    return recipe.filled(keys, size)
 
 
 def _build(policy: Any, executor: Any, keys: rng.Keys, frame: ir.Frame) -> tuple[Any, Tensor | None]:

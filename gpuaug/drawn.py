@@ -38,6 +38,8 @@ class DrawnAhead:
         self.fixed, self.channels = fixed, channels
         # (backend, device) -> what `call.prepared` makes
         self.made: dict[tuple[str, torch.device], Any] = {}
+        # by backend: the same as a recipe has filled it, in one piece of memory
+        self.filled: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -68,17 +70,19 @@ class DrawnAhead:
         keys = replace(self.keys, valid=given.clone())
         out = DrawnAhead(self.policy, keys, self.key, self.size, self.fixed, self.channels)
         if bool(given.all() if known is None else torch.equal(given, known)):
-            out.made = self.made
+            out.made, out.filled = self.made, self.filled
         return out
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "DrawnAhead":
-        """The same, with what is prepared already on its way to a device."""
+        """The same, with what is prepared already on its way to a device; but for what a call sends in one piece, when
+        it knows the images."""
         there = torch.device(device)
         if there.type == "cuda" and there.index is None:
             there = torch.device("cuda", torch.cuda.current_device())
         for (backend, place), made in list(self.made.items()):
             # the CPU's executor has nothing to do there
-            if place.type == "cpu" != there.type and backend != "cpu" and (backend, there) not in self.made:
+            known = backend == "cpu" or backend in self.filled or (backend, there) in self.made
+            if place.type == "cpu" != there.type and not known:
                 self.made[backend, there] = sent(made, there)
         return self
 

@@ -206,10 +206,20 @@ def test_a_card_is_sent_what_the_host_drew_and_nobody_waits():
         assert got.images.device == CARD and got.images.shape == (N, 3, 10, 12)
         # nothing is drawn there
         assert on.work.count("kernel") <= 5, on.work
-        # sent beforehand, by a loader's thread
-        sent = found[2].params.to(CARD)
-        assert ("triton", CARD) in sent.made
+        # for its images, in one piece
+        assert ("triton", CARD) not in found[2].params.to(CARD).made
         POLICY(on_the_card(found[2]))
+
+
+def test_what_no_recipe_has_drawn_may_be_sent_beforehand():
+    """By a thread of a loader, of the first batch of a policy."""
+    policy = ga.Policy(POLICY.transforms, 7)
+    with card() as on:
+        found = policy.windows(IDS, SIZES, epoch=2, device=CARD)
+        assert ("triton", CARD) in found.params.to(CARD).made
+        on.work.clear()
+        policy(on_the_card(found))
+        assert on.work.count("kernel") <= 5, on.work
 
 
 def test_windows_without_what_was_drawn_make_nobody_wait_on_a_card():

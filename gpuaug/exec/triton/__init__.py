@@ -5,6 +5,7 @@ from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
+from gpuaug.exec.triton.windowed import fit, fitted, may_fit
 
 __all__ = [
     "accounted",
@@ -12,8 +13,11 @@ __all__ = [
     "compile_ahead",
     "compile_for",
     "execute",
+    "fit",
+    "fitted",
     "follow_labels",
     "label_launches",
+    "may_fit",
     "prepare",
     "run",
     "steps",
