@@ -17,7 +17,7 @@ from gpuaug.batch import Batch, as_integers
 from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
-from gpuaug.images import Images, as_images
+from gpuaug.images import Images, Ragged, as_images
 from gpuaug.loading import uncollected
 from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import check_values
@@ -68,13 +68,40 @@ def load_executor(policy: Any, device: torch.device) -> None:
             compiled()
 
 
-def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) -> Any:
-    """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on a device."""
+def prepare(policy: Any, params: DrawnAhead, name: str, source: Images) -> Any:
+    """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on the device of images."""
+    device = source.device
     if (name, _HOST) not in params.made:
         _draw(policy, params, name)
+    filled = params.filled.get(name)
+    if name == "triton" and filled is not None:
+        (steps, *rest), _ = filled.on(_sent_before(params, filled, source))
+        return load(name).without_cells(steps), *rest
     if (name, device) not in params.made:
         params.made[name, device] = drawn.sent(params.made[name, _HOST], device)
     return params.made[name, device]
+
+
+def _sent_before(params: DrawnAhead, filled: Any, source: Images) -> Tensor:
+    """Tables on the device of images, as a call has sent them there, which a capture of it repeats."""
+    device, place = source.device, _place(source)
+    if place not in params.sent and _capturing(device):
+        # all streams had come to an end when the capture began
+        place = next((p for p in params.sent if p[:2] == place[:2]), place)
+    if place not in params.sent:
+        params.sent[place] = put(filled.memory, device)
+    return params.sent[place]
+
+
+def _place(source: Images) -> tuple[torch.device, bool, int]:
+    """What tables may be used again for: a device, images of which all is here or windows of any, and a stream."""
+    device = source.device
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    return device, isinstance(source, Ragged) and source.windows is not None, stream
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequence:
@@ -94,7 +121,7 @@ class Sent(NamedTuple):
 
     executor: Any
     filled: Any  # of a recipe, on the host
-    memory: Tensor  # all tables: [words] int64
+    memory: Tensor  # all tables, and behind them what is known of images of different sizes: [words] int64
 
     def made(self) -> Any:
         """As `call.prepared` makes it."""
@@ -109,16 +136,24 @@ def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | N
     Raises ValueError for images of which more than their windows would be read."""
     if (name, _HOST) not in params.made:
         _draw(policy, params, name)
-    filled, executor = params.filled.get(name), load(name)
+    filled, executor, device = params.filled.get(name), load(name), source.device
     if filled is None or not executor.may_fit(filled.made[0]):
         return None
-    # a copy for this call alone, since it is written to; by NumPy, for torch would wait for threads that decode
-    cuda = source.device.type == "cuda"
-    copy = torch.empty(len(filled.memory), dtype=torch.int64, device="cpu", pin_memory=cuda)
+    if _capturing(device):
+        # a graph would copy from memory of the host that is gone when it is replayed
+        return None
+    cuda, length, ragged = device.type == "cuda", len(filled.memory), isinstance(source, Ragged)
+    # a copy for this call alone, which is written to; by NumPy, since torch would wait for threads of a busy host
+    copy = torch.empty(length + (source.words if ragged else 0), dtype=torch.int64, device="cpu", pin_memory=cuda)
     array = copy.numpy()
-    array[:] = filled.memory
-    executor.fit(filled.made[0], filled.memory, array, source)
-    return Sent(executor, filled, copy.to(source.device, non_blocking=True))
+    array[:length] = filled.memory
+    if ragged:
+        executor.fit(filled.made[0], filled.memory, array, source)
+    memory = copy.to(device, non_blocking=True)
+    if ragged:
+        source.tell(memory[length:])
+    params.sent[_place(source)] = memory
+    return Sent(executor, filled, memory)
 
 
 def _draw(policy: Any, params: DrawnAhead, name: str) -> Tensor | None:

@@ -160,7 +160,7 @@ class Call:
         """What the executor needs, and the passes that targets follow, if there are any."""
         policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
         if self.ahead is not None:
-            made = policy._prepared_ahead(self.ahead, name, source.device)
+            made = policy._prepared_ahead(self.ahead, name, source)
             return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
         build = policy._builder(name, follows)
         # the reference defines what a recipe must give, and so takes none

@@ -40,6 +40,8 @@ class DrawnAhead:
         self.made: dict[tuple[str, torch.device], Any] = {}
         # by backend: the same as a recipe has filled it, in one piece of memory
         self.filled: dict[str, Any] = {}
+        # copies of that memory, by where they are and what they may be used for
+        self.sent: dict[tuple[torch.device, bool, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -70,7 +72,7 @@ class DrawnAhead:
         keys = replace(self.keys, valid=given.clone())
         out = DrawnAhead(self.policy, keys, self.key, self.size, self.fixed, self.channels)
         if bool(given.all() if known is None else torch.equal(given, known)):
-            out.made, out.filled = self.made, self.filled
+            out.made, out.filled, out.sent = self.made, self.filled, self.sent
         return out
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "DrawnAhead":
@@ -100,23 +102,22 @@ class DrawnAhead:
             raise ValueError(f"params must be of this batch, got {len(self)} samples for {len(images)} images")
         channels = images.channels if isinstance(images, Ragged) else images.shape[1]
         sides = images.sides if isinstance(images, Ragged) else np.array([images.shape[2:]] * len(images))
-        other = (sides != self.size.numpy()).any(1) | (channels != self.channels)
-        if other.any():
+        drawn_for = self.size.numpy()
+        if channels != self.channels or sides.tobytes() != drawn_for.tobytes():
+            other = (sides != drawn_for).any(1) | (channels != self.channels)
             n = int(other.argmax())
             raise ValueError(
                 f"params must be of images of these sizes, got image {n} of {(*sides[n].tolist(), channels)}, drawn "
                 f"for {(*self.size[n].tolist(), self.channels)} (height, width, channels); draw for the size in the "
                 "file's header"
             )
-        known = {name: getattr(self.keys, name) for name in ("ids", "epoch", "occurrence")} | {"key": self.key}
-        if self.keys.labels is not None:
-            known["labels"] = self.keys.labels
         for name, value in given.items():
-            if name not in known or value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
+            if value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
                 continue
-            if _same(value, known[name]):
+            known = self.key if name == "key" else getattr(self.keys, name)
+            if (name == "labels" and known is None) or value is known or _same(value, known):
                 continue
-            got, want = _plain(value), _plain(known[name])
+            got, want = _plain(value), _plain(known)
             if got != want:
                 raise ValueError(
                     f"params must be of the same {name}, got {_short(got)}, drawn for {_short(want)}; pass the {name} "

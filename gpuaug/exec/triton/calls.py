@@ -51,7 +51,8 @@ def again(
         given.append(source)
     elif isinstance(source, Ragged) and (sent is not None or source.windows is None):
         kind += (len(source), source.channels, source.dtype, source.way)
-        given.append(source.known())
+        if sent is None:
+            given.append(source.known())
     elif isinstance(source, Gathered) and source.packed:
         source = source.placed()
         kind += (source.shape, source.dtype)
