@@ -70,7 +70,7 @@ class Loaded:
     def prepare(self, times: int) -> None:
         """As many batches."""
         # "meta" stands for a card
-        with mock.patch.object(gpuaug.ahead, "choose", lambda *a: "triton"):
+        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
             self.made += [self.batch() for _ in range(times)]
 
     def batch(self) -> ga.Batch:

@@ -142,15 +142,16 @@ def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | N
     if _capturing(device):
         # a graph would copy from memory of the host that is gone when it is replayed
         return None
-    cuda, length, ragged = device.type == "cuda", len(filled.memory), isinstance(source, Ragged)
+    cuda, length = device.type == "cuda", len(filled.memory)
+    words = source.words if isinstance(source, Ragged) else 0
     # a copy for this call alone, which is written to; by NumPy, since torch would wait for threads of a busy host
-    copy = torch.empty(length + (source.words if ragged else 0), dtype=torch.int64, device="cpu", pin_memory=cuda)
+    copy = torch.empty(length + words, dtype=torch.int64, device="cpu", pin_memory=cuda)
     array = copy.numpy()
     array[:length] = filled.memory
-    if ragged:
+    if words:
         executor.fit(filled.made[0], filled.memory, array, source)
     memory = copy.to(device, non_blocking=True)
-    if ragged:
+    if isinstance(source, Ragged):
         source.tell(memory[length:])
     params.sent[_place(source)] = memory
     return Sent(executor, filled, memory)
@@ -162,6 +163,7 @@ def _draw(policy: Any, params: DrawnAhead, name: str) -> Tensor | None:
     fixed, channels = params.fixed, params.channels
     build = partial(_build, policy, load(name))
     frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+    found: Any
     if name == "reference":
         # it defines what a recipe must give, and so takes none
         found = build(params.keys, frame())

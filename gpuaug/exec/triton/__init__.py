@@ -5,7 +5,7 @@ from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
-from gpuaug.exec.triton.windowed import fit, fitted, may_fit, without_cells
+from gpuaug.exec.triton.windowed import fit, fitted, load_compiled, may_fit, without_cells
 
 __all__ = [
     "accounted",
@@ -17,6 +17,7 @@ __all__ = [
     "fitted",
     "follow_labels",
     "label_launches",
+    "load_compiled",
     "may_fit",
     "prepare",
     "run",

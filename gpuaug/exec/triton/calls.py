@@ -39,14 +39,15 @@ def again(
     # a card for which Triton compiles, where the device says none
     kind: list[Any] = [bind.current(device), torch.get_default_dtype()]
     given: list[Tensor] = []
+    optional: tuple[Tensor | None, ...]
     if sent is not None:
         # all that was drawn is in memory, for windows too
         kind += (sent.filled.recipe, len(keys))
         given.append(sent.memory)
-        numbered, epoch = (keys.valid, labels), 0
+        optional, epoch = (keys.valid, labels), 0
     else:
         kind += (keys.seed >> 31 & 1, keys.seed >> 63)
-        numbered = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
+        optional = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
     if type(source) is Tensor:
         given.append(source)
     elif isinstance(source, Ragged) and (sent is not None or source.windows is None):
@@ -59,7 +60,7 @@ def again(
         given.append(source.addresses)
     else:
         return run(source)
-    for t in numbered:
+    for t in optional:
         if t is None:
             kind.append(None)
         else:

@@ -50,6 +50,13 @@ def _compiled() -> Any:
     return compiled.fit
 
 
+def load_compiled() -> None:
+    """Compile or load what the first call of a loader needs."""
+    words, none = np.zeros(15, np.int64), np.empty((0, 4), np.int64)
+    shapes, table = np.ones((1, 3), np.int64), np.zeros((1, 1), np.int32)
+    _compiled()(words, 0, 1, words[:1], shapes, none, none, none, table, -1, codes.NONE)
+
+
 def fitted(steps: Sequence[Prepared]) -> tuple[Prepared, ...]:
     """Steps with tables that `fit` has written to."""
     return replace(steps[0], fitted=True), *steps[1:]
