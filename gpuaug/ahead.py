@@ -55,7 +55,8 @@ def windows(
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
     name = choose("auto", device)
-    return Windows(as_windows(_draw(policy, params, name), sizes), params)
+    params.draw = partial(_draw, policy, name)
+    return Windows(as_windows(params.draw(params), sizes), params)
 
 
 def load_executor(policy: Any, device: torch.device) -> None:
@@ -72,7 +73,7 @@ def prepare(policy: Any, params: DrawnAhead, name: str, source: Images) -> Any:
     """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on the device of images."""
     device = source.device
     if (name, _HOST) not in params.made:
-        _draw(policy, params, name)
+        _draw(policy, name, params)
     filled = params.filled.get(name)
     if name == "triton" and filled is not None:
         (steps, *rest), _ = filled.on(_sent_before(params, filled, source))
@@ -135,7 +136,7 @@ def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | N
 
     Raises ValueError for images of which more than their windows would be read."""
     if (name, _HOST) not in params.made:
-        _draw(policy, params, name)
+        _draw(policy, name, params)
     filled, executor, device = params.filled.get(name), load(name), source.device
     if filled is None or not executor.may_fit(filled.made[0]):
         return None
@@ -157,7 +158,7 @@ def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | N
     return Sent(executor, filled, memory)
 
 
-def _draw(policy: Any, params: DrawnAhead, name: str) -> Tensor | None:
+def _draw(policy: Any, name: str, params: DrawnAhead) -> Tensor | None:
     """Put what an executor needs into `params`, on the host: the rectangles that it reads; None for all of every
     image."""
     fixed, channels = params.fixed, params.channels

@@ -40,6 +40,8 @@ class DrawnAhead:
         self.made: dict[tuple[str, torch.device], Any] = {}
         # by backend: the same as a recipe has filled it, in one piece of memory
         self.filled: dict[str, Any] = {}
+        # draws for another such object at once; None where the policy is in another process
+        self.draw: Callable[[DrawnAhead], Any] | None = None
         # copies of that memory, by where they are and what they may be used for
         self.sent: dict[tuple[torch.device, bool, int], Tensor] = {}
 
@@ -73,6 +75,9 @@ class DrawnAhead:
         out = DrawnAhead(self.policy, keys, self.key, self.size, self.fixed, self.channels)
         if bool(given.all() if known is None else torch.equal(given, known)):
             out.made, out.filled, out.sent = self.made, self.filled, self.sent
+        elif self.draw is not None:
+            # here, where a loader decodes, and not when the call is made
+            self.draw(out)
         return out
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "DrawnAhead":

@@ -175,8 +175,8 @@ def test_a_replay_takes_windows_with_the_parameters_of_a_draw():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tables_travel_in_one_piece_and_are_the_same_there(backend):
-    params = POLICY.windows(IDS, SIZES, epoch=2).params
-    made = POLICY._prepared_ahead(params, backend, torch.device("cpu"))
+    found = POLICY.windows(IDS, SIZES, epoch=2)
+    made = POLICY._prepared_ahead(found.params, backend, decoded(found))
     kinds, there = [], []
     drawn.mapped(made, lambda t: (kinds.append(t), t)[1])
     drawn.mapped(drawn.sent(made, torch.device("cpu")), lambda t: (there.append(t), t)[1])

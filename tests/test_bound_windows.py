@@ -15,6 +15,7 @@ from waits import CARD, card
 
 import gpuaug as ga
 import gpuaug.ahead
+import gpuaug.images
 from gpuaug.pieces import Pieces
 
 N, CLASSES = 3, 7
@@ -192,7 +193,41 @@ def test_a_capture_repeats_what_a_call_has_sent():
             batch = ga.Batch(images, ids=ids, epoch=turn, occurrence=ids, params=found.params)
             policy(batch)
         on.refuses = True
-        with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
-            on.work.clear()
+        on.work.clear()
+        wrong = mock.Mock(side_effect=AssertionError("memory of the host is copied"))
+        with (
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True),
+            mock.patch.object(gpuaug.ahead, "put", wrong),
+            mock.patch.object(gpuaug.images, "put", wrong),
+            mock.patch.object(gpuaug.ahead, "torch", mock.Mock(wraps=torch, empty=wrong)),
+        ):
             policy(batch)
-        assert "kernel" in on.work and not {"_to_copy", "copy_"} & set(on.work), on.work
+        assert "kernel" in on.work, "vacuous"
+
+
+def test_a_mix_of_samples_of_which_some_are_not_valid_is_bound():
+    policy = ga.Policy(WAYS["mixed"], 3)
+    for turn in range(BEFORE + 2):
+        valid = torch.arange(N) != turn % N
+        batch = given(policy, turn, "in one piece")
+        batch = batch.replace(valid=valid, params=batch.params.among(valid))
+        got = policy(batch, backend="triton")
+        alike(got, unbound(policy, batch))
+        assert got.labels.sum(1).gt(0).tolist() == valid.tolist()
+    assert bound(policy) == 1
+
+
+def test_samples_that_turn_out_invalid_are_drawn_for_where_that_is_said():
+    """By the thread that decodes, and not in the call."""
+    policy, sizes = ga.Policy(WAYS["mixed"], 3), [(31, 45), (44, 33), (38, 38)]
+    with card() as on:
+        on.refuses = False
+        for turn in range(3):
+            found = policy.windows(torch.arange(N), sizes, epoch=turn, device=CARD)
+            params = found.params.among(torch.arange(N) != turn)
+            parts = [torch.zeros(h, w, 3, dtype=torch.uint8, device=CARD) for _, _, h, w in found.windows.tolist()]
+            images = ga.Ragged.windowed(parts, sizes, found.windows)
+            ids, valid = (torch.zeros(N, dtype=d, device=CARD) for d in (torch.int64, torch.bool))
+            batch = ga.Batch(images, ids, ids, turn, occurrence=ids, valid=valid, params=params)
+            with mock.patch.object(gpuaug.ahead, "_draw", side_effect=AssertionError("it was drawn again")):
+                policy(batch)
