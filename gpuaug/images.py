@@ -41,7 +41,7 @@ class Ragged:
                     f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; "
                     "pass image[:, :, None] for a grey one"
                 )
-        self._set(together(images, layout))
+        self._set(*together(images, layout))
         if self.dtype != torch.uint8:
             raise TypeError(
                 f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself"
@@ -81,7 +81,8 @@ class Ragged:
             made._full, made.windows = full, windows
         return made
 
-    def _set(self, images: Sequence[Tensor]) -> None:
+    def _set(self, images: Sequence[Tensor], shapes: Rows | None = None) -> None:
+        """shapes: of all, where that is known"""
         if not len(images):
             raise IndexError("a gpuaug.Ragged must hold at least one image: without any its channels are unknown")
         self._sent: dict[int, Tensor] = {}
@@ -90,6 +91,8 @@ class Ragged:
         self._device, self._dtype = one.device, one.dtype
         if self._pieces is None:
             self.images = arranged(images) if one.device.type == "cuda" else tuple(images)
+        if shapes is not None:
+            self.held = shapes
         self._full: Rows | None = None
         # (top, left, height, width) of what is in memory, [N, 4] int64; None where all of every image is
         self.windows: Rows | None = None
@@ -363,7 +366,8 @@ def as_images(images: Any) -> Images:
     if isinstance(images, Planar):
         return _batch(images.pixels, known=True)
     if isinstance(images, list | tuple):
-        ragged = Ragged.of(together(images, None))
+        ragged = Ragged.__new__(Ragged)
+        ragged._set(*together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
         return ragged.dense() if ragged.alike else ragged
     if isinstance(images, np.ndarray):
