@@ -231,3 +231,32 @@ def test_samples_that_turn_out_invalid_are_drawn_for_where_that_is_said():
             batch = ga.Batch(images, ids, ids, turn, occurrence=ids, valid=valid, params=params)
             with mock.patch.object(gpuaug.ahead, "_draw", side_effect=AssertionError("it was drawn again")):
                 policy(batch)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [1, N])
+def test_a_call_tells_a_card_what_is_known_of_its_images(form, n):
+    """Odd numbers leave gaps, which nobody reads."""
+    policy = ga.Policy(WAYS["weak"], 3)
+    for turn in range(BEFORE):
+        batch = given(policy, turn, form)[:n]
+        policy(batch, backend="triton")
+    images = batch.images
+    told, parts = dict(images._sent), ("addresses", "size", "pitches", "corners", "places")
+    got = [getattr(images, part).clone() for part in parts]
+    images._sent.clear()
+    assert told and all(map(torch.equal, got, (getattr(images, part) for part in parts)))
+    assert images._sent[0] is not told[0], "vacuous"
+
+
+@pytest.mark.parametrize("kind", ["dense", "rows of a store"])
+def test_images_of_one_size_with_what_was_drawn_for_them_are_bound(kind):
+    policy = ga.Policy((FLIP, ga.ColorJitter(contrast=0.4), *ENDS), 3)
+    for turn in range(BEFORE + 2):
+        store = torch.randint(0, 256, (9, 21, 26, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        index = torch.arange(N) + turn
+        images = store[index] if kind == "dense" else ga.gathered.Gathered(store, index)
+        found = policy.windows(index, (21, 26), epoch=turn)
+        batch = ga.Batch(images, ids=index, epoch=turn, params=found.params)
+        alike(policy(batch, backend="triton"), unbound(policy, batch))
+    assert bound(policy) == 1
