@@ -11,14 +11,18 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from gpuaug_kernels.calls import BoundCall
 
 import gpuaug as ga
+import gpuaug.ahead
 from bench.no_card import META, Counter, no_card
 from bench.report import results
 from bench.suite import Options
 from bench.timing import Spread
+from gpuaug.images import Ragged
+from gpuaug.pieces import Pieces
 
 FLOAT, NORMAL = ga.ToDtype(torch.float32, scale=True), ga.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF, FLIP, CROP = ga.ToDtype(torch.bfloat16), ga.RandomHorizontalFlip(), ga.RandomResizedCrop(224)
@@ -32,7 +36,8 @@ POLICIES: dict[str, tuple[ga.Transform, ...]] = {
     "cutmix": (FLIP, FLOAT, NORMAL, ga.CutMix(1.0, CLASSES), HALF),
 }
 # a row: its policy, its images, and how they come: a tensor of one size in channels_last, a list of tensors of other
-# sizes, or a gpuaug.Batch that names all that a loader's does
+# sizes, a gpuaug.Batch that names all that a loader's does, or what a loader's is: windows of images of other sizes in
+# one piece of memory, with what was drawn to know them
 ROWS: dict[str, tuple[str, int, str]] = {
     **{name: (name, 256, "tensor") for name in POLICIES},
     "flip, 1 image": ("flip", 1, "tensor"),
@@ -41,6 +46,9 @@ ROWS: dict[str, tuple[str, int, str]] = {
     "cutmix, Batch": ("cutmix", 256, "Batch"),
     "weak, list": ("weak", 256, "list"),
     "moderate, list": ("moderate", 256, "list"),
+    "weak, loader": ("weak", 256, "loader"),
+    "moderate, loader": ("moderate", 256, "loader"),
+    "loader, 1 image": ("moderate", 1, "loader"),
 }
 # calls of one turn
 CALLS = 100
@@ -51,10 +59,47 @@ def whole(n: int) -> torch.Tensor:
     return torch.empty(n, dtype=torch.int64, device=META)
 
 
+class Loaded:
+    """A call of a loader: each has another batch, decoded and drawn by another thread, whose time is not counted."""
+
+    def __init__(self, policy: ga.Policy, n: int):
+        self.policy, self.n, self.made = policy, n, list[ga.Batch]()
+        self.sizes = np.random.default_rng(0).integers(300, 400, (n, 2))
+        self.labels, self.ids, self.occurrence = whole(n), whole(n), whole(n)
+
+    def prepare(self, times: int) -> None:
+        """As many batches."""
+        # "meta" stands for a card
+        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
+            self.made += [self.batch() for _ in range(times)]
+
+    def batch(self) -> ga.Batch:
+        """The next one."""
+        self.sizes = np.roll(self.sizes, 1) + 1
+        found = self.policy.windows(torch.arange(self.n), self.sizes, epoch=3, occurrence=[0] * self.n, device=META)
+        shapes = np.concatenate([found.windows[:, 2:], np.full((self.n, 1), 3)], 1)
+        memory = torch.empty(int(shapes.prod(1).sum()), dtype=torch.uint8, device=META)
+        images = Ragged.of(Pieces.in_turn(memory, shapes), self.sizes, found.windows)
+        return ga.Batch(images, self.labels, self.ids, 3, self.occurrence, params=found.params)
+
+    def __call__(self) -> Any:
+        if not self.made:
+            self.prepare(1)
+        return self.policy(self.made.pop(), backend="triton")
+
+
+def prepare(call: Callable[[], Any], times: int) -> None:
+    """What so many calls take and do not do themselves."""
+    if isinstance(call, Loaded):
+        call.prepare(times)
+
+
 def calls(row: str) -> Callable[[], Any]:
     """A call as a training step makes it."""
     name, n, form = ROWS[row]
     policy = ga.Policy(POLICIES[name], seed=1, memory_format=torch.channels_last)
+    if form == "loader":
+        return Loaded(policy, n)
     labels = whole(n) if name == "cutmix" or form == "Batch" else None
     ids, occurrence = whole(n), whole(n)
     if form == "list":
@@ -69,6 +114,7 @@ def calls(row: str) -> Callable[[], Any]:
 
 def microseconds(call: Callable[[], Any], times: int = CALLS) -> float:
     """Of the calling thread, a call."""
+    prepare(call, times)
     begin = time.thread_time()
     for _ in range(times):
         call()

@@ -5,7 +5,7 @@ the same, pixels of the windows -- execute, on any device --> augmented images""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gpuaug.batch import Batch, as_integers
 from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
-from gpuaug.images import Images, as_images
+from gpuaug.images import Images, Ragged, as_images
 from gpuaug.loading import uncollected
 from gpuaug.symbolic import is_symbolic
 from gpuaug.trace.cache import check_values
@@ -55,9 +55,8 @@ def windows(
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
     name = choose("auto", device)
-    made, rectangles = _draw(policy, params, name)
-    params.made[name, _HOST] = made
-    return Windows(as_windows(rectangles, sizes), params)
+    params.draw = partial(_draw, policy, name)
+    return Windows(as_windows(params.draw(params), sizes), params)
 
 
 def load_executor(policy: Any, device: torch.device) -> None:
@@ -70,13 +69,40 @@ def load_executor(policy: Any, device: torch.device) -> None:
             compiled()
 
 
-def prepare(policy: Any, params: DrawnAhead, name: str, device: torch.device) -> Any:
-    """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on a device."""
+def prepare(policy: Any, params: DrawnAhead, name: str, source: Images) -> Any:
+    """What an executor runs of samples that were drawn ahead, as `call.prepared` makes it, on the device of images."""
+    device = source.device
     if (name, _HOST) not in params.made:
-        params.made[name, _HOST] = _draw(policy, params, name)[0]
+        _draw(policy, name, params)
+    filled = params.filled.get(name)
+    if name == "triton" and filled is not None:
+        (steps, *rest), _ = filled.on(_sent_before(params, filled, source))
+        return load(name).without_cells(steps), *rest
     if (name, device) not in params.made:
         params.made[name, device] = drawn.sent(params.made[name, _HOST], device)
     return params.made[name, device]
+
+
+def _sent_before(params: DrawnAhead, filled: Any, source: Images) -> Tensor:
+    """Tables on the device of images, as a call has sent them there, which a capture of it repeats."""
+    device, place = source.device, _place(source)
+    if place not in params.sent and _capturing(device):
+        # all streams had come to an end when the capture began
+        place = next((p for p in params.sent if p[:2] == place[:2]), place)
+    if place not in params.sent:
+        params.sent[place] = put(filled.memory, device)
+    return params.sent[place]
+
+
+def _place(source: Images) -> tuple[torch.device, bool, int]:
+    """What tables may be used again for: a device, images of which all is here or windows of any, and a stream."""
+    device = source.device
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    return device, isinstance(source, Ragged) and source.windows is not None, stream
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequence:
@@ -91,19 +117,70 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
     return passes
 
 
-def _draw(policy: Any, params: DrawnAhead, name: str) -> tuple[Any, Tensor | None]:
-    """What an executor prepares on the host, and the rectangles that it reads; None for all of every image."""
+class Sent(NamedTuple):
+    """Tables of samples that were drawn ahead on a device, for one call and its images alone."""
+
+    executor: Any
+    filled: Any  # of a recipe, on the host
+    memory: Tensor  # all tables, and behind them what is known of images of different sizes: [words] int64
+
+    def made(self) -> Any:
+        """As `call.prepared` makes it."""
+        (steps, mixes, how), _ = self.filled.on(self.memory)
+        return self.executor.fitted(steps), mixes, how
+
+
+def send(policy: Any, params: DrawnAhead, name: str, source: Images) -> Sent | None:
+    """What a recipe has drawn ahead, in one piece on its way to the device of images; None where there is none, or
+    where the executor needs more than that.
+
+    Raises ValueError for images of which more than their windows would be read."""
+    if (name, _HOST) not in params.made:
+        _draw(policy, name, params)
+    filled, executor, device = params.filled.get(name), load(name), source.device
+    if filled is None or not executor.may_fit(filled.made[0]):
+        return None
+    if _capturing(device):
+        # a graph would copy from memory of the host that is gone when it is replayed
+        return None
+    cuda, length = device.type == "cuda", len(filled.memory)
+    words = source.words if isinstance(source, Ragged) else 0
+    # a copy for this call alone, which is written to; by NumPy, since torch would wait for threads of a busy host
+    copy = torch.empty(length + words, dtype=torch.int64, device="cpu", pin_memory=cuda)
+    array = copy.numpy()
+    array[:length] = filled.memory
+    if words:
+        executor.fit(filled.made[0], filled.memory, array, source)
+    memory = copy.to(device, non_blocking=True)
+    if isinstance(source, Ragged):
+        source.tell(memory[length:])
+    params.sent[_place(source)] = memory
+    return Sent(executor, filled, memory)
+
+
+def _draw(policy: Any, name: str, params: DrawnAhead) -> Tensor | None:
+    """Put what an executor needs into `params`, on the host: the rectangles that it reads; None for all of every
+    image."""
     fixed, channels = params.fixed, params.channels
     build = partial(_build, policy, load(name))
     frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+    found: Any
     if name == "reference":
         # it defines what a recipe must give, and so takes none
-        return build(params.keys, frame())
-    shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
-    made: tuple[Any, Tensor | None] = policy._recipes.prepare(
-        ("ahead", name, policy._options(), shape), params.keys, size, frame, build
-    )
-    return made
+        found = build(params.keys, frame())
+    else:
+        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+        kind = ("ahead", name, policy._options(), shape)
+        found = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+    if hasattr(found, "memory"):
+        params.filled[name], found = found, found.made
+    rectangles: Tensor | None
+    params.made[name, _HOST], rectangles = found
+    return rectangles
+
+
+def _filled(recipe: Any, keys: rng.Keys, size: Tensor | None) -> Any:
+    return recipe.filled(keys, size)
 
 
 def _build(policy: Any, executor: Any, keys: rng.Keys, frame: ir.Frame) -> tuple[Any, Tensor | None]:

@@ -61,7 +61,7 @@ def put(values: Any, device: torch.device) -> Tensor:
     """A tensor, an array or a list of the host as a tensor on a device; by way of pinned memory, so that the host does
     not wait for the copy."""
     host = torch.as_tensor(values, device=values.device if isinstance(values, Tensor) else "cpu")
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 def chosen(index: Any, n: int) -> list[int]:

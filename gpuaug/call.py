@@ -108,34 +108,59 @@ class Call:
     def go(self, params: Any) -> Done:
         """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        if name == "triton" and params is None and self.ahead is None and self.targets is None:
-            known = self.policy._recipes.calls
-            made = load(name).again(
-                known, self.source, self.labels, self.keys, lambda source: self._stepwise(source, None, name)[:2]
-            )
-            return Done(made[0], made[1], {})
+        if name == "triton" and params is None and self.targets is None:
+            made = self._again(name)
+            if made is not None:
+                return Done(*made, {})
         return self._stepwise(self.source, params, name)
+
+    def _again(self, name: str) -> tuple[Tensor, Tensor | None] | None:
+        """Images and labels by an executor that knows its calls again; None where it knows no such call."""
+        policy, executor = self.policy, load(name)
+        if self.ahead is None:
+            return executor.again(  # type: ignore[no-any-return]
+                policy._recipes.calls,
+                self.source,
+                self.labels,
+                self.keys,
+                lambda source: self._stepwise(source, None, name)[:2],
+            )
+        sent = policy._send_ahead(self.ahead, name, self.source)
+        if sent is None:
+            return None
+        return executor.again(  # type: ignore[no-any-return]
+            policy._recipes.calls,
+            self.source,
+            self.labels,
+            self.keys,
+            lambda source: self._executed(source, sent.made(), name),
+            sent,
+        )
 
     def _stepwise(self, source: Images, params: Any, name: str) -> Done:
         """The same, prepared and then executed."""
-        (steps, mixes, how), passes = self._prepared(params, name)
+        ready, passes = self._prepared(params, name)
         # before the images, so that what is refused costs nothing
         followed = {}
         if self.targets is not None:
             followed = self.targets.follow(passes, self.frame, self.keys, self.backend)
+        return Done(*self._executed(source, ready, name), followed)
+
+    def _executed(self, source: Images, ready: Any, name: str) -> tuple[Tensor, Tensor | None]:
+        """Images and labels from what was prepared."""
+        steps, mixes, how = ready
         out = load(name).execute(steps, readable(source, how))
         out = out if how is None else how.after(out)
         if self.labels is None:
-            return Done(out, None, followed)
+            return out, None
         about = (self.policy._classes, self.keys.valid, self.policy._smoothing)
-        soft = load(name).follow_labels(mixes, self.labels, *about)
-        return Done(out, soft, followed)
+        return out, load(name).follow_labels(mixes, self.labels, *about)
 
     def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
         """What the executor needs, and the passes that targets follow, if there are any."""
         policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
         if self.ahead is not None:
-            made = policy._prepared_ahead(self.ahead, name, source.device)
+            made = policy._prepared_ahead(self.ahead, name, source)
             return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
         build = policy._builder(name, follows)
         # the reference defines what a recipe must give, and so takes none

@@ -38,6 +38,12 @@ class DrawnAhead:
         self.fixed, self.channels = fixed, channels
         # (backend, device) -> what `call.prepared` makes
         self.made: dict[tuple[str, torch.device], Any] = {}
+        # by backend: the same as a recipe has filled it, in one piece of memory
+        self.filled: dict[str, Any] = {}
+        # draws for another such object at once; None where the policy is in another process
+        self.draw: Callable[[DrawnAhead], Any] | None = None
+        # copies of that memory, by where they are and what they may be used for
+        self.sent: dict[tuple[torch.device, bool, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -68,17 +74,22 @@ class DrawnAhead:
         keys = replace(self.keys, valid=given.clone())
         out = DrawnAhead(self.policy, keys, self.key, self.size, self.fixed, self.channels)
         if bool(given.all() if known is None else torch.equal(given, known)):
-            out.made = self.made
+            out.made, out.filled, out.sent = self.made, self.filled, self.sent
+        elif self.draw is not None:
+            # here, where a loader decodes, and not when the call is made
+            self.draw(out)
         return out
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "DrawnAhead":
-        """The same, with what is prepared already on its way to a device."""
+        """The same, with what is prepared already on its way to a device; but for what a call sends in one piece, when
+        it knows the images."""
         there = torch.device(device)
         if there.type == "cuda" and there.index is None:
             there = torch.device("cuda", torch.cuda.current_device())
         for (backend, place), made in list(self.made.items()):
             # the CPU's executor has nothing to do there
-            if place.type == "cpu" != there.type and backend != "cpu" and (backend, there) not in self.made:
+            known = backend == "cpu" or backend in self.filled or (backend, there) in self.made
+            if place.type == "cpu" != there.type and not known:
                 self.made[backend, there] = sent(made, there)
         return self
 
@@ -96,23 +107,22 @@ class DrawnAhead:
             raise ValueError(f"params must be of this batch, got {len(self)} samples for {len(images)} images")
         channels = images.channels if isinstance(images, Ragged) else images.shape[1]
         sides = images.sides if isinstance(images, Ragged) else np.array([images.shape[2:]] * len(images))
-        other = (sides != self.size.numpy()).any(1) | (channels != self.channels)
-        if other.any():
+        drawn_for = self.size.numpy()
+        if channels != self.channels or sides.tobytes() != drawn_for.tobytes():
+            other = (sides != drawn_for).any(1) | (channels != self.channels)
             n = int(other.argmax())
             raise ValueError(
                 f"params must be of images of these sizes, got image {n} of {(*sides[n].tolist(), channels)}, drawn "
                 f"for {(*self.size[n].tolist(), self.channels)} (height, width, channels); draw for the size in the "
                 "file's header"
             )
-        known = {name: getattr(self.keys, name) for name in ("ids", "epoch", "occurrence")} | {"key": self.key}
-        if self.keys.labels is not None:
-            known["labels"] = self.keys.labels
         for name, value in given.items():
-            if name not in known or value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
+            if value is None or (isinstance(value, Tensor) and value.device.type != "cpu"):
                 continue
-            if _same(value, known[name]):
+            known = self.key if name == "key" else getattr(self.keys, name)
+            if (name == "labels" and known is None) or value is known or _same(value, known):
                 continue
-            got, want = _plain(value), _plain(known[name])
+            got, want = _plain(value), _plain(known)
             if got != want:
                 raise ValueError(
                     f"params must be of the same {name}, got {_short(got)}, drawn for {_short(want)}; pass the {name} "

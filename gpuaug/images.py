@@ -17,6 +17,7 @@ from gpuaug.pieces import Pieces
 from gpuaug.strides import CHANNELS, CONTIGUOUS, arranged, rows_of_three, strides_of, way
 
 _LAYOUTS = ("chw", "hwc")
+_NONE = np.empty((0, 4), np.int64)
 
 
 class Ragged:
@@ -40,7 +41,7 @@ class Ragged:
                     f"image {n} of the list must have 3 dimensions, got shape {tuple(image.shape)}; "
                     "pass image[:, :, None] for a grey one"
                 )
-        self._set(together(images, layout))
+        self._set(*together(images, layout))
         if self.dtype != torch.uint8:
             raise TypeError(
                 f"images of a gpuaug.Ragged must be uint8, got {self.dtype}; give the policy the list itself"
@@ -80,7 +81,8 @@ class Ragged:
             made._full, made.windows = full, windows
         return made
 
-    def _set(self, images: Sequence[Tensor]) -> None:
+    def _set(self, images: Sequence[Tensor], shapes: Rows | None = None) -> None:
+        """shapes: of all, where that is known"""
         if not len(images):
             raise IndexError("a gpuaug.Ragged must hold at least one image: without any its channels are unknown")
         self._sent: dict[int, Tensor] = {}
@@ -89,6 +91,8 @@ class Ragged:
         self._device, self._dtype = one.device, one.dtype
         if self._pieces is None:
             self.images = arranged(images) if one.device.type == "cuda" else tuple(images)
+        if shapes is not None:
+            self.held = shapes
         self._full: Rows | None = None
         # (top, left, height, width) of what is in memory, [N, 4] int64; None where all of every image is
         self.windows: Rows | None = None
@@ -167,7 +171,9 @@ class Ragged:
     @property
     def alike(self) -> bool:
         """Whether all whole images are of one size."""
-        return bool((self.sides == self.sides[0]).all())
+        sides = self.sides
+        # most are not, and the first and the last of them show it
+        return sides[0].tolist() == sides[-1].tolist() and bool((sides == sides[0]).all())
 
     @cached_property
     def held(self) -> Rows:
@@ -250,6 +256,11 @@ class Ragged:
         number of images then needs no kernels of its own."""
         return len(self) + len(self) % 2
 
+    @property
+    def words(self) -> int:
+        """Numbers in `known`."""
+        return 4 * self._slots + 7 * len(self)
+
     def known(self) -> Tensor:
         """Addresses, sizes, pitches, corners and places in one piece, so that a GPU is sent them once for each stream
         that asks.
@@ -266,19 +277,43 @@ class Ragged:
                 )
             # all streams had come to an end when the capture began
             return next(iter(self._sent.values()))
-        stream = torch.cuda.current_stream(self.device).cuda_stream if cuda else 0
+        stream = self._stream()
         if stream not in self._sent:
-            self._sent[stream] = put(self._host, self.device) if cuda else self._host.to(self.device)
+            self._sent[stream] = put(self._host, self.device)
         return self._sent[stream]
+
+    def tell(self, known: Tensor) -> None:
+        """Take over what `known` would send to the device, sent on the current stream with other numbers."""
+        self._sent.setdefault(self._stream(), known)
+
+    def _stream(self) -> int:
+        return torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
 
     @cached_property
     def _host(self) -> Tensor:
-        begin, (row, _, channel) = self.begins, self.strides.T
-        known = np.zeros(4 * self._slots, np.int64)
-        for first, part in zip((0, 1, 3), (begin, self.sides, row), strict=True):
-            known[first * self._slots :][: part.size] = part.reshape(-1)
-        places = np.stack([begin, row, channel], 1)
-        return torch.from_numpy(np.concatenate([known, self.rectangles.reshape(-1), places.reshape(-1)]))
+        # written in place: small arrays cost by the operation
+        n, slots, begin, strides, sides = len(self), self._slots, self.begins, self.strides, self.sides
+        known = np.zeros(self.words, np.int64)
+        known[:n] = begin
+        known[slots : slots + 2 * n].reshape(n, 2)[:] = sides
+        known[3 * slots : 3 * slots + n] = strides[:, 0]
+        self._write_rectangles(known[4 * slots : 4 * slots + 4 * n].reshape(n, 4))
+        places = known[4 * slots + 4 * n :].reshape(n, 3)
+        places[:, 0] = begin
+        places[:, 1:] = strides[:, ::2]
+        return torch.from_numpy(known)
+
+    def lie(self) -> tuple[int, Rows, Rows, Rows, Rows, Rows]:
+        """All that `known` is computed from: an address, and where images begin from there, in bytes, [N]; (H, W, C) of
+        what is here, [N, 3]; strides, [N, 3], none where they are contiguous; (H, W) of the whole images, [N, 2], and
+        their windows, [N, 4], none where all is here."""
+        strides = _NONE if self.way == CONTIGUOUS else self.strides
+        full, windows = (_NONE, _NONE) if self.windows is None or self._full is None else (self._full, self.windows)
+        pieces, size = self._pieces, self.dtype.itemsize
+        if pieces is None:
+            return 0, np.array([i.data_ptr() for i in self.images]), self.held, strides, full, windows
+        begins = pieces.begins if size == 1 else pieces.begins * size
+        return pieces.memory.data_ptr(), begins, pieces.shapes, strides, full, windows
 
     @cached_property
     def begins(self) -> np.ndarray[Any, Any]:
@@ -286,17 +321,22 @@ class Ragged:
         begins = np.array([i.data_ptr() for i in self.images]) if self._pieces is None else self._pieces.addresses
         if self.windows is None:
             return begins
-        before = (self.windows[:, :2] * self.strides[:, :2]).sum(1)
-        return begins - before * self.dtype.itemsize  # type: ignore[no-any-return]
+        (top, left), (row, column) = self.windows.T[:2], self.strides.T[:2]
+        return begins - (top * row + left * column) * self.dtype.itemsize  # type: ignore[no-any-return]
 
     @property
     def rectangles(self) -> Rows:
         """As `corners`, on the host."""
+        out = np.zeros((len(self), 4), np.int64)
+        self._write_rectangles(out)
+        return out
+
+    def _write_rectangles(self, out: Rows) -> None:
         if self.windows is None:
-            whole = self.sides[:, ::-1]
-            return np.concatenate([np.zeros_like(whole), whole], 1)
-        corner = self.windows[:, 1::-1]
-        return np.concatenate([corner, corner + self.windows[:, :1:-1]], 1)
+            out[:, 2:] = self.sides[:, ::-1]
+            return
+        out[:, :2] = self.windows[:, 1::-1]
+        np.add(out[:, :2], self.windows[:, :1:-1], out=out[:, 2:])
 
     @cached_property
     def strides(self) -> Rows:
@@ -326,7 +366,8 @@ def as_images(images: Any) -> Images:
     if isinstance(images, Planar):
         return _batch(images.pixels, known=True)
     if isinstance(images, list | tuple):
-        ragged = Ragged.of(together(images, None))
+        ragged = Ragged.__new__(Ragged)
+        ragged._set(*together(images, None))
         # the sizes are known here, so that equal ones need no step that fixes them
         return ragged.dense() if ragged.alike else ragged
     if isinstance(images, np.ndarray):

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from gpuaug.arguments import named
-from gpuaug.arrays import from_array, from_pil, is_pil, is_tv, resolved, short
+from gpuaug.arrays import Rows, from_array, from_pil, is_pil, is_tv, resolved, short
 from gpuaug.dtypes import DTYPES
-from gpuaug.strides import CHANNELS, all_ready, ready
+from gpuaug.strides import CHANNELS, ready, shapes_of_ready
 
 
-def together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
-    """Images of a list as [H, W, C], all of the same channels, dtype and device."""
+def together(items: Sequence[Any], layout: str | None) -> tuple[tuple[Tensor, ...], Rows | None]:
+    """Images of a list as [H, W, C], all of the same channels, dtype and device; and their shapes, [N, 3], where those
+    were looked at."""
     if len(items) == 0:
         raise ValueError(
             "images must not be an empty list: its channels are unknown; pass an empty tensor [0, C, H, W]"
         )
-    if layout != "chw" and all_ready(items):
-        return tuple(items)
+    shapes = shapes_of_ready(items) if layout != "chw" else None
+    if shapes is not None:
+        return tuple(items), shapes
     images = tuple(
         i if layout != "chw" and ready(i) else _one(i, n, layout or _of_a_pixel(i, items)) for n, i in enumerate(items)
     )
@@ -36,7 +38,7 @@ def together(items: Sequence[Any], layout: str | None) -> tuple[Tensor, ...]:
                 f"images of a list must have the same {what}, got {found[0]} in image 0 and {found[n]} in image {n}; "
                 f"{do}"
             )
-    return images
+    return images, None
 
 
 def _of_a_pixel(item: Any, items: Sequence[Any]) -> str | None:

@@ -250,4 +250,5 @@ def compiled_files() -> list[Path]:
         _ROOT / "data" / "scan.py",
         *sorted((_ROOT / "trace").glob("*.py")),
         *sorted((_ROOT / "exec" / "cpu").glob("*.py")),
+        _ROOT / "exec" / "triton" / "compiled.py",
     ]

@@ -300,7 +300,8 @@ class Policy(Numbered):
         numbers, for ByClass.  The window is all of an image where that is needed, as for ColorJitter before a crop."""
         return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device), labels)
 
-    _prepared_ahead, _geometry_ahead, _load_executor = ahead.prepare, ahead.geometry, ahead.load_executor
+    _prepared_ahead, _send_ahead, _geometry_ahead = ahead.prepare, ahead.send, ahead.geometry
+    _load_executor = ahead.load_executor
 
     @torch_compile.eagerly
     def replay(

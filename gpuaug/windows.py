@@ -50,7 +50,7 @@ def as_windows(rectangles: Tensor | None, size: Tensor) -> Rows:
     if rectangles is None:
         return np.concatenate([np.zeros_like(whole), whole], 1)
     corner, far = rectangles[:, :2].numpy(), rectangles[:, 2:].numpy()
-    return np.concatenate([corner, far - corner], 1)[:, [1, 0, 3, 2]]
+    return np.ascontiguousarray(np.concatenate([corner, far - corner], 1)[:, [1, 0, 3, 2]])
 
 
 def within(window: Tensor, source: Tensor, extend: str) -> Tensor:

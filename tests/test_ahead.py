@@ -175,8 +175,8 @@ def test_a_replay_takes_windows_with_the_parameters_of_a_draw():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tables_travel_in_one_piece_and_are_the_same_there(backend):
-    params = POLICY.windows(IDS, SIZES, epoch=2).params
-    made = POLICY._prepared_ahead(params, backend, torch.device("cpu"))
+    found = POLICY.windows(IDS, SIZES, epoch=2)
+    made = POLICY._prepared_ahead(found.params, backend, decoded(found))
     kinds, there = [], []
     drawn.mapped(made, lambda t: (kinds.append(t), t)[1])
     drawn.mapped(drawn.sent(made, torch.device("cpu")), lambda t: (there.append(t), t)[1])
@@ -206,10 +206,20 @@ def test_a_card_is_sent_what_the_host_drew_and_nobody_waits():
         assert got.images.device == CARD and got.images.shape == (N, 3, 10, 12)
         # nothing is drawn there
         assert on.work.count("kernel") <= 5, on.work
-        # sent beforehand, by a loader's thread
-        sent = found[2].params.to(CARD)
-        assert ("triton", CARD) in sent.made
+        # for its images, in one piece
+        assert ("triton", CARD) not in found[2].params.to(CARD).made
         POLICY(on_the_card(found[2]))
+
+
+def test_what_no_recipe_has_drawn_may_be_sent_beforehand():
+    """By a thread of a loader, of the first batch of a policy."""
+    policy = ga.Policy(POLICY.transforms, 7)
+    with card() as on:
+        found = policy.windows(IDS, SIZES, epoch=2, device=CARD)
+        assert ("triton", CARD) in found.params.to(CARD).made
+        on.work.clear()
+        policy(on_the_card(found))
+        assert on.work.count("kernel") <= 5, on.work
 
 
 def test_windows_without_what_was_drawn_make_nobody_wait_on_a_card():

@@ -358,7 +358,16 @@ def test_a_change_in_any_compiled_file_makes_the_cache_stale():
     from gpuaug import numba_cache
 
     names = {f.name for f in numba_cache.compiled_files()}
-    assert {"walk.py", "points.py", "entry.py", "layout.py", "interpreter.py", "host.py", "codes.py"} <= names
+    assert {
+        "walk.py",
+        "points.py",
+        "entry.py",
+        "layout.py",
+        "interpreter.py",
+        "host.py",
+        "codes.py",
+        "compiled.py",
+    } <= names
     numba_cache._sources.cache_clear()
     assert len(numba_cache._sources()) == 64
 

@@ -277,6 +277,12 @@ for transforms in (
             batch = ga.Batch(ga.Ragged.windowed(parts, sizes, found.windows), ids=ids, epoch=0)[few]
             whole = policy(images[few], ids=ids[few], epoch=0, backend=backend)
             assert torch.equal(policy(batch, backend=backend).images, whole)
+        # with what was drawn for them, on the way that a card takes from the second of a kind on
+        for _ in range(2):
+            drawn = policy.windows(ids[:2], sizes[:2], epoch=0).params
+            given = ga.Batch(batch.images, ids=ids[:2], epoch=0, params=drawn)
+            assert torch.equal(policy(given, backend="triton").images, whole)
+        assert "triton" in drawn.filled
 print("untouched")
 """
 

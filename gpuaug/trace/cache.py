@@ -18,6 +18,8 @@ from gpuaug.rng import Keys
 from gpuaug.transforms.base import Transform
 
 Build = Callable[[Keys, ir.Frame], Any]
+# of a recipe, what it makes of keys and sizes
+Fill = Callable[[Any, Keys, Tensor | None], Any]
 
 # how many kinds are remembered, and after how many calls one that did not come again makes room
 _MOST, _RECENT = 64, 1024
@@ -30,6 +32,10 @@ class _First:
     keys: Keys
     size: Tensor | None
     made: Any
+
+
+def _fill(recipe: Any, keys: Keys, size: Tensor | None) -> Any:
+    return recipe.fill(keys, size)
 
 
 class Recipes:
@@ -48,11 +54,18 @@ class Recipes:
         self._lock = Lock()
 
     def prepare(
-        self, kind: Hashable, keys: Keys, size: Tensor | None, frame: Callable[[], ir.Frame], build: Build
+        self,
+        kind: Hashable,
+        keys: Keys,
+        size: Tensor | None,
+        frame: Callable[[], ir.Frame],
+        build: Build,
+        fill: Fill = _fill,
     ) -> Any:
         """What `build` makes of keys and a frame, by the recipe of its kind where there is one.
 
-        size: [N, 2] int64 where images differ.  frame: makes the frame, which a recipe does without."""
+        size: [N, 2] int64 where images differ.  frame: makes the frame, which a recipe does without.  fill: what
+        is asked of the recipe, its `fill` or its `filled`"""
         host = keys.ids.device.type == "cpu"
         self._calls += 1
         # with torch's default dtype, which an integer tensor times a float has
@@ -76,7 +89,7 @@ class Recipes:
                 if recipe is None or isinstance(recipe, _First):
                     recipe = known[kind] = find(frame(), build, recipe)
         self._used[kind] = self._calls
-        made = None if isinstance(recipe, str) else recipe.fill(keys, size)
+        made = None if isinstance(recipe, str) else fill(recipe, keys, size)
         # something that was required does not hold: step by step raises the error that says what
         return build(keys, frame()) if made is None else made
 

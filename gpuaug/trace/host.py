@@ -34,6 +34,7 @@ class Bytecode:
     registers: tuple[int, int]  # how many of integers, and of floats
     before: Array  # [tables] int64: columns of the tables before each, in the buffer of its dtype
     widths: Array  # [tables] int64: columns of each
+    columns: tuple[int, ...]  # of all tables of each dtype of DTYPES
 
 
 def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) -> Bytecode:
@@ -91,6 +92,7 @@ def assemble(trace: Trace, tables: tuple[Table, ...], slots: tuple[int, ...]) ->
             [sum(len(o.numbers) for o in tables[:k] if o.dtype == t.dtype) for k, t in enumerate(tables)], np.int64
         ),
         np.array([len(t.numbers) for t in tables], np.int64),
+        tuple(sum(len(t.numbers) for t in tables if t.dtype == name) for name in DTYPES),
     )
 
 
@@ -125,13 +127,15 @@ def fill_tables(
 
     size: [N, 2] int64, or None where all images share one, which the trace then holds.  mates: [slots, N] int64, the
     rows of partners"""
+    return tables_in(program, tables, fill_memory(program, keys, size, mates), len(keys))
+
+
+def fill_memory(program: Bytecode, keys: Keys, size: Tensor | None, mates: Tensor) -> Array:
+    """The same in one piece of memory, [words] int64, in which every table begins at a multiple of 64 bytes."""
     n = len(keys)
-    length = dict.fromkeys(DTYPES, 0)
-    for t in tables:
-        length[t.dtype] += n * len(t.numbers)
+    padded, parts = _buffers(program, n)
     # arrays of NumPy: every small operation of torch costs more than the draws of a few samples
-    buffers = {name: np.empty(total, _ARRAYS[name]) for name, total in length.items()}
-    starts = program.before * n
+    memory = np.empty(parts[-1][2], np.int64)
     if n:
         ids, occurrence = keys.ids.contiguous().numpy(), keys.occurrence.contiguous().numpy()
         interpret(
@@ -142,11 +146,39 @@ def fill_tables(
             np.array([keys.seed & 0xFFFFFFFF, keys.seed >> 32], np.uint32),
             int(keys.epoch),
             (ids, occurrence, _NO_SIZES if size is None else size.contiguous().numpy(), mates.numpy()),
-            starts,
+            program.before * padded,
             program.widths,
-            tuple(buffers.values()),
+            tuple(memory[first:last].view(_ARRAYS[name]) for name, first, last in parts),
         )
+    return memory
+
+
+def tables_in(program: Bytecode, tables: tuple[Table, ...], memory: Array, n: int) -> list[Tensor]:
+    """The tables of n samples in a piece of memory."""
+    padded, parts = _buffers(program, n)
+    buffers = {name: memory[first:last].view(_ARRAYS[name]) for name, first, last in parts}
     return [
         torch.from_numpy(buffers[t.dtype][s : s + n * w].reshape(n, *t.shape))
-        for t, s, w in zip(tables, starts.tolist(), program.widths.tolist(), strict=True)
+        for t, s, w in zip(tables, (program.before * padded).tolist(), program.widths.tolist(), strict=True)
     ]
+
+
+def tables_on(program: Bytecode, tables: tuple[Table, ...], memory: Tensor, n: int) -> list[Tensor]:
+    """The same of a copy of that memory on a device."""
+    padded, parts = _buffers(program, n)
+    buffers = {name: memory[first:last].view(DTYPES[name]) for name, first, last in parts}
+    return [
+        buffers[t.dtype][s : s + n * w].view(n, *t.shape)
+        for t, s, w in zip(tables, (program.before * padded).tolist(), program.widths.tolist(), strict=True)
+    ]
+
+
+def _buffers(program: Bytecode, n: int) -> tuple[int, list[tuple[str, int, int]]]:
+    """Samples as tables have room for; and of the buffer of every dtype where it begins and ends, in words of 64
+    bits."""
+    padded, parts, first = -(-n // 16) * 16, [], 0
+    for name, columns in zip(DTYPES, program.columns, strict=True):
+        last = first + padded * columns * _ARRAYS[name].itemsize // 8
+        parts.append((name, first, last))
+        first = last
+    return padded, parts

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from types import CellType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +81,28 @@ class Recipe:
         if self.required and keys.ids.device.type == "cpu" and not values[-1].numpy().all():
             return None
         return self.make(values, keys)
+
+    def filled(self, keys: Keys, size: Tensor | None) -> "Filled | None":
+        """As `fill` on a host, with the memory that the tables lie in."""
+        memory = self.runtime.fill_memory(self.program, keys, size, self.runtime.partners(keys, self.slots))
+        values = self.runtime.tables_in(self.program, self.tables, memory, len(keys))
+        if self.required and not values[-1].numpy().all():
+            return None
+        return Filled(self, keys, memory, self.make(values, keys))
+
+
+class Filled(NamedTuple):
+    """What a recipe has made on a host for a batch."""
+
+    recipe: Recipe
+    keys: Keys
+    memory: np.ndarray[Any, Any]  # [words] int64, with all tables: where, the recipe and the number of samples say
+    made: Any  # the structure, whose tables are in that memory
+
+    def on(self, memory: Tensor) -> Any:
+        """The structure with its tables in a copy of the memory on a device."""
+        own = self.recipe
+        return own.make(own.runtime.tables_on(own.program, own.tables, memory, len(self.keys)), self.keys)
 
 
 def trace_build(frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:

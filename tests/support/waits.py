@@ -65,6 +65,11 @@ class Card(TorchDispatchMode):
             self.pinned[out] = True
             return out
         to = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+        if name == "empty" and kwargs.get("pin_memory"):
+            with unset_fake_temporarily():
+                out = func(*args, **kwargs | {"pin_memory": False})
+            self.pinned[out] = True
+            return out
         if not any(isinstance(x, FakeTensor) for x in given) and (to is None or to.type != "cuda"):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)

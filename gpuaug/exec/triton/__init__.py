@@ -5,6 +5,7 @@ from gpuaug.exec.triton.ahead import compile_ahead, compile_for
 from gpuaug.exec.triton.calls import again
 from gpuaug.exec.triton.executor import execute, prepare, run, steps
 from gpuaug.exec.triton.labels import accounted, follow_labels, label_launches
+from gpuaug.exec.triton.windowed import fit, fitted, load_compiled, may_fit, without_cells
 
 __all__ = [
     "accounted",
@@ -12,9 +13,14 @@ __all__ = [
     "compile_ahead",
     "compile_for",
     "execute",
+    "fit",
+    "fitted",
     "follow_labels",
     "label_launches",
+    "load_compiled",
+    "may_fit",
     "prepare",
     "run",
     "steps",
+    "without_cells",
 ]

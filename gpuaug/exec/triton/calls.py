@@ -26,40 +26,46 @@ def again(
     labels: Tensor | None,
     keys: Keys,
     run: Callable[[Images], tuple[Tensor, Tensor | None]],
+    sent: Any = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Images and labels of a call, as `run` makes them of its source: by the launches of the call of this kind that was
     watched.
 
-    known: of one policy, by kind: a BoundCall, or how often the kind came before there was one"""
+    known: of one policy, by kind: a BoundCall, or how often the kind came before there was one.  sent: an `ahead.Sent`,
+    where the call draws nothing"""
     if bind.watched():
         return run(source)
-    device = source.device
-    kind: list[Any] = [
-        # a card for which Triton compiles, where the device says none
-        bind.current(device),
-        torch.get_default_dtype(),
-        keys.seed >> 31 & 1,
-        keys.seed >> 63,
-    ]
+    device, epoch = source.device, keys.epoch
+    # a card for which Triton compiles, where the device says none
+    kind: list[Any] = [bind.current(device), torch.get_default_dtype()]
     given: list[Tensor] = []
+    optional: tuple[Tensor | None, ...]
+    if sent is not None:
+        # all that was drawn is in memory, for windows too
+        kind += (sent.filled.recipe, len(keys))
+        given.append(sent.memory)
+        optional, epoch = (keys.valid, labels), 0
+    else:
+        kind += (keys.seed >> 31 & 1, keys.seed >> 63)
+        optional = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
     if type(source) is Tensor:
         given.append(source)
-    elif isinstance(source, Ragged) and source.windows is None:
+    elif isinstance(source, Ragged) and (sent is not None or source.windows is None):
         kind += (len(source), source.channels, source.dtype, source.way)
-        given.append(source.known())
+        if sent is None:
+            given.append(source.known())
     elif isinstance(source, Gathered) and source.packed:
         source = source.placed()
         kind += (source.shape, source.dtype)
         given.append(source.addresses)
     else:
         return run(source)
-    for t in (keys.ids, keys.occurrence, keys.labels, keys.valid, labels):
+    for t in optional:
         if t is None:
             kind.append(None)
         else:
             kind.append(True)
             given.append(t)
-    epoch = keys.epoch
     if isinstance(epoch, Tensor):
         given.append(epoch)
         epoch = 0

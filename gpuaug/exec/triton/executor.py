@@ -92,7 +92,7 @@ def _(one: Fallback, images: Any, beside: Beside) -> Any:
 @perform.register
 def _(one: Prepared, images: Any, beside: Beside) -> Any:
     source, tables, gathered = _source(images), one.tables, beside.gathered
-    if isinstance(source.owner, Ragged) and source.owner.windows is not None:
+    if isinstance(source.owner, Ragged) and source.owner.windows is not None and not one.fitted:
         tables = _within(source.owner, one)
     cells = gathered.cells if gathered else _taken(one.cells)
     statistics = launch.reduce_statistics(source, one.reductions, tables, one.size, cells, gathered is not None)

@@ -70,6 +70,8 @@ class Prepared:
     cells: list[Tensor] = field(default_factory=list, metadata={"scratch": True})
     # the first reduction of the launch after it, which this one gathers; both have the same tables
     following: Reduction | None = None
+    # whether the tables were brought to the windows of the images already
+    fitted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
