@@ -330,32 +330,6 @@ def test_no_more_batches_are_ahead_than_prefetch_says():
         assert stats["queues"]["decoded"] >= 2 and stats["memory_held"] > 0
 
 
-def test_files_do_not_pile_up_while_a_batch_is_decoded(monkeypatch):
-    with loader(prefetch=3, batch_size=1) as one:
-        go, entered, decode = threading.Event(), threading.Event(), one._decoder.decode
-
-        def stuck(*args, **kwargs):
-            entered.set()
-            assert go.wait(30)
-            return decode(*args, **kwargs)
-
-        monkeypatch.setattr(one._decoder, "decode", stuck)
-        batches = iter(one)
-        thread = threading.Thread(target=lambda: next(batches))
-        thread.start()
-        try:
-            assert entered.wait(30)
-            until = time.monotonic() + 5
-            while one.stats()["queues"]["read"] < 2 and time.monotonic() < until:
-                time.sleep(0.01)
-            time.sleep(0.2)
-            assert one.stats()["queues"]["read"] == 2
-        finally:
-            go.set()
-            thread.join()
-        assert len(list(batches)) == len(one) - 1
-
-
 def test_describe_says_what_runs():
     with loader(rank=1, world_size=3) as one:
         text = one.describe()

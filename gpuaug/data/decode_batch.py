@@ -303,12 +303,10 @@ def clipped(windows: Any, full: Ints) -> Ints:
         raise ValueError(
             f"windows must be [{len(full)}, 4] integers, top left height width, got {given.dtype} {list(given.shape)}"
         )
-    given, out = given.astype(np.int64), np.empty((len(full), 4), np.int64)
-    start, size = out[:, :2], out[:, 2:]
-    np.minimum(np.maximum(given[:, :2], 0), np.maximum(full - 1, 0), out=start)
-    np.minimum(np.maximum(given[:, :2] + given[:, 2:], np.minimum(start + 1, full)), full, out=size)
-    size -= start
-    return out
+    given = given.astype(np.int64)
+    start = np.clip(given[:, :2], 0, np.maximum(full - 1, 0))
+    end = np.clip(given[:, :2] + given[:, 2:], np.minimum(start + 1, full), full)
+    return np.concatenate([start, end - start], 1)
 
 
 def cropped(image: Tensor, box: Ints) -> Tensor:

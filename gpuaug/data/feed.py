@@ -2,8 +2,7 @@
 which stay in order.
 
 At most `prefetch` batches are on their way or ready beside the one in the loop's hands, whatever is slow.  On a host
-the last of them is read and not decoded yet, since pixels take several times the memory of files; and where decoding is
-slow, what takes the place of pixels that nobody waits for is not more files, but nothing.  The threads know the feed,
+the last of them is read and not decoded yet: pixels take several times the memory of files.  The threads know the feed,
 and not who takes from it: an iterator that nobody holds any more ends them."""
 
 import os
@@ -43,8 +42,6 @@ class Feed:
         self._room = prefetch + 1
         on_host = carriers is None or not carriers.on_device
         self._decoded = min(self._room, max(2, prefetch - 1)) if on_host else self._room
-        # beside the one that is being decoded
-        self._ahead = max(1, prefetch - 1) if on_host else self._room
         # what each side waits for: room to read, something to decode and room for it, a batch
         # whoever holds the lock may collect the iteration, and so stop this
         self._lock = RLock()
@@ -150,7 +147,7 @@ class Feed:
     def _reading(self) -> None:
         for step in self._course.steps():
             with self._lock:
-                while (self._begun >= self._room or len(self._read) >= self._ahead) and not self._stopped:
+                while self._begun >= self._room and not self._stopped:
                     self._may_read.wait()
                 if self._stopped:
                     return
@@ -183,7 +180,6 @@ class Feed:
                 if self._stopped:
                     return
                 read = self._read.popleft()
-                self._may_read.notify()
             self._meter.add("starving", perf_counter() - begin)
             if read is None:
                 break
