@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from bench import bench_loader, bench_python, bench_resident, end_to_end, photographs, processes
+from bench import bench_loader, bench_memory, bench_python, bench_resident, end_to_end, photographs, processes
 from bench.contenders import loaders
 from gpuaug.apps.cli import app
 
@@ -192,6 +192,26 @@ def test_no_round_begins_after_the_limit_and_there_is_always_one(checked, monkey
         assert [row["images/s"]["n"] for row in rows] == [rounds, rounds]
         assert sum(what == "epoch" for _, what in asked) == 2 * rounds
     assert said[-1].endswith("moderate: turn 4 of 4, gpuaug loader") and "of 600 s" in said[-1]
+
+
+# ---- memory
+
+
+@pytest.mark.slow
+def test_memory_grows_with_what_is_loaded_and_holds_results_at_its_most(checked):
+    *before, most = bench_memory.measure(checked, "weak", 1, 16)
+    assert [row["after"] for row in before] == [
+        "Python",
+        "import torch",
+        "import gpuaug",
+        "Loader(...)",
+        "loaded once",
+    ]
+    sizes = [row["anonymous"] for row in (*before, most)]
+    assert sizes == sorted(sizes) and all(r["PSS"] >= r["anonymous"] + r["mapped files"] for r in (*before, most))
+    assert most["a result"] == 16 * 3 * 224 * 224 * 4 and most["kept for results"] >= 2 * most["a result"]
+    with pytest.raises(ValueError, match="fewer than a batch of 256"):
+        bench_memory.measure(checked, "weak", 1)
 
 
 # ---- Python

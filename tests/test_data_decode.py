@@ -405,3 +405,21 @@ def test_the_trial_of_windows_passes_where_they_are_right_and_fails_where_not(mo
 
     monkeypatch.setattr(decode_dali.Pipe, "run", shifted)
     assert "differs from the whole image" in decode_check.trial(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, np.uint64])
+def test_windows_are_clipped_to_their_images_and_keep_a_pixel(dtype):
+    rng = np.random.default_rng(3)
+    full = rng.integers(1, 40, (200, 2))
+    full[::20] = 0
+    given = np.asfortranarray(rng.integers(0 if np.dtype(dtype).kind == "u" else -30, 60, (200, 4)).astype(dtype))
+    seen = 0
+    for window, size, got in zip(
+        given.tolist(), full.tolist(), decode_batch.clipped(given, full).tolist(), strict=True
+    ):
+        for axis in (0, 1):
+            start = min(max(window[axis], 0), max(size[axis] - 1, 0))
+            end = min(max(window[axis] + window[axis + 2], min(start + 1, size[axis])), size[axis])
+            assert (got[axis], got[axis + 2]) == (start, end - start)
+            seen += (start, end - start) != (window[axis], window[axis + 2])
+    assert seen > 100, "vacuous"

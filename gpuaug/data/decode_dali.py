@@ -74,10 +74,12 @@ class Pipe:
 
         # one list of tensors that show the bytes: a list of arrays takes three times as long
         made: Any = tensors.TensorListCPU
+        boxes = np.ascontiguousarray(windows, np.int32)
         shown = made(list(map(tensors.TensorCPU, data)), "", contiguous=False)
         self._pipeline.feed_input("encoded", shown)
         if self._region:
-            self._pipeline.feed_input("window", windows.astype(np.int32))
+            # as a list too, so that it is not asked what it is
+            self._pipeline.feed_input("window", made(boxes, ""))
         # the GIL is released while this waits
         self._pipeline.schedule_run()
         (pixels,) = self._pipeline.share_outputs(cuda_stream=stream) if self._cuda else self._pipeline.share_outputs()
@@ -162,7 +164,7 @@ class DaliDecoder(Decoder):
         return header.channels in (1, 3)
 
     def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
-        return self._pipes.run(data, clipped(windows, heads.sizes))
+        return self._pipes.run(data, clipped(None, heads.sizes) if windows is None else windows)
 
     def close(self) -> None:
         super().close()
@@ -195,7 +197,7 @@ class CudaDaliDecoder(CudaDecoder):
         self._pipes = Pipes(self.num_threads, self.device, region)
 
     def _decode(self, data: Sequence[Encoded], heads: Heads, windows: Ints | None) -> Sequence[Tensor | Exception]:
-        images = self._pipes.run(data, clipped(windows, heads.sizes), self._stream)
+        images = self._pipes.run(data, clipped(None, heads.sizes) if windows is None else windows, self._stream)
         return proven(images, None if self._region else windows)
 
     def _list(self, data: list[Tensor], heads: list[Header]) -> list[Tensor]:

@@ -50,8 +50,14 @@ class Heads(Sequence[Header | Exception]):
         codes = self.table[:, [CHANNELS, BITS, CODE]]
         there = self.table[:, HEIGHT] > 0
         mine = np.zeros(len(self), bool)
-        for code in set(map(tuple, codes[there].tolist())):
-            mine |= there & (codes == code).all(1) & takes(ordinary([1, 1, *code]))
+        left = there.copy()
+        while left.any():
+            # of one kind as a rule
+            code = codes[left.argmax()]
+            alike = left & (codes == code).all(1)
+            if takes(ordinary([1, 1, *code.tolist()])):
+                mine |= alike
+            left &= ~alike
         known = there.copy()
         for i, head in self.others.items():
             if isinstance(head, Header):

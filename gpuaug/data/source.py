@@ -106,7 +106,7 @@ class Names(Sequence[str]):
 
 def checked(ids: Sequence[int], count: int) -> list[int]:
     """Ids as integers of Python, all of them there."""
-    given = [int(i) for i in ids]
+    given = list(map(int, ids))
     if given and min(given) >= 0 and max(given) < count:
         return given
     for i in given:
