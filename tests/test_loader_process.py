@@ -124,6 +124,19 @@ def test_a_dropped_loader_leaves_no_child():
 
 
 @pytest.mark.slow
+def test_a_loader_that_is_dropped_after_an_error_leaves_no_child_and_no_words(recwarn):
+    def loop():
+        return list(loader([*samples()[:3], (b"no image", 0)], None, 4, workers="process"))
+
+    with pytest.raises(BadImage):
+        loop()
+    pids = children()
+    gc.collect()
+    # what a finalizer raises is a warning of pytest's
+    assert ends(pids) and not recwarn.list
+
+
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_child():
     path = [os.path.join(os.path.dirname(__file__), "support"), *(p for p in sys.path if p)]
     code = (

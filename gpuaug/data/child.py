@@ -85,7 +85,8 @@ class Child:
 
     def receive(self, timeout: float) -> Any:
         """The next message; None where none comes in time.  Raises Ended."""
-        if not self.pipe.poll():
+        # of a loader that nobody has, process and iteration are ended in any order
+        if not self.pipe.closed and not self.pipe.poll():
             wait([self.pipe, self._process.sentinel], timeout)
         try:
             if self.pipe.poll():
