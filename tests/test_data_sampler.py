@@ -4,6 +4,8 @@ delivered."""
 import copy
 import itertools
 import json
+import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -341,3 +343,14 @@ def test_rank_and_world_come_from_torch_distributed_even_if_it_is_initialised_la
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 5)
     assert [i for i, _ in late] == [2, 7, 12, 17] and len(late) == 4
     assert [i for i, _ in given] == list(range(0, 20, 2)), "arguments come first"
+
+
+@pytest.mark.parametrize("kind", [Sampler, BatchSampler])
+def test_a_key_costs_at_most_a_few_microseconds_in_batches_of_one_too(kind):
+    """Of this process's time, and of the best try: the machine may have other work."""
+    keys, taken = iter(kind(10**9, seed=1)), []
+    for _ in range(8):
+        start = time.process_time()
+        assert len(list(islice(keys, 20_000))) == 20_000
+        taken.append((time.process_time() - start) / 20_000)
+    assert min(taken) < 1.5e-6, f"{1e6 * min(taken):.1f} us"

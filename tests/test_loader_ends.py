@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import loading
 import pytest
@@ -85,6 +86,29 @@ def test_a_loader_that_is_dropped_ends_everything(before, tmp_path):
     assert next(it) is not None, "an iterator keeps its loader"
     del it
     assert not left_behind(before)
+
+
+def test_a_loader_that_is_dropped_after_an_error_ends_everything(before):
+    """Though the error leads to the loop's variables, among which the loader is."""
+
+    def loop():
+        one = loader([*samples()[:3], (b"no image", 0)], None, 4, drop_last=False, num_threads=2)
+        return list(one)
+
+    with pytest.raises(BadImage):
+        loop()
+    gc.collect()
+    assert not left_behind(before)
+
+
+def test_an_error_that_is_raised_again_is_as_it_was():
+    with loader([(b"no image", 0)], None, 1) as one:
+        it, lengths = iter(one), []
+        for _ in range(4):
+            with pytest.raises(BadImage) as raised:
+                next(it)
+            lengths.append(len(traceback.extract_tb(raised.value.__traceback__)))
+        assert len(set(lengths)) == 1, "its traceback grows"
 
 
 def test_several_iterators_go_on_side_by_side():

@@ -124,6 +124,28 @@ def test_a_dropped_loader_leaves_no_child():
 
 
 @pytest.mark.slow
+def test_a_loader_that_is_dropped_after_an_error_leaves_no_child_and_no_words(recwarn):
+    def loop():
+        return list(loader([*samples()[:3], (b"no image", 0)], None, 4, workers="process"))
+
+    with pytest.raises(BadImage):
+        loop()
+    pids = children()
+    gc.collect()
+    # what a finalizer raises is a warning of pytest's
+    assert ends(pids) and not recwarn.list
+
+
+@pytest.mark.slow
+def test_a_script_that_is_not_guarded_is_told_what_to_do(tmp_path):
+    path = [os.path.join(os.path.dirname(__file__), "support"), *(p for p in sys.path if p)]
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path[:0] = {path!r}\nimport loading\nlist(loading.loader(workers='process'))\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "A script that makes a loader needs `if __name__ == '__main__':`" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_child():
     path = [os.path.join(os.path.dirname(__file__), "support"), *(p for p in sys.path if p)]
     code = (

@@ -85,7 +85,7 @@ ROOMS = [
     {"gpuaug.lint", "gpuaug.pictures", "gpuaug.variants"},
     {"gpuaug.show", "gpuaug.audit"},
     {"gpuaug.apps"},
-    {"gpuaug"},
+    {"gpuaug", "gpuaug.__main__"},
 ]
 LEVEL = {m: i for i, room in enumerate(ROOMS) for m in room}
 

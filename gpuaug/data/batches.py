@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from threading import RLock
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -19,7 +19,7 @@ from gpuaug.data.given import augmented
 from gpuaug.data.making import Made
 from gpuaug.data.meter import Meter
 from gpuaug.data.progress import Line
-from gpuaug.data.targets import given
+from gpuaug.data.targets import given, refuse
 from gpuaug.images import Ragged
 
 # seconds that the end of an iteration waits for a thread that is stuck in a file system
@@ -56,6 +56,8 @@ class Batches(Iterator[Any]):
         self._line: Line | None = None
         self._number, self._pid = 0, os.getpid()
         self._over = False
+        # what this iteration raises, and where it came from
+        self._error: tuple[BaseException, Any] | None = None
         # threads that share an iteration take a batch each
         self._turn = RLock()
 
@@ -81,6 +83,8 @@ class Batches(Iterator[Any]):
             weakref.finalize(self, _left, self._feed, loader.meter, self._number, self._pid)
             if not loader.meter.batches:
                 self._load(loader.policy)
+        if self._error is not None:
+            self._raise()
         made = self._feed.first()
         if made is None:
             self._run.end()
@@ -90,9 +94,11 @@ class Batches(Iterator[Any]):
                 self._line.stop()
             raise StopIteration
         if made.error is not None:
-            loader.meter.raised()
             loader.note(made)
-            raise made.error
+            # nothing that threads hold may lead to it: once raised it leads to the loop's own variables, and so a
+            # loader that nobody has any more would never end
+            self._error, made.error = (made.error, made.error.__traceback__), None
+            self._raise()
         begin = perf_counter()
         batch = self._augmented(made)
         loader.meter.add("augmenting", perf_counter() - begin)
@@ -103,6 +109,12 @@ class Batches(Iterator[Any]):
         loader.note(made)
         loader.delivered(made, self._line)
         return batch
+
+    def _raise(self) -> NoReturn:
+        assert self._error is not None
+        self._loader.meter.raised()
+        error, where = self._error
+        raise error.with_traceback(where)
 
     def _load(self, policy: Any) -> None:
         """Load what augments while the first batch is read and decoded."""
@@ -123,6 +135,7 @@ class Batches(Iterator[Any]):
         }
         if policy is None:
             return Batch(self._kept(images), epoch=step.epoch, **keys, **seen, **past)
+        refuse(made.targets, lambda k: f"sample {step.ids[k]} ({loader.source.key(int(step.ids[k]))})")
         # where all are valid nobody need look, which would make the host wait for a GPU
         batch = Batch(images, epoch=step.epoch, params=made.params, **keys, **seen)
         out = augmented(policy, batch.replace(valid=None) if step.valid.all() else batch)

@@ -76,27 +76,42 @@ class Child:
             ) from error
         context = torch.multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, packed), name="gpuaug-loader", daemon=True)
+        self._process = context.Process(target=serve, args=(theirs,), name="gpuaug-loader", daemon=True)
         self._process.start()
         theirs.close()
+        self._heard = False
+        # not as an argument: who starts a process would write that to a pipe of which it holds both ends, and wait for
+        # ever if the process ends before it has read it.  Here a process that is gone is an error, which `receive` says
+        with suppress(OSError):
+            self.pipe.send_bytes(packed)
         # by slot: what is shared, and what of it a GPU may read by itself
         self.memory: dict[int, Tensor] = {}
         self.pinned: dict[int, Tensor] = {}
 
     def receive(self, timeout: float) -> Any:
         """The next message; None where none comes in time.  Raises Ended."""
-        if not self.pipe.poll():
+        # of a loader that nobody has, process and iteration are ended in any order
+        if not self.pipe.closed and not self.pipe.poll():
             wait([self.pipe, self._process.sentinel], timeout)
         try:
             if self.pipe.poll():
-                return self.pipe.recv()
+                message = self.pipe.recv()
+                self._heard = True
+                return message
         except (EOFError, OSError):
             pass
         if not self._process.is_alive() or self.pipe.closed:
             self._process.join()
             code = self._process.exitcode
             why = "was killed, as by want of memory" if code == -9 else f"ended with {code}"
-            raise Ended(f"the process that reads and decodes {why}; make another loader, or pass workers='threads'")
+            do = "make another loader, or pass workers='threads'"
+            if code == 1 and not self._heard:
+                # what started it was run once more in the child, which said why it can't be
+                why += " before its first batch"
+                do = "what it said stands above. A script that makes a loader needs `if __name__ == '__main__':` " + (
+                    "around that, and must be a file; or pass workers='threads'"
+                )
+            raise Ended(f"the process that reads and decodes {why}; {do}")
         return None
 
     def send(self, *message: Any) -> None:
@@ -339,8 +354,9 @@ def sendable(error: BaseException) -> BaseException:
 # ---- the child's side
 
 
-def serve(pipe: Connection, setup: bytes) -> None:
-    """What the child does: the batches of one course after another, until it is told to end."""
+def serve(pipe: Connection) -> None:
+    """What the child does with the setup that comes first: the batches of one course after another, until it is told to
+    end."""
     # Ctrl-C goes to all processes of a terminal, and is the loop's to deal with
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_with_parent, daemon=True).start()
@@ -348,6 +364,7 @@ def serve(pipe: Connection, setup: bytes) -> None:
     torch.set_num_threads(1)
     given, maker, memory = None, None, dict[int, Tensor]()
     with suppress(EOFError, ConnectionError):
+        setup = pipe.recv_bytes()
         while (message := pipe.recv())[0] != "close":
             if message[0] == "begin":
                 try:

@@ -67,7 +67,7 @@ class Cursor:
 
     def state(self, share: Share, batches: int | None = None) -> dict[str, Any]:
         """What to load to go on from here, or from after so many batches of the present pass."""
-        at = self._now
+        at = self._live.at() if self._live is not None else self._now
         if batches is not None:
             left = share.steps(self.order.length - self._began.consumed)
             steps = arguments.integer("batches", batches, 0, left)
@@ -108,11 +108,13 @@ class Pass:
     def deliver(self) -> None:
         """One more batch is in the user's hands."""
         self.delivered += 1
-        cursor = self._cursor
-        if cursor._live is self:
-            cursor._now = self.start._replace(
-                consumed=self.share.after(self.start.consumed, self.delivered, cursor.order.length)
-            )
+
+    def at(self) -> Position:
+        """Where the last batch that was delivered ends."""
+        if not self.delivered:
+            return self.start
+        length = self._cursor.order.length
+        return self.start._replace(consumed=self.share.after(self.start.consumed, self.delivered, length))
 
     def end(self) -> None:
         """The user was told that there is no more."""

@@ -161,6 +161,12 @@ def _decoded(source: Source, size: Any) -> HeldSource:
                 f"labels must be there for all images or for none, and sample {lacking}, {source.key(lacking)}, has "
                 "none; give it one, or use gpuaug.data.Loader"
             )
+        other = next((i for i, t in enumerate(targets) if isinstance(t, dict)), None)
+        if other is not None:
+            raise ValueError(
+                f"a ResidentLoader has labels, and sample {other}, {source.key(other)}, has a dict; use "
+                "gpuaug.data.Loader, where boxes and masks follow their images"
+            )
         labels = targets
     return _as_held(source, made.permute(0, 3, 1, 2), labels)
 

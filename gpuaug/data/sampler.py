@@ -127,11 +127,13 @@ class BatchSampler:
             positions, valid = share.positions(
                 start.consumed, first, min(first + ahead, run.steps), order.length, order.striped
             )
-            ids, occurrences = (x.tolist() for x in epoch.at(positions))
-            # padding is at the end of a batch, or all of it
-            for pairs, real in zip(map(zip, ids, occurrences), valid.sum(1).tolist(), strict=True):
-                batch: list[Key] = list(map(_key, islice(pairs, real)))
-                batch += map(_padding, pairs)
+            pairs = zip(*(x.ravel().tolist() for x in epoch.at(positions)), strict=True)
+            keys = map(_key, pairs)
+            for real in valid.sum(1).tolist():
+                batch: list[Key] = list(islice(keys, real))
+                # padding is at the end of a batch, or all of it
+                if real < self.batch_size:
+                    batch += map(_padding, islice(pairs, self.batch_size - real))
                 run.deliver()
                 yield batch
         run.end()

@@ -23,10 +23,12 @@ class Source(ABC):
 
     labels: [N] int64 class numbers, [N] float32 numbers or [N, K] float32 rows; None where labels come with the samples
     or there are none.
-    classes: names of the class numbers; None where they have none.
+    targets: what is beside each image where that is more than a label, dicts with fields of a `gpuaug.Batch`, or None.
+    classes: names of the class numbers, of samples or of their boxes; None where they have none.
     """
 
     labels: Labels | None = None
+    targets: Sequence[Any] | None = None
     classes: tuple[str, ...] | None = None
 
     @abstractmethod
@@ -44,7 +46,13 @@ class Source(ABC):
     def samples(self, ids: Sequence[int]) -> tuple[Sequence[Item], Any]:
         """What `read` gives, and the targets: rows of `labels`, or a list of what the source has beside each image, or
         None."""
-        return self.read(ids), None if self.labels is None else self.labels[np.asarray(ids, np.int64)]
+        return self.read(ids), self.beside(ids)
+
+    def beside(self, ids: Sequence[int]) -> Any:
+        """The targets of samples, as far as they are known without reading them."""
+        if self.targets is not None:
+            return [self.targets[i] for i in ids]
+        return None if self.labels is None else self.labels[np.asarray(ids, np.int64)]
 
     def find(self, key: str) -> int:
         """The id of a key; raises KeyError."""

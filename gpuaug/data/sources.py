@@ -40,8 +40,8 @@ def as_source(
     | a folder of tars alone | shards |
     | what `gpuaug prepare` wrote: a folder, or a .npy | images decoded before |
     | a path ending in .csv, .tsv or .parquet | a column of paths and one of labels, `columns` |
-    | a list of (path, label), or of paths | files, relative to `root` |
-    | a path with .tar, {000..127} or *, or a list of such | WebDataset shards; `label`: a member, or "json:NAME" |
+    | a list of (path, label), or of paths | files, relative to `root`; a label may be a dict with boxes |
+    | a path with .tar, {000..127} or *, or a list of such | WebDataset shards; `label`: a member, or "json[:NAME]" |
     | a Hugging Face data set | its column of images, encoded, and of class labels, `columns` |
     | torchvision's ImageFolder without transforms | its files |
     | anything with `len` and `[i]`, a mapping too | samples (encoded bytes or decoded image, target) |
@@ -86,7 +86,8 @@ def as_source(
             f"this holds {len(what)} data sets, {', '.join(map(str, what))}; pass one of them, such as "
             f"what[{next(iter(what))!r}]"
         )
-    if hasattr(what, "features") and hasattr(what, "cast_column") and hasattr(what, "__getitem__"):
+    # a streamed data set of the same package has no length
+    if all(hasattr(what, name) for name in ("features", "cast_column", "__getitem__", "__len__")):
         _used("a Hugging Face data set", given, *(("columns",) if columns else ("label",)))
         return HuggingFaceSource(what, storage, *(columns or (None, label)))
     if _plain_folder(what):

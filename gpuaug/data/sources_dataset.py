@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gpuaug.data import decode_pillow
+from gpuaug.data.annotated import kind_of, known, named, numbered, told
 from gpuaug.data.source import Item, Source, as_labels, checked, digest
 from gpuaug.data.storage import Span, Storage, Unreadable, reason
 
@@ -42,7 +43,7 @@ class Locked(Source):
 
 class DatasetSource(Locked):
     """A map-style data set: dataset[i] is (image, target), (image,) or an image; a mapping is read by its keys, sorted,
-    so that its order is no matter.
+    so that its order is no matter.  Names among the labels of boxes are numbered by their places in dataset.classes.
 
     An image is the file's bytes, a PIL image, an [H, W] or [H, W, C] uint8 array, or a [C, H, W] uint8 tensor.  Data
     sets know nothing of threads: they are read by one at a time."""
@@ -55,7 +56,7 @@ class DatasetSource(Locked):
             raise ValueError("the keys of a mapping must be strings; for numbers pass a list")
         if not len(dataset):
             raise ValueError(f"the {type(dataset).__name__} is empty")
-        targets = getattr(dataset, "targets", None)
+        classes, targets = getattr(dataset, "classes", None), getattr(dataset, "targets", None)
         if targets is not None and len(targets) == len(dataset) and getattr(dataset, "target_transform", None) is None:
             try:
                 self.labels, self.classes = as_labels(
@@ -64,12 +65,10 @@ class DatasetSource(Locked):
             except ValueError:
                 # targets that are no labels come with the samples
                 self.labels = None
-            classes = getattr(dataset, "classes", None)
-            self.classes = (
-                tuple(map(str, classes))
-                if self.labels is not None and isinstance(classes, (list, tuple))
-                else self.classes
-            )
+
+        if isinstance(classes, (list, tuple)):
+            self.classes = tuple(map(str, classes))
+        self._numbers = {name: k for k, name in enumerate(self.classes or ())}
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -95,6 +94,8 @@ class DatasetSource(Locked):
                 items.append(Unreadable(f"{type(error).__name__}: {reason(error)}"))
                 targets.append(None)
         self._counted(items)
+        if self._numbers and any(map(named, targets)):
+            targets = [numbered(t, self._numbers, f"sample {i}") for i, t in zip(ids, targets, strict=True)]
         return items, None if all(target is None for target in targets) else targets
 
     @cached_property
@@ -171,8 +172,9 @@ class HuggingFaceSource(Locked):
         if not len(dataset):
             raise ValueError("the data set is empty")
         if column is not None:
-            self.labels, names = as_labels(list(dataset.with_format(None).select_columns([column])[:][column]))
-            self.classes = names or (tuple(features[column].names) if hasattr(features[column], "names") else None)
+            values = list(dataset.with_format(None).select_columns([column])[:][column])
+            self.labels, self.targets, names = known(values)
+            self.classes = names or _names(features[column])
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -220,10 +222,11 @@ class HuggingFaceSource(Locked):
             *cells,
             b"" if self.labels is None else self.labels,
             *(self.classes or ()),
+            *told(self.targets),
         )
 
     def describe(self) -> str:
-        kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
+        kind = kind_of(self)
         return (
             f"{len(self)} rows of a Hugging Face data set, {kind}, encoded images from {self._column!r}; "
             f"{self._storage.describe()}"
@@ -231,6 +234,14 @@ class HuggingFaceSource(Locked):
 
     def close(self) -> None:
         self._storage.close()
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    """The names of a column of class labels, or of the labels of boxes in a column of dicts."""
+    if isinstance(feature, Mapping) and "labels" in feature:
+        feature = feature["labels"]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return None if names is None else tuple(names)
 
 
 def _one(asked: str | None, found: list[str], features: Mapping[str, Any], what: str) -> str:

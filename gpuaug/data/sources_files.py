@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from gpuaug.data.annotated import kind_of, known, told
 from gpuaug.data.files import HERE, Paths
-from gpuaug.data.source import Item, Labels, Names, Source, as_labels, as_numbers, checked, digest
+from gpuaug.data.source import Item, Labels, Names, Source, as_numbers, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
 # torchvision.datasets.folder.IMG_EXTENSIONS: which files of a folder count decides every id
@@ -64,7 +65,7 @@ class FileSource(Source):
         return list(self._items(ids))
 
     def samples(self, ids: Sequence[int]) -> tuple[Sequence[Item], Any]:
-        return self._items(ids), None if self.labels is None else self.labels[np.asarray(ids, np.int64)]
+        return self._items(ids), self.beside(ids)
 
     def _items(self, ids: Sequence[int]) -> Sequence[Item]:
         wanted = checked(ids, len(self))
@@ -90,10 +91,11 @@ class FileSource(Source):
             self._names.ends,
             b"" if self.labels is None else self.labels,
             *(self.classes or ()),
+            *told(self.targets),
         )
 
     def describe(self) -> str:
-        kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
+        kind = kind_of(self)
         note = ""
         if not self._storage.is_local(self.path(0)):
             note = (
@@ -199,8 +201,8 @@ def _labelled(
 
 
 def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
-    """A list of paths, or of (path, label): labels are integers, names, floats, or rows of numbers.  Relative paths are
-    below `root`."""
+    """A list of paths, or of (path, label): labels are integers, names, floats, rows of numbers, or dicts with boxes.
+    Relative paths are below `root`."""
     if not rows:
         raise ValueError("the list of samples is empty")
     if isinstance(rows[0], (str, PurePath)):
@@ -211,8 +213,7 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
     for k, row in enumerate(rows):
         if not isinstance(row, (tuple, list)) or len(row) != 2 or not isinstance(row[0], (str, PurePath)):
             raise ValueError(f"samples must be (path, label), got {row!r} at {k}")
-    labels, classes = as_labels([row[1] for row in rows])
-    return FileSource([os.fspath(row[0]) for row in rows], labels, classes, storage, root)
+    return _known([os.fspath(row[0]) for row in rows], [row[1] for row in rows], storage, root)
 
 
 def table(path: str, storage: Storage, columns: tuple[str, str | None] | None = None) -> FileSource:
@@ -235,8 +236,14 @@ def table(path: str, storage: Storage, columns: tuple[str, str | None] | None = 
     )
     if labels is None:
         return FileSource(names, None, None, storage, root)
-    numbers, classes = as_labels(labels)
-    return FileSource(names, numbers, classes, storage, root)
+    return _known(names, labels, storage, root)
+
+
+def _known(names: Sequence[str], values: Sequence[Any], storage: Storage, root: str) -> FileSource:
+    labels, targets, classes = known(values)
+    source = FileSource(names, labels, classes, storage, root)
+    source.targets = targets
+    return source
 
 
 def _bytes(path: str, storage: Storage) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuaug.data.annotated import kind_of, known
 from gpuaug.data.source import Item, Names, Source, as_labels, as_numbers, checked, digest
 from gpuaug.data.storage import Span, Storage, plain
 
@@ -26,17 +27,24 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm
 RANGE, NEAR, FAR = 16 << 20, 64 << 10, 1 << 20
 # shards that lie elsewhere are read through once, in pieces of this size, to index them
 PIECE = 8 << 20
-VERSION = 2
+VERSION = 3
 
 Get = Callable[[int, int], bytes]
+
+
+class Parsed(Names):
+    """Strings in one piece of memory, each of which is JSON."""
+
+    def __getitem__(self, i: Any) -> Any:
+        return json.loads(super().__getitem__(i))
 
 
 class TarSource(Source):
     """Samples of tar shards.
 
-    shards: paths of uncompressed tars.  label: the member that holds a sample's label ("cls"), or "json:NAME" for an
-    entry of its JSON; None: "cls" if there is one, else "label" of the JSON, else no labels.  starts: [shards + 1] the
-    first id of each shard, for orders that read shard by shard."""
+    shards: paths of uncompressed tars.  label: the member that holds a sample's label ("cls"), "json" for all of its
+    JSON, such as a dict with boxes, or "json:NAME" for an entry; None: "cls" if there is one, else "label" of the JSON,
+    else no labels.  starts: [shards + 1] the first id of each shard, for orders that read shard by shard."""
 
     def __init__(self, shards: Sequence[str], storage: Storage, label: str | None = None):
         self._shards, self._storage = list(shards), storage
@@ -46,6 +54,7 @@ class TarSource(Source):
         self._shard, self._offset, self._size = index["shard"], index["offset"], index["size"]
         self._names = Names.of(index["names"].tobytes(), index["ends"])
         self.labels = index.get("labels")
+        self.targets = Parsed.of(index["targets"].tobytes(), index["target_ends"]) if "targets" in index else None
         self.classes = tuple(Names.of(index["classes"].tobytes(), index["class_ends"])) if "classes" in index else None
         self.skipped = int(index["skipped"])
         self._shown = _shown(self._shards)
@@ -108,10 +117,11 @@ class TarSource(Source):
             self._size,
             b"" if self.labels is None else self.labels,
             *(self.classes or ()),
+            *((self.targets.data, self.targets.ends) if isinstance(self.targets, Parsed) else ()),
         )
 
     def describe(self) -> str:
-        kind = "no labels" if self.labels is None else f"{len(self.classes)} classes" if self.classes else "labels"
+        kind = kind_of(self)
         skipped = f", left out for want of an image: {self.skipped}" if self.skipped else ""
         how = f"neighbours are read in ranges of up to {RANGE >> 20} MB; {self._storage.describe()}"
         return f"{len(self)} samples in {len(self._shards)} tar shards, {kind}{skipped}; {how}"
@@ -274,19 +284,28 @@ def _made(
         "skipped": np.int64(sum(skipped for _, skipped in made)),
     }
     labelled = [s.label is not None for s in samples]
-    if any(labelled):
+    if any(isinstance(s.label, dict) for s in samples):
+        _, targets, classes = known([s.label for s in samples])
+        texts = Names(json.dumps(target) for target in targets or ())
+        index["targets"], index["target_ends"] = np.frombuffer(texts.data, np.uint8), texts.ends
+        _keep(index, classes)
+    elif any(labelled):
         if not all(labelled):
             raise ValueError(
                 f"{samples[labelled.index(False)].name} has no label, others of {paths[0]} and its like have "
                 "one; label= names the member that holds it"
             )
         index["labels"], classes = as_labels([s.label for s in samples])
-        if classes:
-            packed = Names(classes)
-            index["classes"], index["class_ends"] = np.frombuffer(packed.data, np.uint8), packed.ends
+        _keep(index, classes)
     elif label is not None:
         raise ValueError(f"no sample of {paths[0]} and its like has the label {label!r}")
     return index
+
+
+def _keep(index: dict[str, Any], classes: tuple[str, ...] | None) -> None:
+    if classes:
+        packed = Names(classes)
+        index["classes"], index["class_ends"] = np.frombuffer(packed.data, np.uint8), packed.ends
 
 
 def _shard(path: str, total: int, storage: Storage, label: str | None) -> tuple[list[Sample], int]:
@@ -330,7 +349,7 @@ def _shard(path: str, total: int, storage: Storage, label: str | None) -> tuple[
 
 
 def _label(found: dict[str, bytes], label: str | None, where: str) -> Any:
-    if label is not None and not label.startswith("json:"):
+    if label is not None and label != "json" and not label.startswith("json:"):
         return _text(found[label]) if label in found else None
     if label is None and "cls" in found:
         return _text(found["cls"])
@@ -340,6 +359,8 @@ def _label(found: dict[str, bytes], label: str | None, where: str) -> Any:
         value = json.loads(found["json"])
     except ValueError:
         raise ValueError(f"{where}: its JSON can't be read") from None
+    if label == "json":
+        return value
     return value.get(label.removeprefix("json:") if label else "label") if isinstance(value, dict) else None
 
 

@@ -51,6 +51,10 @@ def as_targets(
         return torch.tensor([0 if t is None else int(t) for t in targets], dtype=torch.int64)
     if all(isinstance(t, Real) for t in there):
         return torch.tensor([0.0 if t is None else float(t) for t in targets], dtype=torch.float32)
+    if all(isinstance(t, list | tuple) and t and _flat(t) for t in there) and len(set(map(len, there))) == 1:
+        kind = torch.int64 if all(isinstance(v, Integral) for t in there for v in t) else torch.float32
+        blank = [0] * len(there[0])
+        return torch.tensor([blank if t is None else t for t in targets], dtype=kind)
     return _rows(targets, there)
 
 
@@ -95,8 +99,46 @@ def _field(name: str, values: list[Any]) -> Any:
             )
         return next(iter(found), None)
     if name in _NONE:
-        return [torch.zeros(_NONE[name]) if v is None else v for v in values]
+        return [_rows_of(name, v) for v in values]
     return as_targets(values)
+
+
+def _rows_of(name: str, value: Any) -> Any:
+    """Boxes, points or marks of a sample; lists of Python's numbers as torch makes tensors of them."""
+    if value is None or (isinstance(value, list | tuple) and not len(value)):
+        return torch.zeros(_NONE[name])
+    if isinstance(value, list | tuple):
+        try:
+            return torch.tensor(value, dtype=torch.float32 if name in ("boxes", "keypoints") else None)
+        except (ValueError, TypeError, RuntimeError):
+            # which the policy refuses in words
+            return value
+    return value
+
+
+def refuse(targets: Any, named: Callable[[int], str]) -> None:
+    """Raise for targets that a policy can't take, and would not say whose: dicts that are no fields of a Batch, names
+    among numbers, names of boxes.  named: what a sample is called, by its place"""
+    for k, target in enumerate(targets if isinstance(targets, list) else ()):
+        if isinstance(target, list | tuple) and any(isinstance(v, dict | str) for v in target):
+            raise TypeError(
+                f"the target of {named(k)} is {target!r:.80}, neither a label nor a dict with fields of a Batch; make "
+                "it one with target_transform=, or pass policy=None"
+            )
+        if isinstance(target, dict):
+            other = next((name for name in target if name not in FIELDS), None)
+            what = "is empty" if other is None else f"has {other!r}, which is no field of a Batch"
+            raise TypeError(
+                f"the target of {named(k)} {what}; there are {', '.join(sorted(FIELDS))}: make a dict of those with "
+                "target_transform=, or pass policy=None"
+            )
+    labels = targets.get("labels") if isinstance(targets, dict) else None
+    for k, own in enumerate(labels if isinstance(labels, list) else ()):
+        if isinstance(own, list | tuple) and any(isinstance(v, str) for v in own):
+            raise ValueError(
+                f"the labels of {named(k)} are names, such as {own[0]!r}, and nothing says how they are numbered: give "
+                "the data set `classes`, a list of all names, or number them with target_transform="
+            )
 
 
 def without_images(targets: Any, slots: Sequence[int], sizes: Any) -> Any:

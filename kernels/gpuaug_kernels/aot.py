@@ -203,7 +203,8 @@ def asked(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gpuaug_kernels.aot", description=(__doc__ or "").splitlines()[0])
+    about = (__doc__ or "").split(":")[0] + "."
+    parser = argparse.ArgumentParser(prog="python -m gpuaug_kernels.aot", description=about)
     parser.add_argument("--report", action="store_true", help="what each costs on a card, counted; from a checkout")
     given, wanted = asked(parser, arguments)
     if given.report:

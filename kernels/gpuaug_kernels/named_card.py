@@ -28,13 +28,17 @@ class NamedCard:
         return self.stream
 
 
+# that cards have; LLVM ends the whole process for any other
+CAPABILITIES = (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
+
+
 def capability_of(target: str) -> int:
     """The compute capability of "cuda:90", times ten."""
     found = re.fullmatch(r"(?:cuda:|sm_)?(\d{2,3})", target)
-    if found is None or int(found[1]) < 80:
+    if found is None or int(found[1]) not in CAPABILITIES:
         raise ValueError(
-            f'target must be "cuda:" and a compute capability of at least 8.0 without its point, got {target!r}; '
-            'pass "cuda:90" for an H100'
+            f'target must be "cuda:" and the compute capability of a card, without its point, got {target!r}; there '
+            f'are {", ".join(map(str, CAPABILITIES))}: pass "cuda:90" for an H100'
         )
     return int(found[1])
 
