@@ -26,7 +26,9 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Tests of one transform are for one process, which has compiled their kernels: `--dist loadgroup`.  Those of a whole
     policy take longer together than all others side by side, and are not."""
     for item in items:
-        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        # a hook of this folder is asked about the tests of all
+        here = item.path.is_relative_to(Path(__file__).parent) and getattr(item, "callspec", None)
+        name = here and item.callspec.params.get("name")
         if name in ga.REGISTRY:
             item.add_marker(pytest.mark.xdist_group(name))
 

@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--limit", type=float, default=840, help="seconds of all steps together")
-    parser.add_argument("--out", type=Path, default=Path("on_card"), help="folder of what they print")
+    parser.add_argument("--out", type=Path, default=Path("card_run"), help="folder of what they print")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     given = parser.parse_args(arguments)
     for step, packages in missing().items():
