@@ -7,9 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from loading import loader
+
+
+def epochs_done(one: Any) -> int:
+    """Epochs of which all was delivered: a state that was saved with the last batch of one is not yet in the next."""
+    state = one.state_dict()
+    return int(state["epoch"]) + (state["consumed"] >= len(one.source))
 
 
 def main() -> None:
@@ -31,7 +38,7 @@ def main() -> None:
     if saved.exists():
         one.load_state_dict(json.loads(saved.read_text()))
     with (args.out / f"log-{rank}-{os.getpid()}.jsonl").open("w") as log:
-        while one.state_dict()["epoch"] < args.epochs:
+        while epochs_done(one) < args.epochs:
             for batch in one:
                 rows = [
                     (batch.epoch, int(i), int(o), hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16])
