@@ -10,6 +10,7 @@ from typing import Any
 import children
 import older_triton
 import pytest
+from gpuaug_kernels import bind, draws, labels
 from shared import made_once
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,14 @@ def ran(*first: Path) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_kernel_says_whether_products_and_sums_are_one_operation():
+    # Triton 3.9 warns where none says so; what draws and what mixes labels rounds as torch does
+    some = bind.Bound(draws.find_partners, {}, {"num_warps": 4})
+    assert some.options == {"num_warps": 4, "enable_fp_fusion": True}
+    for exact in (draws.OPTIONS, labels.options(8)):
+        assert bind.Bound(draws.find_partners, {}, exact).options["enable_fp_fusion"] is False
 
 
 def test_a_second_call_goes_past_tritons_own_launcher(found):

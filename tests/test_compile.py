@@ -301,6 +301,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
     """Compile every program but some, and the launches that reduce its means."""
     import triton
     from gpuaug_kernels import launch
+    from gpuaug_kernels.bind import complete
     from triton.backends.compiler import GPUTarget
 
     out = {}
@@ -314,7 +315,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
                 how = (one.size, one.dtype, one.channels_last, reduction, following, width)
                 made = launch.ahead(source, program, one.tables, statistics, *how)
                 options = launch.options(program, target, following)
-                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=options)
+                kernel = triton.compile(made, target=GPUTarget("cuda", target, 32), options=complete(options))
                 label = ", ".join(
                     [
                         name,
@@ -327,7 +328,7 @@ def main(target: int, without: list[str]) -> dict[str, dict]:
                 if reduction:
                     made = launch.finish_ahead(reduction, one.tables, statistics)
                     out[f"{label}, finish"] = inspect(
-                        triton.compile(made, target=GPUTarget("cuda", target, 32), options={"num_warps": 1})
+                        triton.compile(made, target=GPUTarget("cuda", target, 32), options=complete({"num_warps": 1}))
                     )
     return out
 

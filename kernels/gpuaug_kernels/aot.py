@@ -96,6 +96,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
     from triton.backends.compiler import GPUTarget
 
     from gpuaug_kernels import launch
+    from gpuaug_kernels.bind import complete
     from gpuaug_kernels.chain import Tables
 
     source, program, following = source_of(entry), chain_of(entry), following_of(entry)
@@ -114,7 +115,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
         entry["cells"],
     )
     options = launch.options(program, target, following)
-    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=options)
+    return triton.compile(made, target=GPUTarget("cuda", target, 32), options=complete(options))
 
 
 def draw_names() -> list[str]:
@@ -160,8 +161,10 @@ def compiled_draws(name: str, target: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
 
+    from gpuaug_kernels.bind import complete
+
     source, options, _ = draw_source(name)
-    return triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", target, 32), options=complete(options))
 
 
 def asked(

@@ -32,6 +32,13 @@ class Watcher(Protocol):
         """What `supply` gives, at every call again."""
 
 
+def complete(options: Mapping[str, object]) -> dict[str, object]:
+    """How a kernel is compiled, with what Triton's versions and the environment would decide otherwise."""
+    # products and sums in one operation, unless a kernel says no: values must not change with TRITON_DEFAULT_FP_FUSION,
+    # nor with the default, which Triton 3.9 announces to change
+    return {"enable_fp_fusion": True, **options}
+
+
 class Bound:
     """A kernel with its compile-time constants and options, and what it was compiled to."""
 
@@ -40,7 +47,7 @@ class Bound:
     __slots__ = ("_compiled", "constants", "kernel", "options", "plain", "tail")
 
     def __init__(self, kernel: Any, constants: Mapping[str, object], options: Mapping[str, object]):
-        self.kernel, self.constants, self.options = kernel, dict(constants), dict(options)
+        self.kernel, self.constants, self.options = kernel, dict(constants), complete(options)
         names = kernel.arg_names[len(kernel.arg_names) - len(constants) :]
         # constants stand last in every kernel here; the interpreter has nothing to compile
         self.plain = not isinstance(kernel, JITFunction) or set(names) != set(constants)

@@ -132,6 +132,7 @@ def _prototypes() -> Any:
 
 def _compiled_gluon(entry: dict[str, Any], way: Way) -> Any:
     import triton
+    from gpuaug_kernels.bind import complete
     from triton.backends.compiler import GPUTarget
     from triton.experimental.gluon._runtime import GluonASTSource
     from triton.experimental.gluon.language import shared_memory_descriptor
@@ -143,7 +144,7 @@ def _compiled_gluon(entry: dict[str, Any], way: Way) -> Any:
     return triton.compile(
         GluonASTSource(crop, signature, constants_of(entry, way), made.attrs),
         target=GPUTarget("cuda", TARGET, 32),
-        options={"num_warps": way.warps, "maxnreg": way.registers},
+        options=complete({"num_warps": way.warps, "maxnreg": way.registers}),
     )
 
 
