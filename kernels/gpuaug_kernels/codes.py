@@ -37,7 +37,8 @@ def choice_bits(branches: int) -> int:
 # integers a record
 RECORD = 5
 # rows and columns of the square of pixels that a program of the grid makes
-TILE = 32
+TILE_BITS = 5
+TILE = 1 << TILE_BITS
 # a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
 NOTHING = 2.0**-15
 

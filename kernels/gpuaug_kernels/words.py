@@ -9,6 +9,8 @@ An image is below 2 GiB: offsets in it are 32 bits wide."""
 import triton
 import triton.language as tl
 
+from gpuaug_kernels.constants import TILE_BITS
+
 
 @triton.jit
 def magic_float(x):
@@ -34,6 +36,17 @@ def funnel(low, high, shift):
 def funnel64(low, high, shift):
     """The 64 bits of two words from bit shift < 64 on."""
     return (low >> shift) | ((high << 1) << (63 ^ shift))
+
+
+@triton.jit
+def rows_down(pointers, y, pitch):
+    """Pointers moved down by y rows of a tile, a bit of y at a time: what threads hold of a tile lies below each other,
+    so that a pointer costs an instruction, where a product and its sum in 64 bits take three or four.
+
+    pitch: elements from a row to the next, int32"""
+    for k in tl.static_range(TILE_BITS):
+        pointers += tl.where((y >> k) & 1 != 0, pitch << k, 0)
+    return pointers
 
 
 @triton.jit
