@@ -55,7 +55,8 @@ def gather(image, y, x, channel, mask, FORMAT: tl.constexpr):
         r, g, b = unpack_shorts(tl.load(image.data + (y * image.row_stride + x), mask=mask, other=0))
     elif FORMAT.form == WORDS:
         words, beyond = word_base(image, 4)
-        r, g, b = unpack_bytes(load_pixel(words, y * image.row_stride.to(tl.int32) + 3 * x + beyond, mask))
+        pitch = image.row_stride.to(tl.int32)
+        r, g, b = unpack_bytes(load_pixel(words, y * pitch + 3 * x + beyond, pitch, mask))
     else:
         row = image.data + channel.to(tl.int64) * image.channel_stride + y.to(tl.int64) * image.row_stride
         r, g, b = gather_row(image, row, x, mask, FORMAT)

@@ -6,12 +6,12 @@ source.py, but d: pointer to the map from output to input, [9] float64."""
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import NEAREST, NOTHING, PLANES, TILE, WORDS
+from gpuaug_kernels.constants import BYTE_UNIT, LIFT, NEAREST, NOTHING, PLANES, TILE, WORDS
 from gpuaug_kernels.point import load_channels
 from gpuaug_kernels.source import gather, snap_mean, to_unit, unit_scale
 from gpuaug_kernels.taps import to_int32
 from gpuaug_kernels.tuples import Sums
-from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
+from gpuaug_kernels.words import load_plane, load_taps, subnormal, word_base
 
 
 @triton.jit
@@ -101,22 +101,21 @@ def add_row(sums, image, i, y, columns, fy, mask, FORM: tl.constexpr):
     weights'.  columns: of column_taps; FORM: WORDS or PLANES"""
     first, near, far = columns
     height, width = tl.load(i), tl.load(i + 1)
-    share = tl.where(mask & (y >= 0) & (y < height), fy, 0.0)
+    share = tl.where(mask & (y >= 0) & (y < height), fy * LIFT, 0.0)
     at = tl.minimum(tl.maximum(y, 0), height - 1) * image.row_stride.to(tl.int32)
-    bits = level_bits(width)
     w, v = near * share, far * share
     if FORM == PLANES:
         at += first
         end = at + tl.where(width > 1, 1, 0)
-        r0, r1, _, _ = load_plane(image, 0, at, end, bits, 2)
-        g0, g1, _, _ = load_plane(image, 1, at, end, bits, 2)
-        b0, b1, _, _ = load_plane(image, 2, at, end, bits, 2)
+        r0, r1, _, _ = load_plane(image, 0, at, end, 2)
+        g0, g1, _, _ = load_plane(image, 1, at, end, 2)
+        b0, b1, _, _ = load_plane(image, 2, at, end, 2)
     else:
         words, beyond = word_base(image, 4)
         at += 3 * first + beyond
-        a, b, _ = load_taps(words, at, at + tl.where(width > 1, 5, 2), 2)
-        r0, g0, b0 = level_float(a, 0, bits), level_float(a, 1, bits), level_float(a, 2, bits)
-        r1, g1, b1 = level_float(a, 3, bits), level_float(b, 0, bits), level_float(b, 1, bits)
+        a, b, _ = load_taps(words, at, at + tl.where(width > 1, 5, 2), width, 2)
+        r0, g0, b0 = subnormal(a, 0), subnormal(a, 1), subnormal(a, 2)
+        r1, g1, b1 = subnormal(a, 3), subnormal(b, 0), subnormal(b, 1)
     return Sums(sums.r + w * r0 + v * r1, sums.g + w * g0 + v * g1, sums.b + w * b0 + v * b1, sums.weight + w + v)
 
 
@@ -137,8 +136,8 @@ def warp(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, 
             columns = column_taps(i, x, fx)
             sums = add_row(sums, image, i, y, columns, 1.0 - fy, mask, FORMAT.form)
             sums = add_row(sums, image, i, y + 1, columns, fy, mask, FORMAT.form)
-            level = 256.0 * sums.weight
-            sums = Sums(sums.r - level, sums.g - level, sums.b - level, sums.weight)
+            level: tl.constexpr = 1.0 / (BYTE_UNIT * LIFT)
+            sums = Sums(sums.r * level, sums.g * level, sums.b * level, sums.weight * (1.0 / LIFT))
         else:
             sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, FORMAT)
             sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, FORMAT)

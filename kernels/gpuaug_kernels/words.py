@@ -58,36 +58,29 @@ def word_base(image, BYTES: tl.constexpr):
 
 
 @triton.jit
-def level_bits(pitch):
-    """256.0 as bits, by way of something that is not known when compiling: one instruction then masks a byte and sets
-    these, where two constants would take two.  pitch: anything from 0 on, int32"""
-    return (0x43800000 + (pitch >> 31)).to(tl.uint32)
+def subnormal(word, K: tl.constexpr):
+    """Byte K of a uint32 times BYTE_UNIT: the bits of a byte are those of a subnormal float, which a card multiplies as
+    fast as any.  An instruction a byte, where a float of its value takes two; its weight is LIFT times as large, so
+    that products are normal and as exact."""
+    return ((word >> (8 * K)) & 255).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def level_float(word, K: tl.constexpr, bits):
-    """256 + byte K of a uint32, exactly: where weights sum to a number that is known, 256 times it is taken off once
-    instead of from every byte.  bits: of level_bits"""
-    if K < 2:
-        moved = word << (15 - 8 * K)
-    else:
-        moved = word >> (8 * K - 15)
-    return ((moved & 0x7F8000) | bits).to(tl.float32, bitcast=True)
+def bits_beyond(at, pitch):
+    """How many bits a byte lies beyond its word.
+
+    pitch: anything from 0 on that is not known when compiling, int32: where the eight is known, the compiler shifts
+    again for every byte that then comes of one word"""
+    return (at * (8 + (pitch >> 31)) & 31).to(tl.uint32)
 
 
 @triton.jit
-def level_byte(x, bits):
-    """The same of a byte that is loaded alone.  x: uint8"""
-    return ((x.to(tl.uint32) << 15) | bits).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def load_taps(words, at, end, COUNT: tl.constexpr):
+def load_taps(words, at, end, pitch, COUNT: tl.constexpr):
     """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
 
     words: pointer to the first word around the image; at, end: the first and the last of these bytes, beyond it, int32;
     COUNT: 1, 2 or 4"""
-    first, shift = at >> 2, ((at & 3) * 8).to(tl.uint32)
+    first, shift = at >> 2, bits_beyond(at, pitch)
     # the word of the last byte, which is the one before if the first begins a word
     a, final = tl.load(words + first), tl.load(words + (end >> 2))
     if COUNT == 1:
@@ -102,38 +95,33 @@ def load_taps(words, at, end, COUNT: tl.constexpr):
 
 
 @triton.jit
-def load_plane(image, CHANNEL: tl.constexpr, at, end, bits, COUNT: tl.constexpr):
-    """256 + a byte, of COUNT bytes of a plane from a place on: four values, of which the first COUNT count.
+def load_plane(image, CHANNEL: tl.constexpr, at, end, COUNT: tl.constexpr):
+    """COUNT bytes of a plane from a place on, subnormal: four values, of which the first COUNT count.
 
     Four bytes are two words; fewer are read one by one, which takes no more loads.  at, end: the first and the last of
-    them, beyond the plane's first, int32; bits: of level_bits; COUNT: 1, 2 or 4"""
+    them, beyond the plane's first, int32; COUNT: 1, 2 or 4"""
     plane = CHANNEL * image.channel_stride.to(tl.int32)
     if COUNT == 4:
         words, beyond = word_base(image, 4)
         words += (plane + beyond) >> 2
         first = at + ((plane + beyond) & 3)
         a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
-        word = funnel(a, b, ((first & 3) * 8).to(tl.uint32))
-        out = (
-            level_float(word, 0, bits),
-            level_float(word, 1, bits),
-            level_float(word, 2, bits),
-            level_float(word, 3, bits),
-        )
+        word = funnel(a, b, bits_beyond(first, plane))
+        out = subnormal(word, 0), subnormal(word, 1), subnormal(word, 2), subnormal(word, 3)
     else:
-        near = level_byte(tl.load(image.data + (at + plane)), bits)
+        near = subnormal(tl.load(image.data + (at + plane)).to(tl.uint32), 0)
         far = near
         if COUNT > 1:
-            far = level_byte(tl.load(image.data + (end + plane)), bits)
+            far = subnormal(tl.load(image.data + (end + plane)).to(tl.uint32), 0)
         out = near, far, far, far
     return out
 
 
 @triton.jit
-def load_pixel(words, at, mask):
+def load_pixel(words, at, pitch, mask):
     """A pixel of three bytes, packed: red lowest, the highest byte anything; 0 where masked.  Arguments as of
     load_taps"""
-    shift = ((at & 3) * 8).to(tl.uint32)
+    shift = bits_beyond(at, pitch)
     a, b = tl.load(words + (at >> 2), mask=mask, other=0), tl.load(words + ((at + 2) >> 2), mask=mask, other=0)
     return funnel(a, b, shift)
 
