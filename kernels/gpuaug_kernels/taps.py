@@ -130,8 +130,8 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
                 r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, TAPS)
                 r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, TAPS)
             else:
-                a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), pitch, TAPS)
-                a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), pitch, TAPS)
+                a0, b0, c0 = load_taps(words, upper, pitch, TAPS)
+                a1, b1, c1 = load_taps(words, lower, pitch, TAPS)
                 r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, TAPS)
                 r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, TAPS)
             r, g, b = r + v0 * r0, g + v0 * g0, b + v0 * s0

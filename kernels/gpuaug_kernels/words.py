@@ -75,22 +75,24 @@ def bits_beyond(at, pitch):
 
 
 @triton.jit
-def load_taps(words, at, end, pitch, COUNT: tl.constexpr):
+def load_taps(words, at, pitch, COUNT: tl.constexpr):
     """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
 
-    words: pointer to the first word around the image; at, end: the first and the last of these bytes, beyond it, int32;
-    COUNT: 1, 2 or 4"""
-    first, shift = at >> 2, bits_beyond(at, pitch)
-    # the word of the last byte, which is the one before if the first begins a word
-    a, final = tl.load(words + first), tl.load(words + (end >> 2))
+    words: pointer to the first word around the image; at: the first of these bytes, beyond it, int32; pitch: of
+    bits_beyond; COUNT: 1, 2 or 4"""
+    first, shift = words + (at >> 2), bits_beyond(at, pitch)
+    a = tl.load(first)
+    # no word that holds none of these bytes
     if COUNT == 1:
-        out = funnel(a, final, shift), final, final
+        b = tl.load(first + 1, mask=(at & 3) > 1, other=0)
+        out = funnel(a, b, shift), b, b
     elif COUNT == 2:
-        b = tl.load(words + tl.minimum(first + 1, end >> 2))
-        out = funnel(a, b, shift), funnel(b, final, shift), final
+        b, c = tl.load(first + 1), tl.load(first + 2, mask=(at & 3) == 3, other=0)
+        out = funnel(a, b, shift), funnel(b, c, shift), c
     else:
-        b, c = tl.load(words + first + 1), tl.load(words + first + 2)
-        out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, final, shift)
+        b, c = tl.load(first + 1), tl.load(first + 2)
+        d = tl.load(first + 3, mask=(at & 3) != 0, other=0)
+        out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, d, shift)
     return out
 
 
