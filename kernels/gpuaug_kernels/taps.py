@@ -86,11 +86,18 @@ def heaviest_tap(tap, beyond, last):
 
 
 @triton.jit
-def group_weight(place, beyond, slope, k):
-    """LIFT times the weight of tap number `place` of every position, of those from k on.  slope: LIFT times that of
-    axis_taps"""
-    w = LIFT - tl.abs(place - beyond) * slope
-    return tl.where((place >= k) & (w > NOTHING * LIFT), w, 0.0)
+def row_weight(k, beyond, slope, left):
+    """The weight of every position's row of taps number k, of `left` rows that lie in the window.  beyond: times the
+    slope"""
+    w = tl.minimum(1.0 - tl.abs(k * slope - beyond), left - k)
+    return tl.where(w > NOTHING, w, 0.0)
+
+
+@triton.jit
+def column_weight(distance, slope):
+    """LIFT times the weight of taps at a distance from their position.  slope: LIFT times that of axis_taps"""
+    w = LIFT - tl.abs(distance) * slope
+    return tl.where(w > NOTHING * LIFT, w, 0.0)
 
 
 @triton.jit
@@ -104,26 +111,34 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
     first_y, beyond_y, slope_y, taps_y = rows
     words, beyond = word_base(image, 4)
     pitch = image.row_stride.to(tl.int32)
+    left = (y1 - first_y).to(tl.float32)
+    beyond_y *= slope_y
     r = tl.zeros_like(beyond_x)
     g, b, total_x, total_y = r, r, r, r
     for k in range(0, taps_x, TAPS):
         # at the window's end from further left, so that no more than the window is read
         tap = tl.minimum(first_x + k, x1 - TAPS)
         column, place = tap if FORM == PLANES else 3 * tap + beyond, tap - first_x
-        w0 = group_weight(place, beyond_x, slope_x, k)
+        distance = place.to(tl.float32) - beyond_x
+        w0 = column_weight(distance, slope_x)
         w1, w2, w3 = w0, w0, w0
+        if TAPS > 1:
+            w1 = column_weight(distance + 1.0, slope_x)
+        if TAPS > 2:
+            w2, w3 = column_weight(distance + 2.0, slope_x), column_weight(distance + 3.0, slope_x)
+        if k > 0:
+            # those that a round before has weighed
+            w0, w1 = tl.where(place < k, 0.0, w0), tl.where(place + 1 < k, 0.0, w1)
+            w2, w3 = tl.where(place + 2 < k, 0.0, w2), tl.where(place + 3 < k, 0.0, w3)
         total_x += w0
         if TAPS > 1:
-            w1 = group_weight(place + 1, beyond_x, slope_x, k)
             total_x += w1
         if TAPS > 2:
-            w2 = group_weight(place + 2, beyond_x, slope_x, k)
-            w3 = group_weight(place + 3, beyond_x, slope_x, k)
             total_x += w2 + w3
         total_y = tl.zeros_like(total_y)
         # two rows at a time, so that more loads are under way; one that is too many weighs nothing
         for j in range(0, taps_y, 2):
-            v0, v1 = tap_weight(first_y, beyond_y, slope_y, j, y1), tap_weight(first_y, beyond_y, slope_y, j + 1, y1)
+            v0, v1 = row_weight(j, beyond_y, slope_y, left), row_weight(j + 1, beyond_y, slope_y, left)
             upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
             lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
             if FORM == PLANES:
