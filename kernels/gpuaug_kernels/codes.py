@@ -44,6 +44,7 @@ NOTHING = 2.0**-15
 # what the least subnormal float32 is, and by how much weights are larger that multiply such
 BYTE_UNIT = 2.0**-149
 LIFT = 2.0**100
+LIFTED = 1.0 / (LIFT * BYTE_UNIT)
 
 # where a field lies in its record, by the kind of record; field 0 is the code
 SOURCE_OPTION, SOURCE_FLOATS, SOURCE_INTEGERS, SOURCE_DOUBLES = range(1, 5)
