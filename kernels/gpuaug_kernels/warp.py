@@ -126,16 +126,15 @@ def border_weights(x, beyond, size):
 def row_bytes(image, at, wide, FORM: tl.constexpr, INNER: tl.constexpr):
     """Two taps of a row of bytes, three channels each, subnormal.
 
-    at: of the first, beyond the image's first byte, int32; wide: whether the second is in the image; FORM: WORDS or
-    PLANES; INNER: 1 where the row goes on behind them"""
+    at: of the first, beyond the first byte of the image or of its first word, int32; wide: whether the second is in
+    the image; FORM: PLANES or WORDS; INNER: 1 where the row goes on behind them"""
     if FORM == PLANES:
         end = at + tl.where(wide, 1, 0)
         r0, r1, _, _ = load_plane(image, 0, at, end, 2)
         g0, g1, _, _ = load_plane(image, 1, at, end, 2)
         b0, b1, _, _ = load_plane(image, 2, at, end, 2)
     else:
-        words, beyond = word_base(image, 4)
-        at += beyond
+        words, _ = word_base(image, 4)
         first, shift = words + (at >> 2), bits_beyond(at, image.row_stride.to(tl.int32))
         p = tl.load(first)
         if INNER == 1:
@@ -151,6 +150,23 @@ def row_bytes(image, at, wide, FORM: tl.constexpr, INNER: tl.constexpr):
 
 
 @triton.jit
+def start_bytes(image, FORM: tl.constexpr):
+    """Where an image of bytes begins for row_bytes, and how far its columns are apart."""
+    if FORM == PLANES:
+        out = 0, 1
+    else:
+        _, beyond = word_base(image, 4)
+        out = beyond, 3
+    return out
+
+
+@triton.jit
+def wrapping(x, a, b):
+    """x + a * b modulo 2^32, of int32."""
+    return tl.add(x, tl.mul(a, b, sanitize_overflow=False), sanitize_overflow=False)
+
+
+@triton.jit
 def inner_bytes(image, x_line, y_line, at, FORM: tl.constexpr):
     """Sums of four taps of bytes, of a tile of an affine map that shows nothing of the border."""
     # a float that is added to 3 * 2^22 and taken off is rounded, and leaves the integer in the sum's bits
@@ -161,10 +177,12 @@ def inner_bytes(image, x_line, y_line, at, FORM: tl.constexpr):
     fx = snap_to_pixel((x - (x_sum - turned)) + (0.5 - NOTHING), 1.0)
     fy = snap_to_pixel((y - (y_sum - turned)) * LIFT + (0.5 - NOTHING) * LIFT, LIFT)
     gx, gy = 1.0 - fx, LIFT - fy
-    ix = x_sum.to(tl.int32, bitcast=True) + (x_line.base - bits)
-    iy = y_sum.to(tl.int32, bitcast=True) + (y_line.base - bits)
     pitch = image.row_stride.to(tl.int32)
-    upper = iy * pitch + (ix if FORM == PLANES else 3 * ix)
+    first, step = start_bytes(image, FORM)
+    # modulo 2^32, so that the bits' offsets are taken off once
+    ix, iy = x_sum.to(tl.int32, bitcast=True), y_sum.to(tl.int32, bitcast=True)
+    first = wrapping(first, x_line.base - bits, step)
+    upper = wrapping(wrapping(wrapping(first, y_line.base - bits, pitch), ix, step), iy, pitch)
     r0, g0, b0, r1, g1, b1 = row_bytes(image, upper, True, FORM, 1)
     r2, g2, b2, r3, g3, b3 = row_bytes(image, upper + pitch, True, FORM, 1)
     w, v = gx * gy, fx * gy
@@ -182,7 +200,8 @@ def outer_bytes(image, i, d, x_line, y_line, at, FORM: tl.constexpr):
     x, near, far = border_weights(x, fx, width)
     y, upper, lower = border_weights(y, fy, height)
     pitch = image.row_stride.to(tl.int32)
-    first = y * pitch + (x if FORM == PLANES else 3 * x)
+    first, step = start_bytes(image, FORM)
+    first += y * pitch + step * x
     wide = width > 1
     r0, g0, b0, r1, g1, b1 = row_bytes(image, first, wide, FORM, 0)
     r2, g2, b2, r3, g3, b3 = row_bytes(image, first + tl.where(height > 1, pitch, 0), wide, FORM, 0)
