@@ -15,8 +15,8 @@ from gpuaug_kernels.words import bits_beyond, funnel, load_plane, subnormal, wor
 
 
 @triton.jit
-def mapped_position(d, at):
-    """Input x and y of every pixel, float64; where the map has none, far outside."""
+def position_of(d, at):
+    """Input x and y of every pixel, float64; where the map has none, NaN or infinite."""
     y, x = at.y.to(tl.float64), at.x.to(tl.float64)
     sx = (tl.load(d) * x + tl.load(d + 1) * y) + tl.load(d + 2)
     sy = (tl.load(d + 3) * x + tl.load(d + 4) * y) + tl.load(d + 5)
@@ -27,6 +27,13 @@ def mapped_position(d, at):
         # a maximum with NaN is the other number
         sz = tl.where(sz == 0.0, float("nan"), sz)
         sx, sy = sx / sz, sy / sz
+    return sx, sy
+
+
+@triton.jit
+def mapped_position(d, at):
+    """The same, but far outside where the map has none."""
+    sx, sy = position_of(d, at)
     return tl.minimum(tl.maximum(sx, -1.0e9), 1.0e9), tl.minimum(tl.maximum(sy, -1.0e9), 1.0e9)
 
 
@@ -94,11 +101,11 @@ def projective(d):
 
 
 @triton.jit
-def round_half_even(x):
-    """The nearest integer as int32, half to even.  x: float64"""
-    low = tl.floor(x)
-    out, over = low.to(tl.int32), x - low
-    return out + ((over > 0.5) | ((over == 0.5) & (out % 2 != 0))).to(tl.int32)
+def nearest_integer(x):
+    """The nearest integer as int32, half to even, of |x| < 2^31: 3 * 2^51 leaves it in the low bits of the sum.
+
+    x: float64"""
+    return (x + 6755399441055744.0).to(tl.int64, bitcast=True).to(tl.int32)
 
 
 @triton.jit
@@ -236,32 +243,50 @@ def warp_bytes(image, fill, i, d, at, FORMAT: tl.constexpr, FILL: tl.constexpr):
 @triton.jit
 def warp(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
     """Four taps, or the nearest; with a fill, as much of it as lies outside the image.  i: input height and width"""
-    if (KIND != NEAREST) & ((FORMAT.form == WORDS) | (FORMAT.form == PLANES)):
+    if KIND == NEAREST:
+        r, g, b = warp_nearest(image, fill, i, d, at, mask, FORMAT, FILL)
+    elif (FORMAT.form == WORDS) | (FORMAT.form == PLANES):
         r, g, b = warp_bytes(image, fill, i, d, at, FORMAT, FILL)
     else:
-        r, g, b = warp_each(image, fill, i, d, at, mask, FORMAT, KIND, FILL)
+        r, g, b = warp_each(image, fill, i, d, at, mask, FORMAT, FILL)
     return r, g, b
 
 
 @triton.jit
-def warp_each(image, fill, i, d, at, mask, FORMAT: tl.constexpr, KIND: tl.constexpr, FILL: tl.constexpr):
-    """The same, a tap at a time."""
+def warp_nearest(image, fill, i, d, at, mask, FORMAT: tl.constexpr, FILL: tl.constexpr):
+    """The nearest tap.  In doubles: where rounding moves a position over a half, another pixel is read."""
+    height, width = tl.load(i), tl.load(i + 1)
+    sx, sy = position_of(d, at)
+    x, y = nearest_integer(sx), nearest_integer(sy)
+    one = unit_scale(image, FORMAT)
+    inner = stays_inside(affine_line(d, at), width) & stays_inside(affine_line(d + 3, at), height)
+    if inner & (projective(d) == 0):
+        r, g, b = gather(image, y, x, at.channel, mask, FORMAT)
+        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+    else:
+        # NaN is not near either
+        near = (tl.abs(sx) < 1.0e9) & (tl.abs(sy) < 1.0e9)
+        valid = mask & near & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        r, g, b = gather(image, y, x, at.channel, valid, FORMAT)
+        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+        if FILL == 1:
+            fr, fg, fb = load_channels(fill + at.channel, FORMAT.channels)
+            r, g, b = tl.where(valid, r, fr), tl.where(valid, g, fg), tl.where(valid, b, fb)
+    return r, g, b
+
+
+@triton.jit
+def warp_each(image, fill, i, d, at, mask, FORMAT: tl.constexpr, FILL: tl.constexpr):
+    """Four taps, one at a time."""
     zero = tl.zeros((TILE * TILE,), tl.float32)
     sums = Sums(zero, zero, zero, zero)
     one = unit_scale(image, FORMAT)
-    if KIND == NEAREST:
-        # in doubles: where rounding moves a position over a half, another pixel is read
-        sx, sy = mapped_position(d, at)
-        y, x = round_half_even(sy), round_half_even(sx)
-        sums, nr, ng, nb = add_tap(sums, image, i, y, x, zero + 1.0, at.channel, mask, FORMAT)
-        r, g, b = to_unit(nr, one), to_unit(ng, one), to_unit(nb, one)
-    else:
-        x, y, fx, fy = corners(d, affine_line(d, at), affine_line(d + 3, at), at)
-        sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, FORMAT)
-        sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, FORMAT)
-        sums, _, _, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at.channel, mask, FORMAT)
-        sums, _, _, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at.channel, mask, FORMAT)
-        r, g, b = snap_mean(sums.r, nr, one), snap_mean(sums.g, ng, one), snap_mean(sums.b, nb, one)
+    x, y, fx, fy = corners(d, affine_line(d, at), affine_line(d + 3, at), at)
+    sums, nr, ng, nb = add_tap(sums, image, i, y, x, (1.0 - fx) * (1.0 - fy), at.channel, mask, FORMAT)
+    sums, _, _, _ = add_tap(sums, image, i, y, x + 1, fx * (1.0 - fy), at.channel, mask, FORMAT)
+    sums, _, _, _ = add_tap(sums, image, i, y + 1, x, (1.0 - fx) * fy, at.channel, mask, FORMAT)
+    sums, _, _, _ = add_tap(sums, image, i, y + 1, x + 1, fx * fy, at.channel, mask, FORMAT)
+    r, g, b = snap_mean(sums.r, nr, one), snap_mean(sums.g, ng, one), snap_mean(sums.b, nb, one)
     if FILL == 1:
         fr, fg, fb = load_channels(fill + at.channel, FORMAT.channels)
         r, g, b = blend_fill(r, fr, sums.weight), blend_fill(g, fg, sums.weight), blend_fill(b, fb, sums.weight)

@@ -124,7 +124,8 @@ def load_pixel(words, at, pitch, mask):
     """A pixel of three bytes, packed: red lowest, the highest byte anything; 0 where masked.  Arguments as of
     load_taps"""
     shift = bits_beyond(at, pitch)
-    a, b = tl.load(words + (at >> 2), mask=mask, other=0), tl.load(words + ((at + 2) >> 2), mask=mask, other=0)
+    first = words + (at >> 2)
+    a, b = tl.load(first, mask=mask, other=0), tl.load(first + 1, mask=mask & ((at & 3) > 1), other=0)
     return funnel(a, b, shift)
 
 

@@ -178,7 +178,7 @@ def workload(
     trips |= taps(records[0], tables.doubles, words)
     choices = [(r, rows) for rows in (records, after) for r in rows[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
-        "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
+        "position_of: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
         PROJECTIVE: 0.0,
         "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
         "resample: turned": 0.0,
@@ -201,9 +201,7 @@ def workload(
         two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
         chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
         chances["byte_means: k > 0"] = round(1.0 - 1.0 / trips["byte_means.k"], 3)
-    if records[0][0] == codes.BILINEAR and words:
-        share = round(inner(records[0], tables, size), 3)
-        chances |= {"warp_bytes: inner": share, "warp_bytes: not (inner)": round(1.0 - share, 3)}
+    chances |= insides(records[0], tables, size)
     if records[0][0] == codes.SWITCH:
         trips["sharpen.j"] = 3
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
@@ -225,6 +223,20 @@ def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float
         codes.NEAREST: "read_around: (KIND == BILINEAR) | (KIND == NEAREST)",
     }
     return {lines[kind]: chance for kind, chance in share.items()}
+
+
+def insides(source: tuple[int, ...], tables: Any, size: tuple[int, int]) -> dict[str, float]:
+    """How often a tile of a warp shows nothing of the border."""
+    if source[0] not in (codes.BILINEAR, codes.NEAREST):
+        return {}
+    share = round(inner(source, tables, size), 3)
+    nearest = "inner & (projective(d) == 0)"
+    return {
+        "warp_bytes: inner": share,
+        "warp_bytes: not (inner)": round(1.0 - share, 3),
+        f"warp_nearest: {nearest}": share,
+        f"warp_nearest: not ({nearest})": round(1.0 - share, 3),
+    }
 
 
 def inner(source: tuple[int, ...], tables: Any, size: tuple[int, int]) -> float:
