@@ -155,17 +155,17 @@ def sharpen(image, factor, i, at, mask, FORMAT: tl.constexpr):
     )
     f = tl.load(factor)
     return (
-        sharpen_channel(f, r, sr, inner, height, width),
-        sharpen_channel(f, g, sg, inner, height, width),
-        sharpen_channel(f, b, sb, inner, height, width),
+        sharpen_channel(f, r, sr, inner, height, width, FORMAT),
+        sharpen_channel(f, g, sg, inner, height, width, FORMAT),
+        sharpen_channel(f, b, sb, inner, height, width, FORMAT),
     )
 
 
 @triton.jit
-def sharpen_channel(factor, x, mean, inner, height, width):
+def sharpen_channel(factor, x, mean, inner, height, width, FORMAT: tl.constexpr):
     """A channel against its mean; images without inner pixels are left alone.  inner: pixels that are not at the
     border"""
-    return tl.where((height > 2) & (width > 2), blend(factor, x, tl.where(inner, mean, x)), x)
+    return tl.where((height > 2) & (width > 2), blend(factor, x, tl.where(inner, mean, x), FORMAT), x)
 
 
 @triton.jit
