@@ -86,11 +86,10 @@ def heaviest_tap(tap, beyond, last):
 
 
 @triton.jit
-def row_weight(k, beyond, slope, left):
-    """The weight of every position's row of taps number k, of `left` rows that lie in the window.  beyond: times the
-    slope"""
-    w = tl.minimum(1.0 - tl.abs(k * slope - beyond), left - k)
-    return tl.where(w > NOTHING, w, 0.0)
+def row_weight(k, beyond, slope, last):
+    """The weight of every position's row of taps number k; `last` is the last in the window.  beyond: times the slope"""
+    w = 1.0 - tl.abs(k * slope - beyond)
+    return tl.where((w > NOTHING) & (k <= last), w, 0.0)
 
 
 @triton.jit
@@ -111,14 +110,16 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
     first_y, beyond_y, slope_y, taps_y = rows
     words, beyond = word_base(image, 4)
     pitch = image.row_stride.to(tl.int32)
-    left = (y1 - first_y).to(tl.float32)
+    # rows are counted from the window's last one up
+    last = y1 - 1 - first_y
+    end = (y1 - 1) * pitch
     beyond_y *= slope_y
     r = tl.zeros_like(beyond_x)
     g, b, total_x, total_y = r, r, r, r
     for k in range(0, taps_x, TAPS):
         # at the window's end from further left, so that no more than the window is read
         tap = tl.minimum(first_x + k, x1 - TAPS)
-        column, place = tap if FORM == PLANES else 3 * tap + beyond, tap - first_x
+        column, place = end + (tap if FORM == PLANES else 3 * tap + beyond), tap - first_x
         distance = place.to(tl.float32) - beyond_x
         w0 = column_weight(distance, slope_x)
         w1, w2, w3 = w0, w0, w0
@@ -126,10 +127,9 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
             w1 = column_weight(distance + 1.0, slope_x)
         if TAPS > 2:
             w2, w3 = column_weight(distance + 2.0, slope_x), column_weight(distance + 3.0, slope_x)
-        if k > 0:
-            # those that a round before has weighed
-            w0, w1 = tl.where(place < k, 0.0, w0), tl.where(place + 1 < k, 0.0, w1)
-            w2, w3 = tl.where(place + 2 < k, 0.0, w2), tl.where(place + 3 < k, 0.0, w3)
+        # but those that a round before has weighed
+        w0, w1 = tl.where(place < k, 0.0, w0), tl.where(place + 1 < k, 0.0, w1)
+        w2, w3 = tl.where(place + 2 < k, 0.0, w2), tl.where(place + 3 < k, 0.0, w3)
         total_x += w0
         if TAPS > 1:
             total_x += w1
@@ -138,9 +138,9 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
         total_y = tl.zeros_like(total_y)
         # two rows at a time, so that more loads are under way; one that is too many weighs nothing
         for j in range(0, taps_y, 2):
-            v0, v1 = row_weight(j, beyond_y, slope_y, left), row_weight(j + 1, beyond_y, slope_y, left)
-            upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
-            lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
+            v0, v1 = row_weight(j, beyond_y, slope_y, last), row_weight(j + 1, beyond_y, slope_y, last)
+            upper = column - tl.maximum(last - j, 0) * pitch
+            lower = column - tl.maximum(last - (j + 1), 0) * pitch
             if FORM == PLANES:
                 r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, TAPS)
                 r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, TAPS)

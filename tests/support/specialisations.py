@@ -200,7 +200,6 @@ def workload(
     if records[0][0] == codes.TRIANGLE and words:
         two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
         chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
-        chances["byte_means: k > 0"] = round(1.0 - 1.0 / trips["byte_means.k"], 3)
     chances |= insides(records[0], tables, size)
     if records[0][0] == codes.SWITCH:
         trips["sharpen.j"] = 3
