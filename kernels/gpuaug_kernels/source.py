@@ -44,6 +44,7 @@ from gpuaug_kernels.words import (
     short_bits,
     unpack_bytes,
     unpack_shorts,
+    unpack_units,
     word_base,
 )
 
@@ -125,11 +126,12 @@ def read_pixel(image, at, mask, height, FORMAT: tl.constexpr):
         pitch = image.row_stride.to(tl.int32)
         last = ((height - 1) * pitch + 3 * at.width - 1 + beyond) >> 3
         p = load_eight(words, y * pitch + 3 * x + beyond, last, FORMAT.aligned)
-        r, g, b = unpack_bytes(join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
+        r, g, b = unpack_units(join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
     else:
         r, g, b = gather(image, at.y, at.x, at.channel, mask, FORMAT)
-    one = unit_scale(image, FORMAT)
-    return to_unit(r, one), to_unit(g, one), to_unit(b, one)
+        one = unit_scale(image, FORMAT)
+        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+    return r, g, b
 
 
 @triton.jit
@@ -374,7 +376,5 @@ def read_shifted(image, fill, i, d, at, height, FORMAT: tl.constexpr, EXTEND: tl
             join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]),
             join8(p[7], p[6], p[5], p[4], p[3], p[2], p[1], p[0]),
         )
-        r, g, b = unpack_bytes(tl.where(back, q, p))
-        one = unit_scale(image, FORMAT)
-        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+        r, g, b = unpack_units(tl.where(back, q, p))
     return r, g, b

@@ -185,6 +185,21 @@ def unpack_bytes(p):
 
 
 @triton.jit
+def unpack_units(p):
+    """The same over 255, rounded to nearest as to_unit does: a byte in bits 16 to 23 of a float's is it times 2^-133,
+    whichever it is, and the two parts of 1/255 are as much larger.  p: uint32"""
+    r, g, b = (p << 16) & 0xFF0000, (p << 8) & 0xFF0000, p & 0xFF0000
+    return unit_of(r), unit_of(g), unit_of(b)
+
+
+@triton.jit
+def unit_of(bits):
+    """One channel of unpack_units."""
+    x = bits.to(tl.float32, bitcast=True)
+    return x * (0.00392150878906250 * 2.0**133) + x * (5.983838848e-08 * 2.0**133)
+
+
+@triton.jit
 def unpack_shorts(word):
     """The three channels of pixels of four uint16.  word: uint64"""
     low, high = word.to(tl.uint32), (word >> 32).to(tl.uint32)
