@@ -87,7 +87,7 @@ def heaviest_tap(tap, beyond, last):
 
 @triton.jit
 def row_weight(k, beyond, slope, last):
-    """The weight of every position's row of taps number k; `last` is the last in the window.  beyond: times the slope"""
+    """The weight of row k of a position's taps; `last` is the last in the window.  beyond: times the slope"""
     w = 1.0 - tl.abs(k * slope - beyond)
     return tl.where((w > NOTHING) & (k <= last), w, 0.0)
 
