@@ -187,7 +187,7 @@ def plane_sums(image, at, w0, w1, w2, w3, TAPS: tl.constexpr):
 @triton.jit
 def plane_sum(image, CHANNEL: tl.constexpr, at, w0, w1, w2, w3, TAPS: tl.constexpr):
     """The same of one plane."""
-    taps = load_plane(image, CHANNEL, at, at + (TAPS - 1), TAPS)
+    taps = load_plane(image, CHANNEL, at, 1, TAPS)
     out = w0 * taps[0]
     if TAPS > 1:
         out += w1 * taps[1]

@@ -136,10 +136,10 @@ def row_bytes(image, at, wide, FORM: tl.constexpr, INNER: tl.constexpr):
     at: of the first, beyond the first byte of the image or of its first word, int32; wide: whether the second is in
     the image; FORM: PLANES or WORDS; INNER: 1 where the row goes on behind them"""
     if FORM == PLANES:
-        end = at + tl.where(wide, 1, 0)
-        r0, r1, _, _ = load_plane(image, 0, at, end, 2)
-        g0, g1, _, _ = load_plane(image, 1, at, end, 2)
-        b0, b1, _, _ = load_plane(image, 2, at, end, 2)
+        step = 1 if INNER == 1 else tl.where(wide, 1, 0)
+        r0, r1, _, _ = load_plane(image, 0, at, step, 2)
+        g0, g1, _, _ = load_plane(image, 1, at, step, 2)
+        b0, b1, _, _ = load_plane(image, 2, at, step, 2)
     else:
         words, _ = word_base(image, 4)
         first, shift = words + (at >> 2), bits_beyond(at, image.row_stride.to(tl.int32))

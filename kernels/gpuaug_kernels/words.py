@@ -97,24 +97,24 @@ def load_taps(words, at, pitch, COUNT: tl.constexpr):
 
 
 @triton.jit
-def load_plane(image, CHANNEL: tl.constexpr, at, end, COUNT: tl.constexpr):
+def load_plane(image, CHANNEL: tl.constexpr, at, step, COUNT: tl.constexpr):
     """COUNT bytes of a plane from a place on, subnormal: four values, of which the first COUNT count.
 
-    Four bytes are two words; fewer are read one by one, which takes no more loads.  at, end: the first and the last of
-    them, beyond the plane's first, int32; COUNT: 1, 2 or 4"""
+    Four bytes are two words; fewer are read one by one, which takes no more loads.  at: the first, beyond the plane's
+    first, int32; step: from the first of two to the other, 0 or 1; COUNT: 1, 2 or 4"""
     plane = CHANNEL * image.channel_stride.to(tl.int32)
     if COUNT == 4:
         words, beyond = word_base(image, 4)
-        words += (plane + beyond) >> 2
-        first = at + ((plane + beyond) & 3)
+        first = at + (plane + beyond)
         a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
-        word = funnel(a, b, bits_beyond(first, plane))
+        word = funnel(a, b, bits_beyond(first, image.row_stride.to(tl.int32)))
         out = subnormal(word, 0), subnormal(word, 1), subnormal(word, 2), subnormal(word, 3)
     else:
-        near = subnormal(tl.load(image.data + (at + plane)).to(tl.uint32), 0)
+        byte = (image.data + plane) + at
+        near = subnormal(tl.load(byte).to(tl.uint32), 0)
         far = near
         if COUNT > 1:
-            far = subnormal(tl.load(image.data + (end + plane)).to(tl.uint32), 0)
+            far = subnormal(tl.load(byte + step).to(tl.uint32), 0)
         out = near, far, far, far
     return out
 
