@@ -87,6 +87,8 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
         "shared": int(kernel.metadata.shared),
+        # sums and products that take subnormal numbers for 0
+        "flushes": len(re.findall(r"\b(?:add|sub|mul|fma)\.(?:\w+\.)?ftz\b", kernel.asm["ptx"])),
         "load": max(
             width(lines, "LDG", name) for name in ("gather", "load_eight", "load_taps", "load_plane", "row_bytes")
         ),
