@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 CEILINGS = {
     "flip + normalise": 48,
     "weak": 334,
-    "weak, dense NCHW": 402,
-    "weak, planar": 400,
-    "moderate, dense NCHW": 508,
+    "weak, dense NCHW": 398,
+    "weak, planar": 388,
+    "moderate, dense NCHW": 502,
     "moderate, dense NCHW, launch 1": 99,
     "moderate": 450,
     "moderate, launch 1": 109,
