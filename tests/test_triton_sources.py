@@ -125,5 +125,5 @@ def test_resamples_that_a_policy_composes_are_one_launch_of_ragged_images(fill, 
     assert made == ["images"]
     compare(got, want, "resample", str(fill))
     assert (
-        changed(got, both(ga.Policy(transforms, seed=6), pictures(((40, 50), (17, 9), (50, 21), (33, 64))))[0]) > 0.5
+        changed(got, both(ga.Policy(transforms, seed=6), pictures(((40, 50), (17, 9), (50, 21), (33, 64))))[0]) > 0.45
     ), "vacuous"

@@ -37,9 +37,14 @@ def choice_bits(branches: int) -> int:
 # integers a record
 RECORD = 5
 # rows and columns of the square of pixels that a program of the grid makes
-TILE = 32
+TILE_BITS = 5
+TILE = 1 << TILE_BITS
 # a tap that weighs less than this, of the 1 that it can weigh, is left out: rounding left it of one that weighs 0
 NOTHING = 2.0**-15
+# what the least subnormal float32 is, and by how much weights are larger that multiply such
+BYTE_UNIT = 2.0**-149
+LIFT = 2.0**100
+LIFTED = 1.0 / (LIFT * BYTE_UNIT)
 
 # where a field lies in its record, by the kind of record; field 0 is the code
 SOURCE_OPTION, SOURCE_FLOATS, SOURCE_INTEGERS, SOURCE_DOUBLES = range(1, 5)

@@ -166,7 +166,7 @@ def options(program: ChainProgram, target: int = 90, following: Reduction | None
         # each source has its own needs, and few pixels a thread spill none of them; four programs at once then hide
         # what each waits for
         many = _ways(program.records) & (MANY_REGISTERS - {codes.NEAREST})
-        return {"num_warps": 8, "maxnreg": 128 if many or heavy or mix != codes.ALONE else 64}
+        return {"num_warps": 8, "maxnreg": 128 if many or heavy or mix != codes.ALONE else 80 if later else 64}
     # left to itself ptxas spills a few registers to fit one block more on a multiprocessor
     return {"num_warps": 4, "maxnreg": 240 if source in MANY_REGISTERS else 128}
 

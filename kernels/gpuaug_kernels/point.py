@@ -26,6 +26,7 @@ from gpuaug_kernels.constants import (
     CHOICE_INDEX,
     CHOICE_STEPS,
     CONTRAST,
+    EACH,
     EQUALIZE,
     ERASE,
     GAUSSIAN,
@@ -53,15 +54,20 @@ from gpuaug_kernels.statistics import add_histogram, add_mean, add_range, histog
 
 
 @triton.jit
-def clamp(x):
-    """x in [0, 1]; NaN stays NaN."""
-    return tl.minimum(tl.maximum(x, 0.0, tl.PropagateNan.ALL), 1.0, tl.PropagateNan.ALL)
+def clamp(x, FORMAT: tl.constexpr):
+    """x in [0, 1]; NaN, which images of floats alone can hold, stays NaN: that takes two instructions, where none is
+    needed beside the one that made a number."""
+    if FORMAT.form == EACH:
+        out = tl.minimum(tl.maximum(x, 0.0, tl.PropagateNan.ALL), 1.0, tl.PropagateNan.ALL)
+    else:
+        out = tl.minimum(tl.maximum(x, 0.0), 1.0)
+    return out
 
 
 @triton.jit
-def blend(factor, x, other):
+def blend(factor, x, other, FORMAT: tl.constexpr):
     """Torchvision's blend of two images: beyond [0, 1] it is cut off."""
-    return clamp(factor * x + (1.0 - factor) * other)
+    return clamp(factor * x + (1.0 - factor) * other, FORMAT)
 
 
 @triton.jit
@@ -86,14 +92,14 @@ def load_channels(at, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def hue_channel(k, high, chroma):
+def hue_channel(k, high, chroma, FORMAT: tl.constexpr):
     """One channel from the hue in sixths of a turn, offset for the channel (the form of HSV without a switch)."""
     k = k - 6.0 * tl.floor(k * 0.16666667)
-    return high - chroma * clamp(tl.minimum(k, 4.0 - k))
+    return high - chroma * clamp(tl.minimum(k, 4.0 - k), FORMAT)
 
 
 @triton.jit
-def turn_hue(r, g, b, shift):
+def turn_hue(r, g, b, shift, FORMAT: tl.constexpr):
     """The hue moved by `shift` turns (HSV)."""
     high = tl.maximum(r, tl.maximum(g, b))
     chroma = high - tl.minimum(r, tl.minimum(g, b))
@@ -101,7 +107,8 @@ def turn_hue(r, g, b, shift):
     red, green = high == r, high == g
     difference = tl.where(red, g - b, tl.where(green, b - r, r - g))
     h = difference / safe + (tl.where(red, 0.0, tl.where(green, 2.0, 4.0)) + 6.0 * shift)
-    return hue_channel(h + 5.0, high, chroma), hue_channel(h + 3.0, high, chroma), hue_channel(h + 1.0, high, chroma)
+    r, g = hue_channel(h + 5.0, high, chroma, FORMAT), hue_channel(h + 3.0, high, chroma, FORMAT)
+    return r, g, hue_channel(h + 1.0, high, chroma, FORMAT)
 
 
 @triton.jit
@@ -129,16 +136,16 @@ def point_stage(
         br, bg, bb = load_channels(row.floats + I + at.channel, FORMAT.channels)
         r, g, b = sr * r + br, sg * g + bg, sb * b + bb
         if FLAG == 1:
-            r, g, b = clamp(r), clamp(g), clamp(b)
+            r, g, b = clamp(r, FORMAT), clamp(g, FORMAT), clamp(b, FORMAT)
     elif CODE == NORMALIZE:
         mr, mg, mb = load_channels(f + at.channel, FORMAT.channels)
         sr, sg, sb = load_channels(row.floats + I + at.channel, FORMAT.channels)
         r, g, b = (r - mr) * sr, (g - mg) * sg, (b - mb) * sb
     elif CODE == SATURATION:
         factor, level = tl.load(f), luma(r, g, b, 0)
-        r, g, b = blend(factor, r, level), blend(factor, g, level), blend(factor, b, level)
+        r, g, b = blend(factor, r, level, FORMAT), blend(factor, g, level, FORMAT), blend(factor, b, level, FORMAT)
     elif CODE == HUE:
-        r, g, b = turn_hue(r, g, b, tl.load(f))
+        r, g, b = turn_hue(r, g, b, tl.load(f), FORMAT)
     elif CODE == GRAY:
         r = luma(r, g, b, FLAG)
         g = r
@@ -205,7 +212,7 @@ def gaussian(r, g, b, f, row, at, SLOT: tl.constexpr, CLIP: tl.constexpr, FORMAT
     zr, zg, zb = normals(row.integers, SLOT, at.y * at.width + at.x, at.channel, FORMAT.channels, FORMAT.blocks)
     r, g, b = r + mean + sigma * zr, g + mean + sigma * zg, b + mean + sigma * zb
     if CLIP == 1:
-        r, g, b = clamp(r), clamp(g), clamp(b)
+        r, g, b = clamp(r, FORMAT), clamp(g, FORMAT), clamp(b, FORMAT)
     return r, g, b
 
 
@@ -230,9 +237,9 @@ def erase(r, g, b, f, box, row, at, SLOT: tl.constexpr, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def stretch(x, low, factor):
+def stretch(x, low, factor, FORMAT: tl.constexpr):
     """A channel from its range to all of [0, 1]; one that is constant is left alone."""
-    return tl.where(factor > 0.0, clamp((x - low) * factor), x)
+    return tl.where(factor > 0.0, clamp((x - low) * factor, FORMAT), x)
 
 
 @triton.jit
@@ -242,11 +249,11 @@ def apply_statistic(CODE: tl.constexpr, CHANNELS: tl.constexpr, r, g, b, f, stat
     f: pointer to its parameter, float32; statistics: pointer to its columns, float32, as statistics.py says"""
     if CODE == CONTRAST:
         factor, mean = tl.load(f), tl.load(statistics)
-        r, g, b = blend(factor, r, mean), blend(factor, g, mean), blend(factor, b, mean)
+        r, g, b = blend(factor, r, mean, FORMAT), blend(factor, g, mean, FORMAT), blend(factor, b, mean, FORMAT)
     elif CODE == AUTOCONTRAST:
         lr, lg, lb = load_channels(statistics + at.channel, FORMAT.channels)
         sr, sg, sb = load_channels(statistics + CHANNELS + at.channel, FORMAT.channels)
-        r, g, b = stretch(r, lr, sr), stretch(g, lg, sg), stretch(b, lb, sb)
+        r, g, b = stretch(r, lr, sr, FORMAT), stretch(g, lg, sg, FORMAT), stretch(b, lb, sb, FORMAT)
     else:
         statistics += 256 * at.channel
         r = tl.load(statistics + histogram_bin(r))

@@ -44,6 +44,7 @@ from gpuaug_kernels.words import (
     short_bits,
     unpack_bytes,
     unpack_shorts,
+    unpack_units,
     word_base,
 )
 
@@ -55,7 +56,8 @@ def gather(image, y, x, channel, mask, FORMAT: tl.constexpr):
         r, g, b = unpack_shorts(tl.load(image.data + (y * image.row_stride + x), mask=mask, other=0))
     elif FORMAT.form == WORDS:
         words, beyond = word_base(image, 4)
-        r, g, b = unpack_bytes(load_pixel(words, y * image.row_stride.to(tl.int32) + 3 * x + beyond, mask))
+        pitch = image.row_stride.to(tl.int32)
+        r, g, b = unpack_bytes(load_pixel(words, y * pitch + 3 * x + beyond, pitch, mask))
     else:
         row = image.data + channel.to(tl.int64) * image.channel_stride + y.to(tl.int64) * image.row_stride
         r, g, b = gather_row(image, row, x, mask, FORMAT)
@@ -124,11 +126,12 @@ def read_pixel(image, at, mask, height, FORMAT: tl.constexpr):
         pitch = image.row_stride.to(tl.int32)
         last = ((height - 1) * pitch + 3 * at.width - 1 + beyond) >> 3
         p = load_eight(words, y * pitch + 3 * x + beyond, last, FORMAT.aligned)
-        r, g, b = unpack_bytes(join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
+        r, g, b = unpack_units(join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
     else:
         r, g, b = gather(image, at.y, at.x, at.channel, mask, FORMAT)
-    one = unit_scale(image, FORMAT)
-    return to_unit(r, one), to_unit(g, one), to_unit(b, one)
+        one = unit_scale(image, FORMAT)
+        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+    return r, g, b
 
 
 @triton.jit
@@ -154,17 +157,17 @@ def sharpen(image, factor, i, at, mask, FORMAT: tl.constexpr):
     )
     f = tl.load(factor)
     return (
-        sharpen_channel(f, r, sr, inner, height, width),
-        sharpen_channel(f, g, sg, inner, height, width),
-        sharpen_channel(f, b, sb, inner, height, width),
+        sharpen_channel(f, r, sr, inner, height, width, FORMAT),
+        sharpen_channel(f, g, sg, inner, height, width, FORMAT),
+        sharpen_channel(f, b, sb, inner, height, width, FORMAT),
     )
 
 
 @triton.jit
-def sharpen_channel(factor, x, mean, inner, height, width):
+def sharpen_channel(factor, x, mean, inner, height, width, FORMAT: tl.constexpr):
     """A channel against its mean; images without inner pixels are left alone.  inner: pixels that are not at the
     border"""
-    return tl.where((height > 2) & (width > 2), blend(factor, x, tl.where(inner, mean, x)), x)
+    return tl.where((height > 2) & (width > 2), blend(factor, x, tl.where(inner, mean, x), FORMAT), x)
 
 
 @triton.jit
@@ -373,7 +376,5 @@ def read_shifted(image, fill, i, d, at, height, FORMAT: tl.constexpr, EXTEND: tl
             join8(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]),
             join8(p[7], p[6], p[5], p[4], p[3], p[2], p[1], p[0]),
         )
-        r, g, b = unpack_bytes(tl.where(back, q, p))
-        one = unit_scale(image, FORMAT)
-        r, g, b = to_unit(r, one), to_unit(g, one), to_unit(b, one)
+        r, g, b = unpack_units(tl.where(back, q, p))
     return r, g, b

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from gpuaug_kernels.constants import HALVES, PLAIN, QUARTERS, SHORTS, TILE, VALUES
-from gpuaug_kernels.words import join4, pack_shorts, split2, split4
+from gpuaug_kernels.words import join4, pack_shorts, rows_down, split2, split4
 
 
 @triton.jit
@@ -111,9 +111,11 @@ def store_units(out, n, units, at, height, width, PIXELS: tl.constexpr):
     y, within = k // ROW, k % ROW
     group, part = within // 4, within % 4
     groups = width // PIXELS
-    tile = out + ((n * height + at.top) * groups + at.left // PIXELS) * 3
+    # an image of less than 2^31 units begins at a product of 32 bits to 64
+    image = out + n.to(tl.uint32).to(tl.uint64) * tl.cast(height * groups * 3, tl.uint32).to(tl.uint64)
+    tile = image + (at.top * groups + at.left // PIXELS) * 3
     # the place in a row first: a thread's units lie below each other, and then share it
-    place = tile + (3 * group + tl.minimum(part, 2)) + y.to(tl.int64) * (3 * groups)
+    place = rows_down(tile + (3 * group + tl.minimum(part, 2)), y, 3 * groups)
     whole = (at.top + TILE <= height) & (at.left + TILE <= width)
     if whole:
         tl.store(place, units)

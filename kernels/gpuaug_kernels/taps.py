@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from gpuaug_kernels.constants import CUBIC, LANCZOS, NOTHING, PLANES, TRIANGLE
-from gpuaug_kernels.words import level_bits, level_float, load_plane, load_taps, word_base
+from gpuaug_kernels.constants import BYTE_UNIT, CUBIC, LANCZOS, LIFT, NOTHING, PLANES, TRIANGLE
+from gpuaug_kernels.words import load_plane, load_taps, subnormal, word_base
 
 
 @triton.jit
@@ -86,10 +86,17 @@ def heaviest_tap(tap, beyond, last):
 
 
 @triton.jit
-def group_weight(place, beyond, slope, k):
-    """The weight of tap number `place` of every position, of those from k on."""
-    w = 1.0 - tl.abs(place - beyond) * slope
-    return tl.where((place >= k) & (w > NOTHING), w, 0.0)
+def row_weight(k, beyond, slope, last):
+    """The weight of row k of a position's taps; `last` is the last in the window.  beyond: times the slope"""
+    w = 1.0 - tl.abs(k * slope - beyond)
+    return tl.where((w > NOTHING) & (k <= last), w, 0.0)
+
+
+@triton.jit
+def column_weight(distance, slope):
+    """LIFT times the weight of taps at a distance from their position.  slope: LIFT times that of axis_taps"""
+    w = LIFT - tl.abs(distance) * slope
+    return tl.where(w > NOTHING * LIFT, w, 0.0)
 
 
 @triton.jit
@@ -99,80 +106,88 @@ def byte_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.constexp
     along, rows: what axis_taps gives; x1, y1: the window's end; TAPS: 1, 2 or 4 of a row that are read at once, no more
     than the window is wide; FORM: WORDS or PLANES"""
     first_x, beyond_x, slope_x, taps_x = along
+    slope_x *= LIFT
     first_y, beyond_y, slope_y, taps_y = rows
     words, beyond = word_base(image, 4)
     pitch = image.row_stride.to(tl.int32)
-    bits = level_bits(pitch)
+    # rows are counted from the window's last one up
+    last = y1 - 1 - first_y
+    end = (y1 - 1) * pitch
+    beyond_y *= slope_y
     r = tl.zeros_like(beyond_x)
     g, b, total_x, total_y = r, r, r, r
     for k in range(0, taps_x, TAPS):
         # at the window's end from further left, so that no more than the window is read
         tap = tl.minimum(first_x + k, x1 - TAPS)
-        column, place = tap if FORM == PLANES else 3 * tap + beyond, tap - first_x
-        w0 = group_weight(place, beyond_x, slope_x, k)
+        column, place = end + (tap if FORM == PLANES else 3 * tap + beyond), tap - first_x
+        distance = place.to(tl.float32) - beyond_x
+        w0 = column_weight(distance, slope_x)
         w1, w2, w3 = w0, w0, w0
+        if TAPS > 1:
+            w1 = column_weight(distance + 1.0, slope_x)
+        if TAPS > 2:
+            w2, w3 = column_weight(distance + 2.0, slope_x), column_weight(distance + 3.0, slope_x)
+        # but those that a round before has weighed
+        w0, w1 = tl.where(place < k, 0.0, w0), tl.where(place + 1 < k, 0.0, w1)
+        w2, w3 = tl.where(place + 2 < k, 0.0, w2), tl.where(place + 3 < k, 0.0, w3)
         total_x += w0
         if TAPS > 1:
-            w1 = group_weight(place + 1, beyond_x, slope_x, k)
             total_x += w1
         if TAPS > 2:
-            w2 = group_weight(place + 2, beyond_x, slope_x, k)
-            w3 = group_weight(place + 3, beyond_x, slope_x, k)
             total_x += w2 + w3
         total_y = tl.zeros_like(total_y)
         # two rows at a time, so that more loads are under way; one that is too many weighs nothing
         for j in range(0, taps_y, 2):
-            v0, v1 = tap_weight(first_y, beyond_y, slope_y, j, y1), tap_weight(first_y, beyond_y, slope_y, j + 1, y1)
-            upper = tl.minimum(first_y + j, y1 - 1) * pitch + column
-            lower = tl.minimum(first_y + j + 1, y1 - 1) * pitch + column
+            v0, v1 = row_weight(j, beyond_y, slope_y, last), row_weight(j + 1, beyond_y, slope_y, last)
+            upper = column - tl.maximum(last - j, 0) * pitch
+            lower = column - tl.maximum(last - (j + 1), 0) * pitch
             if FORM == PLANES:
-                r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, bits, TAPS)
-                r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, bits, TAPS)
+                r0, g0, s0 = plane_sums(image, upper, w0, w1, w2, w3, TAPS)
+                r1, g1, s1 = plane_sums(image, lower, w0, w1, w2, w3, TAPS)
             else:
-                a0, b0, c0 = load_taps(words, upper, upper + (3 * TAPS - 1), TAPS)
-                a1, b1, c1 = load_taps(words, lower, lower + (3 * TAPS - 1), TAPS)
-                r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, bits, TAPS)
-                r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, bits, TAPS)
+                a0, b0, c0 = load_taps(words, upper, pitch, TAPS)
+                a1, b1, c1 = load_taps(words, lower, pitch, TAPS)
+                r0, g0, s0 = row_sums(a0, b0, c0, w0, w1, w2, w3, TAPS)
+                r1, g1, s1 = row_sums(a1, b1, c1, w0, w1, w2, w3, TAPS)
             r, g, b = r + v0 * r0, g + v0 * g0, b + v0 * s0
             r, g, b = r + v1 * r1, g + v1 * g1, b + v1 * s1
             total_y += v0 + v1
-    over = inverse_weight(total_y) * inverse_weight(total_x)
-    return r * over - 256.0, g * over - 256.0, b * over - 256.0
+    over = inverse_weight(total_y) * inverse_weight(total_x * BYTE_UNIT)
+    return r * over, g * over, b * over
 
 
 @triton.jit
-def row_sums(a, b, c, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
-    """The weighted sums of a row's taps, and 256 times the weights'.  a, b, c: their bytes, uint32; bits: of
-    level_bits"""
-    red, green, blue = w0 * level_float(a, 0, bits), w0 * level_float(a, 1, bits), w0 * level_float(a, 2, bits)
+def row_sums(a, b, c, w0, w1, w2, w3, TAPS: tl.constexpr):
+    """The weighted sums of a row's taps, which are subnormal.  a, b, c: their bytes, uint32"""
+    red, green, blue = w0 * subnormal(a, 0), w0 * subnormal(a, 1), w0 * subnormal(a, 2)
     if TAPS > 1:
-        red += w1 * level_float(a, 3, bits)
-        green += w1 * level_float(b, 0, bits)
-        blue += w1 * level_float(b, 1, bits)
+        red += w1 * subnormal(a, 3)
+        green += w1 * subnormal(b, 0)
+        blue += w1 * subnormal(b, 1)
     if TAPS > 2:
-        red += w2 * level_float(b, 2, bits)
-        green += w2 * level_float(b, 3, bits)
-        blue += w2 * level_float(c, 0, bits)
-        red += w3 * level_float(c, 1, bits)
-        green += w3 * level_float(c, 2, bits)
-        blue += w3 * level_float(c, 3, bits)
+        red += w2 * subnormal(b, 2)
+        green += w2 * subnormal(b, 3)
+        blue += w2 * subnormal(c, 0)
+        red += w3 * subnormal(c, 1)
+        green += w3 * subnormal(c, 2)
+        blue += w3 * subnormal(c, 3)
     return red, green, blue
 
 
 @triton.jit
-def plane_sums(image, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+def plane_sums(image, at, w0, w1, w2, w3, TAPS: tl.constexpr):
     """The same of taps that lie in three planes.  at: the first, beyond the plane's first byte"""
     return (
-        plane_sum(image, 0, at, w0, w1, w2, w3, bits, TAPS),
-        plane_sum(image, 1, at, w0, w1, w2, w3, bits, TAPS),
-        plane_sum(image, 2, at, w0, w1, w2, w3, bits, TAPS),
+        plane_sum(image, 0, at, w0, w1, w2, w3, TAPS),
+        plane_sum(image, 1, at, w0, w1, w2, w3, TAPS),
+        plane_sum(image, 2, at, w0, w1, w2, w3, TAPS),
     )
 
 
 @triton.jit
-def plane_sum(image, CHANNEL: tl.constexpr, at, w0, w1, w2, w3, bits, TAPS: tl.constexpr):
+def plane_sum(image, CHANNEL: tl.constexpr, at, w0, w1, w2, w3, TAPS: tl.constexpr):
     """The same of one plane."""
-    taps = load_plane(image, CHANNEL, at, at + (TAPS - 1), bits, TAPS)
+    taps = load_plane(image, CHANNEL, at, 1, TAPS)
     out = w0 * taps[0]
     if TAPS > 1:
         out += w1 * taps[1]

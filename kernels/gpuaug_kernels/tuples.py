@@ -44,6 +44,15 @@ class Axis(NamedTuple):
     shift: Any  # float64
 
 
+class Line(NamedTuple):
+    """A coordinate of an affine map over a tile."""
+
+    base: Any  # int32, of the pixel before the position of the tile's first pixel
+    beyond: Any  # float32: how far that lies beyond it, plus NOTHING and less a half
+    along: Any  # float32: from a column to the next
+    across: Any  # float32: from a row to the next
+
+
 class Sums(NamedTuple):
     """Weighted sums of three channels, and of the weights."""
 

@@ -9,6 +9,8 @@ An image is below 2 GiB: offsets in it are 32 bits wide."""
 import triton
 import triton.language as tl
 
+from gpuaug_kernels.constants import TILE_BITS
+
 
 @triton.jit
 def magic_float(x):
@@ -37,6 +39,17 @@ def funnel64(low, high, shift):
 
 
 @triton.jit
+def rows_down(pointers, y, pitch):
+    """Pointers moved down by y rows of a tile, a bit of y at a time: what threads hold of a tile lies below each other,
+    so that a pointer costs an instruction, where a product and its sum in 64 bits take three or four.
+
+    pitch: elements from a row to the next, int32"""
+    for k in tl.static_range(TILE_BITS):
+        pointers += tl.where((y >> k) & 1 != 0, pitch << k, 0)
+    return pointers
+
+
+@triton.jit
 def word_base(image, BYTES: tl.constexpr):
     """The aligned words around an image: a pointer to the first, and how many bytes the image begins beyond it."""
     address = image.data.to(tl.int64, bitcast=True)
@@ -45,83 +58,74 @@ def word_base(image, BYTES: tl.constexpr):
 
 
 @triton.jit
-def level_bits(pitch):
-    """256.0 as bits, by way of something that is not known when compiling: one instruction then masks a byte and sets
-    these, where two constants would take two.  pitch: anything from 0 on, int32"""
-    return (0x43800000 + (pitch >> 31)).to(tl.uint32)
+def subnormal(word, K: tl.constexpr):
+    """Byte K of a uint32 times BYTE_UNIT: the bits of a byte are those of a subnormal float, which a card multiplies as
+    fast as any.  An instruction a byte, where a float of its value takes two; its weight is LIFT times as large, so
+    that products are normal and as exact."""
+    return ((word >> (8 * K)) & 255).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def level_float(word, K: tl.constexpr, bits):
-    """256 + byte K of a uint32, exactly: where weights sum to a number that is known, 256 times it is taken off once
-    instead of from every byte.  bits: of level_bits"""
-    if K < 2:
-        moved = word << (15 - 8 * K)
-    else:
-        moved = word >> (8 * K - 15)
-    return ((moved & 0x7F8000) | bits).to(tl.float32, bitcast=True)
+def bits_beyond(at, pitch):
+    """How many bits a byte lies beyond its word.
+
+    pitch: anything from 0 on that is not known when compiling, int32: where the eight is known, the compiler shifts
+    again for every byte that then comes of one word"""
+    return (at * (8 + (pitch >> 31)) & 31).to(tl.uint32)
 
 
 @triton.jit
-def level_byte(x, bits):
-    """The same of a byte that is loaded alone.  x: uint8"""
-    return ((x.to(tl.uint32) << 15) | bits).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def load_taps(words, at, end, COUNT: tl.constexpr):
+def load_taps(words, at, pitch, COUNT: tl.constexpr):
     """COUNT pixels of three bytes from a place on, as three words; what lies beyond them is anything.
 
-    words: pointer to the first word around the image; at, end: the first and the last of these bytes, beyond it, int32;
-    COUNT: 1, 2 or 4"""
-    first, shift = at >> 2, ((at & 3) * 8).to(tl.uint32)
-    # the word of the last byte, which is the one before if the first begins a word
-    a, final = tl.load(words + first), tl.load(words + (end >> 2))
+    words: pointer to the first word around the image; at: the first of these bytes, beyond it, int32; pitch: of
+    bits_beyond; COUNT: 1, 2 or 4"""
+    first, shift = words + (at >> 2), bits_beyond(at, pitch)
+    a = tl.load(first)
+    # no word that holds none of these bytes
     if COUNT == 1:
-        out = funnel(a, final, shift), final, final
+        b = tl.load(first + 1, mask=(at & 3) > 1, other=0)
+        out = funnel(a, b, shift), b, b
     elif COUNT == 2:
-        b = tl.load(words + tl.minimum(first + 1, end >> 2))
-        out = funnel(a, b, shift), funnel(b, final, shift), final
+        b, c = tl.load(first + 1), tl.load(first + 2, mask=(at & 3) == 3, other=0)
+        out = funnel(a, b, shift), funnel(b, c, shift), c
     else:
-        b, c = tl.load(words + first + 1), tl.load(words + first + 2)
-        out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, final, shift)
+        b, c = tl.load(first + 1), tl.load(first + 2)
+        d = tl.load(first + 3, mask=(at & 3) != 0, other=0)
+        out = funnel(a, b, shift), funnel(b, c, shift), funnel(c, d, shift)
     return out
 
 
 @triton.jit
-def load_plane(image, CHANNEL: tl.constexpr, at, end, bits, COUNT: tl.constexpr):
-    """256 + a byte, of COUNT bytes of a plane from a place on: four values, of which the first COUNT count.
+def load_plane(image, CHANNEL: tl.constexpr, at, step, COUNT: tl.constexpr):
+    """COUNT bytes of a plane from a place on, subnormal: four values, of which the first COUNT count.
 
-    Four bytes are two words; fewer are read one by one, which takes no more loads.  at, end: the first and the last of
-    them, beyond the plane's first, int32; bits: of level_bits; COUNT: 1, 2 or 4"""
+    Four bytes are two words; fewer are read one by one, which takes no more loads.  at: the first, beyond the plane's
+    first, int32; step: from the first of two to the other, 0 or 1; COUNT: 1, 2 or 4"""
     plane = CHANNEL * image.channel_stride.to(tl.int32)
     if COUNT == 4:
         words, beyond = word_base(image, 4)
-        words += (plane + beyond) >> 2
-        first = at + ((plane + beyond) & 3)
+        first = at + (plane + beyond)
         a, b = tl.load(words + (first >> 2)), tl.load(words + ((first + 3) >> 2))
-        word = funnel(a, b, ((first & 3) * 8).to(tl.uint32))
-        out = (
-            level_float(word, 0, bits),
-            level_float(word, 1, bits),
-            level_float(word, 2, bits),
-            level_float(word, 3, bits),
-        )
+        word = funnel(a, b, bits_beyond(first, image.row_stride.to(tl.int32)))
+        out = subnormal(word, 0), subnormal(word, 1), subnormal(word, 2), subnormal(word, 3)
     else:
-        near = level_byte(tl.load(image.data + (at + plane)), bits)
+        byte = (image.data + plane) + at
+        near = subnormal(tl.load(byte).to(tl.uint32), 0)
         far = near
         if COUNT > 1:
-            far = level_byte(tl.load(image.data + (end + plane)), bits)
+            far = subnormal(tl.load(byte + step).to(tl.uint32), 0)
         out = near, far, far, far
     return out
 
 
 @triton.jit
-def load_pixel(words, at, mask):
+def load_pixel(words, at, pitch, mask):
     """A pixel of three bytes, packed: red lowest, the highest byte anything; 0 where masked.  Arguments as of
     load_taps"""
-    shift = ((at & 3) * 8).to(tl.uint32)
-    a, b = tl.load(words + (at >> 2), mask=mask, other=0), tl.load(words + ((at + 2) >> 2), mask=mask, other=0)
+    shift = bits_beyond(at, pitch)
+    first = words + (at >> 2)
+    a, b = tl.load(first, mask=mask, other=0), tl.load(first + 1, mask=mask & ((at & 3) > 1), other=0)
     return funnel(a, b, shift)
 
 
@@ -178,6 +182,21 @@ def split4(x):
 def unpack_bytes(p):
     """The three channels of packed pixels, as float32.  p: uint32"""
     return byte_float(p, 0), byte_float(p, 1), byte_float(p, 2)
+
+
+@triton.jit
+def unpack_units(p):
+    """The same over 255, rounded to nearest as to_unit does: a byte in bits 16 to 23 of a float's is it times 2^-133,
+    whichever it is, and the two parts of 1/255 are as much larger.  p: uint32"""
+    r, g, b = (p << 16) & 0xFF0000, (p << 8) & 0xFF0000, p & 0xFF0000
+    return unit_of(r), unit_of(g), unit_of(b)
+
+
+@triton.jit
+def unit_of(bits):
+    """One channel of unpack_units."""
+    x = bits.to(tl.float32, bitcast=True)
+    return x * (0.00392150878906250 * 2.0**133) + x * (5.983838848e-08 * 2.0**133)
 
 
 @triton.jit

@@ -87,7 +87,11 @@ def inspect(entry: dict[str, Any], target: int) -> dict[str, Any]:
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "spills": sum(i.opcode.startswith(("STL", "LDL")) for i in lines),
         "shared": int(kernel.metadata.shared),
-        "load": max(width(lines, "LDG", name) for name in ("gather", "load_eight", "load_taps", "load_plane")),
+        # sums and products that take subnormal numbers for 0
+        "flushes": len(re.findall(r"\b(?:add|sub|mul|fma)\.(?:\w+\.)?ftz\b", kernel.asm["ptx"])),
+        "load": max(
+            width(lines, "LDG", name) for name in ("gather", "load_eight", "load_taps", "load_plane", "row_bytes")
+        ),
         "store": width(lines, "STG", "store_tile"),
         **(modelled(entry, kernel, usage) if target == MODELLED else {}),
         "per pixel": None if missing else round(issued * per_pixel, 1),

@@ -11,8 +11,8 @@ from gpuaug_kernels.source import margin, snap_mean, stored, tile_axes
 from gpuaug_kernels.store import half_bits, pack_halves, to_output
 from gpuaug_kernels.taps import axis_taps, inverse_weight, tap_weight
 from gpuaug_kernels.tuples import Image, Row, Tile
-from gpuaug_kernels.words import join4, level_bits, magic_float, pack_shorts, unpack_shorts, word_base
-from stored_tile import add_row, four_pixels
+from gpuaug_kernels.words import join4, magic_float, pack_shorts, unpack_shorts, word_base
+from stored_tile import add_row, four_pixels, level_bits
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 

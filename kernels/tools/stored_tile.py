@@ -7,18 +7,18 @@ rounding; here means of rows stay float32."""
 
 import triton
 import triton.language as tl
-from gpuaug_kernels.constants import PLANES, TILE, WORDS
+from gpuaug_kernels.constants import BYTE_UNIT, LIFT, PLANES, TILE, WORDS
 from gpuaug_kernels.source import snap_mean, unit_scale
 from gpuaug_kernels.taps import (
     axis_taps,
     byte_means,
-    group_weight,
+    column_weight,
     inverse_weight,
     plane_sums,
     row_sums,
     tap_weight,
 )
-from gpuaug_kernels.words import funnel, join4, level_bits, level_float, load_taps, split4, word_base
+from gpuaug_kernels.words import funnel, join4, load_taps, split4, word_base
 
 # ---- rows counted, not in pairs
 
@@ -30,35 +30,36 @@ def counted_means(image, along, rows, x1, y1, TAPS: tl.constexpr, FORM: tl.const
     first_y, beyond_y, slope_y, taps_y = rows
     words, beyond = word_base(image, 4)
     pitch = image.row_stride.to(tl.int32)
-    bits = level_bits(pitch)
+    slope_x *= LIFT
     r = tl.zeros_like(beyond_x)
     g, b, total_x, total_y = r, r, r, r
     for k in range(0, taps_x, TAPS):
         tap = tl.minimum(first_x + k, x1 - TAPS)
         column, place = tap if FORM == PLANES else 3 * tap + beyond, tap - first_x
-        w0 = group_weight(place, beyond_x, slope_x, k)
+        distance = place.to(tl.float32) - beyond_x
+        w0 = tl.where(place < k, 0.0, column_weight(distance, slope_x))
         w1, w2, w3 = w0, w0, w0
         total_x += w0
         if TAPS > 1:
-            w1 = group_weight(place + 1, beyond_x, slope_x, k)
+            w1 = tl.where(place + 1 < k, 0.0, column_weight(distance + 1.0, slope_x))
             total_x += w1
         if TAPS > 2:
-            w2 = group_weight(place + 2, beyond_x, slope_x, k)
-            w3 = group_weight(place + 3, beyond_x, slope_x, k)
+            w2 = tl.where(place + 2 < k, 0.0, column_weight(distance + 2.0, slope_x))
+            w3 = tl.where(place + 3 < k, 0.0, column_weight(distance + 3.0, slope_x))
             total_x += w2 + w3
         total_y = tl.zeros_like(total_y)
         for j in range(0, taps_y):
             v = tap_weight(first_y, beyond_y, slope_y, j, y1)
             row = tl.minimum(first_y + j, y1 - 1) * pitch + column
             if FORM == PLANES:
-                sr, sg, sb = plane_sums(image, row, w0, w1, w2, w3, bits, TAPS)
+                sr, sg, sb = plane_sums(image, row, w0, w1, w2, w3, TAPS)
             else:
-                p, q, s = load_taps(words, row, row + (3 * TAPS - 1), TAPS)
-                sr, sg, sb = row_sums(p, q, s, w0, w1, w2, w3, bits, TAPS)
+                p, q, s = load_taps(words, row, pitch, TAPS)
+                sr, sg, sb = row_sums(p, q, s, w0, w1, w2, w3, TAPS)
             r, g, b = r + v * sr, g + v * sg, b + v * sb
             total_y += v
-    over = inverse_weight(total_y) * inverse_weight(total_x)
-    return r * over - 256.0, g * over - 256.0, b * over - 256.0
+    over = inverse_weight(total_y) * inverse_weight(total_x * BYTE_UNIT)
+    return r * over, g * over, b * over
 
 
 # ---- rows first, the tile stored once
@@ -190,6 +191,23 @@ def row_means(image, down, footprint, first, window, COLUMNS: tl.constexpr):
 def joined_mean(a, b, c, d, over):
     """Four columns of a channel one after the other, as means.  a, b, c, d: sums of 256 + bytes"""
     return join4(a * over - 256.0, b * over - 256.0, c * over - 256.0, d * over - 256.0)
+
+
+@triton.jit
+def level_bits(pitch):
+    """256.0 as bits, by way of something that is not known when compiling: one instruction then masks a byte and sets
+    these.  pitch: anything from 0 on, int32"""
+    return (0x43800000 + (pitch >> 31)).to(tl.uint32)
+
+
+@triton.jit
+def level_float(word, K: tl.constexpr, bits):
+    """256 + byte K of a uint32, exactly.  bits: of level_bits"""
+    if K < 2:
+        moved = word << (15 - 8 * K)
+    else:
+        moved = word >> (8 * K - 15)
+    return ((moved & 0x7F8000) | bits).to(tl.float32, bitcast=True)
 
 
 @triton.jit

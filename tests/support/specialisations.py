@@ -24,7 +24,7 @@ SAMPLES = 256
 KEPT = 12
 KEYS = rng.Keys(0, 0, torch.arange(SAMPLES), torch.zeros(SAMPLES, dtype=torch.int64))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROJECTIVE = "corners: (tl.load(d + 6) != 0.0) | (tl.load(d + 7) != 0.0) | (tl.load(d + 8) != 1.0)"
+PROJECTIVE = "corners: projective(d)"
 NARROW = "triangle_words: x1 - tl.load(i) < 4"
 TWO = "triangle_words: along[3] <= 2"
 LAST, FLAT = torch.channels_last, torch.contiguous_format
@@ -178,7 +178,7 @@ def workload(
     trips |= taps(records[0], tables.doubles, words)
     choices = [(r, rows) for rows in (records, after) for r in rows[2:] if r[0] == codes.CHOICE and r[3] > 0]
     chances = {
-        "mapped_position: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
+        "position_of: (p != 0.0) | (q != 0.0) | (s != 1.0)": 0.0,
         PROJECTIVE: 0.0,
         "erase: (vr != vr) | (vg != vg) | (vb != vb)": 0.0,
         "resample: turned": 0.0,
@@ -200,6 +200,7 @@ def workload(
     if records[0][0] == codes.TRIANGLE and words:
         two = round((2.0 * tables.doubles[:, records[0][4] + 6] <= 2.0).double().mean().item(), 3)
         chances |= {NARROW: 0.0, TWO: two, f"triangle_words: not ({TWO.partition(': ')[2]})": round(1.0 - two, 3)}
+    chances |= insides(records[0], tables, size)
     if records[0][0] == codes.SWITCH:
         trips["sharpen.j"] = 3
         chances |= sources(records[records[0][2] :][: records[0][1]], tables.integers[:, records[0][3]])
@@ -221,6 +222,33 @@ def sources(ways: list[tuple[int, ...]], index: torch.Tensor) -> dict[str, float
         codes.NEAREST: "read_around: (KIND == BILINEAR) | (KIND == NEAREST)",
     }
     return {lines[kind]: chance for kind, chance in share.items()}
+
+
+def insides(source: tuple[int, ...], tables: Any, size: tuple[int, int]) -> dict[str, float]:
+    """How often a tile of a warp shows nothing of the border."""
+    if source[0] not in (codes.BILINEAR, codes.NEAREST):
+        return {}
+    share = round(inner(source, tables, size), 3)
+    nearest = "inner & (projective(d) == 0)"
+    return {
+        "warp_bytes: inner": share,
+        "warp_bytes: not (inner)": round(1.0 - share, 3),
+        f"warp_nearest: {nearest}": share,
+        f"warp_nearest: not ({nearest})": round(1.0 - share, 3),
+    }
+
+
+def inner(source: tuple[int, ...], tables: Any, size: tuple[int, int]) -> float:
+    """The share of tiles all of whose taps lie in the image, by a quarter of a pixel and two columns."""
+    _, _, _, integers, doubles = source
+    rows = tables.doubles[:, doubles : doubles + 6].reshape(-1, 1, 1, 2, 3)
+    corners = torch.cartesian_prod(*(torch.arange(-(-n // TILE)) * TILE for n in size)).double()[:, None]
+    corners = corners + torch.cartesian_prod(*[torch.tensor([0.0, TILE - 1.0])] * 2)
+    y, x = corners.unbind(-1)
+    # [N, tiles, corners, x and y]
+    at = rows[..., 0] * x[..., None] + rows[..., 1] * y[..., None] + rows[..., 2]
+    last = tables.integers[:, integers : integers + 2].flip(1)[:, None, None] - torch.tensor([3.25, 1.25])
+    return ((at >= 0.25) & (at <= last)).all(-1).all(-1).double().mean().item()
 
 
 def sides(mix: tuple[int, ...], integers: torch.Tensor, size: tuple[int, int]) -> float:
