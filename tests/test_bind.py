@@ -85,6 +85,13 @@ def test_threads_share_no_memory_that_is_written(found, how):
     assert found[how]["shared"] == 0
 
 
+def test_seeds_and_epochs_of_every_width_share_the_kernels_that_draw(found):
+    assert sorted(k for k in found["seeds"] if k in ("draw_parameters", "find_partners")) == [
+        "draw_parameters",
+        "find_partners",
+    ]
+
+
 def test_launches_that_are_collected_are_compiled_and_not_made(found):
     assert found["collected"] == 4 and found["launched while compiling"] == 0
 

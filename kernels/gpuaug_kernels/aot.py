@@ -141,7 +141,7 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
         return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
     if name == PARTNER:
         pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
-        types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
+        types = {**pointers, **dict.fromkeys(("epoch", "low", "high", "n"), "i32")}
         constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
         signature = {k: types.get(k, "constexpr") for k in draws.find_partners.arg_names}
         aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers if k != "out"}

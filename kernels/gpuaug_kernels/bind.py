@@ -37,7 +37,7 @@ class Bound:
 
     Job = tuple["Bound", Grid, tuple[Any, ...]]
 
-    __slots__ = ("_compiled", "constants", "kernel", "options", "plain", "tail")
+    __slots__ = ("_alike", "_compiled", "constants", "kernel", "options", "plain", "tail")
 
     def __init__(self, kernel: Any, constants: Mapping[str, object], options: Mapping[str, object]):
         self.kernel, self.constants, self.options = kernel, dict(constants), dict(options)
@@ -45,6 +45,10 @@ class Bound:
         # constants stand last in every kernel here; the interpreter has nothing to compile
         self.plain = not isinstance(kernel, JITFunction) or set(names) != set(constants)
         self.tail = () if self.plain else tuple(constants[name] for name in names)
+        # arguments of which Triton looks at the type alone
+        self._alike = frozenset(
+            () if self.plain else (k for k, p in enumerate(kernel.params) if getattr(p, "do_not_specialize", False))
+        )
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, device: torch.device, grid: Grid, *arguments: Any) -> None:
@@ -74,8 +78,25 @@ class Bound:
         them."""
         return self._compiled.get(kind)
 
+    def kind_of(self, device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
+        """What the kernel is compiled for, and the arguments as numbers."""
+        kind: list[Any] = [device]
+        values: list[int] = []
+        for k, a in enumerate(arguments):
+            if type(a) is int:
+                values.append(a)
+                short = -0x80000000 <= a < 0x80000000
+                # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
+                kind.append(short if k in self._alike else 1 if a == 1 else (a & 15 == 0, short))
+            else:
+                address = a.data_ptr()
+                values.append(address)
+                kind.append(a.dtype)
+                kind.append(address & 15 == 0)
+        return tuple(kind), values
+
     def _launch(self, device: int, grid: Grid, arguments: tuple[Any, ...]) -> None:
-        key, values = kind_of(device, arguments)
+        key, values = self.kind_of(device, arguments)
         compiled = self._compiled.get(key)
         if compiled is not None:
             compiled[grid](*values, *self.tail)
@@ -95,23 +116,6 @@ class Bound:
 def on(device: torch.device) -> Any:
     """The device as the current one."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def kind_of(device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
-    """What a kernel is compiled for, and the arguments as numbers."""
-    kind: list[Any] = [device]
-    values: list[int] = []
-    for a in arguments:
-        if type(a) is int:
-            values.append(a)
-            # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
-            kind.append(1 if a == 1 else (a & 15 == 0, -0x80000000 <= a < 0x80000000))
-        else:
-            address = a.data_ptr()
-            values.append(address)
-            kind.append(a.dtype)
-            kind.append(address & 15 == 0)
-    return tuple(kind), values
 
 
 def past_triton(kernels: Sequence[Any]) -> bool:

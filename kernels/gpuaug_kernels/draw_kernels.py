@@ -189,9 +189,9 @@ def sample_value(
     elif OP == EPOCH:
         out = given.epoch
     elif OP == LOW:
-        out = tl.zeros_like(given.id) + given.low
+        out = tl.zeros_like(given.id) + given.low.to(tl.uint32).to(tl.int64)
     elif OP == HIGH:
-        out = tl.zeros_like(given.id) + given.high
+        out = tl.zeros_like(given.id) + given.high.to(tl.uint32).to(tl.int64)
     elif OP == HEIGHT:
         out = tl.load(given.sizes + 2 * at, mask=mask, other=1)
     elif OP == WIDTH:
@@ -204,7 +204,7 @@ def sample_value(
 
 @triton.jit
 def philox_words(C1: tl.constexpr, C0: tl.constexpr, identity, occurrence, epoch, low, high):
-    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed"""
+    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed, int32 with their bits"""
     c2 = identity.to(tl.uint32)
     c3 = (((identity >> 32) << EPOCH_BITS) | epoch).to(tl.uint32)
     c1 = ((occurrence << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
@@ -231,11 +231,11 @@ def store_column(OP: tl.constexpr, value, buffers, place, mask):
 def draw_parameters(
     ids,  # [N] int64
     occurrences,  # [N] int64
-    epoch,  # int64, or a pointer to [1] int64
+    epoch,  # int32, or a pointer to [1] int64
     sizes,  # [N, 2] int64, height and width; read where the trace asks for them
     partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
     constants,  # [constants] int64, or the bits of float64: what differs between two image sizes is among them
-    low,  # the words of the seed, int64
+    low,  # the words of the seed, int32 with their bits
     high,
     floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
     ints,  # the same of int32
@@ -339,8 +339,8 @@ def sort_keys(ids, occurrences, epoch, at, n, low, high, C1: tl.constexpr):
 def find_partners(
     ids,  # [N] int64
     occurrences,  # [N] int64
-    epoch,  # int64, or a pointer to [1] int64
-    low,  # the words of the seed, int64
+    epoch,  # int32, or a pointer to [1] int64
+    low,  # the words of the seed, int32 with their bits
     high,
     out,  # [N] int64, rows of the batch
     n,

@@ -115,8 +115,7 @@ def draw_tables(
                 size,
                 partners,
                 supplied(program.numbers_on, ids.device),
-                seed & 0xFFFFFFFF,
-                seed >> 32,
+                *words(seed),
                 *out,
                 n,
             ),
@@ -125,6 +124,12 @@ def draw_tables(
 
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+def words(seed: int) -> tuple[int, int]:
+    """The words of a seed, low and high, as kernels take them: signed, so that Triton compiles one kernel for all."""
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 def _bits(number: int | float) -> int:
@@ -149,7 +154,7 @@ def partners(
     _check(ids, occurrences, out)
     if n:
         _partner_kernel(c1)(
-            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n
+            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, *words(seed), out, n
         )
     return out
 
@@ -181,7 +186,7 @@ def ahead(program: DrawProgram) -> ASTSource:
         "doubles": "*fp64",
         "longs": "*i64",
     }
-    types = {**pointers, "epoch": "i64", "low": "i64", "high": "i64", "n": "i32"}
+    types = {**pointers, **dict.fromkeys(("epoch", "low", "high", "n"), "i32")}
     constant = constants(program)
     signature = {name: "constexpr" if name in constant else types[name] for name in draw_parameters.arg_names}
     return ASTSource(

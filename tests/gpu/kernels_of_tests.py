@@ -102,7 +102,7 @@ class Recorder:
             return
         longs, epoch, seed = keys.ids.new_zeros(16), keys.epoch, keys.seed
         who = (longs, longs, longs.new_zeros(()) if isinstance(epoch, Tensor) else epoch)
-        words = (seed & 0xFFFFFFFF, seed >> 32)
+        words = draws.words(seed)
         buffers = tuple(torch.empty(16, dtype=d) for d in draws.BUFFERS.values())
         self.add(program.bound, (*who, longs, longs, longs, *words, *buffers, len(keys.ids)))
         for slot in range(64):

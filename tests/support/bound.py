@@ -147,6 +147,7 @@ def findings() -> dict[str, Any]:
                 found["sizes"].append(through_triton(lambda p=several, s=size: call(p, size=s))[1])
         several = ga.Policy((*FLAT, ga.RandomInvert()), seed=3)
         found["ten sizes"] = [name for size in TEN for name in through_triton(lambda s=size: call(several, size=s))[1]]
+        found["seeds"] = seeds()
         hooks: list[Any] = []
         chain.chain.pre_run_hooks.append(lambda *a, **k: hooks.append(1))
         call(policy)
@@ -193,6 +194,21 @@ def operations(counter: Any, row: str) -> dict[str, Any]:
     with Operations() as done:
         work()
     return {"torch": done.names, "launches": counter.count - before}
+
+
+def seeds() -> list[str]:
+    """What is compiled for a policy with seeds and epochs of every width, one after the other."""
+    transforms = (ga.RandomCrop(24), FLIP, JITTER, ga.CutMix(1.0, 7), *FLAT[1:])
+    images, labels = batch(8, (33, 37)), torch.empty(8, 7, device=META)
+    ids = torch.empty(8, dtype=torch.int64, device=META)
+    compiled: list[str] = []
+    for seed in (0, 1, 2**31, 2**40, 2**63 + 5):
+        policy = ga.Policy(transforms, seed=seed)
+        for epoch in (0, 1, 16, 200_001):
+            compiled += through_triton(
+                lambda p=policy, e=epoch: p(images, labels, ids=ids, epoch=e, backend="triton")
+            )[1]
+    return compiled
 
 
 def warmed(counter: Any) -> dict[str, Any]:

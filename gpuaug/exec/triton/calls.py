@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from gpuaug_kernels import bind
 from gpuaug_kernels.calls import Binding, BoundCall
+from gpuaug_kernels.draws import words
 from torch import Tensor
 
 from gpuaug.gathered import Gathered
@@ -17,7 +18,6 @@ from gpuaug.rng import Keys
 
 # kinds that are remembered, and how often one that came again is watched until it is left as it is
 _MOST, _TRIES = 256, 3
-_LOW = 0xFFFFFFFF
 
 
 def again(
@@ -46,7 +46,6 @@ def again(
         given.append(sent.memory)
         optional, epoch = (keys.valid, labels), 0
     else:
-        kind += (keys.seed >> 31 & 1, keys.seed >> 63)
         optional = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
     if type(source) is Tensor:
         given.append(source)
@@ -73,7 +72,7 @@ def again(
         kind += (t.dtype, t.shape, t.stride(), t.data_ptr() & 15, t.requires_grad)
     key = tuple(kind)
     made = known.get(key, 0)
-    numbers = (epoch, keys.seed & _LOW, keys.seed >> 32)
+    numbers = (epoch, *words(keys.seed))
     if type(made) is BoundCall:
         done = made(device, given, numbers) if made.may_run else None
         return run(source) if done is None else (done[0], done[1])  # type: ignore[return-value]
