@@ -22,6 +22,7 @@ from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.follow import TARGETS, Targets
+from gpuaug.follow.prepared import Following, Wanted, following
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
@@ -108,15 +109,31 @@ class Call:
     def go(self, params: Any) -> Done:
         """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        if name == "triton" and params is None and self.targets is None:
-            made = self._again(name)
+        follows = None
+        if self.targets is not None and self.ahead is None:
+            follows = following(self.targets, name)
+        if name == "triton" and params is None and (self.targets is None or follows is not None):
+            made = self._again(name, follows)
             if made is not None:
-                return Done(*made, {})
-        return self._stepwise(self.source, params, name)
+                return Done(*made[:2], {} if follows is None else follows.fields(made[2:]))  # type: ignore[arg-type]
+        if follows is None:
+            return self._stepwise(self.source, params, name)
+        images, labels, *more = self._launched(self.source, params, follows)
+        return Done(images, labels, follows.fields(tuple(more)))  # type: ignore[arg-type]
 
-    def _again(self, name: str) -> tuple[Tensor, Tensor | None] | None:
-        """Images and labels by an executor that knows its calls again; None where it knows no such call."""
+    def _again(self, name: str, follows: Following | None) -> tuple[Tensor | None, ...] | None:
+        """Images, labels and what follows by an executor that knows its calls again; None where it knows no such
+        call."""
         policy, executor = self.policy, load(name)
+        if follows is not None:
+            return executor.again(  # type: ignore[no-any-return]
+                policy._recipes.calls,
+                self.source,
+                self.labels,
+                self.keys,
+                lambda source: self._launched(source, None, follows),
+                more=follows.given(),
+            )
         if self.ahead is None:
             return executor.again(  # type: ignore[no-any-return]
                 policy._recipes.calls,
@@ -137,9 +154,15 @@ class Call:
             sent,
         )
 
+    def _launched(self, source: Images, params: Any, follows: Following) -> tuple[Tensor | None, ...]:
+        """The same by kernels for all that follows, prepared and then executed."""
+        ready, more = self._prepared(params, follows.name, follows.wanted)
+        made = follows.make(more)
+        return *self._executed(source, ready, follows.name), *made
+
     def _stepwise(self, source: Images, params: Any, name: str) -> Done:
         """The same, prepared and then executed."""
-        ready, passes = self._prepared(params, name)
+        ready, passes = self._prepared(params, name, None if self.targets is None else Wanted())
         # before the images, so that what is refused costs nothing
         followed = {}
         if self.targets is not None:
@@ -156,12 +179,12 @@ class Call:
         about = (self.policy._classes, self.keys.valid, self.policy._smoothing)
         return out, load(name).follow_labels(mixes, self.labels, *about)
 
-    def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
-        """What the executor needs, and the passes that targets follow, if there are any."""
-        policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
+    def _prepared(self, params: Any, name: str, follows: Wanted | None) -> tuple[Any, Any]:
+        """What the executor needs, and what targets follow, if there are any."""
+        policy, source, keys = self.policy, self.source, self.keys
         if self.ahead is not None:
             made = policy._prepared_ahead(self.ahead, name, source)
-            return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
+            return made, policy._geometry_ahead(self.ahead, source.device) if follows is not None else ()
         build = policy._builder(name, follows)
         # the reference defines what a recipe must give, and so takes none
         if params is None and name != "reference":
@@ -171,7 +194,7 @@ class Call:
             made = policy._recipes.prepare(kind, keys, size, lambda: self.frame, build)
         else:
             made = build(keys, self.frame, params)
-        return made if follows else (made, ())
+        return (made, ()) if follows is None else made
 
 
 def readable(source: Images, how: Through | None) -> Images:
@@ -302,11 +325,11 @@ def takes_ragged(policy: Any, shape: tuple[int, ...], dtype: torch.dtype) -> boo
     return bool(policy._ragged[kind])
 
 
-def builder(policy: Any, backend: str, follows: bool = False) -> Build:
+def builder(policy: Any, backend: str, follows: Wanted | None = None) -> Build:
     """The function that recipes trace: it prepares a call, as `prepared` says, from its keys and frame.
 
-    follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known to
-    be gone."""
+    follows: with what targets want of the passes that move pixels.  They are not folded, so that what one of them crops
+    away is known to be gone."""
     executor = load(backend)
 
     def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
@@ -315,7 +338,7 @@ def builder(policy: Any, backend: str, follows: bool = False) -> Build:
         drawn = params or policy._draw(keys, frame)
         made = lowered(policy.transforms, drawn, frame, policy.memory_format)
         ready = prepared(planned(made, keys, policy.single_resample), executor)
-        return (ready, targets.geometric(made.passes)) if follows else ready
+        return ready if follows is None else (ready, follows.ready(targets.geometric(made.passes), frame, keys))
 
     return build
 

@@ -38,11 +38,12 @@ class Targets(NamedTuple):
         return out
 
     def _boxes(self, given: read.Boxed, passes: ir.Sequence, frame: ir.Frame) -> dict[str, Any]:
-        moved = shapes.after(passes, shapes.boxes_from(given.xyxy, frame.size))
+        xyxy, there = given.upright()
+        moved = shapes.after(passes, shapes.boxes_from(xyxy, frame.size))
         found, share = shapes.hulls(moved)
         area = shapes.area(found)
-        valid = given.valid & (area > 0) & (area >= self.min_area) & (share >= self.min_visibility)
-        kept = torch.where(given.valid[..., None], found, 0.0)
+        valid = there & (area > 0) & (area >= self.min_area) & (share >= self.min_visibility)
+        kept = torch.where(there[..., None], found, 0.0)
         return {
             "boxes": read.from_xyxy(kept, given.format).to(given.dtype),
             "box_valid": valid,
@@ -50,15 +51,14 @@ class Targets(NamedTuple):
         }
 
     def _keypoints(self, given: read.Pointed, passes: ir.Sequence, frame: ir.Frame) -> dict[str, Any]:
-        start = shapes.Points(given.xy, torch.ones_like(given.xy[..., 0], dtype=torch.bool))
+        xy, marks = given.flat()
+        start = shapes.Points(xy, torch.ones_like(xy[..., 0], dtype=torch.bool))
         # an identity, so that a point outside the image is not visible even where no pixel moves
-        start = start.moved(torch.eye(3, dtype=torch.float64, device=given.xy.device)[None], frame.size)
+        start = start.moved(torch.eye(3, dtype=torch.float64, device=xy.device)[None], frame.size)
         moved = shapes.after(passes, start)
-        visible = torch.where(moved.seen, given.visible, torch.zeros_like(given.visible))
-        return {
-            "keypoints": moved.xy.to(given.dtype).view(*given.shape, 2),
-            "visible": visible.view(given.shape),
-        }
+        visible = torch.where(moved.seen, marks, torch.zeros_like(marks))
+        shape = given.given.shape
+        return {"keypoints": moved.xy.to(given.dtype).view(shape), "visible": visible.view(shape[:-1])}
 
 
 def has_targets(batch: Any) -> bool:

@@ -25,14 +25,15 @@ def again(
     source: Images,
     labels: Tensor | None,
     keys: Keys,
-    run: Callable[[Images], tuple[Tensor, Tensor | None]],
+    run: Callable[[Images], tuple[Tensor | None, ...]],
     sent: Any = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of a call, as `run` makes them of its source: by the launches of the call of this kind that was
-    watched.
+    more: tuple[Hashable, list[Tensor | None], Ragged | None] | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Images, labels and more of a call, as `run` makes them of its source: by the launches of the call of this kind
+    that was watched.
 
     known: of one policy, by kind: a BoundCall, or how often the kind came before there was one.  sent: an `ahead.Sent`,
-    where the call draws nothing"""
+    where the call draws nothing.  more: what `run` reads beside: values, tensors, and images"""
     if bind.watched():
         return run(source)
     device, epoch = source.device, keys.epoch
@@ -59,6 +60,13 @@ def again(
         given.append(source.addresses)
     else:
         return run(source)
+    if more is not None:
+        values, tensors, masks = more
+        kind.append(values)
+        optional += (*tensors,)
+        if masks is not None:
+            kind += (len(masks), masks.channels, masks.dtype, masks.way)
+            given.append(masks.known())
     for t in optional:
         if t is None:
             kind.append(None)
@@ -75,7 +83,7 @@ def again(
     numbers = (epoch, *words(keys.seed))
     if type(made) is BoundCall:
         done = made(device, given, numbers) if made.may_run else None
-        return run(source) if done is None else (done[0], done[1])  # type: ignore[return-value]
+        return run(source) if done is None else tuple(done)
     return _watched(known, key, made, (device, given, numbers), lambda: run(source))
 
 
@@ -84,8 +92,8 @@ def _watched(
     key: Hashable,
     times: int,
     about: tuple[torch.device, list[Tensor], tuple[int, ...]],
-    run: Callable[[], tuple[Tensor, Tensor | None]],
-) -> tuple[Tensor, Tensor | None]:
+    run: Callable[[], tuple[Tensor | None, ...]],
+) -> tuple[Tensor | None, ...]:
     """A call of a kind that is not bound: watched from the second of its kind on, when all is compiled."""
     if times > _TRIES:
         return run()
