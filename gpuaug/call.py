@@ -115,11 +115,13 @@ class Call:
         if name == "triton" and params is None and (self.targets is None or follows is not None):
             made = self._again(name, follows)
             if made is not None:
-                return Done(*made[:2], {} if follows is None else follows.fields(made[2:]))  # type: ignore[arg-type]
+                return self._done(made, follows)
         if follows is None:
             return self._stepwise(self.source, params, name)
-        images, labels, *more = self._launched(self.source, params, follows)
-        return Done(images, labels, follows.fields(tuple(more)))  # type: ignore[arg-type]
+        return self._done(self._launched(self.source, params, follows), follows)
+
+    def _done(self, made: tuple[Any, ...], follows: Following | None) -> Done:
+        return Done(made[0], made[1], {} if follows is None else follows.fields(made[2:]))
 
     def _again(self, name: str, follows: Following | None) -> tuple[Tensor | None, ...] | None:
         """Images, labels and what follows by an executor that knows its calls again; None where it knows no such

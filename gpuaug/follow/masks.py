@@ -27,14 +27,14 @@ class Encoded(NamedTuple):
     painted: tuple[float, ...] | None  # what a border is painted with; None for zeros
     dtype: torch.dtype  # that they came in
     held: torch.dtype  # that the planes of the source stand for
-    count: int  # masks of an image
+    each: int  # masks of an image
     bilinear: bool
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """All of it that `prepared` asks for."""
         planes = self.source.channels if isinstance(self.source, Ragged) else self.source.shape[1]
-        return self.source.dtype, planes, self.count, self.painted, self.bilinear
+        return self.source.dtype, planes, self.each, self.painted, self.bilinear
 
 
 def follow(
@@ -53,7 +53,7 @@ def follow(
         return masks if isinstance(masks, Tensor) else masks.dense()
     name = choose(backend, masks.device)
     given = encoded(masks, fill, bilinear, name)
-    steps = prepared(passes, frame, keys, name, given.kind) if given.count else ()
+    steps = prepared(passes, frame, keys, name, given.kind) if given.each else ()
     return moved(steps, given, ir.after(passes, frame), name)
 
 
@@ -80,7 +80,7 @@ def prepared(passes: ir.Sequence, frame: ir.Frame, keys: rng.Keys, name: str, ki
 
 def moved(steps: Any, given: Encoded, end: ir.Frame, name: str) -> Tensor:
     """Masks after steps that were prepared.  end: the frame of the images that come out"""
-    if not given.count:
+    if not given.each:
         assert end.fixed is not None
         return torch.zeros((len(given.source), 0, *end.fixed), dtype=given.dtype, device=given.source.device)
     return decoded(load(name).execute(steps, given.source), given)
@@ -90,7 +90,7 @@ def decoded(out: Tensor, given: Encoded) -> Tensor:
     """Masks in the dtype that they came in, from what an executor made."""
     if given.held in _BYTES:
         out = out.view(given.held)
-    elif out.shape[1] == given.count:
+    elif out.shape[1] == given.each:
         out = out.to(given.held)
     else:
         values = out.permute(0, 2, 3, 1)

@@ -80,8 +80,9 @@ class Following(NamedTuple):
         """What kernels make of the targets; nothing where they would change nothing."""
         executor, boxes, points = load(self.name), self.targets.boxes, self.targets.keypoints
         found: list[Tensor | None] = [None] * 5
-        if boxes is not None:
-            found[:2] = executor.moved_boxes(boxes.given, boxes.valid, ready.tables, *self._of_boxes)
+        about = self._of_boxes
+        if about is not None:
+            found[:2] = executor.moved_boxes(boxes.given, boxes.valid, ready.tables, *about)
         if points is not None:
             found[2:4] = executor.moved_points(points.given, points.visible, ready.tables)
         if ready.masks is not None and self.masks is not None:
@@ -116,4 +117,4 @@ def following(targets: Any, name: str) -> Following | None:
     if any(t is not None and t.given.dtype not in kernels.NUMBERS for t in (boxes, points)):
         return None
     masks = None if given is None else planes.encoded(given.masks, given.fill, given.bilinear, name)
-    return None if masks is not None and not (masks.count and len(masks.source)) else Following(name, targets, masks)
+    return None if masks is not None and not (masks.each and len(masks.source)) else Following(name, targets, masks)

@@ -96,6 +96,7 @@ class Moves(NamedTuple):
 
 
 Shapes = TypeVar("Shapes", Points, Boxes, Moves)
+Marked = TypeVar("Marked", Points, Boxes)
 
 
 def boxes_from(xyxy: Tensor, size: Tensor) -> Boxes:
@@ -215,7 +216,7 @@ def _(p: ir.Choice, shapes: Any) -> Any:
     return shapes
 
 
-def _chosen(shapes: Any, step: Tensor, ways: Sequence[Any]) -> Any:
+def _chosen(shapes: Marked, step: Tensor, ways: Sequence[Marked]) -> Marked:
     for i, way in enumerate(ways):
         shapes = type(shapes)(*(_where(step == i, a, b) for a, b in zip(way, shapes, strict=True)))
     return shapes

@@ -28,8 +28,10 @@ from gpuaug_kernels import codes
 FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
-# the kernels that find partners, and mix labels
+# the kernels that find partners, mix labels, and move boxes and keypoints
 PARTNER, LABELS, CHAINED = "partners of a mix", "labels of a mix", "labels of two mixes and a crop"
+BOXES, POINTS = "boxes after two steps", "keypoints after two steps"
+FIXED = (PARTNER, LABELS, CHAINED, BOXES, POINTS)
 
 
 def specialisations() -> list[dict[str, Any]]:
@@ -118,21 +120,18 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
 
 def draw_names() -> list[str]:
-    """The kernels that draw, and that of the labels which follow."""
-    return [
-        *(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))),
-        PARTNER,
-        LABELS,
-        CHAINED,
-    ]
+    """The kernels that draw, and those of labels, boxes and keypoints."""
+    return [*(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))), *FIXED]
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
-    from gpuaug_kernels import draws, label_chains, labels
+    from gpuaug_kernels import draws, label_chains, labels, shapes
 
+    if name in (BOXES, POINTS):
+        return shapes.ahead(name == BOXES, 2), shapes.OPTIONS, 0
     if name == LABELS:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0

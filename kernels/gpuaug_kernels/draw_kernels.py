@@ -204,7 +204,7 @@ def sample_value(
 
 @triton.jit
 def philox_words(C1: tl.constexpr, C0: tl.constexpr, identity, occurrence, epoch, low, high):
-    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed, int32 with their bits"""
+    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed, int32"""
     c2 = identity.to(tl.uint32)
     c3 = (((identity >> 32) << EPOCH_BITS) | epoch).to(tl.uint32)
     c1 = ((occurrence << OCCURRENCE_SHIFT) | C1).to(tl.uint32)

@@ -153,9 +153,7 @@ def partners(
     out = torch.empty(n, dtype=torch.int64, device=ids.device) if out is None else out
     _check(ids, occurrences, out)
     if n:
-        _partner_kernel(c1)(
-            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, *words(seed), out, n
-        )
+        _partner_kernel(c1)(ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, *words(seed), out, n)
     return out
 
 

@@ -2,9 +2,7 @@
 
 Where they go was drawn with the batch, as two tables.  `maps` is [N, steps * 9] float64: for every step the matrix, row
 by row, that takes a pixel centre of its input to one of its output.  `sizes` is [N, 2 + steps * 3] int64: height and
-width of the images that go in, and for every step those of its output and whether the sample takes it.
-
-Bytes a box: its four numbers and marks read and written once, the tables of a sample from the first cache."""
+width of the images that go in, and for every step those of its output and whether the sample takes it."""
 
 from functools import lru_cache
 
@@ -114,7 +112,7 @@ def chosen(active, new, old, COUNT: tl.constexpr):
     do_not_specialize_on_alignment=["boxes", "valid", "maps", "sizes", "out", "kept"],
 )
 def follow_boxes(
-    boxes,  # [N, K, 4] numbers, contiguous
+    boxes,  # [N, K, 4] of a dtype of NUMBERS
     valid,  # [N, K] uint8; where not VALID nothing reads it, any dtype
     maps,  # [N, STEPS * 9] float64; any pointer where there are no steps
     sizes,  # [N, 2 + STEPS * 3] int64
@@ -129,7 +127,10 @@ def follow_boxes(
     MIN_SHARE: tl.constexpr,  # of a box that must be seen
     BLOCK: tl.constexpr,
 ):
-    """Write the upright rectangle around what of each box is in the image."""
+    """Write the upright rectangle around what of each box is in the image.
+
+    Bytes a box: its numbers and its mark, read and written; and 8 (2 + 12 a step) of its sample, mostly from the first
+    cache."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < total
     row = at // each
@@ -193,10 +194,10 @@ def follow_boxes(
     do_not_specialize_on_alignment=["points", "visible", "maps", "sizes", "out", "shown"],
 )
 def follow_points(
-    points,  # [N, K, 2] numbers, contiguous
-    visible,  # [N, K] integers; where not VISIBLE nothing reads it, any dtype
-    maps,  # as of follow_boxes
-    sizes,
+    points,  # [N, K, 2] of a dtype of NUMBERS
+    visible,  # [N, K] of any dtype of integers; where not VISIBLE nothing reads it, any dtype
+    maps,  # [N, STEPS * 9] float64; any pointer where there are no steps
+    sizes,  # [N, 2 + STEPS * 3] int64
     out,  # [N, K, 2] of a dtype of FLOATS
     shown,  # [N, K] of the dtype of `visible`, or uint8; 0 where a point left an image on its way
     total,  # N * K
@@ -205,7 +206,9 @@ def follow_points(
     VISIBLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write where each point is, and whether it is in the image."""
+    """Write where each point is, and whether it is in the image.
+
+    Bytes a point: its numbers and its mark, read and written; and of its sample as of a box."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < total
     row = at // each
@@ -267,11 +270,9 @@ def moved_boxes(
     return out, kept
 
 
-def moved_points(
-    points: Tensor, visible: Tensor | None, tables: tuple[Tensor | None, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Points [N, ..., 2] in their dtype, float32 where that is of integers, and which are visible, [N, ...] in the dtype
-    that came, or bool.
+def moved_points(points: Tensor, visible: Tensor | None, tables: tuple[Tensor | None, Tensor]) -> tuple[Tensor, Tensor]:
+    """Points [N, ..., 2] in their dtype, float32 where that is of integers, and which are visible, [N, ...] in the
+    dtype that came, or bool.
 
     visible: [N, ...] bool or integers; None for all.  tables: as of `moved_boxes`"""
     n, shape = len(points), points.shape[:-1]

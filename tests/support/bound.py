@@ -205,9 +205,9 @@ def seeds() -> list[str]:
     for seed in (0, 1, 2**31, 2**40, 2**63 + 5):
         policy = ga.Policy(transforms, seed=seed)
         for epoch in (0, 1, 16, 200_001):
-            compiled += through_triton(
-                lambda p=policy, e=epoch: p(images, labels, ids=ids, epoch=e, backend="triton")
-            )[1]
+            compiled += through_triton(lambda p=policy, e=epoch: p(images, labels, ids=ids, epoch=e, backend="triton"))[
+                1
+            ]
     return compiled
 
 
