@@ -17,6 +17,7 @@ from gpuaug.batch import Batch, as_integers
 from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
+from gpuaug.follow.prepared import Wanted
 from gpuaug.images import Images, Ragged, as_images
 from gpuaug.loading import uncollected
 from gpuaug.symbolic import is_symbolic
@@ -115,6 +116,45 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
         params.made["follow", device] = drawn.sent(params.made["follow", _HOST], device)
     passes: ir.Sequence = params.made["follow", device]
     return passes
+
+
+class Followed(NamedTuple):
+    """What targets take of samples that were drawn ahead, on a device."""
+
+    ready: Any  # a prepared.Ready
+    memory: Tensor | None  # all tables of it, which a recipe has filled; None where none has
+    recipe: Any
+
+
+def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> Followed:
+    """What targets want of samples that were drawn ahead, on the device of images: drawn again on the host, to the same
+    bits, and sent in one piece."""
+    place = (wanted, *_place(source))
+    if place not in params.followed and _capturing(source.device):
+        # all streams had come to an end when the capture began
+        place = next((p for p in params.followed if p[:2] == place[:2]), place)
+    if place not in params.followed:
+        fixed, channels = params.fixed, params.channels
+        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+        kind = ("followed ahead", wanted, policy._options(), shape)
+        frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+        build = partial(_build_followed, policy, wanted)
+        found = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+        executor = load(wanted.kernels)
+        if hasattr(found, "memory") and executor.may_fit((found.made.masks or (), None, None)):
+            memory = put(found.memory, source.device)
+            made = Followed(found.on(memory), memory, found.recipe)
+        else:
+            made = Followed(drawn.sent(getattr(found, "made", found), source.device), None, None)
+        params.followed[place] = made
+    followed: Followed = params.followed[place]
+    return followed
+
+
+def _build_followed(policy: Any, wanted: Wanted, keys: rng.Keys, frame: ir.Frame) -> Any:
+    if is_symbolic(keys):
+        check_values(policy.transforms)
+    return wanted.ready(targets.geometric(policy._lower(frame, policy._draw(keys, frame))), frame, keys)
 
 
 class Sent(NamedTuple):

@@ -109,9 +109,7 @@ class Call:
     def go(self, params: Any) -> Done:
         """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        follows = None
-        if self.targets is not None and self.ahead is None:
-            follows = following(self.targets, name)
+        follows = None if self.targets is None else following(self.targets, name)
         if name == "triton" and params is None and (self.targets is None or follows is not None):
             made = self._again(name, follows)
             if made is not None:
@@ -126,35 +124,29 @@ class Call:
     def _again(self, name: str, follows: Following | None) -> tuple[Tensor | None, ...] | None:
         """Images, labels and what follows by an executor that knows its calls again; None where it knows no such
         call."""
-        policy, executor = self.policy, load(name)
-        if follows is not None:
-            return executor.again(  # type: ignore[no-any-return]
-                policy._recipes.calls,
-                self.source,
-                self.labels,
-                self.keys,
-                lambda source: self._launched(source, None, follows),
-                more=follows.given(),
-            )
-        if self.ahead is None:
-            return executor.again(  # type: ignore[no-any-return]
-                policy._recipes.calls,
-                self.source,
-                self.labels,
-                self.keys,
-                lambda source: self._stepwise(source, None, name)[:2],
-            )
-        sent = policy._send_ahead(self.ahead, name, self.source)
-        if sent is None:
-            return None
-        return executor.again(  # type: ignore[no-any-return]
-            policy._recipes.calls,
-            self.source,
-            self.labels,
-            self.keys,
-            lambda source: self._executed(source, sent.made(), name),
-            sent,
-        )
+        policy, sent = self.policy, None
+        ready: Any = None
+        more: Any = None if follows is None else follows.given()
+        if self.ahead is not None:
+            if follows is not None:
+                made = policy._followed_ahead(self.ahead, follows.wanted, self.source)
+                if made.memory is None:
+                    return None
+                ready = made.ready
+                values, tensors, masks = more
+                more = (values, made.recipe), [*tensors, made.memory], masks
+            sent = policy._send_ahead(self.ahead, name, self.source)
+            if sent is None:
+                return None
+
+        def run(source: Images) -> tuple[Tensor | None, ...]:
+            if sent is not None:
+                done = self._executed(source, sent.made(), name)
+                return done if follows is None else (*done, *follows.make(ready))
+            return self._stepwise(source, None, name)[:2] if follows is None else self._launched(source, None, follows)
+
+        given = (policy._recipes.calls, self.source, self.labels, self.keys)
+        return load(name).again(*given, run, sent, more)  # type: ignore[no-any-return]
 
     def _launched(self, source: Images, params: Any, follows: Following) -> tuple[Tensor | None, ...]:
         """The same by kernels for all that follows, prepared and then executed."""
@@ -186,7 +178,11 @@ class Call:
         policy, source, keys = self.policy, self.source, self.keys
         if self.ahead is not None:
             made = policy._prepared_ahead(self.ahead, name, source)
-            return made, policy._geometry_ahead(self.ahead, source.device) if follows is not None else ()
+            if follows is None:
+                return made, ()
+            if follows.kernels:
+                return made, policy._followed_ahead(self.ahead, follows, source).ready
+            return made, policy._geometry_ahead(self.ahead, source.device)
         build = policy._builder(name, follows)
         # the reference defines what a recipe must give, and so takes none
         if params is None and name != "reference":

@@ -44,6 +44,8 @@ class DrawnAhead:
         self.draw: Callable[[DrawnAhead], Any] | None = None
         # copies of that memory, by where they are and what they may be used for
         self.sent: dict[tuple[torch.device, bool, int], Tensor] = {}
+        # what targets take that needs no target, by what they want of the passes and as in `sent`
+        self.followed: dict[tuple[Any, ...], Any] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
