@@ -115,7 +115,7 @@ def test_the_kernels_of_traces_compile_and_spill_nothing():
         *(v for name in ("draws of seed recipe", "draws of weak", *aot.FIXED) for v in ("--only", name)),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    check_draws(json.loads(done.stdout), 21)
+    check_draws(json.loads(done.stdout), 24)
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_every_pointer_of_a_kernel_says_what_it_points_to_and_every_kernel_its_b
     found = launched()
     assert found.keys() == {
         *("chain", "finish", "draw_parameters", "find_partners", "mix_labels", "mix_chained_labels"),
-        *("follow_boxes", "follow_points"),
+        *("follow_boxes", "follow_points", "share_words"),
     }
     for name, (function, lines) in found.items():
         assert "Bytes" in ast.get_docstring(function), f"{name} does not say how many bytes it reads and writes"

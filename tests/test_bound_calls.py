@@ -281,3 +281,31 @@ def test_a_kernel_that_fails_leaves_nobody_watched(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             policy(photographs(0), **given)
     alike(policy(photographs(0), **given), ga.Policy((FLIP, *ENDS))(photographs(0), **given))
+
+
+def some_valid(turn: int) -> Tensor:
+    return torch.tensor([True, turn % 2 == 0, turn % 3 == 0])
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        ga.CutMix(1.0, CLASSES),
+        ga.RandomMix([ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES)], per="batch"),
+        ga.RandomMix([ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES)], per="sample"),
+    ],
+    ids=["CutMix", "RandomMix of a batch", "RandomMix"],
+)
+@pytest.mark.parametrize("valid", [False, True])
+def test_a_mix_among_valid_samples_and_one_draw_for_a_batch_are_bound(mix, valid):
+    policy = ga.Policy((FLIP, *ENDS, mix), seed=2**63 + 5)
+    for turn in range(BEFORE + 3):
+        marks = {"valid": some_valid(turn)} if valid else {}
+        batch = ga.Batch(photographs(turn), rows(turn), torch.arange(N) + 7 * turn, turn, **marks)
+        got = policy(batch, backend="triton")
+        if turn >= BEFORE:
+            alike(got, unbound(policy, (batch,), {}))
+            want = policy(batch, backend="cpu")
+            assert torch.equal(got.labels, want.labels)
+            assert torch.allclose(got.images, want.images, atol=1e-5)
+    assert bound(policy) == 1

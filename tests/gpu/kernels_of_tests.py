@@ -107,9 +107,9 @@ class Recorder:
         self.add(program.bound, (*who, longs, longs, longs, *words, *buffers, len(keys.ids)))
         for slot in range(64):
             if inputs.partner(slot) in slots:
-                constants = {"C1": counter_1(MIX, slot), "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
+                constants = draws.partner_constants(counter_1(MIX, slot), False)
                 bound = Bound(draws.find_partners, constants, {"num_warps": draws.WARPS})
-                self.add(bound, (*who, *words, longs, len(keys.ids)))
+                self.add(bound, (*who, *words, longs, longs, len(keys.ids)))
 
     def write(self, path: Path) -> None:
         """All of it."""
@@ -119,7 +119,7 @@ class Recorder:
 _UNSPECIALISED = {
     "chain": ("height",),
     "finish": ("total",),
-    **dict.fromkeys(("draw_parameters", "find_partners"), ("low", "high", "epoch", "n")),
+    **dict.fromkeys(("draw_parameters", "find_partners", "share_words"), ("low", "high", "epoch", "n")),
 }
 RECORDER = Recorder()
 
