@@ -54,7 +54,6 @@ ROWS: dict[str, tuple[str, int, str]] = {
     "moderate, keypoints": ("moderate", 256, "keypoints"),
     "moderate, masks": ("moderate", 256, "masks"),
     "moderate, classes": ("moderate", 256, "classes"),
-    "moderate, list of boxes": ("moderate", 256, "list of boxes"),
     "boxes, loader": ("moderate", 256, "loader of boxes"),
 }
 # calls of one turn
@@ -84,10 +83,6 @@ TARGETS: dict[str, Callable[[int], dict[str, Any]]] = {
     "keypoints": lambda n: {"keypoints": torch.empty(n, PLACES, 2, device=META)},
     "masks": lambda n: masks(n, torch.uint8),
     "classes": lambda n: masks(n, torch.int64),
-    "list of boxes": lambda n: {
-        "boxes": [torch.empty(k % PLACES, 4, device=META) for k in range(n)],
-        "box_format": "XYXY",
-    },
 }
 
 

@@ -4,7 +4,7 @@ ids, sizes -- draw, lower, fold, prepare, on the host --> what an executor runs,
 the same, pixels of the windows -- execute, on any device --> augmented images"""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,12 +118,23 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
     return passes
 
 
-class Followed(NamedTuple):
+class Followed:
     """What targets take of samples that were drawn ahead, on a device."""
 
-    ready: Any  # a prepared.Ready
-    memory: Tensor | None  # all tables of it, which a recipe has filled; None where none has
-    recipe: Any
+    def __init__(self, memory: Tensor | None, made: Any):
+        """memory: all tables, None where no recipe has filled them.  made: what that has filled on the host, or else a
+        prepared.Ready on the device"""
+        self.memory, self._made = memory, made
+
+    @property
+    def recipe(self) -> Any:
+        """Which recipe has filled the tables."""
+        return self._made.recipe
+
+    @cached_property
+    def ready(self) -> Any:
+        """A prepared.Ready; a call that is bound does without it."""
+        return self._made if self.memory is None else self._made.on(self.memory)
 
 
 def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> Followed:
@@ -142,11 +153,9 @@ def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> F
         found = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
         executor = load(wanted.kernels)
         if hasattr(found, "memory") and executor.may_fit((found.made.masks or (), None, None)):
-            memory = put(found.memory, source.device)
-            made = Followed(found.on(memory), memory, found.recipe)
+            params.followed[place] = Followed(put(found.memory, source.device), found)
         else:
-            made = Followed(drawn.sent(getattr(found, "made", found), source.device), None, None)
-        params.followed[place] = made
+            params.followed[place] = Followed(None, drawn.sent(getattr(found, "made", found), source.device))
     followed: Followed = params.followed[place]
     return followed
 

@@ -124,15 +124,13 @@ class Call:
     def _again(self, name: str, follows: Following | None) -> tuple[Tensor | None, ...] | None:
         """Images, labels and what follows by an executor that knows its calls again; None where it knows no such
         call."""
-        policy, sent = self.policy, None
-        ready: Any = None
+        policy, sent, made = self.policy, None, None
         more: Any = None if follows is None else follows.given()
         if self.ahead is not None:
             if follows is not None:
                 made = policy._followed_ahead(self.ahead, follows.wanted, self.source)
                 if made.memory is None:
                     return None
-                ready = made.ready
                 values, tensors, masks = more
                 more = (values, made.recipe), [*tensors, made.memory], masks
             sent = policy._send_ahead(self.ahead, name, self.source)
@@ -142,7 +140,7 @@ class Call:
         def run(source: Images) -> tuple[Tensor | None, ...]:
             if sent is not None:
                 done = self._executed(source, sent.made(), name)
-                return done if follows is None else (*done, *follows.make(ready))
+                return done if follows is None or made is None else (*done, *follows.make(made.ready))
             return self._stepwise(source, None, name)[:2] if follows is None else self._launched(source, None, follows)
 
         given = (policy._recipes.calls, self.source, self.labels, self.keys)
