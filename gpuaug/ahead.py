@@ -55,9 +55,12 @@ def windows(
         and not policy._takes_ragged((*first, channels), torch.uint8)
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
-    name = choose("auto", device)
+    name, wanted = choose("auto", device), policy._recipes.followed
     params.draw = partial(_draw, policy, name)
-    return Windows(as_windows(params.draw(params), sizes), params)
+    found = Windows(as_windows(params.draw(params), sizes), params)
+    if wanted is not None:
+        _followed(policy, params, wanted)
+    return found
 
 
 def load_executor(policy: Any, device: torch.device) -> None:
@@ -145,12 +148,9 @@ def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> F
         # all streams had come to an end when the capture began
         place = next((p for p in params.followed if p[:2] == place[:2]), place)
     if place not in params.followed:
-        fixed, channels = params.fixed, params.channels
-        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
-        kind = ("followed ahead", wanted, policy._options(), shape)
-        frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
-        build = partial(_build_followed, policy, wanted)
-        found = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+        found = _followed(policy, params, wanted)
+        # for the windows that are drawn next, in a thread that has time
+        policy._recipes.followed = wanted
         executor = load(wanted.kernels)
         if hasattr(found, "memory") and executor.may_fit((found.made.masks or (), None, None)):
             params.followed[place] = Followed(put(found.memory, source.device), found)
@@ -158,6 +158,18 @@ def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> F
             params.followed[place] = Followed(None, drawn.sent(getattr(found, "made", found), source.device))
     followed: Followed = params.followed[place]
     return followed
+
+
+def _followed(policy: Any, params: DrawnAhead, wanted: Wanted) -> Any:
+    """The same on the host: as a recipe has filled it, or a prepared.Ready."""
+    if wanted not in params.followed:
+        fixed, channels = params.fixed, params.channels
+        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+        kind = ("followed ahead", wanted, policy._options(), shape)
+        frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+        build = partial(_build_followed, policy, wanted)
+        params.followed[wanted] = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+    return params.followed[wanted]
 
 
 def _build_followed(policy: Any, wanted: Wanted, keys: rng.Keys, frame: ir.Frame) -> Any:
