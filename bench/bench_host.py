@@ -38,7 +38,7 @@ POLICIES: dict[str, tuple[ga.Transform, ...]] = {
 # a row: its policy, its images, and how they come: a tensor of one size in channels_last, a list of tensors of other
 # sizes, a gpuaug.Batch that names all that a loader's does, the same with some of TARGETS, or what a loader's is:
 # windows of images of other sizes in one piece of memory, with what was drawn to know them, without targets or with
-# boxes
+# boxes; or the windows alone, drawn for by the card
 ROWS: dict[str, tuple[str, int, str]] = {
     **{name: (name, 256, "tensor") for name in POLICIES},
     "flip, 1 image": ("flip", 1, "tensor"),
@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[str, int, str]] = {
     "moderate, masks": ("moderate", 256, "masks"),
     "moderate, classes": ("moderate", 256, "classes"),
     "boxes, loader": ("moderate", 256, "loader of boxes"),
+    "weak, windows": ("weak", 256, "windows"),
 }
 # calls of one turn
 CALLS = 100
@@ -96,14 +97,14 @@ class Loaded:
 
     def prepare(self, times: int) -> None:
         """As many batches."""
-        # "meta" stands for a card
-        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
-            self.made += [self.batch() for _ in range(times)]
+        self.made += [self.batch() for _ in range(times)]
 
     def batch(self) -> ga.Batch:
         """The next one."""
         self.sizes = np.roll(self.sizes, 1) + 1
-        found = self.policy.windows(torch.arange(self.n), self.sizes, epoch=3, occurrence=[0] * self.n, device=META)
+        # "meta" stands for a card
+        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
+            found = self.policy.windows(torch.arange(self.n), self.sizes, epoch=3, occurrence=[0] * self.n, device=META)
         shapes = np.concatenate([found.windows[:, 2:], np.full((self.n, 1), 3)], 1)
         memory = torch.empty(int(shapes.prod(1).sum()), dtype=torch.uint8, device=META)
         images = Ragged.of(Pieces.in_turn(memory, shapes), self.sizes, found.windows)
@@ -127,6 +128,9 @@ def calls(row: str) -> Callable[[], Any]:
     policy = ga.Policy(POLICIES[name], seed=1, memory_format=torch.channels_last)
     if form.startswith("loader"):
         return Loaded(policy, n, boxes(n) if form == "loader of boxes" else None)
+    if form == "windows":
+        windows = Loaded(policy, n).batch().replace(params=None)
+        return lambda: policy(windows, backend="triton")
     targets = TARGETS[form](n) if form in TARGETS else {}
     labels = whole(n) if name == "cutmix" or form == "Batch" else None
     ids, occurrence = whole(n), whole(n)

@@ -151,7 +151,7 @@ def test_a_name_that_is_unknown_is_told():
 
 # arguments that are numbers: of all others a comment says what they point to
 NUMBERS = {"epoch", "low", "high", "n", "total", "height", "width", "stride_n", "stride_c", "stride_y", "stride_x"} | {
-    *("out_n", "out_c", "classes", "each")
+    *("out_n", "out_c", "classes", "each", "columns")
 }
 
 
@@ -175,7 +175,7 @@ def test_every_pointer_of_a_kernel_says_what_it_points_to_and_every_kernel_its_b
     found = launched()
     assert found.keys() == {
         *("chain", "finish", "draw_parameters", "find_partners", "mix_labels", "mix_chained_labels"),
-        *("follow_boxes", "follow_points", "share_words"),
+        *("follow_boxes", "follow_points", "share_words", "fit_windows"),
     }
     for name, (function, lines) in found.items():
         assert "Bytes" in ast.get_docstring(function), f"{name} does not say how many bytes it reads and writes"

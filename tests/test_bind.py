@@ -127,6 +127,7 @@ FEWEST = {
     "moderate, masks": (4, 5),
     "moderate, classes": (4, 5),
     "boxes, loader": (6, 4),
+    "weak, windows": (2, 3),
 }
 
 

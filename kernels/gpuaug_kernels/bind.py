@@ -31,6 +31,9 @@ class Watcher(Protocol):
     def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
         """What `supply` gives, at every call again."""
 
+    def refuse(self, reason: str) -> None:
+        """Told why launches of this context do not stand for the next ones of their kind."""
+
 
 class Bound:
     """A kernel with its compile-time constants and options, and what it was compiled to."""
@@ -129,6 +132,13 @@ def supplied(supply: Callable[[torch.device], Tensor], device: torch.device) -> 
     return supply(device) if watcher is None else watcher.supplied(supply, device)
 
 
+def refuse(reason: str) -> None:
+    """Tell whoever watches that more is done here at every call than launches."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher.refuse(reason)
+
+
 def watched() -> bool:
     """Whether somebody is told of the launches of this context."""
     return _watcher.get() is not None
@@ -157,6 +167,9 @@ class _Collected(list["Bound.Job"]):
 
     def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
         return supply(device)
+
+    def refuse(self, reason: str) -> None:
+        """They are compiled all the same."""
 
 
 @contextmanager

@@ -237,6 +237,10 @@ class Binding(TorchDispatchMode):
         self._places[_storage(memory)] = len(self._given) + len(PER_CALL) + len(self._supplies), _begin(memory)
         return memory
 
+    def refuse(self, reason: str) -> None:
+        """Told by `bind` of what is no launch."""
+        self._obstacles.append(reason)
+
     @contextmanager
     def _unwatched(self) -> Iterator[None]:
         self._paused = True

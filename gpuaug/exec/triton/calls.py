@@ -50,8 +50,8 @@ def again(
         optional = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
     if type(source) is Tensor:
         given.append(source)
-    elif isinstance(source, Ragged) and (sent is not None or source.windows is None):
-        kind += (len(source), source.channels, source.dtype, source.way)
+    elif isinstance(source, Ragged):
+        kind += (len(source), source.channels, source.dtype, source.way, source.windows is None)
         if sent is None:
             given.append(source.known())
     elif isinstance(source, Gathered) and source.packed:
