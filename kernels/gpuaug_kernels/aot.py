@@ -28,11 +28,11 @@ from gpuaug_kernels import codes
 FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
-# the kernels that find partners, share draws, mix labels, and move boxes and keypoints
+# the kernels that find partners, share draws, mix labels, move boxes and keypoints, and cut tables to windows
 PARTNER, LABELS, CHAINED = "partners of a mix", "labels of a mix", "labels of two mixes and a crop"
 BOXES, POINTS = "boxes after two steps", "keypoints after two steps"
-SHARED = "words of one sample for all"
-FIXED = (PARTNER, SHARED, LABELS, CHAINED, BOXES, POINTS)
+SHARED, WINDOWS = "words of one sample for all", "tables of windows"
+FIXED = (PARTNER, SHARED, LABELS, CHAINED, BOXES, POINTS, WINDOWS)
 
 
 def specialisations() -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
 
 def draw_names() -> list[str]:
-    """The kernels that draw, and those of labels, boxes and keypoints."""
+    """The kernels that draw, and those of labels, boxes, keypoints and windows."""
     return [*(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))), *FIXED]
 
 
@@ -129,8 +129,10 @@ def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
-    from gpuaug_kernels import draws, label_chains, labels, shapes
+    from gpuaug_kernels import draws, label_chains, labels, shapes, windows
 
+    if name == WINDOWS:
+        return windows.ahead(), windows.OPTIONS, 0
     if name in (BOXES, POINTS):
         return shapes.ahead(name == BOXES, 2), shapes.OPTIONS, 0
     if name == LABELS:

@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.compiler import ASTSource
 
 from gpuaug_kernels.bind import Bound
 from gpuaug_kernels.constants import PITCH
@@ -76,3 +77,11 @@ def _bound(first: int, inside: int) -> Bound:
 def constants(first: int, inside: int) -> dict[str, object]:
     """The compile-time constants of `fit_windows`."""
     return {"FIRST": first, "INSIDE": inside, "BLOCK": BLOCK}
+
+
+def ahead() -> ASTSource:
+    """The kernel that a launch would compile, for triton.compile and any target."""
+    pointers = {"integers": "*i32", "pitches": "*i64", "corners": "*i64", "out": "*i32"}
+    types = {**pointers, "total": "i32", "columns": "i32"}
+    signature = {k: types.get(k, "constexpr") for k in fit_windows.arg_names}
+    return ASTSource(fn=fit_windows, signature=signature, constexprs=constants(9, 1), attrs={})
