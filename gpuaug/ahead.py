@@ -4,6 +4,7 @@ ids, sizes -- draw, lower, fold, prepare, on the host --> what an executor runs,
 the same, pixels of the windows -- execute, on any device --> augmented images"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from gpuaug.batch import Batch, as_integers
 from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
+from gpuaug.follow import targets as read_targets
 from gpuaug.follow.prepared import Wanted
 from gpuaug.images import Images, Ragged, as_images
 from gpuaug.loading import uncollected
@@ -266,9 +268,11 @@ def warm(
     images = as_images(batch.images)
     name = "triton" if target else choose(backend, images.device)
     run = partial(policy._prepare, need_labels=False)
+    follows = read_targets(batch, images)
 
     def once(images: Any, labels: Any, ids: Tensor) -> None:
-        run(images, labels, ids, 0, None, name).go(None)
+        blank = None if follows is None else follows.blank(ids.device)
+        replace(run(images, labels, ids, 0, None, name), targets=blank).go(None)
 
     if target:
         load(name).compile_for(target, once, images, batch.labels, progress)
@@ -278,7 +282,8 @@ def warm(
     ids = torch.arange(len(images), device=images.device) if batch.params is None else None
     # twice: on a host the second batch of a kind finds its recipe
     for _ in range(2):
-        run(images, batch.labels, ids, batch.epoch, None, backend, drawn=batch.params).go(None)
+        call = run(images, batch.labels, ids, batch.epoch, None, backend, drawn=batch.params)
+        replace(call, targets=follows).go(None)
 
 
 def taken(

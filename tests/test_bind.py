@@ -96,11 +96,12 @@ def test_launches_that_are_collected_are_compiled_and_not_made(found):
     assert found["collected"] == 4 and found["launched while compiling"] == 0
 
 
-@pytest.mark.parametrize("kind", ["dense", "ragged"])
-def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind):
+# with targets one kernel more for boxes and one for masks
+@pytest.mark.parametrize(("kind", "kernels"), [("dense", 4), ("ragged", 4), ("targets", 6)])
+def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind, kernels):
     made = found["warmed"][kind]
-    assert not made["by this thread"] and made["launches"] == 8, "two calls follow, which find all compiled"
-    assert made["said"] == [[k, 4] for k in range(5)]
+    assert not made["by this thread"] and made["launches"] == 2 * kernels, "two calls follow, which find all compiled"
+    assert made["said"] == [[k, kernels] for k in range(kernels + 1)]
     assert made["left"] == [0, 0]
 
 

@@ -8,7 +8,7 @@ import torch
 from gpuaug import arguments, ir, rng
 from gpuaug.follow import masks as planes
 from gpuaug.follow import read, shapes
-from gpuaug.images import Images
+from gpuaug.images import Images, Ragged
 
 # the fields of a Batch, each with the field that marks what of it is there
 TARGETS = {"masks": None, "boxes": "box_valid", "keypoints": "visible"}
@@ -36,6 +36,23 @@ class Targets(NamedTuple):
             moved = planes.follow(passes, given.masks, frame, keys, backend, bilinear=given.bilinear, fill=given.fill)
             out["masks"] = moved[:, 0] if given.flat else moved
         return out
+
+    def blank(self, device: torch.device) -> "Targets":
+        """Targets of the same kind without values, on a device."""
+
+        def empty(t: Any) -> Any:
+            if t is None or isinstance(t, Ragged):
+                return t if t is None else t.mapped(empty)
+            return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
+
+        masks, boxes, points = self.masks, self.boxes, self.keypoints
+        if masks is not None:
+            masks = masks._replace(masks=empty(masks.masks))
+        if boxes is not None:
+            boxes = boxes._replace(given=empty(boxes.given), valid=empty(boxes.valid))
+        if points is not None:
+            points = points._replace(given=empty(points.given), visible=empty(points.visible))
+        return self._replace(masks=masks, boxes=boxes, keypoints=points)
 
     def _boxes(self, given: read.Boxed, passes: ir.Sequence, frame: ir.Frame) -> dict[str, Any]:
         xyxy, there = given.upright()

@@ -217,6 +217,12 @@ def warmed(counter: Any) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for kind, what in {
         "dense": (8, 3, 50, 53),
+        "targets": ga.Batch(
+            batch(8, (50, 53)),
+            boxes=torch.empty(8, 5, 4, device=META),
+            box_format="XYXY",
+            masks=torch.empty(8, 50, 53, dtype=torch.int64, device=META),
+        ),
         "ragged": ga.Ragged.of(tuple(torch.empty(30 + k, 41, 3, dtype=torch.uint8, device=META) for k in range(8))),
     }.items():
         policy, who, said = ga.Policy(transforms, seed=4), set(), []  # type: ga.Policy, set[int], list[tuple[int, int]]
@@ -230,7 +236,7 @@ def warmed(counter: Any) -> dict[str, Any]:
         with mock.patch.object(JITFunction, "_do_compile", compiling):
             policy.warmup(what, backend="triton", device=META, progress=lambda *now, said=said: said.append(now))
         launches = counter.count - before
-        images = what if isinstance(what, ga.Ragged) else torch.empty(what, dtype=torch.uint8, device=META)
+        images = torch.empty(what, dtype=torch.uint8, device=META) if isinstance(what, tuple) else what
         left = through_triton(
             lambda p=policy, i=images: p(i, ids=torch.empty(8, dtype=torch.int64, device=META), backend="triton")
         )
