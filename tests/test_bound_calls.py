@@ -287,18 +287,20 @@ def some_valid(turn: int) -> Tensor:
     return torch.tensor([True, turn % 2 == 0, turn % 3 == 0])
 
 
+EITHER = (ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES))
+MIXES = {
+    "CutMix": ga.CutMix(1.0, CLASSES),
+    "RandomMix of a batch": ga.RandomMix(EITHER, per="batch"),
+    "RandomMix": ga.RandomMix(EITHER),
+}
+
+
 @pytest.mark.parametrize(
-    "mix",
-    [
-        ga.CutMix(1.0, CLASSES),
-        ga.RandomMix([ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES)], per="batch"),
-        ga.RandomMix([ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES)], per="sample"),
-    ],
-    ids=["CutMix", "RandomMix of a batch", "RandomMix"],
+    ("name", "valid"),
+    quick([(m, v) for m in MIXES for v in (False, True)], ("CutMix", True), ("RandomMix of a batch", True)),
 )
-@pytest.mark.parametrize("valid", [False, True])
-def test_a_mix_among_valid_samples_and_one_draw_for_a_batch_are_bound(mix, valid):
-    policy = ga.Policy((FLIP, *ENDS, mix), seed=2**63 + 5)
+def test_a_mix_among_valid_samples_and_one_draw_for_a_batch_are_bound(name, valid):
+    policy = ga.Policy((FLIP, *ENDS, MIXES[name]), seed=2**63 + 5)
     for turn in range(BEFORE + 3):
         marks = {"valid": some_valid(turn)} if valid else {}
         batch = ga.Batch(photographs(turn), rows(turn), torch.arange(N) + 7 * turn, turn, **marks)

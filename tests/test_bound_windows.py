@@ -263,7 +263,7 @@ def test_images_of_one_size_with_what_was_drawn_for_them_are_bound(kind):
     assert bound(policy) == 1
 
 
-@pytest.mark.parametrize("form", ["in one piece", "whole"])
+@pytest.mark.parametrize("form", ["in one piece", pytest.param("whole", marks=pytest.mark.slow)])
 def test_a_bound_call_of_windows_has_its_targets_too(form):
     """Boxes, keypoints and masks follow what was drawn before the images were decoded."""
     policy = ga.Policy((ga.RandomResizedCrop(16), FLIP, ga.RandomRotation(20.0), *ENDS), seed=2**63 + 5)

@@ -66,7 +66,9 @@ def same(got: ga.Batch, want: ga.Batch) -> None:
                                b.is_floating_point() else b), name  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "i"), quick([p.values for p in MOVES], *(p.values for p in MOVES[::4])))
+@pytest.mark.parametrize(
+    ("name", "i"), quick([p.values for p in MOVES], *(p.values for p in MOVES[3::20]), ("RandomPerspective", 1))
+)
 def test_kernels_move_targets_as_the_definition_does(name, i):
     size = spec(name).image
     images = torch.rand(N, 3, *size, generator=made(0))
@@ -152,6 +154,7 @@ def test_tables_of_other_batches_are_refused():
 
 
 CROP = (ga.RandomResizedCrop((9, 8)), ga.RandomHorizontalFlip(), ga.RandomRotation(20))
+MOVED = (ga.RandomCrop((9, 8)), ga.RandomHorizontalFlip())
 
 
 def bound(policy: ga.Policy) -> int:
@@ -182,23 +185,30 @@ def kinds(turn: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_calls_with_targets_of_many_kinds_take_turns_and_are_bound(drawn_by_kernels):
-    policy = ga.Policy(CROP, seed=2**40 + 1)
+# which take the interpreter long
+@pytest.mark.parametrize(
+    "names",
+    [("marked", "a list", "smaller", "class numbers"), pytest.param(tuple(kinds(0)), marks=pytest.mark.slow, id="all")],
+)
+def test_calls_with_targets_of_many_kinds_take_turns_and_are_bound(drawn_by_kernels, names):
+    transforms = MOVED if len(names) < 5 else CROP
+    policy = ga.Policy(transforms, seed=2**40 + 1)
     turns = 4
     for turn in range(turns):
-        for given in kinds(turn).values():
+        for name in names:
+            given = kinds(turn)[name]
             batch = ga.Batch(pictures(turn), ids=torch.arange(N) + turn, epoch=turn, **given)
             got = policy(batch, backend="triton")
             if turn == turns - 1:
-                want = ga.Policy(CROP, seed=2**40 + 1)(batch, backend="triton")
+                want = ga.Policy(transforms, seed=2**40 + 1)(batch, backend="triton")
                 same(got, want)
                 assert torch.equal(got.images, want.images)
-    # a list is of the kind of its padded boxes and marks; what came with another threshold is another kernel's
-    assert bound(policy) == len(kinds(0)) - 1
+    # padded boxes and marks of a list are of the kind of those that came padded and marked
+    assert bound(policy) == len(names) - 1
 
 
 def test_ragged_images_with_masks_and_boxes_are_bound(drawn_by_kernels):
-    policy = ga.Policy(CROP, seed=5)
+    policy = ga.Policy(MOVED, seed=5)
     for turn in range(4):
         images = [torch.randint(0, 256, (30 + k + turn, 40 - k, 3), dtype=torch.uint8) for k in range(N)]
         masks = [i[..., 0].long() * 2**33 for i in images]

@@ -111,6 +111,11 @@ class Recorder:
                 bound = Bound(draws.find_partners, constants, {"num_warps": draws.WARPS})
                 self.add(bound, (*who, *words, longs, longs, len(keys.ids)))
 
+        for leader, shared in inputs.shared(slots).items():
+            constants = draws.share_constants(counter_1(MIX, leader), shared, False)
+            bound = Bound(draws.share_words, constants, {"num_warps": draws.WARPS})
+            self.add(bound, (*who, *words, longs, longs, len(keys.ids)))
+
     def write(self, path: Path) -> None:
         """All of it."""
         path.write_bytes(pickle.dumps((self.tests, list(self.known))))
