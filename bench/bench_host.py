@@ -36,8 +36,9 @@ POLICIES: dict[str, tuple[ga.Transform, ...]] = {
     "cutmix": (FLIP, FLOAT, NORMAL, ga.CutMix(1.0, CLASSES), HALF),
 }
 # a row: its policy, its images, and how they come: a tensor of one size in channels_last, a list of tensors of other
-# sizes, a gpuaug.Batch that names all that a loader's does, or what a loader's is: windows of images of other sizes in
-# one piece of memory, with what was drawn to know them
+# sizes, a gpuaug.Batch that names all that a loader's does, the same with some of TARGETS, or what a loader's is:
+# windows of images of other sizes in one piece of memory, with what was drawn to know them, without targets or with
+# boxes; or the windows alone, drawn for by the card
 ROWS: dict[str, tuple[str, int, str]] = {
     **{name: (name, 256, "tensor") for name in POLICIES},
     "flip, 1 image": ("flip", 1, "tensor"),
@@ -49,6 +50,12 @@ ROWS: dict[str, tuple[str, int, str]] = {
     "weak, loader": ("weak", 256, "loader"),
     "moderate, loader": ("moderate", 256, "loader"),
     "loader, 1 image": ("moderate", 1, "loader"),
+    "moderate, boxes": ("moderate", 256, "boxes"),
+    "moderate, keypoints": ("moderate", 256, "keypoints"),
+    "moderate, masks": ("moderate", 256, "masks"),
+    "moderate, classes": ("moderate", 256, "classes"),
+    "boxes, loader": ("moderate", 256, "loader of boxes"),
+    "weak, windows": ("weak", 256, "windows"),
 }
 # calls of one turn
 CALLS = 100
@@ -59,28 +66,49 @@ def whole(n: int) -> torch.Tensor:
     return torch.empty(n, dtype=torch.int64, device=META)
 
 
+def boxes(n: int) -> dict[str, Any]:
+    """Padded to twenty an image, and which of them there are."""
+    valid = torch.empty(n, PLACES, dtype=torch.bool, device=META)
+    return {"boxes": torch.empty(n, PLACES, 4, device=META), "box_format": "XYXY", "box_valid": valid}
+
+
+def masks(n: int, dtype: torch.dtype) -> dict[str, Any]:
+    """One an image, of a size of `calls`."""
+    return {"masks": torch.empty(n, 375, 500, dtype=dtype, device=META)}
+
+
+PLACES = 20
+# what follows the images
+TARGETS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "boxes": boxes,
+    "keypoints": lambda n: {"keypoints": torch.empty(n, PLACES, 2, device=META)},
+    "masks": lambda n: masks(n, torch.uint8),
+    "classes": lambda n: masks(n, torch.int64),
+}
+
+
 class Loaded:
     """A call of a loader: each has another batch, decoded and drawn by another thread, whose time is not counted."""
 
-    def __init__(self, policy: ga.Policy, n: int):
-        self.policy, self.n, self.made = policy, n, list[ga.Batch]()
+    def __init__(self, policy: ga.Policy, n: int, targets: dict[str, Any] | None = None):
+        self.policy, self.n, self.made, self.targets = policy, n, list[ga.Batch](), targets or {}
         self.sizes = np.random.default_rng(0).integers(300, 400, (n, 2))
         self.labels, self.ids, self.occurrence = whole(n), whole(n), whole(n)
 
     def prepare(self, times: int) -> None:
         """As many batches."""
-        # "meta" stands for a card
-        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
-            self.made += [self.batch() for _ in range(times)]
+        self.made += [self.batch() for _ in range(times)]
 
     def batch(self) -> ga.Batch:
         """The next one."""
         self.sizes = np.roll(self.sizes, 1) + 1
-        found = self.policy.windows(torch.arange(self.n), self.sizes, epoch=3, occurrence=[0] * self.n, device=META)
+        # "meta" stands for a card
+        with mock.patch.object(gpuaug.ahead, "choose", return_value="triton"):
+            found = self.policy.windows(torch.arange(self.n), self.sizes, epoch=3, occurrence=[0] * self.n, device=META)
         shapes = np.concatenate([found.windows[:, 2:], np.full((self.n, 1), 3)], 1)
         memory = torch.empty(int(shapes.prod(1).sum()), dtype=torch.uint8, device=META)
         images = Ragged.of(Pieces.in_turn(memory, shapes), self.sizes, found.windows)
-        return ga.Batch(images, self.labels, self.ids, 3, self.occurrence, params=found.params)
+        return ga.Batch(images, self.labels, self.ids, 3, self.occurrence, params=found.params, **self.targets)
 
     def __call__(self) -> Any:
         if not self.made:
@@ -98,8 +126,12 @@ def calls(row: str) -> Callable[[], Any]:
     """A call as a training step makes it."""
     name, n, form = ROWS[row]
     policy = ga.Policy(POLICIES[name], seed=1, memory_format=torch.channels_last)
-    if form == "loader":
-        return Loaded(policy, n)
+    if form.startswith("loader"):
+        return Loaded(policy, n, boxes(n) if form == "loader of boxes" else None)
+    if form == "windows":
+        windows = Loaded(policy, n).batch().replace(params=None)
+        return lambda: policy(windows, backend="triton")
+    targets = TARGETS[form](n) if form in TARGETS else {}
     labels = whole(n) if name == "cutmix" or form == "Batch" else None
     ids, occurrence = whole(n), whole(n)
     if form == "list":
@@ -109,7 +141,7 @@ def calls(row: str) -> Callable[[], Any]:
     batch = torch.empty(n, height, width, 3, dtype=torch.uint8, device=META).permute(0, 3, 1, 2)
     if form == "tensor":
         return lambda: policy(batch, labels, ids=ids, epoch=3, backend="triton")
-    return lambda: policy(ga.Batch(batch, labels, ids=ids, epoch=3, occurrence=occurrence), backend="triton")
+    return lambda: policy(ga.Batch(batch, labels, ids=ids, epoch=3, occurrence=occurrence, **targets), backend="triton")
 
 
 def microseconds(call: Callable[[], Any], times: int = CALLS) -> float:

@@ -4,7 +4,8 @@ ids, sizes -- draw, lower, fold, prepare, on the host --> what an executor runs,
 the same, pixels of the windows -- execute, on any device --> augmented images"""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from gpuaug.batch import Batch, as_integers
 from gpuaug.call import batch_of_one, class_numbers, frame_for, one_of, prepared
 from gpuaug.drawn import DrawnAhead, Windows
 from gpuaug.exec import choose, load
+from gpuaug.follow import targets as read_targets
+from gpuaug.follow.prepared import Wanted
 from gpuaug.images import Images, Ragged, as_images
 from gpuaug.loading import uncollected
 from gpuaug.symbolic import is_symbolic
@@ -54,9 +57,12 @@ def windows(
         and not policy._takes_ragged((*first, channels), torch.uint8)
     )
     params = DrawnAhead(policy._identity(), keys, key, sizes, first if dense else None, channels)
-    name = choose("auto", device)
+    name, wanted = choose("auto", device), policy._recipes.followed
     params.draw = partial(_draw, policy, name)
-    return Windows(as_windows(params.draw(params), sizes), params)
+    found = Windows(as_windows(params.draw(params), sizes), params)
+    if wanted is not None:
+        _followed(policy, params, wanted)
+    return found
 
 
 def load_executor(policy: Any, device: torch.device) -> None:
@@ -115,6 +121,63 @@ def geometry(policy: Any, params: DrawnAhead, device: torch.device) -> ir.Sequen
         params.made["follow", device] = drawn.sent(params.made["follow", _HOST], device)
     passes: ir.Sequence = params.made["follow", device]
     return passes
+
+
+class Followed:
+    """What targets take of samples that were drawn ahead, on a device."""
+
+    def __init__(self, memory: Tensor | None, made: Any):
+        """memory: all tables, None where no recipe has filled them.  made: what that has filled on the host, or else a
+        prepared.Ready on the device"""
+        self.memory, self._made = memory, made
+
+    @property
+    def recipe(self) -> Any:
+        """Which recipe has filled the tables."""
+        return self._made.recipe
+
+    @cached_property
+    def ready(self) -> Any:
+        """A prepared.Ready; a call that is bound does without it."""
+        return self._made if self.memory is None else self._made.on(self.memory)
+
+
+def follow(policy: Any, params: DrawnAhead, wanted: Wanted, source: Images) -> Followed:
+    """What targets want of samples that were drawn ahead, on the device of images: drawn again on the host, to the same
+    bits, and sent in one piece."""
+    place = (wanted, *_place(source))
+    if place not in params.followed and _capturing(source.device):
+        # all streams had come to an end when the capture began
+        place = next((p for p in params.followed if p[:2] == place[:2]), place)
+    if place not in params.followed:
+        found = _followed(policy, params, wanted)
+        # for the windows that are drawn next, in a thread that has time
+        policy._recipes.followed = wanted
+        executor = load(wanted.kernels)
+        if hasattr(found, "memory") and executor.may_fit((found.made.masks or (), None, None)):
+            params.followed[place] = Followed(put(found.memory, source.device), found)
+        else:
+            params.followed[place] = Followed(None, drawn.sent(getattr(found, "made", found), source.device))
+    followed: Followed = params.followed[place]
+    return followed
+
+
+def _followed(policy: Any, params: DrawnAhead, wanted: Wanted) -> Any:
+    """The same on the host: as a recipe has filled it, or a prepared.Ready."""
+    if wanted not in params.followed:
+        fixed, channels = params.fixed, params.channels
+        shape, size = ((channels, *fixed), None) if fixed else (channels, params.size)
+        kind = ("followed ahead", wanted, policy._options(), shape)
+        frame = partial(frame_for, fixed or params.size, len(params), channels, torch.uint8, _HOST)
+        build = partial(_build_followed, policy, wanted)
+        params.followed[wanted] = policy._recipes.prepare(kind, params.keys, size, frame, build, _filled)
+    return params.followed[wanted]
+
+
+def _build_followed(policy: Any, wanted: Wanted, keys: rng.Keys, frame: ir.Frame) -> Any:
+    if is_symbolic(keys):
+        check_values(policy.transforms)
+    return wanted.ready(targets.geometric(policy._lower(frame, policy._draw(keys, frame))), frame, keys)
 
 
 class Sent(NamedTuple):
@@ -205,9 +268,11 @@ def warm(
     images = as_images(batch.images)
     name = "triton" if target else choose(backend, images.device)
     run = partial(policy._prepare, need_labels=False)
+    follows = read_targets(batch, images)
 
     def once(images: Any, labels: Any, ids: Tensor) -> None:
-        run(images, labels, ids, 0, None, name).go(None)
+        blank = None if follows is None else follows.blank(ids.device)
+        replace(run(images, labels, ids, 0, None, name), targets=blank).go(None)
 
     if target:
         load(name).compile_for(target, once, images, batch.labels, progress)
@@ -217,7 +282,8 @@ def warm(
     ids = torch.arange(len(images), device=images.device) if batch.params is None else None
     # twice: on a host the second batch of a kind finds its recipe
     for _ in range(2):
-        run(images, batch.labels, ids, batch.epoch, None, backend, drawn=batch.params).go(None)
+        call = run(images, batch.labels, ids, batch.epoch, None, backend, drawn=batch.params)
+        replace(call, targets=follows).go(None)
 
 
 def taken(

@@ -22,6 +22,7 @@ from gpuaug.drawn import DrawnAhead
 from gpuaug.dtypes import Through, through
 from gpuaug.exec import check, choose, describe, load
 from gpuaug.follow import TARGETS, Targets
+from gpuaug.follow.prepared import Following, Wanted, following
 from gpuaug.fuse import Plan
 from gpuaug.gathered import Gathered
 from gpuaug.images import Images, Planar, Ragged, as_one
@@ -108,38 +109,52 @@ class Call:
     def go(self, params: Any) -> Done:
         """Images, labels and what follows them, from given or fresh parameters."""
         name = choose(self.backend, self.source.device)
-        if name == "triton" and params is None and self.targets is None:
-            made = self._again(name)
+        follows = None if self.targets is None else following(self.targets, name)
+        if name == "triton" and params is None and (self.targets is None or follows is not None):
+            made = self._again(name, follows)
             if made is not None:
-                return Done(*made, {})
-        return self._stepwise(self.source, params, name)
+                return self._done(made, follows)
+        if follows is None:
+            return self._stepwise(self.source, params, name)
+        return self._done(self._launched(self.source, params, follows), follows)
 
-    def _again(self, name: str) -> tuple[Tensor, Tensor | None] | None:
-        """Images and labels by an executor that knows its calls again; None where it knows no such call."""
-        policy, executor = self.policy, load(name)
-        if self.ahead is None:
-            return executor.again(  # type: ignore[no-any-return]
-                policy._recipes.calls,
-                self.source,
-                self.labels,
-                self.keys,
-                lambda source: self._stepwise(source, None, name)[:2],
-            )
-        sent = policy._send_ahead(self.ahead, name, self.source)
-        if sent is None:
-            return None
-        return executor.again(  # type: ignore[no-any-return]
-            policy._recipes.calls,
-            self.source,
-            self.labels,
-            self.keys,
-            lambda source: self._executed(source, sent.made(), name),
-            sent,
-        )
+    def _done(self, made: tuple[Any, ...], follows: Following | None) -> Done:
+        return Done(made[0], made[1], {} if follows is None else follows.fields(made[2:]))
+
+    def _again(self, name: str, follows: Following | None) -> tuple[Tensor | None, ...] | None:
+        """Images, labels and what follows by an executor that knows its calls again; None where it knows no such
+        call."""
+        policy, sent, made = self.policy, None, None
+        more: Any = None if follows is None else follows.given()
+        if self.ahead is not None:
+            if follows is not None:
+                made = policy._followed_ahead(self.ahead, follows.wanted, self.source)
+                if made.memory is None:
+                    return None
+                values, tensors, masks = more
+                more = (values, made.recipe), [*tensors, made.memory], masks
+            sent = policy._send_ahead(self.ahead, name, self.source)
+            if sent is None:
+                return None
+
+        def run(source: Images) -> tuple[Tensor | None, ...]:
+            if sent is not None:
+                done = self._executed(source, sent.made(), name)
+                return done if follows is None or made is None else (*done, *follows.make(made.ready))
+            return self._stepwise(source, None, name)[:2] if follows is None else self._launched(source, None, follows)
+
+        given = (policy._recipes.calls, self.source, self.labels, self.keys)
+        return load(name).again(*given, run, sent, more)  # type: ignore[no-any-return]
+
+    def _launched(self, source: Images, params: Any, follows: Following) -> tuple[Tensor | None, ...]:
+        """The same by kernels for all that follows, prepared and then executed."""
+        ready, more = self._prepared(params, follows.name, follows.wanted)
+        made = follows.make(more)
+        return *self._executed(source, ready, follows.name), *made
 
     def _stepwise(self, source: Images, params: Any, name: str) -> Done:
         """The same, prepared and then executed."""
-        ready, passes = self._prepared(params, name)
+        ready, passes = self._prepared(params, name, None if self.targets is None else Wanted())
         # before the images, so that what is refused costs nothing
         followed = {}
         if self.targets is not None:
@@ -156,12 +171,16 @@ class Call:
         about = (self.policy._classes, self.keys.valid, self.policy._smoothing)
         return out, load(name).follow_labels(mixes, self.labels, *about)
 
-    def _prepared(self, params: Any, name: str) -> tuple[Any, ir.Sequence]:
-        """What the executor needs, and the passes that targets follow, if there are any."""
-        policy, source, keys, follows = self.policy, self.source, self.keys, self.targets is not None
+    def _prepared(self, params: Any, name: str, follows: Wanted | None) -> tuple[Any, Any]:
+        """What the executor needs, and what targets follow, if there are any."""
+        policy, source, keys = self.policy, self.source, self.keys
         if self.ahead is not None:
             made = policy._prepared_ahead(self.ahead, name, source)
-            return made, policy._geometry_ahead(self.ahead, source.device) if follows else ()
+            if follows is None:
+                return made, ()
+            if follows.kernels:
+                return made, policy._followed_ahead(self.ahead, follows, source).ready
+            return made, policy._geometry_ahead(self.ahead, source.device)
         build = policy._builder(name, follows)
         # the reference defines what a recipe must give, and so takes none
         if params is None and name != "reference":
@@ -171,7 +190,7 @@ class Call:
             made = policy._recipes.prepare(kind, keys, size, lambda: self.frame, build)
         else:
             made = build(keys, self.frame, params)
-        return made if follows else (made, ())
+        return (made, ()) if follows is None else made
 
 
 def readable(source: Images, how: Through | None) -> Images:
@@ -302,11 +321,11 @@ def takes_ragged(policy: Any, shape: tuple[int, ...], dtype: torch.dtype) -> boo
     return bool(policy._ragged[kind])
 
 
-def builder(policy: Any, backend: str, follows: bool = False) -> Build:
+def builder(policy: Any, backend: str, follows: Wanted | None = None) -> Build:
     """The function that recipes trace: it prepares a call, as `prepared` says, from its keys and frame.
 
-    follows: with the passes that targets follow.  They are not folded, so that what one of them crops away is known to
-    be gone."""
+    follows: with what targets want of the passes that move pixels.  They are not folded, so that what one of them crops
+    away is known to be gone."""
     executor = load(backend)
 
     def build(keys: rng.Keys, frame: ir.Frame, params: Any = None) -> Any:
@@ -315,7 +334,7 @@ def builder(policy: Any, backend: str, follows: bool = False) -> Build:
         drawn = params or policy._draw(keys, frame)
         made = lowered(policy.transforms, drawn, frame, policy.memory_format)
         ready = prepared(planned(made, keys, policy.single_resample), executor)
-        return (ready, targets.geometric(made.passes)) if follows else ready
+        return ready if follows is None else (ready, follows.ready(targets.geometric(made.passes), frame, keys))
 
     return build
 

@@ -44,6 +44,8 @@ class DrawnAhead:
         self.draw: Callable[[DrawnAhead], Any] | None = None
         # copies of that memory, by where they are and what they may be used for
         self.sent: dict[tuple[torch.device, bool, int], Tensor] = {}
+        # what targets take that needs no target, by what they want of the passes; on a device by where it is too
+        self.followed: dict[tuple[Any, ...], Any] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,7 +76,7 @@ class DrawnAhead:
         keys = replace(self.keys, valid=given.clone())
         out = DrawnAhead(self.policy, keys, self.key, self.size, self.fixed, self.channels)
         if bool(given.all() if known is None else torch.equal(given, known)):
-            out.made, out.filled, out.sent = self.made, self.filled, self.sent
+            out.made, out.filled, out.sent, out.followed = self.made, self.filled, self.sent, self.followed
         elif self.draw is not None:
             # here, where a loader decodes, and not when the call is made
             self.draw(out)

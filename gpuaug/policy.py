@@ -301,7 +301,7 @@ class Policy(Numbered):
         return ahead.windows(self, ids, size, epoch, occurrence, key, channels, torch.device(device), labels)
 
     _prepared_ahead, _send_ahead, _geometry_ahead = ahead.prepare, ahead.send, ahead.geometry
-    _load_executor = ahead.load_executor
+    _load_executor, _followed_ahead = ahead.load_executor, ahead.follow
 
     @torch_compile.eagerly
     def replay(

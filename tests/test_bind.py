@@ -94,15 +94,23 @@ def test_threads_share_no_memory_that_is_written(found, how):
     assert found[how]["shared"] == 0
 
 
+def test_seeds_and_epochs_of_every_width_share_the_kernels_that_draw(found):
+    assert sorted(k for k in found["seeds"] if k in ("draw_parameters", "find_partners")) == [
+        "draw_parameters",
+        "find_partners",
+    ]
+
+
 def test_launches_that_are_collected_are_compiled_and_not_made(found):
     assert found["collected"] == 4 and found["launched while compiling"] == 0
 
 
-@pytest.mark.parametrize("kind", ["dense", "ragged"])
-def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind):
+# with targets one kernel more for boxes and one for masks
+@pytest.mark.parametrize(("kind", "kernels"), [("dense", 4), ("ragged", 4), ("targets", 6)])
+def test_a_warmup_compiles_side_by_side_says_how_far_it_is_and_leaves_nothing(found, kind, kernels):
     made = found["warmed"][kind]
-    assert not made["by this thread"] and made["launches"] == 8, "two calls follow, which find all compiled"
-    assert made["said"] == [[k, 4] for k in range(5)]
+    assert not made["by this thread"] and made["launches"] == 2 * kernels, "two calls follow, which find all compiled"
+    assert made["said"] == [[k, kernels] for k in range(kernels + 1)]
     assert made["left"] == [0, 0]
 
 
@@ -123,6 +131,13 @@ FEWEST = {
     "weak, loader": (3, 1),
     "moderate, loader": (4, 3),
     "loader, 1 image": (3, 3),
+    # boxes and points are outputs, and so are their marks
+    "moderate, boxes": (5, 5),
+    "moderate, keypoints": (5, 5),
+    "moderate, masks": (4, 5),
+    "moderate, classes": (4, 5),
+    "boxes, loader": (6, 4),
+    "weak, windows": (2, 3),
 }
 
 
@@ -134,9 +149,16 @@ def test_a_call_asks_torch_for_its_memory_and_for_nothing_else(found):
         other = set(done["torch"]) - set(asked)
         assert len(asked) <= pieces and done["launches"] == launches, row
         # where images of a list lie is sent to the card
-        views = {"lift_fresh", "detach", "slice"}
-        assert other <= ({*views, "_to_copy"} if row.endswith("list") or "loader" in row else set()), (row, done)
-        assert done["torch"].count("_to_copy") <= 1, row
+        views = {"lift_fresh", "detach", "slice", "view"}
+        if "masks" in row or "classes" in row:
+            views |= {"unsqueeze", "unbind", "permute", "select"}
+        sends = row.endswith("list") or "loader" in row
+        assert other <= ({*views, "_to_copy"} if sends else views if "masks" in row or "classes" in row else set()), (
+            row,
+            done,
+        )
+        # what targets take is known when they are, and sent by itself
+        assert done["torch"].count("_to_copy") <= 1 + (row == "boxes, loader"), row
 
 
 @pytest.mark.slow

@@ -281,3 +281,33 @@ def test_a_kernel_that_fails_leaves_nobody_watched(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             policy(photographs(0), **given)
     alike(policy(photographs(0), **given), ga.Policy((FLIP, *ENDS))(photographs(0), **given))
+
+
+def some_valid(turn: int) -> Tensor:
+    return torch.tensor([True, turn % 2 == 0, turn % 3 == 0])
+
+
+EITHER = (ga.MixUp(0.4, CLASSES), ga.CutMix(1.0, CLASSES))
+MIXES = {
+    "CutMix": ga.CutMix(1.0, CLASSES),
+    "RandomMix of a batch": ga.RandomMix(EITHER, per="batch"),
+    "RandomMix": ga.RandomMix(EITHER),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    quick([(m, v) for m in MIXES for v in (False, True)], ("CutMix", True), ("RandomMix of a batch", True)),
+)
+def test_a_mix_among_valid_samples_and_one_draw_for_a_batch_are_bound(name, valid):
+    policy = ga.Policy((FLIP, *ENDS, MIXES[name]), seed=2**63 + 5)
+    for turn in range(BEFORE + 3):
+        marks = {"valid": some_valid(turn)} if valid else {}
+        batch = ga.Batch(photographs(turn), rows(turn), torch.arange(N) + 7 * turn, turn, **marks)
+        got = policy(batch, backend="triton")
+        if turn >= BEFORE:
+            alike(got, unbound(policy, (batch,), {}))
+            want = policy(batch, backend="cpu")
+            assert torch.equal(got.labels, want.labels)
+            assert torch.allclose(got.images, want.images, atol=1e-5)
+    assert bound(policy) == 1

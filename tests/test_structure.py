@@ -159,6 +159,7 @@ def test_nothing_knows_what_it_must_not(name):
                 "gpuaug.exec.triton.labels",
                 "gpuaug.exec.triton.marshal",
                 "gpuaug.exec.triton.rules",
+                "gpuaug.exec.triton",
                 "gpuaug.trace.device",
             }
             assert name in may or name.startswith("gpuaug_kernels"), (

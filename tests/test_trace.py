@@ -16,7 +16,7 @@ from bench.bench_draws import POLICIES, measure
 from bench.timing import Budget
 from gpuaug import ir, rng
 from gpuaug.exec import load
-from gpuaug.trace import device, host
+from gpuaug.trace import device, host, inputs
 from gpuaug.trace.cache import find
 from gpuaug.trace.recipe import Untraceable, trace_build
 from gpuaug.trace.record import KINDS, REFERS, Table, Trace, needed
@@ -379,3 +379,30 @@ def test_two_sizes_of_images_have_one_kernel_and_numbers_of_their_own(steps):
     assert len(first.numbers) == len(second.numbers) > 0 and first.numbers != second.numbers
     # sizes that are given for each sample leave nothing to tell apart
     assert not ragged.numbers and ragged.code != first.code
+
+
+@pytest.mark.parametrize("some", [None, 0.5, 0.0])
+def test_a_kernel_finds_the_inputs_of_a_batch_that_a_host_finds(some):
+    """Partners among those that are valid, and words of the sample that leads: the first of those, or of all where
+    there is none."""
+    n = 70
+    made = torch.Generator().manual_seed(4)
+    ids = torch.randint(0, 12, (n,), generator=made) << 40
+    occurrence = torch.randint(0, 3, (n,), generator=made)
+    valid = None if some is None else torch.rand(n, generator=made) < some
+    who = rng.Keys(2**63 + 2**31 + 5, 77, ids, occurrence, valid)
+    words = [inputs.Word(5, rng.PARAMETERS, 5, number, lane) for number in (0, 3) for lane in range(4)]
+    slots = (
+        inputs.partner(2),
+        *(inputs.word(w) for w in words),
+        inputs.first(2),
+        inputs.partner(9),
+        inputs.word(inputs.Word(6, rng.MIX, 65_000, 0, 2)),
+    )
+    want = torch.stack(inputs.find(who, slots, who.partners))
+    assert torch.equal(device.partners(who, slots), want)
+    # the same samples in another order, under an epoch in memory
+    turned = rng.Keys(
+        who.seed, torch.tensor(77), ids.flip(0), occurrence.flip(0), None if some is None else valid.flip(0)
+    )
+    assert torch.equal(device.partners(turned, slots[1:9]), want[1:9])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from build import build, case, cases, quick, spec
+from gpuaug_kernels import codes
+from gpuaug_kernels import windows as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz import POOL
@@ -363,3 +365,23 @@ def test_more_than_a_window_is_never_read_in_silence(backend):
     for _ in range(3):
         with pytest.raises(ValueError, match=r"window . must hold what the policy reads of its image"):
             policy(images, ids=IDS, epoch=0, backend=backend)
+
+
+@pytest.mark.parametrize("inside", [0, 1])
+def test_a_kernel_cuts_a_table_to_windows_as_torch_would(inside):
+    n, columns, first = 37, 19, 9
+    made = torch.Generator().manual_seed(inside)
+    table = torch.randint(-50, 90, (n, columns), dtype=torch.int32, generator=made)
+    near = torch.randint(0, 40, (n, 2), generator=made)
+    corners = torch.cat([near, near + torch.randint(1, 30, (n, 2), generator=made)], 1)
+    pitches = torch.randint(1, 2**31 - 1, (n,), generator=made)
+    want = table.clone()
+    want[:, codes.PITCH] = pitches.int()
+    low, high = corners[:, :2].repeat(1, 2), corners[:, 2:].repeat(1, 2)
+    low[:, 2:] += inside
+    high[:, :2] -= inside
+    want[:, first : first + 4] = table[:, first : first + 4].long().clamp(low, high).int()
+    got = kernels.fitted(table, pitches, corners, first, inside)
+    assert torch.equal(got, want) and not torch.equal(got[:, first : first + 4], table[:, first : first + 4])
+    with pytest.raises(ValueError, match="must be contiguous"):
+        kernels.fitted(table.long(), pitches, corners, first, inside)

@@ -4,7 +4,7 @@ Each is a module with `steps(plan)`: which passes run together, what each step r
 runs instead; `prepare(plan)`, all of those steps that needs no image, by operations of torch alone; `execute(prepared,
 source)`; `run(plan, source)`, the two together; `accounted`, as `mixing.accounted`, and `follow_labels`, as
 `targets.follow`, of what that gives.  That of triton has `again` too: a call of a kind that came before, by its
-launches alone."""
+launches alone; and `moved_boxes` and `moved_points`, which targets follow by."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -8,7 +8,7 @@ import torch
 from gpuaug import arguments, ir, rng
 from gpuaug.follow import masks as planes
 from gpuaug.follow import read, shapes
-from gpuaug.images import Images
+from gpuaug.images import Images, Ragged
 
 # the fields of a Batch, each with the field that marks what of it is there
 TARGETS = {"masks": None, "boxes": "box_valid", "keypoints": "visible"}
@@ -37,12 +37,30 @@ class Targets(NamedTuple):
             out["masks"] = moved[:, 0] if given.flat else moved
         return out
 
+    def blank(self, device: torch.device) -> "Targets":
+        """Targets of the same kind without values, on a device."""
+
+        def empty(t: Any) -> Any:
+            if t is None or isinstance(t, Ragged):
+                return t if t is None else t.mapped(empty)
+            return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
+
+        masks, boxes, points = self.masks, self.boxes, self.keypoints
+        if masks is not None:
+            masks = masks._replace(masks=empty(masks.masks))
+        if boxes is not None:
+            boxes = boxes._replace(given=empty(boxes.given), valid=empty(boxes.valid))
+        if points is not None:
+            points = points._replace(given=empty(points.given), visible=empty(points.visible))
+        return self._replace(masks=masks, boxes=boxes, keypoints=points)
+
     def _boxes(self, given: read.Boxed, passes: ir.Sequence, frame: ir.Frame) -> dict[str, Any]:
-        moved = shapes.after(passes, shapes.boxes_from(given.xyxy, frame.size))
+        xyxy, there = given.upright()
+        moved = shapes.after(passes, shapes.boxes_from(xyxy, frame.size))
         found, share = shapes.hulls(moved)
         area = shapes.area(found)
-        valid = given.valid & (area > 0) & (area >= self.min_area) & (share >= self.min_visibility)
-        kept = torch.where(given.valid[..., None], found, 0.0)
+        valid = there & (area > 0) & (area >= self.min_area) & (share >= self.min_visibility)
+        kept = torch.where(there[..., None], found, 0.0)
         return {
             "boxes": read.from_xyxy(kept, given.format).to(given.dtype),
             "box_valid": valid,
@@ -50,15 +68,14 @@ class Targets(NamedTuple):
         }
 
     def _keypoints(self, given: read.Pointed, passes: ir.Sequence, frame: ir.Frame) -> dict[str, Any]:
-        start = shapes.Points(given.xy, torch.ones_like(given.xy[..., 0], dtype=torch.bool))
+        xy, marks = given.flat()
+        start = shapes.Points(xy, torch.ones_like(xy[..., 0], dtype=torch.bool))
         # an identity, so that a point outside the image is not visible even where no pixel moves
-        start = start.moved(torch.eye(3, dtype=torch.float64, device=given.xy.device)[None], frame.size)
+        start = start.moved(torch.eye(3, dtype=torch.float64, device=xy.device)[None], frame.size)
         moved = shapes.after(passes, start)
-        visible = torch.where(moved.seen, given.visible, torch.zeros_like(given.visible))
-        return {
-            "keypoints": moved.xy.to(given.dtype).view(*given.shape, 2),
-            "visible": visible.view(given.shape),
-        }
+        visible = torch.where(moved.seen, marks, torch.zeros_like(marks))
+        shape = given.given.shape
+        return {"keypoints": moved.xy.to(given.dtype).view(shape), "visible": visible.view(shape[:-1])}
 
 
 def has_targets(batch: Any) -> bool:

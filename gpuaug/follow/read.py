@@ -21,19 +21,39 @@ MODES = ("nearest", "bilinear")
 class Boxed(NamedTuple):
     """Boxes of a batch."""
 
-    xyxy: Tensor  # [N, K, 4] float64
-    valid: Tensor  # [N, K] bool
+    given: Tensor  # [N, K, 4] numbers
+    valid: Tensor | None  # [N, K] bool; None for all of them
     format: str  # that they came in
-    dtype: torch.dtype  # of what comes out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what comes out."""
+        return self.given.dtype if self.given.is_floating_point() else torch.float32
+
+    def upright(self) -> tuple[Tensor, Tensor]:
+        """Corners, [N, K, 4] float64, and which of them are a box, [N, K] bool; zeros where there is none."""
+        xyxy = to_xyxy(self.given.double(), self.format)
+        kept = (xyxy[..., 2:] >= xyxy[..., :2]).all(2)
+        kept = kept if self.valid is None else self.valid & kept
+        # whatever stands in a place without a box
+        return torch.where(kept[..., None], xyxy, 0.0), kept
 
 
 class Pointed(NamedTuple):
     """Keypoints of a batch."""
 
-    xy: Tensor  # [N, K, 2] float64
-    visible: Tensor  # [N, K], as it came, or bool
-    shape: tuple[int, ...]  # [N, ...] of what comes out, without the last axis
-    dtype: torch.dtype
+    given: Tensor  # [N, ..., 2] numbers
+    visible: Tensor | None  # [N, ...] bool or integers; None for all of them
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what comes out."""
+        return self.given.dtype if self.given.is_floating_point() else torch.float32
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Points, [N, K, 2] float64, and which are visible, [N, K]."""
+        xy, visible = self.given.double().flatten(1, -2), self.visible
+        return xy, torch.ones_like(xy[..., 0], dtype=torch.bool) if visible is None else visible.flatten(1)
 
 
 class Masked(NamedTuple):
@@ -55,20 +75,19 @@ def boxes(batch: Any, n: int, device: torch.device) -> Boxed:
     if given.ndim != 3 or given.shape[2] != 4:
         raise ValueError(f"boxes must be [{n}, K, 4], or a list of [K, 4], got shape {tuple(given.shape)}")
     valid = _marks("box_valid", batch.box_valid, given.shape[:2], counted, device)
-    if valid.dtype != torch.bool:
+    if valid is not None and valid.dtype != torch.bool:
         raise TypeError(f"box_valid must be bool [{n}, K], got {valid.dtype}")
-    xyxy = to_xyxy(given.double(), kind)
-    upright = (xyxy[..., 2:] >= xyxy[..., :2]).all(2)
-    if device.type == "cpu" and bool((valid & ~upright).any()):
-        row, column = (int(v) for v in (valid & ~upright).nonzero()[0])
-        raise ValueError(
-            f"boxes must not be upside down or NaN, got {given[row, column].tolist()} in {kind}, box {column} of image "
-            f"{row}; check box_format, and clear box_valid where there is no box"
-        )
-    dtype = given.dtype if given.is_floating_point() else torch.float32
-    # whatever stands in a place without a box
-    kept = valid & upright
-    return Boxed(torch.where(kept[..., None], xyxy, 0.0), kept, kind, dtype)
+    out = Boxed(given, valid, kind)
+    if device.type == "cpu":
+        _, kept = out.upright()
+        wrong = ~kept if valid is None else valid & ~kept
+        if bool(wrong.any()):
+            row, column = (int(v) for v in wrong.nonzero()[0])
+            raise ValueError(
+                f"boxes must not be upside down or NaN, got {given[row, column].tolist()} in {kind}, box {column} of "
+                f"image {row}; check box_format, and clear box_valid where there is no box"
+            )
+    return out
 
 
 def _format(given: Any, named: Any) -> str:
@@ -119,10 +138,9 @@ def keypoints(batch: Any, n: int, device: torch.device) -> Pointed:
         raise ValueError(f"keypoints must be [{n}, K, 2], or a list of [K, 2], got shape {tuple(given.shape)}")
     shape = tuple(given.shape[:-1])
     visible = _marks("visible", batch.visible, shape, counted, device)
-    if visible.is_floating_point() or visible.is_complex():
+    if visible is not None and (visible.is_floating_point() or visible.is_complex()):
         raise TypeError(f"visible must be bool or integers {list(shape)}, got {visible.dtype}")
-    dtype = given.dtype if given.is_floating_point() else torch.float32
-    return Pointed(given.double().flatten(1, -2), visible.flatten(1), shape, dtype)
+    return Pointed(given, visible)
 
 
 # ---- masks
@@ -138,7 +156,9 @@ def masks(batch: Any, source: Images) -> Masked:
         if many.ndim not in (3, 4):
             raise ValueError(f"masks must be [{n}, H, W] or [{n}, M, H, W], got shape {tuple(many.shape)}")
         _as_many("masks", len(many), n)
-        items = list(many[:, None] if flat else many)
+        rows = many[:, None] if flat else many
+        # of one size the first stands for all
+        items = list(rows if isinstance(source, Ragged) else rows[:1])
     else:
         items = [_tensor("masks", m, device) for m in _listed("masks", given, n)]
         flat = all(m.ndim == 2 for m in items)
@@ -147,7 +167,7 @@ def masks(batch: Any, source: Images) -> Masked:
                              f"{sorted({tuple(m.shape) for m in items})}")  # fmt: skip
         items = [m[None] if m.ndim == 2 else m for m in items]
     _one_kind(items)
-    sizes = [s[:2] for s in source.shapes] if isinstance(source, Ragged) else [tuple(source.shape[2:])] * n
+    sizes = [s[:2] for s in source.shapes] if isinstance(source, Ragged) else [tuple(source.shape[2:])] * len(items)
     for i, (mask, size) in enumerate(zip(items, sizes, strict=True)):
         if tuple(mask.shape[1:]) != tuple(size):
             raise ValueError(
@@ -233,7 +253,7 @@ def _rows(name: str, given: Any, n: int, width: int, device: torch.device) -> tu
         _as_many(name, len(out), n)
         _numbers(name, out)
         return out, None
-    items = []
+    items: list[Tensor] = []
     for i, item in enumerate(_listed(name, given, n)):
         one = _tensor(name, item, device)
         if not one.numel():
@@ -245,12 +265,21 @@ def _rows(name: str, given: Any, n: int, width: int, device: torch.device) -> tu
         items.append(one)
     counts = [len(i) for i in items]
     most, dtype = max(counts, default=0), torch.float32
-    for one in items:
-        dtype = torch.promote_types(dtype, one.dtype)
+    for kind in {one.dtype for one in items}:
+        dtype = torch.promote_types(dtype, kind)
     out = torch.zeros((n, most, width), dtype=dtype, device=device)
-    for row, one in zip(out, items, strict=True):
-        row[: len(one)] = one
-    return out, counts
+    return _padded(out, items, counts), counts
+
+
+def _padded(out: Tensor, items: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    """Items, [K_i, ...] each, written to the first places of the rows of `out`, [n, K, ...]: by as many operations
+    whatever n is."""
+    if out.numel():
+        rows = np.repeat(np.arange(len(counts)) * out.shape[1], counts)
+        places = rows + np.concatenate([np.arange(k) for k in counts])
+        at = put(torch.from_numpy(places.astype(np.int64)), out.device)
+        out.flatten(0, 1).index_copy_(0, at, torch.cat([i.to(out.dtype) for i in items]))
+    return out
 
 
 def _numbers(name: str, values: Tensor) -> None:
@@ -258,13 +287,13 @@ def _numbers(name: str, values: Tensor) -> None:
         raise TypeError(f"{name} must be numbers, got {values.dtype}")
 
 
-def _marks(name: str, given: Any, shape: Sequence[int], counted: list[int] | None, device: torch.device) -> Tensor:
-    """A mark for each box or point, [N, K]: those that came, and false where a list was padded."""
-    n = shape[0]
-    there = torch.ones(tuple(shape), dtype=torch.bool, device=device)
+def _marks(
+    name: str, given: Any, shape: Sequence[int], counted: list[int] | None, device: torch.device
+) -> Tensor | None:
+    """A mark for each box or point, [N, K]: those that came, and false where a list was padded; None for all."""
+    n, there = shape[0], None
     if counted is not None:
-        counts = put(torch.tensor(counted, dtype=torch.int64, device="cpu"), device)
-        there = torch.arange(shape[1], device=device) < counts[:, None]
+        there = put(torch.from_numpy(np.arange(shape[1]) < np.asarray(counted, np.int64)[:, None]), device)
     if given is None:
         return there
     if isinstance(given, Tensor | np.ndarray):
@@ -275,8 +304,12 @@ def _marks(name: str, given: Any, shape: Sequence[int], counted: list[int] | Non
             if counted is not None and tuple(item.shape) != (counted[i],):
                 raise ValueError(f"{name} of image {i} must be [{counted[i]}], got shape {tuple(item.shape)}")
         out = torch.zeros(tuple(shape), dtype=items[0].dtype if items else torch.bool, device=device)
-        for row, item in zip(out, items, strict=True):
-            row[: len(item)] = item
+        if counted is None:
+            # rows of a tensor
+            for i, item in enumerate(items):
+                if item.ndim < 1 or len(item) > shape[1] or item.shape[1:] != shape[2:]:
+                    raise ValueError(f"{name} of image {i} must be {list(shape[1:])}, got shape {tuple(item.shape)}")
+        out = _padded(out, items, [len(i) for i in items])
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"{name} must be {list(shape)}, as what it tells of, got shape {tuple(out.shape)}")
-    return torch.where(there, out, torch.zeros_like(out))
+    return out if there is None else torch.where(there, out, torch.zeros_like(out))

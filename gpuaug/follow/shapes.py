@@ -2,6 +2,7 @@
 
 A pass holds the map of an output pixel to its input pixel; what lies among the pixels goes by the inverse of it."""
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,10 @@ class Points(NamedTuple):
         far = size.flip(1)[:, None] - 0.5
         # false for NaN as well
         return Points(xy, self.seen & ahead & ((xy >= -0.5) & (xy < far)).all(2))
+
+    def chosen(self, step: Tensor, ways: Sequence["Points"]) -> "Points":
+        """Of every sample the points of the way that a step names.  step: [N] int64"""
+        return _chosen(self, step, ways)
 
 
 class Boxes(NamedTuple):
@@ -52,8 +57,46 @@ class Boxes(NamedTuple):
         inside = torch.minimum(torch.maximum(self.corners, near), far)
         return self._replace(corners=torch.where(self.upright[:, None, None, None], inside, self.corners))
 
+    def chosen(self, step: Tensor, ways: Sequence["Boxes"]) -> "Boxes":
+        """As of `Points`."""
+        return _chosen(self, step, ways)
 
-Shapes = TypeVar("Shapes", Points, Boxes)
+
+class Move(NamedTuple):
+    """What one pass does to whatever lies among the pixels."""
+
+    matrix: Tensor  # [N, 3, 3] float64 in pixel centres, input to output
+    size: Tensor  # [N, 2] int64 (H, W) of the output
+    active: Tensor  # [N] int64, 0 for samples that do not take it
+
+
+class Moves(NamedTuple):
+    """No points: the steps that they would take, as far as numbers of each sample alone tell them."""
+
+    steps: tuple[Move, ...] = ()
+
+    def moved(self, matrix: Tensor, size: Tensor) -> "Moves":
+        """As of `Points`."""
+        return Moves((*self.steps, Move(matrix, size, torch.ones_like(size[:, 0]))))
+
+    def chosen(self, step: Tensor, ways: Sequence["Moves"]) -> "Moves":
+        """As of `Points`: step by step beside one another, those of the way that is chosen."""
+        before = len(self.steps)
+        steps = list(self.steps)
+        for place in range(before, max(len(way.steps) for way in ways)):
+            there = [(step == i, way.steps[place]) for i, way in enumerate(ways) if len(way.steps) > place]
+            matrix, size, _ = there[0][1]
+            active = torch.zeros_like(step)
+            for taken, move in there:
+                matrix = torch.where(taken[:, None, None], move.matrix, matrix)
+                size = torch.where(taken[:, None], move.size, size)
+                active = torch.where(taken, move.active, active)
+            steps.append(Move(matrix, size, active))
+        return Moves(tuple(steps))
+
+
+Shapes = TypeVar("Shapes", Points, Boxes, Moves)
+Marked = TypeVar("Marked", Points, Boxes)
 
 
 def boxes_from(xyxy: Tensor, size: Tensor) -> Boxes:
@@ -169,8 +212,13 @@ def _(p: Any, shapes: Any) -> Any:
 def _(p: ir.Choice, shapes: Any) -> Any:
     for step in p.index.unbind(1):
         ways = [after(branch, shapes) for branch in p.branches]
-        for i, way in enumerate(ways):
-            shapes = type(shapes)(*(_where(step == i, a, b) for a, b in zip(way, shapes, strict=True)))
+        shapes = shapes.chosen(step, ways)
+    return shapes
+
+
+def _chosen(shapes: Marked, step: Tensor, ways: Sequence[Marked]) -> Marked:
+    for i, way in enumerate(ways):
+        shapes = type(shapes)(*(_where(step == i, a, b) for a, b in zip(way, shapes, strict=True)))
     return shapes
 
 
@@ -179,7 +227,16 @@ def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def after(passes: ir.Sequence, shapes: Shapes) -> Shapes:
-    """Points or boxes after passes that move pixels."""
+    """Points or boxes after passes that move pixels, or the steps that they take."""
     for p in passes:
         shapes = _after(p, shapes)
     return shapes
+
+
+def tables(passes: ir.Sequence, size: Tensor) -> tuple[Tensor | None, Tensor]:
+    """The steps of passes that move pixels as two tables: [N, 9 a step] float64, the matrices, None without a step; and
+    [N, 2 and 3 a step] int64, the size of the images that go in, and of every step that of its output and whether a
+    sample takes it.  size: [N, 2] int64, of the images that go in"""
+    steps = after(passes, Moves()).steps
+    sizes = torch.cat([size.long(), *(torch.cat([m.size.long(), m.active[:, None]], 1) for m in steps)], 1)
+    return torch.cat([m.matrix.flatten(1) for m in steps], 1) if steps else None, sizes

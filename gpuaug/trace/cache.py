@@ -47,6 +47,8 @@ class Recipes:
         self._known: dict[Hashable, Any] = {}
         # what an executor keeps of calls, by a kind of its own
         self.calls: dict[Hashable, Any] = {}
+        # what targets of samples that were drawn ahead wanted of the passes in the call before; None where none did
+        self.followed: Any = None
         # the call at which each kind came last
         self._used: dict[Hashable, int] = {}
         self._calls = 0

@@ -109,24 +109,23 @@ def _places(tables: tuple[Table, ...]) -> tuple[tuple[int, tuple[int, ...], tupl
 
 def partners(keys: Keys, slots: tuple[int, ...]) -> Tensor:
     """The inputs of these numbers, such as rows of partners: [slots, N] int64, the same as on a host."""
-
-    ids, occurrence = keys.ids.contiguous(), keys.occurrence.contiguous()
+    ids, valid = keys.ids.contiguous(), keys.valid
     if not slots:
         return ids[None]
-    # of several each is written to its place, since to stack them is a kernel more
-    every = torch.empty((len(slots), len(ids)), dtype=torch.int64, device=ids.device) if len(slots) > 1 else None
-    places = () if every is None else every.unbind(0)
-
-    def found(slot: int) -> Tensor:
-        out = None if every is None else places[slots.index(inputs.partner(slot))]
-        return keys.among_valid(draws.partners(ids, occurrence, keys.epoch, keys.seed, counter_1(MIX, slot), out))
-
-    rows = inputs.find(keys, slots, found)
-    if every is None:
-        return rows[0][None]
-    for place, row in zip(places, rows, strict=True):
-        if row is not place:
-            place.copy_(row)
+    if slots == (inputs.CLASSES,):
+        return keys.classes().contiguous()[None]
+    known = (ids, keys.occurrence.contiguous(), keys.epoch, keys.seed)
+    valid = None if valid is None else valid.contiguous()
+    every = torch.empty((len(slots), len(ids)), dtype=torch.int64, device=ids.device)
+    for leader, words in inputs.shared(slots).items():
+        draws.share(known, counter_1(MIX, leader), words, every, valid)
+    for place, number in zip(every.unbind(0), slots, strict=True):
+        slot = inputs.slot_of(number)
+        if slot is not None:
+            draws.partners(known, counter_1(MIX, slot), place, valid)
+        elif not inputs.is_word(number):
+            # classes, and which part of the batch a sample is in
+            place.copy_(inputs.find(keys, (number,), keys.partners)[0])
     return every
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gpuaug_kernels.codes import DOMAIN_BITS, SLOT_BITS
 from torch import Tensor
 
-from gpuaug.rng import Keys, Layout
+from gpuaug.rng import Keys, Layout, counter_1
 
 _PARTNER, _FIRST, _WORD, _CLASSES = range(4)
 # the input that holds the classes of the samples
@@ -52,6 +52,28 @@ def _word(number: int) -> Word:
         number >>= bits
     leader, slot, domain, lane = parts
     return Word(leader, domain, slot, number, lane)
+
+
+def slot_of(number: int) -> int | None:
+    """The slot of the mix whose partners an input is; None for another."""
+    return number >> 2 if number & 3 == _PARTNER else None
+
+
+def is_word(number: int) -> bool:
+    """Whether an input is a word that all samples share."""
+    return number & 3 == _WORD
+
+
+@lru_cache(64)
+def shared(inputs: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
+    """The shared words among these inputs by their leaders, as `gpuaug_kernels.draws.share` takes them: of each four
+    numbers, the last of them its place among the inputs."""
+    found: dict[int, list[int]] = {}
+    for place, number in enumerate(inputs):
+        if is_word(number):
+            w = _word(number >> 2)
+            found.setdefault(w.leader, []).extend((counter_1(w.domain, w.slot), w.number, w.lane, place))
+    return {leader: tuple(words) for leader, words in found.items()}
 
 
 def of_partners(inputs: tuple[int, ...]) -> int:

@@ -28,8 +28,11 @@ from gpuaug_kernels import codes
 FILE = Path(__file__).with_name("specialisations.json")
 DRAW_FILE = Path(__file__).with_name("draw_programs.json")
 TARGETS = (80, 90, 100)
-# the kernels that find partners, and mix labels
+# the kernels that find partners, share draws, mix labels, move boxes and keypoints, and cut tables to windows
 PARTNER, LABELS, CHAINED = "partners of a mix", "labels of a mix", "labels of two mixes and a crop"
+BOXES, POINTS = "boxes after two steps", "keypoints after two steps"
+SHARED, WINDOWS = "words of one sample for all", "tables of windows"
+FIXED = (PARTNER, SHARED, LABELS, CHAINED, BOXES, POINTS, WINDOWS)
 
 
 def specialisations() -> list[dict[str, Any]]:
@@ -119,35 +122,38 @@ def compiled(entry: dict[str, Any], target: int) -> Any:
 
 
 def draw_names() -> list[str]:
-    """The kernels that draw, and that of the labels which follow."""
-    return [
-        *(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))),
-        PARTNER,
-        LABELS,
-        CHAINED,
-    ]
+    """The kernels that draw, and those of labels, boxes, keypoints and windows."""
+    return [*(f"draws of {e['name']}" for e in json.loads(DRAW_FILE.read_text(encoding="utf-8"))), *FIXED]
 
 
 def draw_source(name: str) -> tuple[Any, dict[str, Any], int]:
     """The kernel of a name as a launch would compile it, its options, and how many operations its trace has."""
     from triton.compiler import ASTSource
 
-    from gpuaug_kernels import draws, label_chains, labels
+    from gpuaug_kernels import draws, label_chains, labels, shapes, windows
 
+    if name == WINDOWS:
+        return windows.ahead(), windows.OPTIONS, 0
+    if name in (BOXES, POINTS):
+        return shapes.ahead(name == BOXES, 2), shapes.OPTIONS, 0
     if name == LABELS:
         # class numbers of ImageNet
         return labels.ahead(1000), labels.options(labels.block(1000)), 0
     if name == CHAINED:
         crop, cut, mean = (codes.MOVED, 0, 0, 1), (codes.CUTMIX, 15, 0, 0), (codes.MIXUP, 19, 1, 0)
         return label_chains.ahead((*crop, *cut, *mean), 22, 1000), labels.options(labels.block(1000)), 0
-    if name == PARTNER:
-        pointers = dict.fromkeys(("ids", "occurrences", "out"), "*i64")
-        types = {**pointers, **dict.fromkeys(("epoch", "low", "high"), "i64"), "n": "i32"}
-        constants: dict[str, Any] = {"C1": codes.MIX << codes.DOMAIN_SHIFT, "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
-        signature = {k: types.get(k, "constexpr") for k in draws.find_partners.arg_names}
-        aligned = {(draws.find_partners.arg_names.index(k),): [["tt.divisibility", 16]] for k in pointers if k != "out"}
+    if name in (PARTNER, SHARED):
+        kernel, c1 = draws.find_partners, codes.MIX << codes.DOMAIN_SHIFT
+        pointers = dict.fromkeys(("ids", "occurrences", "valid", "out"), "*i64")
+        types = {**pointers, **dict.fromkeys(("epoch", "low", "high", "n"), "i32")}
+        constants = draws.partner_constants(c1, False)
+        if name == SHARED:
+            # the words of a choice and of a share
+            kernel, constants = draws.share_words, draws.share_constants(c1, (c1, 0, 0, 0, c1, 0, 1, 1), False)
+        signature = {k: types.get(k, "constexpr") for k in kernel.arg_names}
+        aligned = {(kernel.arg_names.index(k),): [["tt.divisibility", 16]] for k in ("ids", "occurrences")}
         return (
-            ASTSource(fn=draws.find_partners, signature=signature, constexprs=constants, attrs=aligned),
+            ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned),
             {"num_warps": draws.WARPS},
             0,
         )

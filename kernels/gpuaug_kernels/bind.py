@@ -31,6 +31,9 @@ class Watcher(Protocol):
     def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
         """What `supply` gives, at every call again."""
 
+    def refuse(self, reason: str) -> None:
+        """Told why launches of this context do not stand for the next ones of their kind."""
+
 
 def complete(options: Mapping[str, object]) -> dict[str, object]:
     """How a kernel is compiled, with what Triton's versions and the environment would decide otherwise."""
@@ -44,7 +47,7 @@ class Bound:
 
     Job = tuple["Bound", Grid, tuple[Any, ...]]
 
-    __slots__ = ("_compiled", "constants", "kernel", "options", "plain", "tail")
+    __slots__ = ("_alike", "_compiled", "constants", "kernel", "options", "plain", "tail")
 
     def __init__(self, kernel: Any, constants: Mapping[str, object], options: Mapping[str, object]):
         self.kernel, self.constants, self.options = kernel, dict(constants), complete(options)
@@ -52,6 +55,10 @@ class Bound:
         # constants stand last in every kernel here; the interpreter has nothing to compile
         self.plain = not isinstance(kernel, JITFunction) or set(names) != set(constants)
         self.tail = () if self.plain else tuple(constants[name] for name in names)
+        # arguments of which Triton looks at the type alone
+        self._alike = frozenset(
+            () if self.plain else (k for k, p in enumerate(kernel.params) if getattr(p, "do_not_specialize", False))
+        )
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, device: torch.device, grid: Grid, *arguments: Any) -> None:
@@ -81,8 +88,25 @@ class Bound:
         them."""
         return self._compiled.get(kind)
 
+    def kind_of(self, device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
+        """What the kernel is compiled for, and the arguments as numbers."""
+        kind: list[Any] = [device]
+        values: list[int] = []
+        for k, a in enumerate(arguments):
+            if type(a) is int:
+                values.append(a)
+                short = -0x80000000 <= a < 0x80000000
+                # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
+                kind.append(short if k in self._alike else 1 if a == 1 else (a & 15 == 0, short))
+            else:
+                address = a.data_ptr()
+                values.append(address)
+                kind.append(a.dtype)
+                kind.append(address & 15 == 0)
+        return tuple(kind), values
+
     def _launch(self, device: int, grid: Grid, arguments: tuple[Any, ...]) -> None:
-        key, values = kind_of(device, arguments)
+        key, values = self.kind_of(device, arguments)
         compiled = self._compiled.get(key)
         if compiled is not None:
             compiled[grid](*values, *self.tail)
@@ -104,23 +128,6 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def kind_of(device: int, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
-    """What a kernel is compiled for, and the arguments as numbers."""
-    kind: list[Any] = [device]
-    values: list[int] = []
-    for a in arguments:
-        if type(a) is int:
-            values.append(a)
-            # as Triton tells them apart: a 1 is a constant, multiples of 16 are aligned, 32 bits or 64
-            kind.append(1 if a == 1 else (a & 15 == 0, -0x80000000 <= a < 0x80000000))
-        else:
-            address = a.data_ptr()
-            values.append(address)
-            kind.append(a.dtype)
-            kind.append(address & 15 == 0)
-    return tuple(kind), values
-
-
 def past_triton(kernels: Sequence[Any]) -> bool:
     """Whether launches may go past Triton's own `run`: nobody hooks into it."""
     return BOUND and not any([k.pre_run_hooks for k in kernels])
@@ -130,6 +137,13 @@ def supplied(supply: Callable[[torch.device], Tensor], device: torch.device) -> 
     """Memory that outlives a call: what `supply` gives, which whoever watches is told of."""
     watcher = _watcher.get()
     return supply(device) if watcher is None else watcher.supplied(supply, device)
+
+
+def refuse(reason: str) -> None:
+    """Tell whoever watches that more is done here at every call than launches."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher.refuse(reason)
 
 
 def watched() -> bool:
@@ -160,6 +174,9 @@ class _Collected(list["Bound.Job"]):
 
     def supplied(self, supply: Callable[[torch.device], Tensor], device: torch.device) -> Tensor:
         return supply(device)
+
+    def refuse(self, reason: str) -> None:
+        """They are compiled all the same."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import driver
 
-from gpuaug_kernels.bind import Bound, Grid, kind_of, past_triton, watching
+from gpuaug_kernels.bind import Bound, Grid, past_triton, watching
 
 # arguments that are another number in every call; no kernel is compiled for one of them
 PER_CALL = ("epoch", "low", "high")
@@ -237,6 +237,10 @@ class Binding(TorchDispatchMode):
         self._places[_storage(memory)] = len(self._given) + len(PER_CALL) + len(self._supplies), _begin(memory)
         return memory
 
+    def refuse(self, reason: str) -> None:
+        """Told by `bind` of what is no launch."""
+        self._obstacles.append(reason)
+
     @contextmanager
     def _unwatched(self) -> Iterator[None]:
         self._paused = True
@@ -286,7 +290,7 @@ class Binding(TorchDispatchMode):
         if bound.plain:
             return None
         index = driver.active.get_current_device() if self._device.index is None else self._device.index
-        return kind_of(index, arguments)[0]
+        return bound.kind_of(index, arguments)[0]
 
     def _part(self, name: str, value: Any) -> Part:
         """An argument of a launch."""

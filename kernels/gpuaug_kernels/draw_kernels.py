@@ -189,9 +189,9 @@ def sample_value(
     elif OP == EPOCH:
         out = given.epoch
     elif OP == LOW:
-        out = tl.zeros_like(given.id) + given.low
+        out = tl.zeros_like(given.id) + given.low.to(tl.uint32).to(tl.int64)
     elif OP == HIGH:
-        out = tl.zeros_like(given.id) + given.high
+        out = tl.zeros_like(given.id) + given.high.to(tl.uint32).to(tl.int64)
     elif OP == HEIGHT:
         out = tl.load(given.sizes + 2 * at, mask=mask, other=1)
     elif OP == WIDTH:
@@ -204,7 +204,7 @@ def sample_value(
 
 @triton.jit
 def philox_words(C1: tl.constexpr, C0: tl.constexpr, identity, occurrence, epoch, low, high):
-    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed"""
+    """The four words of a counter, int64.  C1: domain << 28 | slot; low, high: words of the seed, int32"""
     c2 = identity.to(tl.uint32)
     c3 = (((identity >> 32) << EPOCH_BITS) | epoch).to(tl.uint32)
     c1 = ((occurrence << OCCURRENCE_SHIFT) | C1).to(tl.uint32)
@@ -231,11 +231,11 @@ def store_column(OP: tl.constexpr, value, buffers, place, mask):
 def draw_parameters(
     ids,  # [N] int64
     occurrences,  # [N] int64
-    epoch,  # int64, or a pointer to [1] int64
+    epoch,  # int32, or a pointer to [1] int64
     sizes,  # [N, 2] int64, height and width; read where the trace asks for them
     partners,  # [slots, N] int64, rows of the batch; read where the trace asks for them
     constants,  # [constants] int64, or the bits of float64: what differs between two image sizes is among them
-    low,  # the words of the seed, int64
+    low,  # the words of the seed, int32 with their bits
     high,
     floats,  # all tables of float32 one after the other, each [N rounded up to 16, its columns]
     ints,  # the same of int32
@@ -335,20 +335,23 @@ def sort_keys(ids, occurrences, epoch, at, n, low, high, C1: tl.constexpr):
 
 
 # one row of several is written, which begins anywhere where their number is odd
-@triton.jit(do_not_specialize=["low", "high", "epoch", "n"], do_not_specialize_on_alignment=["out"])
+@triton.jit(do_not_specialize=["low", "high", "epoch", "n"], do_not_specialize_on_alignment=["valid", "out"])
 def find_partners(
     ids,  # [N] int64
     occurrences,  # [N] int64
-    epoch,  # int64, or a pointer to [1] int64
-    low,  # the words of the seed, int64
+    epoch,  # int32, or a pointer to [1] int64
+    low,  # the words of the seed, int32 with their bits
     high,
+    valid,  # [N] uint8; where not VALID nothing reads it, any dtype
     out,  # [N] int64, rows of the batch
     n,
     C1: tl.constexpr,  # domain << 28 | slot
+    VALID: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,  # samples that are compared with the block at a time
 ):
-    """The partner of each of a block of samples: the next in the cycle of the batch sorted by its keys.
+    """The partner of each of a block of samples: the next in the cycle of the batch sorted by its keys; itself, where
+    one of the two is not valid.
 
     All are looked at, N^2 in all, which is little for a batch.  Bytes a block: 16 N read, from the second cache mostly,
     and 8 a sample written."""
@@ -364,14 +367,77 @@ def find_partners(
     for start in range(0, n, CHUNK):
         there = start + tl.arange(0, CHUNK).to(tl.int64)
         oh, ol = sort_keys(ids, occurrences, now, there, n, low, high, C1)
-        oh, ol, valid = oh[None, :], ol[None, :], (there < n)[None, :]
-        valid = valid & (at < n)[:, None]
-        ah, al = pair_least(oh, ol, valid)
+        oh, ol, inside = oh[None, :], ol[None, :], (there < n)[None, :]
+        inside = inside & (at < n)[:, None]
+        ah, al = pair_least(oh, ol, inside)
         nearer = pair_less(ah, al, first_h, first_l)
         first_h, first_l = tl.where(nearer, ah, first_h), tl.where(nearer, al, first_l)
-        ah, al = pair_least(oh, ol, valid & pair_less(h[:, None], l[:, None], oh, ol))
+        ah, al = pair_least(oh, ol, inside & pair_less(h[:, None], l[:, None], oh, ol))
         nearer = pair_less(ah, al, next_h, next_l)
         next_h, next_l = tl.where(nearer, ah, next_h), tl.where(nearer, al, next_l)
     # the last is followed by the first
     row = tl.where(next_l == 0x7FFFFFFFFFFFFFFF, first_l, next_l) % ROWS
+    if VALID:
+        mask = at < n
+        both = (tl.load(valid + at, mask=mask, other=0) != 0) & (tl.load(valid + row, mask=mask, other=0) != 0)
+        row = tl.where(both, row, at)
     tl.store(out + at, row, mask=at < n)
+
+
+@triton.jit(do_not_specialize=["low", "high", "epoch", "n"], do_not_specialize_on_alignment=["valid", "out"])
+def share_words(
+    ids,  # [N] int64
+    occurrences,  # [N] int64
+    epoch,  # int32, or a pointer to [1] int64
+    low,  # the words of the seed, int32 with their bits
+    high,
+    valid,  # [N] uint8; where not VALID nothing reads it, any dtype
+    out,  # [rows, N] int64, of which those of WORDS are written
+    n,
+    C1: tl.constexpr,  # domain << 28 | slot, of the order
+    WORDS: tl.constexpr,  # a Code: of each word domain << 28 | slot, the number of the draw, the lane, and the row
+    COUNT: tl.constexpr,  # words
+    VALID: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,  # samples that are looked at together
+):
+    """Words of one sample for a block of samples: of the first of the batch sorted by its keys, valid ones before
+    others.
+
+    Bytes a block: 16 N read, from the second cache mostly, and 8 a word and sample written."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    now = epoch
+    if epoch.dtype.is_ptr():
+        now = tl.load(epoch)
+    top = 0x7FFFFFFFFFFFFFFF
+    # a row of one for `pair_least`
+    best_h = tl.full((1,), top, tl.int64)
+    best_l = best_h
+    other_h = best_h
+    other_l = best_h
+    for start in range(0, n, CHUNK):
+        there = start + tl.arange(0, CHUNK).to(tl.int64)
+        oh, ol = sort_keys(ids, occurrences, now, there, n, low, high, C1)
+        oh, ol, inside = oh[None, :], ol[None, :], (there < n)[None, :]
+        ah, al = pair_least(oh, ol, inside)
+        nearer = pair_less(ah, al, other_h, other_l)
+        other_h, other_l = tl.where(nearer, ah, other_h), tl.where(nearer, al, other_l)
+        if VALID:
+            ah, al = pair_least(oh, ol, inside & (tl.load(valid + there, mask=there < n, other=0) != 0)[None, :])
+            nearer = pair_less(ah, al, best_h, best_l)
+            best_h, best_l = tl.where(nearer, ah, best_h), tl.where(nearer, al, best_l)
+    row = tl.where(best_l == top, other_l, best_l) % ROWS
+    identity, occurrence = tl.load(ids + row), tl.load(occurrences + row)
+    for k in tl.static_range(COUNT):
+        a, b, c, d = philox_words(
+            WORDS[4 * k], WORDS[4 * k + 1], identity, occurrence, tl.zeros_like(identity) + now, low, high
+        )
+        word = a
+        if WORDS[4 * k + 2] == 1:
+            word = b
+        elif WORDS[4 * k + 2] == 2:
+            word = c
+        elif WORDS[4 * k + 2] == 3:
+            word = d
+        to = out + tl.full([], WORDS[4 * k + 3], tl.int64) * n + at
+        tl.store(to, tl.broadcast_to(word, (BLOCK,)), mask=at < n)

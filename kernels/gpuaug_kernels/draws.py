@@ -7,7 +7,7 @@ made so far, or what the code says; integers all, but for the value of a float c
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from triton.runtime import driver
 
 from gpuaug_kernels import codes
 from gpuaug_kernels.bind import Bound, supplied
-from gpuaug_kernels.draw_kernels import ROWS, draw_parameters, find_partners
+from gpuaug_kernels.draw_kernels import ROWS, draw_parameters, find_partners, share_words
 
 BLOCK = 32
 # of the search for partners: samples looked at together, and warps that look
 CHUNK, WARPS = 64, 4
+# ids and occurrences [N] int64 contiguous, epoch (int64 on the device, or a number), seed
+Who = tuple[Tensor, Tensor, int | Tensor, int]
 BUFFERS = {name: getattr(torch, name) for name in codes.DTYPES}
 
 
@@ -89,14 +91,11 @@ class DrawProgram:
         return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
-def draw_tables(
-    program: DrawProgram, keys: tuple[Tensor, Tensor, int | Tensor, int], size: Tensor, partners: Tensor
-) -> tuple[Tensor, ...]:
+def draw_tables(program: DrawProgram, keys: Who, size: Tensor, partners: Tensor) -> tuple[Tensor, ...]:
     """The buffers of all tables: table after table [N rounded up to 16, columns], each from its own column of
     `program.columns`.
 
-    keys: ids and occurrences [N] int64, epoch (int64 on the device, or a number), seed.  size: [N, 2] int64; partners:
-    [slots, N] int64"""
+    size: [N, 2] int64; partners: [slots, N] int64"""
     ids, occurrences, epoch, seed = keys
     n = len(ids)
     _check(ids, occurrences, size, partners)
@@ -115,8 +114,7 @@ def draw_tables(
                 size,
                 partners,
                 supplied(program.numbers_on, ids.device),
-                seed & 0xFFFFFFFF,
-                seed >> 32,
+                *words(seed),
                 *out,
                 n,
             ),
@@ -125,6 +123,12 @@ def draw_tables(
 
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+
+
+def words(seed: int) -> tuple[int, int]:
+    """The words of a seed, low and high, as kernels take them: signed, so that Triton compiles one kernel for all."""
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 def _bits(number: int | float) -> int:
@@ -137,26 +141,56 @@ def constants(program: DrawProgram) -> dict[str, object]:
     return {"CODE": program.code, "LENGTH": len(program.code) // codes.FIELDS, "BLOCK": BLOCK}
 
 
-def partners(
-    ids: Tensor, occurrences: Tensor, epoch: int | Tensor, seed: int, c1: int, out: Tensor | None = None
-) -> Tensor:
-    """The row of each sample's partner: [N] int64, written to `out` where it is given.  ids, occurrences: [N] int64
-    contiguous.  c1: domain and slot of the counter"""
+def partners(keys: Who, c1: int, out: Tensor, valid: Tensor | None = None) -> None:
+    """Write the row of each sample's partner, to `out`: [N] int64.  c1: domain and slot of the counter.  valid: [N]
+    bool, of those that may mix; None for all"""
+    _launch(_partner_kernel(c1, valid is not None), keys, out, valid)
+
+
+def share(keys: Who, c1: int, words: tuple[int, ...], out: Tensor, valid: Tensor | None = None) -> None:
+    """Write words of the sample whose draws all share to rows of `out`: [rows, N] int64.
+
+    c1: domain and slot of the order in which that sample is the first, valid ones before others.  words: of each the
+    domain and slot, the number of the draw, the lane, and the row.  valid: as of `partners`"""
+    _launch(_share_kernel(c1, words, valid is not None), keys, out, valid)
+
+
+def _launch(kernel: Bound, keys: Who, out: Tensor, valid: Tensor | None) -> None:
+    """Launch what looks at all samples for each block of them."""
+    ids, occurrences, epoch, seed = keys
     n = len(ids)
     if n >= ROWS.value:
         raise ValueError(f"a batch must have fewer than {ROWS.value} samples, got {n}")
-    out = torch.empty(n, dtype=torch.int64, device=ids.device) if out is None else out
     _check(ids, occurrences, out)
+    if valid is not None:
+        if valid.shape != (n,) or valid.dtype != torch.bool or not valid.is_contiguous() or valid.device != ids.device:
+            raise ValueError(f"valid must be contiguous [{n}] bool on {ids.device}, got {valid.dtype} "
+                             f"{tuple(valid.shape)} on {valid.device}")  # fmt: skip
+        valid = valid.view(torch.uint8)
     if n:
-        _partner_kernel(c1)(
-            ids.device, (-(-n // BLOCK), 1, 1), ids, occurrences, epoch, seed & 0xFFFFFFFF, seed >> 32, out, n
-        )
-    return out
+        marks = ids if valid is None else valid
+        grid = (-(-n // BLOCK), 1, 1)
+        kernel(ids.device, grid, ids, occurrences, epoch, *words(seed), marks, out, n)
+
+
+def partner_constants(c1: int, valid: bool) -> dict[str, object]:
+    """The compile-time constants of `find_partners`."""
+    return {"C1": c1, "VALID": int(valid), "BLOCK": BLOCK, "CHUNK": CHUNK}
 
 
 @cache
-def _partner_kernel(c1: int) -> Bound:
-    return Bound(find_partners, {"C1": c1, "BLOCK": BLOCK, "CHUNK": CHUNK}, {"num_warps": WARPS})
+def _partner_kernel(c1: int, valid: bool) -> Bound:
+    return Bound(find_partners, partner_constants(c1, valid), {"num_warps": WARPS})
+
+
+@lru_cache(256)
+def _share_kernel(c1: int, words: tuple[int, ...], valid: bool) -> Bound:
+    return Bound(share_words, share_constants(c1, words, valid), {"num_warps": WARPS})
+
+
+def share_constants(c1: int, words: tuple[int, ...], valid: bool) -> dict[str, object]:
+    """The compile-time constants of `share_words`.  words: as of `share`"""
+    return {**partner_constants(c1, valid), "WORDS": Code(words), "COUNT": len(words) // 4}
 
 
 def _check(*tensors: Tensor) -> None:
@@ -181,7 +215,7 @@ def ahead(program: DrawProgram) -> ASTSource:
         "doubles": "*fp64",
         "longs": "*i64",
     }
-    types = {**pointers, "epoch": "i64", "low": "i64", "high": "i64", "n": "i32"}
+    types = {**pointers, **dict.fromkeys(("epoch", "low", "high", "n"), "i32")}
     constant = constants(program)
     signature = {name: "constexpr" if name in constant else types[name] for name in draw_parameters.arg_names}
     return ASTSource(

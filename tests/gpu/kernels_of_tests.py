@@ -102,14 +102,19 @@ class Recorder:
             return
         longs, epoch, seed = keys.ids.new_zeros(16), keys.epoch, keys.seed
         who = (longs, longs, longs.new_zeros(()) if isinstance(epoch, Tensor) else epoch)
-        words = (seed & 0xFFFFFFFF, seed >> 32)
+        words = draws.words(seed)
         buffers = tuple(torch.empty(16, dtype=d) for d in draws.BUFFERS.values())
         self.add(program.bound, (*who, longs, longs, longs, *words, *buffers, len(keys.ids)))
         for slot in range(64):
             if inputs.partner(slot) in slots:
-                constants = {"C1": counter_1(MIX, slot), "BLOCK": draws.BLOCK, "CHUNK": draws.CHUNK}
+                constants = draws.partner_constants(counter_1(MIX, slot), False)
                 bound = Bound(draws.find_partners, constants, {"num_warps": draws.WARPS})
-                self.add(bound, (*who, *words, longs, len(keys.ids)))
+                self.add(bound, (*who, *words, longs, longs, len(keys.ids)))
+
+        for leader, shared in inputs.shared(slots).items():
+            constants = draws.share_constants(counter_1(MIX, leader), shared, False)
+            bound = Bound(draws.share_words, constants, {"num_warps": draws.WARPS})
+            self.add(bound, (*who, *words, longs, longs, len(keys.ids)))
 
     def write(self, path: Path) -> None:
         """All of it."""
@@ -119,7 +124,7 @@ class Recorder:
 _UNSPECIALISED = {
     "chain": ("height",),
     "finish": ("total",),
-    **dict.fromkeys(("draw_parameters", "find_partners"), ("low", "high", "epoch", "n")),
+    **dict.fromkeys(("draw_parameters", "find_partners", "share_words"), ("low", "high", "epoch", "n")),
 }
 RECORDER = Recorder()
 

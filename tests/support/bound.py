@@ -147,6 +147,7 @@ def findings() -> dict[str, Any]:
                 found["sizes"].append(through_triton(lambda p=several, s=size: call(p, size=s))[1])
         several = ga.Policy((*FLAT, ga.RandomInvert()), seed=3)
         found["ten sizes"] = [name for size in TEN for name in through_triton(lambda s=size: call(several, size=s))[1]]
+        found["seeds"] = seeds()
         hooks: list[Any] = []
         chain.chain.pre_run_hooks.append(lambda *a, **k: hooks.append(1))
         call(policy)
@@ -195,12 +196,33 @@ def operations(counter: Any, row: str) -> dict[str, Any]:
     return {"torch": done.names, "launches": counter.count - before}
 
 
+def seeds() -> list[str]:
+    """What is compiled for a policy with seeds and epochs of every width, one after the other."""
+    transforms = (ga.RandomCrop(24), FLIP, JITTER, ga.CutMix(1.0, 7), *FLAT[1:])
+    images, labels = batch(8, (33, 37)), torch.empty(8, 7, device=META)
+    ids = torch.empty(8, dtype=torch.int64, device=META)
+    compiled: list[str] = []
+    for seed in (0, 1, 2**31, 2**40, 2**63 + 5):
+        policy = ga.Policy(transforms, seed=seed)
+        for epoch in (0, 1, 16, 200_001):
+            compiled += through_triton(lambda p=policy, e=epoch: p(images, labels, ids=ids, epoch=e, backend="triton"))[
+                1
+            ]
+    return compiled
+
+
 def warmed(counter: Any) -> dict[str, Any]:
     """What a warmup compiles, in which threads, and what is left to the calls after it."""
     transforms = (ga.RandomResizedCrop(21), FLIP, JITTER, FLOAT, NORMAL, HALF)
     made: dict[str, Any] = {}
     for kind, what in {
         "dense": (8, 3, 50, 53),
+        "targets": ga.Batch(
+            batch(8, (50, 53)),
+            boxes=torch.empty(8, 5, 4, device=META),
+            box_format="XYXY",
+            masks=torch.empty(8, 50, 53, dtype=torch.int64, device=META),
+        ),
         "ragged": ga.Ragged.of(tuple(torch.empty(30 + k, 41, 3, dtype=torch.uint8, device=META) for k in range(8))),
     }.items():
         policy, who, said = ga.Policy(transforms, seed=4), set(), []  # type: ga.Policy, set[int], list[tuple[int, int]]
@@ -214,7 +236,7 @@ def warmed(counter: Any) -> dict[str, Any]:
         with mock.patch.object(JITFunction, "_do_compile", compiling):
             policy.warmup(what, backend="triton", device=META, progress=lambda *now, said=said: said.append(now))
         launches = counter.count - before
-        images = what if isinstance(what, ga.Ragged) else torch.empty(what, dtype=torch.uint8, device=META)
+        images = torch.empty(what, dtype=torch.uint8, device=META) if isinstance(what, tuple) else what
         left = through_triton(
             lambda p=policy, i=images: p(i, ids=torch.empty(8, dtype=torch.int64, device=META), backend="triton")
         )

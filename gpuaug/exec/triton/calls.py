@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from gpuaug_kernels import bind
 from gpuaug_kernels.calls import Binding, BoundCall
+from gpuaug_kernels.draws import words
 from torch import Tensor
 
 from gpuaug.gathered import Gathered
@@ -17,7 +18,6 @@ from gpuaug.rng import Keys
 
 # kinds that are remembered, and how often one that came again is watched until it is left as it is
 _MOST, _TRIES = 256, 3
-_LOW = 0xFFFFFFFF
 
 
 def again(
@@ -25,14 +25,15 @@ def again(
     source: Images,
     labels: Tensor | None,
     keys: Keys,
-    run: Callable[[Images], tuple[Tensor, Tensor | None]],
+    run: Callable[[Images], tuple[Tensor | None, ...]],
     sent: Any = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of a call, as `run` makes them of its source: by the launches of the call of this kind that was
-    watched.
+    more: tuple[Hashable, list[Tensor | None], Ragged | None] | None = None,
+) -> tuple[Tensor | None, ...]:
+    """Images, labels and more of a call, as `run` makes them of its source: by the launches of the call of this kind
+    that was watched.
 
     known: of one policy, by kind: a BoundCall, or how often the kind came before there was one.  sent: an `ahead.Sent`,
-    where the call draws nothing"""
+    where the call draws nothing.  more: what `run` reads beside: values, tensors, and images"""
     if bind.watched():
         return run(source)
     device, epoch = source.device, keys.epoch
@@ -46,12 +47,11 @@ def again(
         given.append(sent.memory)
         optional, epoch = (keys.valid, labels), 0
     else:
-        kind += (keys.seed >> 31 & 1, keys.seed >> 63)
         optional = (keys.ids, keys.occurrence, keys.labels, keys.valid, labels)
     if type(source) is Tensor:
         given.append(source)
-    elif isinstance(source, Ragged) and (sent is not None or source.windows is None):
-        kind += (len(source), source.channels, source.dtype, source.way)
+    elif isinstance(source, Ragged):
+        kind += (len(source), source.channels, source.dtype, source.way, source.windows is None)
         if sent is None:
             given.append(source.known())
     elif isinstance(source, Gathered) and source.packed:
@@ -60,6 +60,13 @@ def again(
         given.append(source.addresses)
     else:
         return run(source)
+    if more is not None:
+        values, tensors, masks = more
+        kind.append(values)
+        optional += (*tensors,)
+        if masks is not None:
+            kind += (len(masks), masks.channels, masks.dtype, masks.way)
+            given.append(masks.known())
     for t in optional:
         if t is None:
             kind.append(None)
@@ -73,10 +80,10 @@ def again(
         kind += (t.dtype, t.shape, t.stride(), t.data_ptr() & 15, t.requires_grad)
     key = tuple(kind)
     made = known.get(key, 0)
-    numbers = (epoch, keys.seed & _LOW, keys.seed >> 32)
+    numbers = (epoch, *words(keys.seed))
     if type(made) is BoundCall:
         done = made(device, given, numbers) if made.may_run else None
-        return run(source) if done is None else (done[0], done[1])  # type: ignore[return-value]
+        return run(source) if done is None else tuple(done)
     return _watched(known, key, made, (device, given, numbers), lambda: run(source))
 
 
@@ -85,8 +92,8 @@ def _watched(
     key: Hashable,
     times: int,
     about: tuple[torch.device, list[Tensor], tuple[int, ...]],
-    run: Callable[[], tuple[Tensor, Tensor | None]],
-) -> tuple[Tensor, Tensor | None]:
+    run: Callable[[], tuple[Tensor | None, ...]],
+) -> tuple[Tensor | None, ...]:
     """A call of a kind that is not bound: watched from the second of its kind on, when all is compiled."""
     if times > _TRIES:
         return run()

@@ -9,8 +9,9 @@ from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
-from gpuaug_kernels import codes, launch
+from gpuaug_kernels import bind, codes, launch
 from gpuaug_kernels.chain import NextStatistic, Source, Tables
+from gpuaug_kernels.windows import fitted as fitted_windows
 from torch import Tensor
 
 from gpuaug import ir, strides, windows
@@ -295,23 +296,19 @@ def _within(images: Ragged, one: Prepared) -> Tables:
     On a host more is refused in words.  A GPU is not waited for: what it drew there may differ from what a host drew by
     a rounding, and so its rectangles are cut to the windows."""
     code, border, _, first, _ = one.program.records[: codes.RECORD]
-    integers = one.tables.integers.clone()
+    integers = one.tables.integers
     if code not in (*codes.RESAMPLES, codes.PROJECT):
-        # by the kind of pass alone, so that nothing waits for a GPU
+        # by the kind of pass alone, so that nothing waits for a GPU; and at every call
         windows.check(images, None)
-    integers[:, codes.PITCH] = images.pitches
+        bind.refuse("windows are checked")
     extend = "none" if code == codes.PROJECT else ir.BORDERS[border]
-    window, source = integers[:, first : first + 4], integers[:, first + 4 : first + 8]
     if integers.device.type == "cpu":
+        window, source = integers[:, first : first + 4], integers[:, first + 4 : first + 8]
         windows.check(images, windows.within(window, source, extend))
-    x0, y0, x1, y1 = images.corners.int().unbind(1)
-    if extend == "none":
-        lowest, highest = torch.stack([x0, y0, x0 + 1, y0 + 1], 1), torch.stack([x1 - 1, y1 - 1, x1, y1], 1)
-        window.copy_(window.clamp(lowest, highest))
-    else:
-        lowest, highest = torch.stack([x0, y0] * 2, 1), torch.stack([x1, y1] * 2, 1)
-        source.copy_(source.clamp(lowest, highest))
-    return replace(one.tables, integers=integers)
+    # the window of a resample, or the source that a border is made of
+    cut, inside = (first, 1) if extend == "none" else (first + 4, 0)
+    fitted = fitted_windows(integers.contiguous(), images.pitches, images.corners.contiguous(), cut, inside)
+    return replace(one.tables, integers=fitted)
 
 
 def _floats(images: Any) -> Any:
