@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 
 # before anything imports triton: its kernels run on CPU tensors here
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -22,6 +23,10 @@ if os.environ["TRITON_INTERPRET"] == "1":
     hasten()
 
 torch.set_num_threads(1)
+# a shell without job control has what it runs in the background ignore Ctrl-C, and so do all that this starts, the
+# processes too that tests interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision.transforms.v2 as v2
 from build import build, case, cases, spec
+from oracles import torch_has_lanczos
 from typer.testing import CliRunner
 
 import gpuaug as ga
@@ -56,10 +57,24 @@ def test_every_transform_that_torchvision_has_is_the_same(name, i):
     (row,) = verify.compare(policy, iter(floats(size, channels)))
     noisy = name == "RandomErasing" and case(name, i).get("value") == "random"
     alone = [c[0] for c in case(name, i).get("transforms", ()) if not hasattr(v2, c[0]) or c[0] in ALONE]
-    if name in ALONE or noisy or alone or spec(name).adds & case(name, i).keys():
+    older = case(name, i).get("interpolation") == "lanczos" and not torch_has_lanczos()
+    if name in ALONE or noisy or alone or older or spec(name).adds & case(name, i).keys():
         assert row.note, "it is said why it is not compared"
     else:
         assert row.images == 3 and not row.fails, (row.largest, row.share, row.note)
+
+
+def test_a_lanczos_that_an_older_torch_has_not_is_not_compared(monkeypatch):
+    def refused(*_: object) -> torch.Tensor:
+        raise NotImplementedError("Input Error: ... (got lanczos)")
+
+    monkeypatch.setattr(v2.Resize, "transform", refused)
+    lanczos, flip = verify.compare(
+        ga.Policy([ga.Resize(9, "lanczos"), ga.RandomHorizontalFlip(1.0)]), iter(floats((20, 30), 3))
+    )
+    assert "Lanczos" in lanczos.note and flip.images == 3 and not flip.fails
+    with pytest.raises(NotImplementedError):
+        verify.compare(ga.Policy([ga.Resize(9, "bicubic")]), iter(floats((20, 30), 3)))
 
 
 def test_a_difference_is_seen_and_is_of_its_own_transform():

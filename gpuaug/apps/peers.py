@@ -58,7 +58,12 @@ def apply(t: Transform, image: Tensor, drawn: dict[str, Any]) -> Tensor:
     if name == "JPEG":
         return _encoded(image, params["quality"])
     transform: Any = tool.transform
-    out: Tensor = transform(image, params)
+    try:
+        out: Tensor = transform(image, params)
+    except NotImplementedError as error:
+        if getattr(t, "interpolation", "") != "lanczos":
+            raise
+        raise NotComparedError("this version of torch resizes no tensor by Lanczos") from error
     return out
 
 

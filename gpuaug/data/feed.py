@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from threading import Condition, RLock, Thread, current_thread
+from threading import Condition, RLock, Thread, current_thread, main_thread
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -18,6 +18,9 @@ from gpuaug.data.device import Carrier, Carriers
 from gpuaug.data.making import Made, Maker, Read
 from gpuaug.data.meter import Meter
 from gpuaug.data.near import staying
+
+# seconds that the end of the process waits for the batch that is being made
+_LAST_BATCH = 60.0
 
 
 class Feed:
@@ -109,7 +112,8 @@ class Feed:
         return sum(x.bytes for x in waiting)
 
     def stop(self, wait: float = 0.0) -> None:
-        """End the threads, and wait for them as many seconds at most: one may be stuck in a file system."""
+        """End the threads, and wait for them as many seconds at most: one may be stuck in a file system.  Where the
+        process ends, what decodes is waited for until its batch is made, a minute at most."""
         if os.getpid() != self._pid:
             # the threads are the parent's, and so may be whoever holds the lock
             return
@@ -120,11 +124,14 @@ class Feed:
             for waiting in (self._may_read, self._may_decode, self._ready):
                 waiting.notify_all()
         until = monotonic() + wait
+        # a process whose interpreter ends while a thread is in compiled code is aborted
+        ends = not main_thread().is_alive()
         for thread in self._threads:
             # one whose start was interrupted has no end to wait for
             if thread.ident is not None and thread is not current_thread():
+                more = _LAST_BATCH if ends and thread is self._threads[1] else 0.0
                 with suppress(RuntimeError):
-                    thread.join(max(0.0, until - monotonic()))
+                    thread.join(max(more, until - monotonic()))
         self._retire(all_of_them=True)
 
     @property

@@ -15,6 +15,8 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from gpuaug_kernels import interpreted
+
 Grid = tuple[int, int, int]
 # False: every launch goes through Triton's own `run`
 BOUND = True
@@ -52,6 +54,8 @@ class Bound:
     def __init__(self, kernel: Any, constants: Mapping[str, object], options: Mapping[str, object]):
         self.kernel, self.constants, self.options = kernel, dict(constants), complete(options)
         names = kernel.arg_names[len(kernel.arg_names) - len(constants) :]
+        if not isinstance(kernel, JITFunction):
+            interpreted.mend()
         # constants stand last in every kernel here; the interpreter has nothing to compile
         self.plain = not isinstance(kernel, JITFunction) or set(names) != set(constants)
         self.tail = () if self.plain else tuple(constants[name] for name in names)

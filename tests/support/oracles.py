@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision.transforms.v2 as v2
+import torchvision.transforms.v2.functional as F
+from PIL import Image
 from torch import Tensor
 
 Args = dict[str, Any]
@@ -67,6 +70,28 @@ def pixel_normals(s: Sample, channels: int, height: int, width: int) -> Tensor:
 
 def interpolation(a: Args, default: str) -> v2.InterpolationMode:
     return v2.InterpolationMode(a.get("interpolation", default))
+
+
+@cache
+def torch_has_lanczos() -> bool:
+    """Whether this torch resizes tensors by Lanczos, as its later versions do."""
+    try:
+        F.resize(torch.zeros(1, 4, 4), [3, 3], v2.InterpolationMode.LANCZOS, antialias=True)
+    except (NotImplementedError, ValueError):
+        return False
+    return True
+
+
+def resize(
+    x: Tensor, size: list[int] | None, mode: v2.InterpolationMode, max_size: int | None = None, antialias: bool = True
+) -> Tensor:
+    """torchvision's resize of [..., H, W] float32; Pillow's, from which torch has its Lanczos, where torch has none."""
+    if mode is not v2.InterpolationMode.LANCZOS or torch_has_lanczos():
+        return F.resize(x, size, mode, max_size, antialias)
+    height, width = F.resize(x.reshape(-1, *x.shape[-2:])[:1], size, v2.InterpolationMode.NEAREST, max_size).shape[-2:]
+    planes = [Image.fromarray(plane.numpy()) for plane in x.reshape(-1, *x.shape[-2:]).contiguous()]
+    made = [np.asarray(plane.resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
+    return torch.from_numpy(np.stack(made)).reshape(*x.shape[:-2], height, width)
 
 
 def pair(size: Any) -> list[int]:

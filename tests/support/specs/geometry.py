@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import oracles
 import torch
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
@@ -39,12 +40,14 @@ def random_crop(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
 
 def resized_crop(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
     box = (int(p[k]) for k in ("top", "left", "height", "width"))
-    return F.resized_crop(x, *box, pair(a["size"]), interpolation(a, "bilinear"), a.get("antialias", True))
+    return oracles.resize(
+        F.crop(x, *box), pair(a["size"]), interpolation(a, "bilinear"), antialias=a.get("antialias", True)
+    )
 
 
 def resize(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
     size = [a["size"]] if isinstance(a["size"], int) else a["size"] and list(a["size"])
-    return F.resize(x, size, interpolation(a, "bilinear"), a.get("max_size"), a.get("antialias", True))
+    return oracles.resize(x, size, interpolation(a, "bilinear"), a.get("max_size"), a.get("antialias", True))
 
 
 def pad(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:

@@ -6,7 +6,7 @@ the business of tests/test_sizes.py."""
 import numpy as np
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
-from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill
+from oracles import Args, Draws, Sample, asked, coin, interpolation, per_image_fill, resize
 from torch import Tensor
 
 from specs.base import BAD_FILL, BAD_P, BAD_RESAMPLING, INF, NAN, RGB, Spec, refused, resampled
@@ -14,7 +14,7 @@ from specs.base import BAD_FILL, BAD_P, BAD_RESAMPLING, INF, NAN, RGB, Spec, ref
 
 def resized(a: Args, x: Tensor, p: Args, s: Sample) -> Tensor:
     mode, antialias = interpolation(a, "bilinear"), a.get("antialias", True)
-    return F.resize(x, p["size"].tolist(), interpolation=mode, antialias=antialias)
+    return resize(x, p["size"].tolist(), mode, antialias=antialias)
 
 
 def drawn_resize(a: Args, n: int, size: tuple[int, int], rng: np.random.Generator) -> Draws:
