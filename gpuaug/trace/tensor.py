@@ -26,9 +26,10 @@ Handler = Callable[..., Any]
 
 # The length that the axis of the samples has while a batch is traced.  Torch asks every tensor for its shape, and a
 # batch to come has no length yet, so a length stands in for it that tells this axis from all others: too long for any
-# other axis of parameters, and a prime, so that no product of other axes is it.  A tensor that has it by chance is
-# refused or found out when the first batch is compared: it costs the recipe and no correctness.
-SYMBOLIC_BATCH = 7919
+# other axis of parameters, and a prime, so that no product of other axes is it.  Not longer, since `_outcome` computes
+# with it, and torch shares out tensors of more than 32 768 elements among threads that spin.  A tensor that has it by
+# chance is refused or found out when the first batch is compared: it costs the recipe and no correctness.
+SYMBOLIC_BATCH = 1031
 # overload of an operation -> what it does to symbols: handler(trace, out, *arguments, **options), where `out` is the
 # result on the meta device, which has a shape and a dtype
 HANDLERS: dict[Any, Handler] = {}
