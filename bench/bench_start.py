@@ -3,7 +3,8 @@ ones, and for sizes that were not seen before.
 
 python -m bench.bench_start [--runs 5] [--data FOLDER] [--against CHECKOUT] [--out FILE].  Seconds of CPU time of the
 whole process, of which calls have one thread: other processes on the machine then matter less.  Medians of the runs,
-each a process of its own, with anonymous memory and modules that stay.  Another checkout takes its turns between those of this one.  Linux only."""
+each a process of its own, and what it then holds more: anonymous memory, modules.  Another checkout takes its turns
+between those of this one.  Linux only."""
 
 import argparse
 import json
