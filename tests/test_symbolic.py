@@ -20,6 +20,7 @@ from gpuaug import ir, rng
 from gpuaug.symbolic import is_symbolic, require, smooth
 from gpuaug.trace.cache import find
 from gpuaug.trace.recipe import Recipe, trace_build
+from gpuaug.trace.tensor import SYMBOLIC_BATCH
 from gpuaug.transforms import base
 
 N = 8
@@ -282,7 +283,7 @@ def asked(tree: ast.AST) -> Iterator[int]:
             # images come as subclasses of a tensor, which has nothing to do with tracing
             if re.search(r"\bKeys\b|\bTensor\b", ast.unparse(node.comparators[0])):
                 yield node.lineno
-        if isinstance(node, ast.Constant) and node.value == 7919:
+        if isinstance(node, ast.Constant) and node.value == SYMBOLIC_BATCH:
             yield node.lineno
 
 

@@ -28,6 +28,7 @@ from gpuaug.trace.tensor import (
     SymbolicKeys,
     Untraceable,
     axis_of_samples,
+    register_rules,
     sizes,
     table,
 )
@@ -36,6 +37,7 @@ __all__ = ["Recipe", "Untraceable", "trace_build"]
 
 # axes is imported for the handlers that it registers
 assert HANDLERS and axes, "no operation can be traced"
+register_rules()
 # values that a program for a GPU may have: a thousand take seconds to compile, and twice as many more than twice that
 _LONGEST = 4096
 # from the tables of a batch and its keys: the structure for that batch
@@ -105,6 +107,9 @@ class Filled(NamedTuple):
         return own.make(own.runtime.tables_on(own.program, own.tables, memory, len(self.keys)), self.keys)
 
 
+# in inference mode and in a custom operator, torch leaves operations that are made of others in one piece
+@torch.inference_mode(False)
+@torch.no_grad()
 def trace_build(frame: ir.Frame, build: Callable[[Keys, ir.Frame], Any]) -> Recipe:
     """The recipe of what `build` makes, for the device of a frame of the kind.
 

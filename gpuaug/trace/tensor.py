@@ -9,7 +9,7 @@ views and writes in place are NumPy's own on that array.
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,20 @@ Handler = Callable[..., Any]
 
 # The length that the axis of the samples has while a batch is traced.  Torch asks every tensor for its shape, and a
 # batch to come has no length yet, so a length stands in for it that tells this axis from all others: too long for any
-# other axis of parameters, and a prime, so that no product of other axes is it.  A tensor that has it by chance is
-# refused or found out when the first batch is compared: it costs the recipe and no correctness.
-SYMBOLIC_BATCH = 7919
+# other axis of parameters, and a prime, so that no product of other axes is it.  Not longer, since `_outcome` computes
+# with it, and torch shares out tensors of more than 32 768 elements among threads that spin.  A tensor that has it by
+# chance is refused or found out when the first batch is compared: it costs the recipe and no correctness.
+SYMBOLIC_BATCH = 1031
 # overload of an operation -> what it does to symbols: handler(trace, out, *arguments, **options), where `out` is the
 # result on the meta device, which has a shape and a dtype
 HANDLERS: dict[Any, Handler] = {}
+# what hands a value to the host
+_READS = torch.ops.aten._local_scalar_dense.default
+# what else is refused where draws look at values, at other samples, or are torch's own: the usual operations, not all
+_REFUSED = (
+    "all any equal max mean min nonzero sum std var cumsum masked_select index.Tensor index_select topk "
+    "bernoulli bernoulli_.float normal_ rand_like randint_like randn_like uniform_"
+)
 
 
 class Untraceable(Exception):
@@ -63,15 +71,10 @@ class Symbol(Symbolic, Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         handler = HANDLERS.get(func)
-        if func is torch.ops.aten._local_scalar_dense.default:
+        if func is _READS:
             raise Untraceable("a value is read on the host, as by if, int() or float()")
         if handler is None:
-            # below autograd, in a custom operator or in inference mode, operations arrive that are made of others,
-            # which may have handlers
-            parts = func.decompose(*args, **kwargs or {})
-            if parts is NotImplemented:
-                raise Untraceable(f"tracing has no rule for {func}")
-            return parts
+            raise Untraceable(f"tracing has no rule for {func}")
         options = dict(kwargs or {})
         trace = next(a.in_trace for a in _flat((*args, *options.values())) if isinstance(a, Symbol))
         if options.pop("pin_memory", None):
@@ -97,6 +100,25 @@ class Symbol(Symbolic, Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Symbol({tuple(self.shape)}, {self.dtype})"
+
+
+# the rules below live as long as it does
+_RULES = torch.library.Library("aten", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+@cache
+def register_rules() -> None:
+    """Have torch call a rule for operations on symbols, not `__torch_dispatch__`.
+
+    Before it calls that, torch asks whether the tensor is a DTensor, and imports its distributed tensors for the
+    question, SymPy among them: seconds, and 60 MB.  It looks for rules first.  Any other operation still comes by
+    `__torch_dispatch__`, and pays."""
+    for operation in (*HANDLERS, _READS, *(f"aten::{name}" for name in _REFUSED.split())):
+        torch.library.register_torch_dispatch(operation, Symbol, _by_rule, lib=_RULES)
+
+
+def _by_rule(cls: type[Symbol], func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    return cls.__torch_dispatch__(func, types, args, kwargs)
 
 
 def _flat(values: Any) -> list[Any]:
@@ -125,9 +147,11 @@ def _described(value: Any) -> Hashable:
     return None, (type(value), value)
 
 
-def _filled(key: Any, value: int) -> Any:
-    """Arguments from their key, every tensor on the host and full of one value."""
+def _filled(key: Any, value: int | None) -> Any:
+    """Arguments from their key, every tensor on the host and full of one value; None: on the meta device."""
     if isinstance(key, _Like):
+        if value is None:
+            return torch.empty_strided(key.shape, key.stride, dtype=key.dtype, device="meta")
         reach = 1 + sum((n - 1) * s for n, s in zip(key.shape, key.stride, strict=True)) if all(key.shape) else 0
         return torch.full((reach,), value, dtype=key.dtype, device="cpu").as_strided(key.shape, key.stride)
     kind, parts = key
@@ -150,9 +174,12 @@ def _shapes(made: Any) -> Any:
 def _outcome(func: Any, args: Any, options: Any, default: torch.dtype) -> Any:
     """What an operation makes, on the meta device: shapes, strides and dtypes; never written to.
 
-    It is done on the host: torch's own rules for the meta device load its compiler, which takes seconds and 100 MB.
-    Zeros are indices wherever one may stand, and ones divide.  default: torch's default dtype, on which the result may
-    depend"""
+    It is done on the host: torch's own rules for the meta device load its compiler, which takes seconds and 100 MB, but
+    for views, which have the same rules on all devices and there need no memory: a slice of 20 words of every sample
+    would leave the C library with megabytes.  Zeros are indices wherever one may stand, and ones divide.  default:
+    torch's default dtype, on which the result may depend"""
+    if func.is_view:
+        return _shapes(func(*_filled(args, None), **_filled(options, None)))
     try:
         return _shapes(func(*_filled(args, 0), **_filled(options, 0)))
     except RuntimeError:
