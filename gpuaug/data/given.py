@@ -10,7 +10,7 @@ import torch
 from gpuaug import arguments
 from gpuaug.batch import Batch
 from gpuaug.data.device import place as device_place
-from gpuaug.data.share import Share, place
+from gpuaug.data.share import Share, check_place, place
 from gpuaug.data.source import digest
 
 Policy = Callable[[Batch], Batch | list[Batch]]
@@ -51,7 +51,7 @@ def checked(
     size = arguments.integer("batch_size", batch_size, 1)
     number = None if epochs is None else arguments.integer("epochs", epochs, 1)
     last = arguments.flag("drop_last", drop_last)
-    place(rank, world_size)
+    check_place(rank, world_size)
     return Given(policy, size, number, last, device_place(device), rank, world_size, target_transform)
 
 
