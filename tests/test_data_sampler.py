@@ -329,7 +329,7 @@ def test_a_process_of_lightnings_has_its_rank_on_the_first_node_and_elsewhere_on
     assert [i for i, _ in Sampler(20, shuffle=False)] == [1, 5, 9, 13, 17]
     monkeypatch.setenv("NODE_RANK", "1")
     late = Sampler(20, shuffle=False)
-    with pytest.raises(ValueError, match="must have RANK and WORLD_SIZE.*or initialise torch.distributed first"):
+    with pytest.raises(ValueError, match=r"must have RANK and WORLD_SIZE.*or initialise torch.distributed first"):
         next(iter(late))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
