@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 
@@ -12,6 +12,9 @@ from gpuaug.batch import Batch
 from gpuaug.data.device import place as device_place
 from gpuaug.data.share import Share, check_place, place
 from gpuaug.data.source import digest
+
+# of which frameworks make a plain DataLoader, that would neither decode nor augment
+_NOT_HERE = ("dataset", "sampler", "batch_sampler", "collate_fn")
 
 Policy = Callable[[Batch], Batch | list[Batch]]
 
@@ -74,3 +77,18 @@ def fingerprint(policy: Any) -> str | None:
     with suppress(TypeError, ValueError, AttributeError):
         return digest("policy", json.dumps(policy.to_dict(), sort_keys=True))
     return str(getattr(policy, "__qualname__", type(policy).__qualname__))
+
+
+class Whole:
+    """A loader that is no DataLoader, and has no parts to make one of."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in _NOT_HERE:
+                known += (
+                    ": order, ranks and decoding are its own, and no DataLoader can be made of it; set_epoch() and "
+                    "load_state_dict() say where it goes on"
+                )
+            raise AttributeError(known, name=name, obj=self)
