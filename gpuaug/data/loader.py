@@ -275,8 +275,8 @@ class Loader(Whole):
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
-            "a loader can't be copied, pickled or sent to another process: its threads and its decoder are of this one; "
-            "make one where it is iterated over, and go on with load_state_dict(state_dict())"
+            "a loader can't be copied, pickled or sent to another process: its threads and its decoder are of this one"
+            "; make one where it is iterated over, and go on with load_state_dict(state_dict())"
         )
 
     def close(self) -> None:
