@@ -208,6 +208,9 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
     Relative paths are below `root`."""
     if not rows:
         raise ValueError("the list of samples is empty")
+    if storage.is_local(root):
+        # a process that goes to another folder later finds them still
+        root = os.path.abspath(os.path.expanduser(plain(root)))
     if isinstance(rows[0], (str, PurePath)):
         for k, row in enumerate(rows):
             if not isinstance(row, (str, PurePath)):

@@ -164,14 +164,23 @@ def shards(what: str | Sequence[str], storage: Storage) -> list[str]:
             f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are "
             "compressed already"
         )
-    near = storage.is_local(what)
-    found = []
-    for path in braces(os.path.expanduser(what) if near else what):
+    near, base, rest, found = storage.is_local(what), "", what, list[str]()
+    if near:
+        # a process that goes to another folder later finds them still
+        what = rest = os.path.abspath(os.path.expanduser(plain(what)))
+        if os.path.isfile(what):
+            return [what]
+        # signs in the name of a folder that is there are no pattern
+        base, rest = (what, "*.tar") if os.path.isdir(what) else os.path.split(what)
+        if not os.path.isdir(base):
+            base, rest = "", what
+    for path in braces(rest):
         if not path.endswith(".tar"):
             path = f"{path.rstrip('/')}/*.tar"
-        found += (
-            [path] if not set("*?[") & set(path) else sorted(glob.glob(plain(path))) if near else storage.glob(path)
-        )
+        if not set("*?[") & set(path):
+            found.append(os.path.join(base, path))
+        else:
+            found += sorted(glob.glob(os.path.join(glob.escape(base), path))) if near else storage.glob(path)
     if not found:
         raise ValueError(f"no tar shards are found at {what}")
     return found

@@ -94,7 +94,7 @@ class Storage:
             filesystem=filesystem,
         )
         self._filesystem, self._systems = filesystem, dict[str, Any]()
-        self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser(), cache_bytes)
+        self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser().absolute(), cache_bytes)
         self._pools, self._lock, self._pid, self._closed = dict[bool, Reads](), Lock(), os.getpid(), Event()
         # the threads of a source that nobody holds any more end as if it had been closed
         weakref.finalize(self, _end, self._pools)
