@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -215,20 +217,24 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
     names = [os.path.basename(p) if storage.is_local(p) else (p.split("://")[0], storage.system(p)[1]) for p in paths]
     name = f"index-{digest(VERSION, label, *((n, *s) for n, s in zip(names, stats, strict=True)))}.npz"
     for place in _places(paths[0], storage, name):
+        found = _kept(place)
+        if found is not None:
+            return found
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
-                if not place.exists():
+                found = _kept(place)
+                if found is None:
                     # an unwritable place is found out before the shards are read
                     part = place.with_name(f"{place.name}.{os.getpid()}.part")
                     try:
                         with open(part, "wb") as file:
-                            np.savez(file, **_made(paths, [size for size, _ in stats], storage, label))  # type: ignore[arg-type]
+                            found = _made(paths, [size for size, _ in stats], storage, label)
+                            np.savez(file, **found)  # type: ignore[arg-type]
                         os.replace(part, place)
                     finally:
                         part.unlink(missing_ok=True)
-            with np.load(place) as kept:
-                return {k: kept[k] for k in kept.files}
+            return found
         except PermissionError:
             # a data set that may be read only; the next place is the user's own
             continue
@@ -237,6 +243,15 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
                 raise
     # nothing may be written anywhere
     return _made(paths, [size for size, _ in stats], storage, label)
+
+
+def _kept(place: Path) -> dict[str, np.ndarray[Any, Any]] | None:
+    """An index as it was kept; None where there is none, or a damaged one, which a machine may leave that stops."""
+    try:
+        with np.load(place) as kept:
+            return {k: kept[k] for k in kept.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _places(first: str, storage: Storage, name: str) -> Iterator[Path]:
