@@ -248,7 +248,7 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
 def _kept(place: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     """An index as it was kept; None where there is none, or a damaged one, which a machine may leave that stops."""
     try:
-        with np.load(place) as kept:
+        with place.open("rb") as file, np.load(file) as kept:
             return {k: kept[k] for k in kept.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
