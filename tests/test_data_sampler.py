@@ -321,6 +321,22 @@ def test_rank_and_world_come_from_the_environment_of_torchrun(monkeypatch):
     assert len(Sampler(20)) == 20
 
 
+def test_a_process_of_lightnings_has_its_rank_on_the_first_node_and_elsewhere_once_it_trains(monkeypatch):
+    """Its launcher says node, process and world, and no rank."""
+    monkeypatch.delenv("RANK", raising=False)
+    for name, value in (("WORLD_SIZE", "4"), ("NODE_RANK", "0"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert [i for i, _ in Sampler(20, shuffle=False)] == [1, 5, 9, 13, 17]
+    monkeypatch.setenv("NODE_RANK", "1")
+    late = Sampler(20, shuffle=False)
+    with pytest.raises(ValueError, match=r"must have RANK and WORLD_SIZE.*or initialise torch.distributed first"):
+        next(iter(late))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    assert [i for i, _ in late] == [3, 7, 11, 15, 19]
+
+
 def test_torch_distributed_comes_before_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -2,7 +2,9 @@
 none is read as something else."""
 
 import io
+import tarfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import encoded
 import numpy as np
@@ -176,3 +178,37 @@ def test_a_sample_that_stands_twice_in_a_batch_is_bad_once():
         with pytest.raises(ValueError, match=r"^1 sample has no image: sample 0") as error:
             next(iter(one))
     assert [file.id for file in error.value.files] == [0]
+
+
+# ---- where they are
+
+
+def tar(path: Path, count: int = 2) -> None:
+    with tarfile.open(path, "w") as file:
+        for k in range(count):
+            member = tarfile.TarInfo(f"{path.stem}{k}.jpg")
+            member.size = len(JPEG)
+            file.addfile(member, io.BytesIO(JPEG))
+
+
+@pytest.mark.parametrize("what", ["train", "list", "root", "list.csv", "shards", "shards/{a,b}.tar"])
+def test_a_relative_source_is_found_from_another_folder_too(tmp_path, monkeypatch, what):
+    (tmp_path / "train" / "cats").mkdir(parents=True)
+    (tmp_path / "shards").mkdir()
+    for k in range(2):
+        (tmp_path / "train" / "cats" / f"{k}.jpg").write_bytes(JPEG)
+        tar(tmp_path / "shards" / f"{'ab'[k]}.tar", 1)
+    (tmp_path / "list.csv").write_text("path\ntrain/cats/0.jpg\ntrain/cats/1.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    lists = {"list": ["train/cats/0.jpg", "train/cats/1.jpg"], "root": ["cats/0.jpg", "cats/1.jpg"]}
+    with as_source(lists.get(what, what), **({"root": "train"} if what == "root" else {})) as source:
+        monkeypatch.chdir(tmp_path / "shards")
+        assert len(source) == 2 and not any(isinstance(item, Exception) for item in source.read([0, 1]))
+
+
+def test_signs_in_the_name_of_a_folder_that_is_there_are_no_pattern(tmp_path):
+    folder = tmp_path / "a[1]{x,y}*"
+    folder.mkdir()
+    tar(folder / "b-0.tar")
+    tar(folder / "b-1.tar")
+    assert [len(as_source(f"{folder}{end}")) for end in ("", "/b-0.tar", "/b-{0..1}.tar", "/b-*.tar")] == [4, 2, 4, 4]

@@ -148,6 +148,58 @@ def test_a_file_system_that_stalls_for_ever_is_given_up_in_words():
     )
 
 
+@pytest.mark.parametrize(
+    ("call", "what", "limit"), [("find", "/here", 20), ("glob", "/here/*.tar", 20), ("info", "/here/{a,b}.tar", 1)]
+)
+def test_a_file_system_that_stalls_while_a_source_is_made_is_given_up_in_words(monkeypatch, call, what, limit):
+    release, before = threading.Event(), set(threading.enumerate())
+    monkeypatch.setattr(Troubled, call, lambda *given, **more: release.wait(20))
+    reading = Storage(filesystem=Troubled(), timeout=0.02, retries=1)
+    try:
+        with pytest.raises(ValueError, match=f"can't be opened: no answer within {0.02 * limit:g} s"):
+            as_source(what, reading)
+    finally:
+        release.set()
+    assert ended(before), "a thread outlives the listing"
+
+
+def test_files_are_read_whole_where_a_listing_does_not_say_how_long_they_are(monkeypatch):
+    """As a web server's, which is a page of links."""
+    listing = {f"/here/{c}/{k}.jpg": {"size": None} for c in "ab" for k in (1, 2)}
+    monkeypatch.setattr(Troubled, "find", lambda *given, **more: listing)
+    monkeypatch.setattr(Troubled, "cat_file", lambda self, path, start=None, end=None: path.encode()[start:end])
+    with as_source("/here", Storage(filesystem=Troubled())) as source:
+        assert list(map(bytes, source.read([3, 0]))) == [b"/here/b/2.jpg", b"/here/a/1.jpg"]
+
+
+def test_a_server_that_can_not_give_parts_of_files_is_said_in_words(monkeypatch):
+    monkeypatch.setattr(Troubled, "info", lambda *given, **more: {"size": None})
+    with pytest.raises(ValueError, match=r"/here/a\.tar can't be read in parts: its server does not say how long"):
+        as_source("/here/a.tar", Storage(filesystem=Troubled()))
+    path = next(iter(BYTES))
+    monkeypatch.setattr(
+        Troubled, "cat_file", lambda self, path, start=None, end=None: self.ranges.append(0) or b"12345"
+    )
+    system = Troubled()
+    (result,) = Storage(filesystem=system).read([Span(path, 1, 3)])
+    assert isinstance(result, Unreadable) and "5 bytes where 3 were asked for" in str(result)
+    assert len(system.ranges) == 1, "tried again, to the same end"
+
+
+def test_a_server_that_can_not_be_reached_is_not_called_a_missing_file(monkeypatch):
+    """fsspec raises the one from the other where it asks for a file's length."""
+
+    def info(self, path, **more):
+        self.asked[path] += 1
+        raise FileNotFoundError(path) from ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
+
+    monkeypatch.setattr(Troubled, "info", info)
+    system = Troubled()
+    with pytest.raises(ValueError, match="can't be opened: connection refused"):
+        as_source("/here/a.tar", Storage(filesystem=system, retries=1))
+    assert system.asked["/here/a.tar"] == 2
+
+
 def test_a_server_that_is_down_gets_pauses_that_grow(monkeypatch):
     pauses = []
     monkeypatch.setattr(

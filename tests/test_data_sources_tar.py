@@ -186,6 +186,26 @@ def test_the_index_is_made_once_and_again_when_a_shard_changes(folder, monkeypat
     assert len(made) == 9 and changed.fingerprint != first.fingerprint and bytes(changed.read([20])[0]) == picture(50)
 
 
+@pytest.mark.parametrize("left", [b"", b"PK", "part"])
+def test_a_damaged_index_is_made_again(folder, left):
+    first = as_source(str(folder))
+    (index,) = folder.glob(".gpuaug-*.npz")
+    index.write_bytes(index.read_bytes()[:500] if left == "part" else left)
+    assert as_source(str(folder)).fingerprint == first.fingerprint
+    assert as_source(str(folder)).labels.tolist() == first.labels.tolist() and index.stat().st_size > 500
+
+
+def test_an_index_beside_the_shards_is_read_where_nothing_may_be_written(folder, monkeypatch):
+    first = as_source(str(folder))
+
+    def readonly(path, mode="r", *rest, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sources_tar, "open", readonly, raising=False)
+    monkeypatch.setattr(sources_tar, "_shard", None)
+    assert as_source(str(folder)).fingerprint == first.fingerprint
+
+
 def test_the_index_is_in_the_users_cache_where_the_shards_may_only_be_read(folder, tmp_path, monkeypatch):
     opened = open
 

@@ -1,7 +1,9 @@
 """The loader in other people's training loops: each example runs, and a run in parts is, to the bit, the run as a whole."""
 
+import copy
 import json
 import os
+import pickle
 import sys
 from functools import cache
 from pathlib import Path
@@ -123,9 +125,17 @@ def test_there_is_nothing_to_make_a_plain_data_loader_of():
         for each in (one, ga.data.Mapped(one, len)):
             for name in ("dataset", "sampler", "batch_sampler"):
                 assert not hasattr(each, name), f"{type(each).__name__} has {name}"
+                with pytest.raises(AttributeError, match=f"has no attribute '{name}': order, ranks and decoding"):
+                    getattr(each, name)
         pairs = Pairs(one)
         assert not hasattr(pairs, "dataset") and not hasattr(pairs, "batch_sampler")
         assert [n for n in dir(pairs.sampler) if not n.startswith("_")] == ["set_epoch"]
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.deepcopy], ids=["pickled", "copied"])
+def test_a_loader_that_is_sent_elsewhere_says_why_it_cannot(way):
+    with loader() as one, pytest.raises(TypeError, match=r"a loader can't be copied, pickled or sent.*make one where"):
+        way(ga.data.Mapped(one, len))
 
 
 def test_mapped_batches_are_the_loaders_and_so_is_the_state():

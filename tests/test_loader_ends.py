@@ -1,6 +1,7 @@
 """A loader ends: no thread or process outlives it, nothing hangs, and what goes wrong is said where the loop is."""
 
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from build import quick
 from loading import N, folder, left_behind, loader, rows, samples, whole
 
 import gpuaug as ga
-from gpuaug.data import Source, Storage
+from gpuaug.data import Source, Storage, decode
 from gpuaug.data.making import BadImage
 
 
@@ -258,6 +259,27 @@ def test_a_forked_child_is_refused_in_words(begun, before):
             text = words.read()
         os.waitpid(pid, 0)
         assert "forked" in text and "process" in text
+        assert next(it) is not None, "the parent's own was hurt"
+
+
+@pytest.mark.skipif(bool(decode.missing("dali")), reason="DALI is not installed")
+def test_a_forked_child_does_not_wait_for_the_threads_of_dali_as_it_ends():
+    with loader(decoder="dali") as one:
+        it = iter(one)
+        next(it)
+        pid = os.fork()
+        if not pid:
+            # what the interpreter calls as it ends
+            importlib.import_module("nvidia.dali.pipeline")._shutdown_pipelines()
+            os._exit(3)
+        ended, until = (0, 0), time.monotonic() + 20
+        while not ended[0] and time.monotonic() < until:
+            time.sleep(0.01)
+            ended = os.waitpid(pid, os.WNOHANG)
+        if not ended[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        assert ended[0] == pid and os.waitstatus_to_exitcode(ended[1]) == 3
         assert next(it) is not None, "the parent's own was hurt"
 
 

@@ -9,13 +9,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import loading
 import pytest
 import torch
 from loading import CLASSES, loader, rows, samples, whole
 
-from gpuaug.data.making import BadImage
+from gpuaug.data.child import ChildFeed, packed
+from gpuaug.data.making import BadImage, Made
+from gpuaug.data.meter import Meter
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,15 @@ def test_a_child_makes_what_threads_make_and_lives_for_all_iterations(tmp_path):
         assert rows(kept) == list(whole(1)[4:]), "memory of a batch was used again"
         assert (first.labels < CLASSES).all() and children() == {child}
     assert ends({child}) and not children()
+
+
+def test_the_time_that_a_child_waits_is_not_the_loops():
+    """The loop may be at work meanwhile, and would look starved."""
+    feed = ChildFeed(None, None, 1, Meter(), torch.device("cpu"))
+    feed._child = SimpleNamespace(memory={})
+    made = Made(None, targets=[1])
+    feed._taken(("batch", packed(made, 0, {}), {"waiting": 5.0, "starving": 4.0, "decoding": 1.0}, {}, {}, 0))
+    assert feed._made.targets == [1] and feed._meter.taken() == {"starving": 4.0, "decoding": 1.0}
 
 
 @pytest.mark.slow

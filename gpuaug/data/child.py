@@ -209,7 +209,9 @@ class ChildFeed:
             return
         _, packed, seconds, counts, self._depths, self._held = message
         for stage, value in seconds.items():
-            self._meter.add(stage, value)
+            # the child waits for its threads, and not the loop for a batch
+            if stage != "waiting":
+                self._meter.add(stage, value)
         self._meter.outside = counts
         assert self._child is not None
         self._made = unpacked(packed, self._child.memory)

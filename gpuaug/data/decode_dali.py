@@ -5,7 +5,10 @@ One pipeline holds one batch at a time, so that a batch that fails says nothing 
 threads take a pipeline each.  Its outputs lie back to back in memory that is DALI's, and become tensors without a copy.
 """
 
+import ctypes
+import os
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from threading import Lock
 from typing import Any
@@ -41,7 +44,7 @@ class Pipe:
     """A pipeline of its own: bytes and windows in, pixels out."""
 
     def __init__(self, capacity: int, threads: int, device: torch.device, region: bool):
-        from nvidia.dali import Pipeline, fn, types
+        from nvidia.dali import fn, types
 
         self.capacity, self._region, self._cuda = capacity, region, device.type == "cuda"
         self._device = device
@@ -54,7 +57,7 @@ class Pipe:
             "jpeg_fancy_upsampling": True,
         }
         index = device.index if self._cuda else None
-        self._pipeline = Pipeline(
+        self._pipeline = _pipeline()(
             capacity, threads, index, prefetch_queue_depth=1, exec_dynamic=True, set_affinity=False
         )
         with self._pipeline:
@@ -104,6 +107,28 @@ class Pipe:
         # said: older versions of torch copy to the host what they are not told to leave on a device
         flat = torch.as_tensor(memory, device=self._device) if self._cuda else torch.from_numpy(np.asarray(memory))
         return Pieces(flat, begins, shapes)
+
+
+@cache
+def _pipeline() -> Any:
+    """DALI's pipeline, which a process that was forked leaves alone: its threads are not there, and its end would wait
+    for them."""
+    from nvidia.dali import Pipeline
+
+    class Own(Pipeline):  # type: ignore[misc]
+        def __init__(self, *given: Any, **options: Any):
+            self._made_in = os.getpid()
+            super().__init__(*given, **options)
+
+        def _shutdown(self) -> None:
+            # called as it is collected, and for all that are left as the process ends
+            if os.getpid() != self._made_in and getattr(self, "_pipe", None) is not None:
+                # held for ever, so that what is behind it does not end either
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pipe))
+                self._pipe: Any = None
+            super()._shutdown()
+
+    return Own
 
 
 def _in_turn(sides: Ints) -> tuple[Ints, Ints, Ints]:

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 
 from gpuaug import arguments
 from gpuaug.batch import Batch
 from gpuaug.data.device import place as device_place
-from gpuaug.data.share import Share, place
+from gpuaug.data.share import Share, check_place, place
 from gpuaug.data.source import digest
+
+# of which frameworks make a plain DataLoader, that would neither decode nor augment
+_NOT_HERE = ("dataset", "sampler", "batch_sampler", "collate_fn")
 
 Policy = Callable[[Batch], Batch | list[Batch]]
 
@@ -51,7 +54,7 @@ def checked(
     size = arguments.integer("batch_size", batch_size, 1)
     number = None if epochs is None else arguments.integer("epochs", epochs, 1)
     last = arguments.flag("drop_last", drop_last)
-    place(rank, world_size)
+    check_place(rank, world_size)
     return Given(policy, size, number, last, device_place(device), rank, world_size, target_transform)
 
 
@@ -74,3 +77,18 @@ def fingerprint(policy: Any) -> str | None:
     with suppress(TypeError, ValueError, AttributeError):
         return digest("policy", json.dumps(policy.to_dict(), sort_keys=True))
     return str(getattr(policy, "__qualname__", type(policy).__qualname__))
+
+
+class Whole:
+    """A loader that is no DataLoader, and has no parts to make one of."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in _NOT_HERE:
+                known += (
+                    ": order, ranks and decoding are its own, and no DataLoader can be made of it; set_epoch() and "
+                    "load_state_dict() say where it goes on"
+                )
+            raise AttributeError(known, name=name, obj=self)

@@ -12,7 +12,8 @@ class LoaderCallback(Callback):  # type: ignore[misc]
     """Saves the state of a training loader with every checkpoint, and has it go on from there.
 
     Lightning saves the states of loaders by itself, but loads them only from checkpoints within an epoch: from one at
-    an epoch's end a run would begin with the first epoch's order again.
+    an epoch's end a run would begin with the first epoch's order again.  Its `overfit_batches` takes the first batches
+    of every epoch, which are the same samples with shuffle=False alone.
 
     loader: what the Trainer trains from.  strict: refuse the state of another data set or policy."""
 

@@ -4,7 +4,7 @@ any rank and after any restart."""
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from gpuaug import arguments
 from gpuaug.batch import Batch
@@ -16,7 +16,7 @@ from gpuaug.data.cursor import Cursor, Pass, compare, unpack
 from gpuaug.data.decode_batch import MAX_PIXELS, Decoder, cores
 from gpuaug.data.device import Carriers
 from gpuaug.data.feed import Feed
-from gpuaug.data.given import checked, fingerprint
+from gpuaug.data.given import Whole, checked, fingerprint
 from gpuaug.data.making import ON_ERROR, BadFile, Made, Maker, windows_of
 from gpuaug.data.meter import Meter
 from gpuaug.data.near import address, cores_near
@@ -29,7 +29,7 @@ from gpuaug.data.storage import Storage
 WORKERS = ("threads", "process")
 
 
-class Loader:
+class Loader(Whole):
     """Batches of a data set, decoded and augmented, for a training loop.
 
     Sample i of an epoch, its place in the sequence and its augmentation are functions of (seed, epoch) and of the
@@ -272,6 +272,12 @@ class Loader:
         )
 
     # ---- its end
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "a loader can't be copied, pickled or sent to another process: its threads and its decoder are of this one"
+            "; make one where it is iterated over, and go on with load_state_dict(state_dict())"
+        )
 
     def close(self) -> None:
         """End threads and processes; the loader can't be used afterwards."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpuaug.batch import Batch
+from gpuaug.data.given import Whole
 
 
-class Mapped:
+class Mapped(Whole):
     """A loader whose batches are what `function` makes of a `gpuaug.Batch`; length, epochs and states are the loader's.
 
     loader: a `gpuaug.data.Loader` or `ResidentLoader`.  There is no dataset and no sampler of which a framework could

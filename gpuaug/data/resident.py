@@ -15,7 +15,7 @@ from gpuaug.batch import Batch
 from gpuaug.data import ordered
 from gpuaug.data.course import Course, Step
 from gpuaug.data.cursor import Cursor, compare, unpack
-from gpuaug.data.given import augmented, checked, fingerprint
+from gpuaug.data.given import Whole, augmented, checked, fingerprint
 from gpuaug.data.held import held
 from gpuaug.data.targets import as_targets
 from gpuaug.gathered import Gathered
@@ -24,7 +24,7 @@ from gpuaug.gathered import Gathered
 _BLOCK, _MOST = 8_000_000, 16
 
 
-class ResidentLoader:
+class ResidentLoader(Whole):
     """Batches of a uint8 data set that lies on the device as a whole, augmented by one policy.
 
     what: (images, labels) or images alone, as tensors or arrays [N, H, W, C], [N, C, H, W] or [N, H, W]; a data set of

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gpuaug import arguments
 from gpuaug.data import order as orders
 from gpuaug.data.cursor import Cursor
-from gpuaug.data.share import Share, place
+from gpuaug.data.share import Share, check_place, place
 
 # positions that are computed at a time
 _AHEAD = 1 << 13
@@ -101,7 +101,7 @@ class BatchSampler:
         self.batch_size = arguments.integer("batch_size", batch_size, 1)
         self.drop_last = arguments.flag("drop_last", drop_last)
         self._place = (rank, world_size)
-        place(rank, world_size)
+        check_place(rank, world_size)
         self._cursor = Cursor(seed, order)
 
     def _share(self) -> Share:

@@ -36,13 +36,29 @@ def _environment() -> tuple[int, int]:
     found = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)}
     if not found:
         return 0, 1
+    rank = found.get("RANK")
+    if "RANK" not in os.environ and os.environ.get("NODE_RANK") == "0":
+        # Lightning starts the other processes of its node so, and each finds its rank as it begins to train
+        rank = os.environ.get("LOCAL_RANK")
     try:
-        return int(found["RANK"]), int(found["WORLD_SIZE"])
+        return int(rank or ""), int(found["WORLD_SIZE"])
     except (KeyError, ValueError):
         raise ValueError(
             f"the environment must have RANK and WORLD_SIZE as integers, or neither, got {found}; pass rank= and "
-            "world_size="
+            "world_size=, or initialise torch.distributed first"
         ) from None
+
+
+def placed_later() -> bool:
+    """Whether the environment says that there are ranks and not which this is: torch.distributed will."""
+    named = {"NODE_RANK", "WORLD_SIZE"} <= os.environ.keys()
+    return named and "RANK" not in os.environ and not torch.distributed.is_initialized()
+
+
+def check_place(rank: Any = None, world_size: Any = None) -> None:
+    """Raise ValueError for what can't be this process's place."""
+    if rank is not None or world_size is not None or not placed_later():
+        place(rank, world_size)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def as_source(
     if _plain_folder(what):
         _used("an ImageFolder", given)
         names = [os.path.relpath(path, what.root).replace(os.sep, "/") for path, _ in what.samples]
-        return FileSource(names, np.array(what.targets, np.int64), tuple(what.classes), storage, os.fspath(what.root))
+        return FileSource(
+            names, np.array(what.targets, np.int64), tuple(what.classes), storage, os.path.abspath(what.root)
+        )
     if hasattr(what, "iloc"):
         raise TypeError(
             f"samples are not read from a {type(what).__name__}; pass list(zip(table['path'], table['label'])), or "
@@ -135,6 +137,9 @@ def _path(
     allow_empty: bool,
     given: Mapping[str, Any],
 ) -> Source:
+    if path and storage.is_local(path) and not path.startswith("pipe:"):
+        # a process that goes to another folder later finds it still
+        path = os.path.abspath(os.path.expanduser(plain(path)))
     lower = path.lower()
     if storage.is_local(path) and (lower.endswith(".npy") or is_prepared(plain(path))):
         _used("prepared already", given)

@@ -36,13 +36,14 @@ class FileSource(Source):
         classes: tuple[str, ...] | None,
         storage: Storage,
         root: str = "",
-        sizes: Sequence[int] | None = None,
+        sizes: Sequence[int | None] | None = None,
     ):
         if not names:
             raise ValueError("there are no samples")
         self._names = names if isinstance(names, Names) else Names(names)
         self.labels, self.classes, self._storage, self._root = labels, classes, storage, root
-        self._sizes = None if sizes is None else np.array(sizes, np.int64)
+        # a table of integers: -1 where the listing has not told it
+        self._sizes = None if sizes is None else np.array([-1 if s is None else s for s in sizes], np.int64)
         self._below = f"{root.rstrip('/')}/"
 
     def __len__(self) -> int:
@@ -71,9 +72,11 @@ class FileSource(Source):
         wanted = checked(ids, len(self))
         if len(wanted) >= MANY and self._paths is not None:
             return self._storage.read_all(self._paths, np.array(wanted, np.int64), self.path)
-        sizes = [None] * len(wanted) if self._sizes is None else self._sizes[wanted].tolist()
+        sizes = [-1] * len(wanted) if self._sizes is None else self._sizes[wanted].tolist()
         names = [self._names[i] for i in wanted]
-        return self._storage.read([Span(self._placed(name), 0, size) for name, size in zip(names, sizes, strict=True)])
+        return self._storage.read(
+            [Span(self._placed(name), 0, None if size < 0 else size) for name, size in zip(names, sizes, strict=True)]
+        )
 
     @cached_property
     def _paths(self) -> Paths | None:
@@ -181,7 +184,7 @@ def _labelled(
     counts: list[int],
     storage: Storage,
     allow_empty: bool,
-    sizes: list[int] | None = None,
+    sizes: Sequence[int | None] | None = None,
 ) -> FileSource:
     empty = [c for c, count in zip(classes, counts, strict=True) if not count]
     if empty and not allow_empty:
@@ -205,6 +208,9 @@ def pairs(rows: Sequence[Any], storage: Storage, root: str = "") -> FileSource:
     Relative paths are below `root`."""
     if not rows:
         raise ValueError("the list of samples is empty")
+    if storage.is_local(root):
+        # a process that goes to another folder later finds them still
+        root = os.path.abspath(os.path.expanduser(plain(root)))
     if isinstance(rows[0], (str, PurePath)):
         for k, row in enumerate(rows):
             if not isinstance(row, (str, PurePath)):

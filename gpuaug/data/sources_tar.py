@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -164,14 +166,23 @@ def shards(what: str | Sequence[str], storage: Storage) -> list[str]:
             f"{what} is compressed, and can't be read in any order; unpack it to a plain .tar: images are "
             "compressed already"
         )
-    near = storage.is_local(what)
-    found = []
-    for path in braces(os.path.expanduser(what) if near else what):
+    near, base, rest, found = storage.is_local(what), "", what, list[str]()
+    if near:
+        # a process that goes to another folder later finds them still
+        what = rest = os.path.abspath(os.path.expanduser(plain(what)))
+        if os.path.isfile(what):
+            return [what]
+        # signs in the name of a folder that is there are no pattern
+        base, rest = (what, "*.tar") if os.path.isdir(what) else os.path.split(what)
+        if not os.path.isdir(base):
+            base, rest = "", what
+    for path in braces(rest):
         if not path.endswith(".tar"):
             path = f"{path.rstrip('/')}/*.tar"
-        found += (
-            [path] if not set("*?[") & set(path) else sorted(glob.glob(plain(path))) if near else storage.glob(path)
-        )
+        if not set("*?[") & set(path):
+            found.append(os.path.join(base, path))
+        else:
+            found += sorted(glob.glob(os.path.join(glob.escape(base), path))) if near else storage.glob(path)
     if not found:
         raise ValueError(f"no tar shards are found at {what}")
     return found
@@ -206,20 +217,24 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
     names = [os.path.basename(p) if storage.is_local(p) else (p.split("://")[0], storage.system(p)[1]) for p in paths]
     name = f"index-{digest(VERSION, label, *((n, *s) for n, s in zip(names, stats, strict=True)))}.npz"
     for place in _places(paths[0], storage, name):
+        found = _kept(place)
+        if found is not None:
+            return found
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
-                if not place.exists():
+                found = _kept(place)
+                if found is None:
                     # an unwritable place is found out before the shards are read
                     part = place.with_name(f"{place.name}.{os.getpid()}.part")
                     try:
                         with open(part, "wb") as file:
-                            np.savez(file, **_made(paths, [size for size, _ in stats], storage, label))  # type: ignore[arg-type]
+                            found = _made(paths, [size for size, _ in stats], storage, label)
+                            np.savez(file, **found)  # type: ignore[arg-type]
                         os.replace(part, place)
                     finally:
                         part.unlink(missing_ok=True)
-            with np.load(place) as kept:
-                return {k: kept[k] for k in kept.files}
+            return found
         except PermissionError:
             # a data set that may be read only; the next place is the user's own
             continue
@@ -228,6 +243,15 @@ def indexed(paths: Sequence[str], storage: Storage, label: str | None) -> dict[s
                 raise
     # nothing may be written anywhere
     return _made(paths, [size for size, _ in stats], storage, label)
+
+
+def _kept(place: Path) -> dict[str, np.ndarray[Any, Any]] | None:
+    """An index as it was kept; None where there is none, or a damaged one, which a machine may leave that stops."""
+    try:
+        with place.open("rb") as file, np.load(file) as kept:
+            return {k: kept[k] for k in kept.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _places(first: str, storage: Storage, name: str) -> Iterator[Path]:

@@ -27,6 +27,8 @@ from gpuaug.data.reads import Reads, Stalled
 BLOCK = 8 << 20
 # reads side by side where nothing is said: a local disk is slowed by more, an object store answers one in 80 ms
 LOCAL, REMOTE = 4, 32
+# a listing is many requests, which may take as many times the time of one
+LISTING = 20
 # seconds that closing waits for threads that may be stuck
 _PATIENCE = 1.0
 # local files that a thread reads in turn before it takes the next
@@ -92,7 +94,7 @@ class Storage:
             filesystem=filesystem,
         )
         self._filesystem, self._systems = filesystem, dict[str, Any]()
-        self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser(), cache_bytes)
+        self._cache = None if cache_dir is None else Cache(Path(cache_dir).expanduser().absolute(), cache_bytes)
         self._pools, self._lock, self._pid, self._closed = dict[bool, Reads](), Lock(), os.getpid(), Event()
         # the threads of a source that nobody holds any more end as if it had been closed
         weakref.finalize(self, _end, self._pools)
@@ -129,11 +131,12 @@ class Storage:
 
     # ---- looking
 
-    def find(self, root: str) -> dict[str, int]:
-        """Every file under a folder that is not local: path -> size.  In no order."""
+    def find(self, root: str) -> dict[str, int | None]:
+        """Every file under a folder that is not local: path -> size, None where the listing does not say it.  In no
+        order."""
         system, inside = self.system(root)
-        found = self._again(lambda: system.find(inside, detail=True), root)
-        return {path: int(info.get("size") or 0) for path, info in found.items()}
+        found = self._again(lambda: system.find(inside, detail=True), root, LISTING)
+        return {path: None if info.get("size") is None else int(info["size"]) for path, info in found.items()}
 
     def stat(self, path: str) -> tuple[int, str]:
         """Size, and a mark that changes when the file does."""
@@ -142,6 +145,8 @@ class Storage:
             return info.st_size, str(info.st_mtime_ns)
         system, inside = self.system(path)
         info = self._again(lambda: system.info(inside), path)
+        if info.get("size") is None:
+            raise ValueError(f"{path} can't be read in parts: its server does not say how long it is")
         return int(info["size"]), str(
             info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
         )
@@ -149,17 +154,39 @@ class Storage:
     def glob(self, pattern: str) -> list[str]:
         """Files that a pattern means, sorted, as paths that `read` takes."""
         system, inside = self.system(pattern)
-        found = self._again(lambda: system.glob(inside), pattern)
+        found = self._again(lambda: system.glob(inside), pattern, LISTING)
         return sorted(found if self._filesystem is not None else (system.unstrip_protocol(p) for p in found))
 
-    def _again(self, work: Callable[[], Any], path: str) -> Any:
-        """Something asked once and not by the thousand: tried again in place."""
+    def _again(self, work: Callable[[], Any], path: str, requests: int = 1) -> Any:
+        """Something asked once and not by the thousand: tried again until it comes or an error says that it won't.
+        requests: that it may take, each of which has its time"""
+
+        def tried(slot: int, alive: Callable[[bool], None]) -> Any:
+            return self._tried(work, path, alive)
+
+        # of its own, so that no thread of it is left
+        reads = Reads(1)
+        try:
+            # a listing that has taken so long is not begun anew
+            ((_, found),) = reads.run([[0]], tried, self.timeout * requests, self.retries if requests == 1 else 0)
+        finally:
+            reads.close()
+        if isinstance(found, Stalled):
+            raise ValueError(f"{path} can't be opened: no answer within {self.timeout * requests:g} s")
+        if isinstance(found, Exception):
+            raise ValueError(f"{path} can't be opened: {reason(found)}") from found
+        return found
+
+    def _tried(self, work: Callable[[], Any], path: str, alive: Callable[[bool], None], near: bool = False) -> Any:
         for attempt in range(self.retries + 1):
+            alive(True)
             try:
                 return work()
             except Exception as error:
-                if attempt == self.retries or not passing(error):
-                    raise ValueError(f"{path} can't be opened: {reason(error)}") from error
+                if attempt == self.retries or not passing(error, near):
+                    raise
+                # a pause is no stall
+                alive(False)
                 self._pause(attempt, path)
         raise AssertionError
 
@@ -261,17 +288,8 @@ class Storage:
     def _one(self, spans: Sequence[Span], near: bool, i: int, alive: Callable[[bool], None]) -> Encoded:
         """One span, tried until it comes or an error says that it won't."""
         span = spans[i]
-        for attempt in range(self.retries + 1):
-            alive(True)
-            try:
-                return local(span) if near else self._fetch(span)
-            except Exception as error:
-                if attempt == self.retries or not passing(error, near):
-                    raise
-                # a pause is no stall
-                alive(False)
-                self._pause(attempt, span.path)
-        raise AssertionError
+        found: Encoded = self._tried(lambda: local(span) if near else self._fetch(span), span.path, alive, near)
+        return found
 
     def _pause(self, attempt: int, path: str) -> None:
         self.tried_again += 1
@@ -334,7 +352,12 @@ class Truncated(OSError):
 
 
 def complete(data: Encoded, span: Span) -> Encoded:
-    """The bytes, if all are there."""
+    """The bytes, if all are there and no more."""
+    if span.size is not None and len(data) > span.size:
+        raise ValueError(
+            f"got {len(data)} bytes where {span.size} were asked for, from {span.start} on: the file has changed, or "
+            "its server can't give parts of files"
+        )
     if span.size is not None and len(data) != span.size:
         raise Truncated(f"got {len(data)} of {span.size} bytes from {span.start} on")
     return data
@@ -384,7 +407,8 @@ def _preadv(file: int, data: np.ndarray[Any, Any], at: int) -> int:
 def passing(error: BaseException, near: bool = False) -> bool:
     """Whether another try may do better."""
     if isinstance(error, GONE):
-        return False
+        # some say so of a server that can't be reached
+        return error.__cause__ is not None and passing(error.__cause__, near)
     if near:
         return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR)
     status = answer(error)
@@ -410,7 +434,7 @@ def answer(error: BaseException) -> int | None:
 def reason(error: BaseException) -> str:
     """In words, in one line."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return "no such file" if error.__cause__ is None else reason(error.__cause__)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:300] or type(error).__name__
 
