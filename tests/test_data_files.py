@@ -67,7 +67,8 @@ def test_files_that_cannot_be_read_are_told_apart_in_words(folder):
         "n" * 300 + ".jpg": "File name too long",
         "m/" * 2500 + ".jpg": "File name too long",
         "a.jpg/b.jpg": "Not a directory",
-        "nul\0.jpg": "embedded null byte",
+        # Python 3.13 says character where those before it say byte
+        "nul\0.jpg": "embedded null",
     }
     items = source_of(folder, [*NAMES, *bad]).read(range(len(NAMES) + len(bad)))
     assert [bytes(item) for item in items[: len(NAMES)]] == [contents(k) for k in range(len(NAMES))]
