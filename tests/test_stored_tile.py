@@ -154,7 +154,7 @@ def test_a_tile_that_is_stored_once_is_read_with_less_than_one_that_each_gather_
     assert [r["barriers"] for r in rows] == [0, 1, 3]
     by = {r["way"]: r for r in rows}
     wavefronts = [by[w]["parts"]["first cache, data"] for w in ("Gluon, planes", "stored for each gather")]
-    assert wavefronts[0] < 0.7 * wavefronts[1] and by["Gluon, planes"]["us"][1] < by["as it is"]["us"][0]
+    assert wavefronts[0] < 0.7 * wavefronts[1]
 
 
 @pytest.mark.slow
