@@ -72,9 +72,13 @@ def test_no_kernel_spills(report):
         assert r["spills"] == 0 and 16 <= r["registers"] <= 240, r
 
 
-def test_no_kernel_takes_subnormal_numbers_for_zero(report):
-    """Bytes are weighed as such."""
-    assert [r["flushes"] for r in report[1]] == [0] * len(report[0])
+def test_no_kernel_of_bytes_takes_subnormal_numbers_for_zero(report):
+    """Bytes are weighed as such; what does take them is the logarithm of Gaussian noise, among others' kernels."""
+    bytes_ = {e["name"] for e in aot.specialisations() if e["source"]["dtype"] == "uint8"}
+    flushes = {r["name"]: r["flushes"] for r in report[1]}
+    noisy = "moderate + erasing + CutMix, launch 1"
+    assert len(bytes_) >= 10 and flushes.get(noisy, 1) > 0, "vacuous"
+    assert {n: f for n, f in flushes.items() if f and n in bytes_} == {}
 
 
 def test_accesses_are_as_wide_as_addresses_allow(report):
