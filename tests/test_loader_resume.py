@@ -334,7 +334,7 @@ def test_a_process_that_is_killed_at_any_moment_goes_on_from_its_last_state(tmp_
     random = np.random.Generator(np.random.Philox(5))
     kills = 0
     for _ in range(8):
-        kills += run(str(data), str(tmp_path), "--epochs=6", "--pause=0.05", kill_after=random.uniform(3, 6)) != 0
+        kills += run(str(data), str(tmp_path), "--epochs=6", "--pause=0.2", kill_after=random.uniform(3, 6)) != 0
     assert kills >= 3, "vacuous"
     assert run(str(data), str(tmp_path), "--epochs=6") == 0
     assert set(log(tmp_path)) == expected(6)
